@@ -1,0 +1,108 @@
+//! WebRTC signaling as a sans-IO state machine.
+//!
+//! Two browsers that want a direct connection must first pass each other an offer, an answer and some ICE candidates. One
+//! side, the **opener**, opens a key; any number of **joiners** join it; messages then go between the opener and each of its
+//! joiners, and nowhere else, until the peers talk directly. This crate owns that state and nothing more: it has no socket,
+//! thread, clock, source of randomness, logger or global, so that it runs inside any server, on any runtime, and in a test.
+//!
+//! # Run loop
+//!
+//! ```text
+//!   your sockets ──text──> wire::plain::decode ──InboundMessage──> ┐
+//!                                                                  │ Hub::handle
+//!   your sockets <──text── wire::plain::encode <─OutboundMessage── ┘
+//! ```
+//!
+//! Every call into the [`Hub`] returns all that follows from it, as `(ConnId, OutboundMessage)` pairs in the order in which
+//! they are to be sent. There is nothing to poll afterwards and no order of calls to get wrong.
+//!
+//! ```
+//! use core::time::Duration;
+//! use sigver_core::{CloseReason, Encoded, Hub, Limits, Time, wire::plain};
+//!
+//! let limits = Limits::default();
+//! let mut hub = Hub::new(limits.clone());
+//! let start = Time::ZERO; // time since any epoch of yours
+//!
+//! let alice = hub.connect(start)?; // a connection came in
+//! let bob = hub.connect(start)?;
+//!
+//! // What goes out for a frame that came in; `None` as a text is a close.
+//! let mut play = |from, text: &str| -> Result<Vec<_>, CloseReason> {
+//!     let message = plain::decode(text, &limits)?;
+//!     let mut sent = Vec::new();
+//!     for (to, message) in hub.handle(from, message) {
+//!         let mut frame = String::new();
+//!         match plain::encode(&message, &mut frame) {
+//!             Encoded::Text => sent.push((to, Some(frame))),
+//!             Encoded::Close(_) => sent.push((to, None)),
+//!             Encoded::Nothing => {} // the plain protocol does not acknowledge
+//!         }
+//!     }
+//!     Ok(sent)
+//! };
+//!
+//! assert_eq!(play(alice, r#"{"type":"open","key":"tea"}"#)?, []);
+//! assert_eq!(play(bob, r#"{"type":"join","key":"tea"}"#)?, [(alice, Some(r#"{"type":"join"}"#.into()))]);
+//! assert_eq!(play(bob, r#"{"type":"offer"}"#)?, [(alice, Some(r#"{"type":"offer","index":0}"#.into()))]);
+//! assert_eq!(play(alice, r#"{"index":0,"ok":1}"#)?, [(bob, Some(r#"{"index":0,"ok":1}"#.into()))]);
+//!
+//! // The opener is gone: its joiners are closed, and the key is free.
+//! let outputs = hub.disconnect(alice);
+//! assert!(matches!(outputs[..], [(to, sigver_core::OutboundMessage::Close(CloseReason::OpenerLeft))] if to == bob));
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # Four kinds of method
+//!
+//! - **In from the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
+//! - **In from the embedder**: [`Hub::close`] (you end a connection: malformed, too big, too slow), [`Hub::shutdown`].
+//! - **Time**: [`Hub::poll_timeout`] says when to call [`Hub::handle_timeout`]. Calling it early is harmless.
+//! - **Getters**: [`Hub::stats`], [`Hub::limits`].
+//!
+//! # What holds
+//!
+//! These laws are tested by name in `tests/laws.rs`, against a naive model:
+//!
+//! - Data that is accepted is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
+//!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.
+//! - From one sender to one recipient: first in, first out.
+//! - Connections of different keys never affect each other, but for the global limits.
+//! - A [`CloseReason`] is the last word to its connection: the id is dead when it is returned.
+//! - A dead [`ConnId`] is inert in every method: nothing happens and nothing is returned. A frame that races a close is normal.
+//! - When every connection is gone, nothing is left.
+//! - The same calls give the same outputs: nothing depends on a hash seed, an address or a clock.
+//!
+//! # Errors and panics
+//!
+//! Whatever a peer does wrong is a value, a [`CloseReason`], and harms that peer alone. A panic in this crate is a bug.
+//!
+//! # Memory
+//!
+//! A connection costs the [`Hub`] about 100 bytes, plus its key when it is an opener (at most
+//! [`Limits::key_bytes`], 256 by default), plus about 20 bytes in the opener's table when it is a joiner. No payload is ever kept.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+extern crate alloc;
+
+mod arena;
+mod hub;
+mod id;
+mod limits;
+mod message;
+mod reason;
+mod stats;
+mod time;
+pub mod wire;
+
+pub use hub::Hub;
+pub use id::{ConnId, Index, Key};
+pub use limits::Limits;
+pub use message::{Addressee, InboundMessage, OutboundMessage};
+pub use reason::{CloseReason, ConnectError, Member};
+pub use stats::Stats;
+pub use time::Time;
+pub use wire::{Encoded, Payload};

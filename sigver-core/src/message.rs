@@ -1,0 +1,80 @@
+//! Owns what goes into a [`Hub`](crate::Hub) and what comes out of it. Never says how a message looks on a wire: codecs do.
+//!
+//! Both enums are closed on purpose. A message that is added breaks every codec at compile time, which is where it should.
+
+use crate::{CloseReason, Index, Key, Payload};
+
+/// What a connection says to the [`Hub`](crate::Hub). `P` is what the application wants carried; the hub never looks into it.
+#[derive(Debug)]
+pub enum InboundMessage<P = Payload> {
+    /// Become the opener of `key`.
+    Open {
+        /// What others will join.
+        key: Key,
+    },
+    /// Become a joiner of `key`.
+    Join {
+        /// What an opener has opened.
+        key: Key,
+    },
+    /// Carry `payload` to the other side.
+    Data {
+        /// Which joiner it is for. Matters for an opener only: a joiner's data goes to its opener.
+        to: Addressee,
+        /// What to carry.
+        payload: P,
+    },
+    /// [`Data`](Self::Data) that has the shape of a control message of an unknown type. From a connection with a role it is
+    /// data; one without is closed with [`CloseReason::UnknownType`], since it surely meant something else.
+    Lookalike {
+        /// As in [`Data`](Self::Data).
+        to: Addressee,
+        /// As in [`Data`](Self::Data).
+        payload: P,
+    },
+}
+
+/// Whom data is addressed to, as far as the sender said. Only the sender's role decides what a missing or odd address means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressee {
+    /// The message names nobody. An opener that sends it is closed with [`CloseReason::NoIndex`].
+    Unnamed,
+    /// The joiner with this index.
+    Index(Index),
+    /// The message has an index that is not one. An opener that sends it is closed with [`CloseReason::IndexMalformed`].
+    Malformed,
+}
+
+/// What the [`Hub`](crate::Hub) says to a connection. A dialect that has no words for one of these says nothing.
+#[derive(Debug)]
+pub enum OutboundMessage<P = Payload> {
+    /// You are the opener of `key`.
+    Opened {
+        /// The key that was opened.
+        key: Key,
+    },
+    /// You are a joiner.
+    Joined {
+        /// Your number at the opener.
+        index: Index,
+    },
+    /// To an opener: a joiner has come. The first that is sent has index 0, the next 1, without gaps.
+    PeerJoined {
+        /// The joiner's number.
+        index: Index,
+    },
+    /// Data from the other side.
+    Data {
+        /// The joiner that it comes from; `None` when it comes from the opener.
+        from: Option<Index>,
+        /// What was carried, as it was given.
+        payload: P,
+    },
+    /// To an opener: this joiner is gone. Its index will not come again.
+    PeerLeft {
+        /// The joiner's number.
+        index: Index,
+    },
+    /// You are closed. The last word: the connection's id is already dead.
+    Close(CloseReason),
+}

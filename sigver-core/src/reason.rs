@@ -1,0 +1,217 @@
+//! Owns every way in which a peer can be refused or closed, and what each is on the wire. Never decides when.
+
+use core::fmt;
+
+use thiserror::Error;
+
+/// Why a connection is closed. [`code`](Self::code) is the WebSocket close code (RFC 6455 section 7.4); `Display` is the text of
+/// the close frame, stable, on one line, and at most 123 bytes long (RFC 6455 section 5.5).
+///
+/// The table of all codes is in the project's `PROTOCOL.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// 1001: the server ends.
+    #[error("server shutting down")]
+    ShuttingDown,
+
+    /// 1002: the bytes are not WebSocket frames as RFC 6455 wants them.
+    #[error("broken WebSocket framing")]
+    BrokenFraming,
+
+    /// 1003: a binary frame; the protocol is text.
+    #[error("binary frame: only text is understood")]
+    Binary,
+
+    /// 1007: a text frame that is not UTF-8.
+    #[error("text is not valid UTF-8")]
+    InvalidUtf8,
+    /// 1007: a text that is not JSON, or more than one JSON value.
+    #[error("text is not one JSON object: invalid JSON")]
+    InvalidJson,
+    /// 1007: a JSON value other than an object.
+    #[error("text is not one JSON object: another JSON value")]
+    NotAnObject,
+    /// 1007: arrays and objects nest deeper than [`Limits::depth`](crate::Limits::depth).
+    #[error("nesting over the limit")]
+    TooDeep,
+    /// 1007: a member that the server reads is there more than once.
+    #[error("`{0}` given more than once")]
+    Duplicate(Member),
+    /// 1007: the first message has a `key`, and a `type` that is neither `open` nor `join`.
+    #[error("first message has a `key` but its `type` is neither open nor join")]
+    UnknownType,
+    /// 1007: open or join with a `key` that is not a string of Unicode text.
+    #[error("`key` is not a string")]
+    KeyNotString,
+    /// 1007: open or join with an empty `key`.
+    #[error("`key` is empty")]
+    KeyEmpty,
+    /// 1007: open or join with a `key` longer than [`Limits::key_bytes`](crate::Limits::key_bytes).
+    #[error("`key` over the length limit")]
+    KeyTooLong,
+    /// 1007: an opener's `index` that is not an integer, written as `0` or without a leading zero or sign.
+    #[error("`index` is not a non-negative integer")]
+    IndexMalformed,
+
+    /// 1008: neither open nor join within [`Limits::role_deadline`](crate::Limits::role_deadline).
+    #[error("no open or join in time")]
+    NoRoleInTime,
+    /// 1008: data before open or join.
+    #[error("first message must contain `type` and `key`: data before open or join")]
+    NoRole,
+    /// 1008: open or join from a connection that already has a role.
+    #[error("second open or join: one role and one key for life")]
+    HasRole,
+    /// 1008: open of a key that has an opener.
+    #[error("key is taken")]
+    KeyTaken,
+    /// 1008: join of a key that nobody has open.
+    #[error("key is unknown")]
+    KeyUnknown,
+    /// 1008: an opener's data without `index`.
+    #[error("opener's message has no `index`")]
+    NoIndex,
+    /// 1008: no whole frame for two keep-alive intervals, pongs included.
+    #[error("no sign of life")]
+    Silent,
+
+    /// 1009: a message longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    #[error("message over the size limit")]
+    TooBig,
+
+    /// 1011: a fault of the server's own.
+    #[error("internal error")]
+    Internal,
+
+    /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
+    #[error("too many joiners on the key")]
+    TooManyJoiners,
+    /// 1013: the connection does not read as fast as it is written to, and its backlog is full.
+    #[error("reading too slowly")]
+    TooSlow,
+
+    /// 4001: the opener of the joined key is gone.
+    #[error("opener left")]
+    OpenerLeft,
+}
+
+impl CloseReason {
+    /// Every reason there is, in the order of their codes.
+    pub const ALL: &'static [Self] = &[
+        Self::ShuttingDown,
+        Self::BrokenFraming,
+        Self::Binary,
+        Self::InvalidUtf8,
+        Self::InvalidJson,
+        Self::NotAnObject,
+        Self::TooDeep,
+        Self::Duplicate(Member::Type),
+        Self::Duplicate(Member::Key),
+        Self::Duplicate(Member::Index),
+        Self::UnknownType,
+        Self::KeyNotString,
+        Self::KeyEmpty,
+        Self::KeyTooLong,
+        Self::IndexMalformed,
+        Self::NoRoleInTime,
+        Self::NoRole,
+        Self::HasRole,
+        Self::KeyTaken,
+        Self::KeyUnknown,
+        Self::NoIndex,
+        Self::Silent,
+        Self::TooBig,
+        Self::Internal,
+        Self::TooManyJoiners,
+        Self::TooSlow,
+        Self::OpenerLeft,
+    ];
+
+    /// The WebSocket close code.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::ShuttingDown => 1001,
+            Self::BrokenFraming => 1002,
+            Self::Binary => 1003,
+            Self::InvalidUtf8
+            | Self::InvalidJson
+            | Self::NotAnObject
+            | Self::TooDeep
+            | Self::Duplicate(_)
+            | Self::UnknownType
+            | Self::KeyNotString
+            | Self::KeyEmpty
+            | Self::KeyTooLong
+            | Self::IndexMalformed => 1007,
+            Self::NoRoleInTime
+            | Self::NoRole
+            | Self::HasRole
+            | Self::KeyTaken
+            | Self::KeyUnknown
+            | Self::NoIndex
+            | Self::Silent => 1008,
+            Self::TooBig => 1009,
+            Self::Internal => 1011,
+            Self::TooManyJoiners | Self::TooSlow => 1013,
+            Self::OpenerLeft => 4001,
+        }
+    }
+}
+
+/// A member of a message that the server reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// `type`
+    Type,
+    /// `key`
+    Key,
+    /// `index`
+    Index,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Type => "type",
+            Self::Key => "key",
+            Self::Index => "index",
+        })
+    }
+}
+
+/// Why [`Hub::connect`](crate::Hub::connect) takes no further connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum ConnectError {
+    /// [`Hub::shutdown`](crate::Hub::shutdown) was called.
+    #[error("server shutting down")]
+    ShuttingDown,
+    /// There are [`Limits::connections`](crate::Limits::connections) of them.
+    #[error("too many connections")]
+    TooManyConnections,
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::BTreeSet, string::ToString};
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_one_short_line_of_its_own() {
+        let mut texts = BTreeSet::new();
+        for reason in CloseReason::ALL {
+            let text = reason.to_string();
+            assert!(text.len() <= 123, "{text:?} does not fit a close frame");
+            assert!(!text.contains('\n'));
+            assert!(texts.insert(text), "{reason:?} has another reason's text");
+        }
+    }
+
+    #[test]
+    fn all_is_in_the_order_of_codes() {
+        assert!(CloseReason::ALL.is_sorted_by_key(|reason| reason.code()));
+    }
+}

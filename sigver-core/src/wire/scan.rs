@@ -1,0 +1,151 @@
+//! Owns the only reading of JSON: one object's members, borrowed from its text. Never copies a value, never knows a dialect.
+//!
+//! Three traps that a derived `Deserialize` falls into decide its shape: an `Option<&RawValue>` reads `"index":null` as absent; a
+//! lone surrogate in a member's name is refused; and the offsets of what was read are lost.
+
+use alloc::borrow::Cow;
+use core::{fmt, ops::Range};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{error::Category, value::RawValue};
+
+use crate::{CloseReason, Limits, Member};
+
+/// The members of an object that the server reads, each as its raw JSON text.
+pub(super) struct Members<'a> {
+    pub(super) kind: Option<&'a str>,
+    pub(super) key: Option<&'a str>,
+    pub(super) index: Option<&'a str>,
+    /// The value of the last member, whatever its name.
+    pub(super) last: Option<&'a str>,
+}
+
+/// Where `value`, which was borrowed from `text`, stands in it.
+pub(super) fn place(text: &str, value: &str) -> Range<usize> {
+    let start = value.as_ptr().addr() - text.as_ptr().addr();
+    start..start + value.len()
+}
+
+/// Reads `text`, which must be one JSON object within `limits`.
+pub(super) fn object<'a>(text: &'a str, limits: &Limits) -> Result<Members<'a>, CloseReason> {
+    if text.len() > limits.message_len() {
+        return Err(CloseReason::TooBig);
+    }
+    // serde_json skips what nobody asked for without recursion, so its own guard against deep nesting does not apply.
+    if deeper_than(limits.depth as usize, text.as_bytes()) {
+        return Err(CloseReason::TooDeep);
+    }
+    let mut twice = None;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = reader
+        .deserialize_map(ObjectVisitor { twice: &mut twice })
+        .and_then(|members| reader.end().map(|()| members));
+    members.map_err(|error| match (twice, error.classify()) {
+        (Some(member), _) => CloseReason::Duplicate(member),
+        (None, Category::Data) => CloseReason::NotAnObject,
+        (None, Category::Io | Category::Syntax | Category::Eof) => CloseReason::InvalidJson,
+    })
+}
+
+/// What the JSON string `value` says; `None` for another JSON value, and for a string with a lone surrogate, which is no text.
+pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(value).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// Whether brackets nest deeper than `limit` outside of strings. Exact for JSON; what is not JSON is refused later.
+fn deeper_than(limit: usize, text: &[u8]) -> bool {
+    let is_opening = |byte: u8| byte | 0x20 == b'{';
+    // Nearly every message has fewer opening brackets than may nest, and counting them takes no branch.
+    if text.iter().filter(|byte| is_opening(**byte)).count() <= limit {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                bytes.next();
+            }
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+struct ObjectVisitor<'t> {
+    twice: &'t mut Option<Member>,
+}
+
+impl<'a> Visitor<'a> for ObjectVisitor<'_> {
+    type Value = Members<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
+        let mut members = Members {
+            kind: None,
+            key: None,
+            index: None,
+            last: None,
+        };
+        while let Some(name) = map.next_key_seed(NameSeed)? {
+            let value = map.next_value::<&'a RawValue>()?.get();
+            members.last = Some(value);
+            let Some(member) = name else { continue };
+            let place = match member {
+                Member::Type => &mut members.kind,
+                Member::Key => &mut members.key,
+                Member::Index => &mut members.index,
+            };
+            if place.replace(value).is_some() {
+                *self.twice = Some(member);
+                return Err(A::Error::custom(""));
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// Reads a member's name as bytes, since a JSON name need not be Unicode, and keeps only whether it is one of ours.
+struct NameSeed;
+
+impl<'a> DeserializeSeed<'a> for NameSeed {
+    type Value = Option<Member>;
+
+    fn deserialize<D: Deserializer<'a>>(self, name: D) -> Result<Self::Value, D::Error> {
+        name.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed {
+    type Value = Option<Member>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(match name {
+            b"type" => Some(Member::Type),
+            b"key" => Some(Member::Key),
+            b"index" => Some(Member::Index),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Owns one connection's thread: the handshake, the reading, the waiting for the client to go. Never writes to a client that has
+//! been upgraded, and never changes a role: it tells the relay what happened, in order.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::{Arc, mpsc::SyncSender},
+    time::{Duration, Instant},
+};
+
+use sigver_core::{CloseReason, wire::plain};
+use tungstenite::{
+    Error, Message,
+    error::ProtocolError,
+    handshake::derive_accept_key,
+    protocol::{Role, WebSocketConfig, WebSocketContext},
+};
+
+use crate::{
+    Config,
+    http::{self, Request, Upgrade},
+    peer::{Peer, Ticket},
+    registry::Entry,
+    relay::{Event, What},
+};
+
+/// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Runs a connection from its first byte to its last.
+pub(crate) fn run(peer: &Arc<Peer>, config: &Config, events: SyncSender<Event>, _entry: Entry) {
+    let started = Instant::now();
+    peer.credit.bind();
+    let serial = peer.serial;
+    log::debug!("#{serial} from {} came", peer.addr);
+    match http::receive(&peer.stream, config) {
+        Err(error) => log::debug!("#{serial} left before its request was whole: {error}"),
+        Ok(Request::Plain(answer)) => {
+            // A client that is gone, or does not read, gets no answer.
+            let _ = answer.send(&peer.stream);
+            log::info!("#{serial} from {} answered {}", peer.addr, answer.status);
+        }
+        Ok(Request::Upgrade(upgrade, rest)) => {
+            let mut conn = Conn {
+                peer,
+                config,
+                events: Link { peer, events },
+            };
+            let ending = conn.serve(&upgrade, rest);
+            let seconds = started.elapsed().as_secs_f32();
+            match peer.verdict() {
+                Some(reason) => log::info!(
+                    "#{serial} from {} closed after {seconds:.1} s: {} {reason}",
+                    peer.addr,
+                    reason.code()
+                ),
+                None => log::info!("#{serial} from {} {ending} after {seconds:.1} s", peer.addr),
+            }
+        }
+    }
+}
+
+struct Conn<'a> {
+    peer: &'a Arc<Peer>,
+    config: &'a Config,
+    events: Link<'a>,
+}
+
+/// The relay as a connection sees it. When it is dropped, in whatever way, the relay learns that the connection is gone.
+struct Link<'a> {
+    peer: &'a Arc<Peer>,
+    events: SyncSender<Event>,
+}
+
+/// Why reading has ended.
+enum End {
+    /// The client sent a close frame with this code.
+    Left(Option<u16>),
+    /// The client broke the protocol.
+    Fault(CloseReason),
+    /// The hub has closed the connection.
+    Closed,
+    /// The socket has ended without a close frame.
+    Lost,
+}
+
+impl Conn<'_> {
+    /// Accepts the handshake and reads until the client is gone. How it went, for the log.
+    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> &'static str {
+        let response = http::switching_protocols(upgrade, &derive_accept_key(upgrade.key.as_bytes()));
+        self.events.tell(What::Arrived { response });
+        match self.read(rest) {
+            End::Left(code) => {
+                self.events.tell(What::Left { code });
+                self.drain();
+                "left"
+            }
+            End::Fault(reason) => {
+                self.events.tell(What::Fault(reason));
+                self.drain();
+                "was closed"
+            }
+            End::Closed => {
+                self.drain();
+                "was closed"
+            }
+            End::Lost => "was lost",
+        }
+    }
+
+    fn read(&mut self, rest: Vec<u8>) -> End {
+        let limit = Some(self.config.limits.message_bytes as usize);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
+        let mut stream = Inbound::new(&self.peer.stream, self.config.keep_alive);
+        // The handshake had a timeout of its own. Failing to set another one means that the socket is dead.
+        if self.peer.stream.set_read_timeout(Some(self.config.keep_alive)).is_err() {
+            return End::Lost;
+        }
+        loop {
+            let read = socket.read(&mut stream);
+            if self.peer.verdict().is_some() {
+                return End::Closed;
+            }
+            match read {
+                Ok(message) => {
+                    stream.saw_message();
+                    if let Err(end) = self.take(message) {
+                        return end;
+                    }
+                }
+                Err(Error::Io(error)) if is_timeout(&error) => {
+                    if stream.is_silent() {
+                        return End::Fault(CloseReason::Silent);
+                    }
+                    stream.tick();
+                    self.events.tell(What::KeepAlive);
+                }
+                Err(error) => return end_of(&error),
+            }
+        }
+    }
+
+    fn take(&self, message: Message) -> Result<(), End> {
+        match message {
+            Message::Text(text) => {
+                let message = plain::decode(&text, &self.config.limits).map_err(End::Fault)?;
+                self.events.tell(What::Said(message));
+                Ok(())
+            }
+            Message::Binary(_) => Err(End::Fault(CloseReason::Binary)),
+            Message::Ping(payload) => {
+                self.events.tell(What::Pinged(payload[..].into()));
+                Ok(())
+            }
+            Message::Pong(_) => Ok(()),
+            Message::Close(frame) => Err(End::Left(frame.map(|frame| frame.code.into()))),
+            Message::Frame(_) => Err(End::Fault(CloseReason::BrokenFraming)),
+        }
+    }
+
+    /// Reads and forgets until the client closes its side, or the relay cuts the socket. A socket that is closed with unread bytes
+    /// resets the connection, and the client would never see its close code.
+    fn drain(&self) {
+        let mut sink = [0; 1024];
+        let mut stream = &self.peer.stream;
+        loop {
+            match stream.read(&mut sink) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+impl Link<'_> {
+    /// Tells the relay, once it has handled enough of what it was told before.
+    fn tell(&self, what: What) {
+        let event = Event::Conn {
+            peer: Ticket::spend(self.peer),
+            what,
+        };
+        // Without a relay the server is ending, and the socket is about to be cut.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell(What::Fault(CloseReason::Internal));
+        }
+        self.tell(What::Gone);
+    }
+}
+
+/// What tungstenite reads from: the socket, with a clock. What tungstenite wants to write, its own pongs and close frames, goes
+/// nowhere: the relay answers in their place, in order with everything else.
+struct Inbound<'a> {
+    stream: &'a TcpStream,
+    interval: Duration,
+    next_tick: Instant,
+    /// When the last read returned.
+    now: Instant,
+    last_message: Instant,
+}
+
+impl<'a> Inbound<'a> {
+    fn new(stream: &'a TcpStream, interval: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            interval,
+            next_tick: now + interval,
+            now,
+            last_message: now,
+        }
+    }
+
+    fn saw_message(&mut self) {
+        self.last_message = self.now;
+    }
+
+    /// Whether two intervals have passed without a whole message. Bytes alone are no sign of life.
+    fn is_silent(&self) -> bool {
+        self.now.duration_since(self.last_message) >= self.interval * 2
+    }
+
+    fn tick(&mut self) {
+        self.next_tick = self.now + self.interval;
+    }
+}
+
+impl Read for Inbound<'_> {
+    /// Times out when an interval is over, also when bytes keep coming: tungstenite reads on for as long as a message is not whole,
+    /// and a socket's own timeout starts anew with each byte.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.now >= self.next_tick {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        loop {
+            let read = self.stream.read(buffer);
+            self.now = Instant::now();
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Write for Inbound<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn end_of(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) => End::Fault(CloseReason::TooBig),
+        Error::Utf8(_) => End::Fault(CloseReason::InvalidUtf8),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Lost,
+        Error::Protocol(_) => End::Fault(CloseReason::BrokenFraming),
+        Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Tls(_) => End::Lost,
+        // These come from handshakes and from writing, neither of which is done through tungstenite.
+        Error::AttackAttempt | Error::WriteBufferFull(_) | Error::Url(_) | Error::Http(_) | Error::HttpFormat(_) => {
+            End::Fault(CloseReason::Internal)
+        }
+    }
+}
+
+/// Linux says `WouldBlock` where others say `TimedOut`.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,48 @@
+//! Owns how many events of one connection may wait for the relay: the fairness that keeps a flooder's backlog, and so everyone's
+//! latency, short. Never counts bytes. Model-checked in `models.rs`.
+
+use std::sync::OnceLock;
+
+use crate::sync::{AtomicU32, Ordering, Thread, current, park};
+
+/// How many events of one connection may be on their way to the relay. Two keep the relay busy while the connection's thread
+/// decodes; more only lengthen the queue of everyone else.
+const EVENTS: u32 = 4;
+
+/// One connection's credit. Its thread spends, the relay refunds.
+pub(crate) struct Credit {
+    spent: AtomicU32,
+    spender: OnceLock<Thread>,
+}
+
+impl Credit {
+    pub(crate) fn new() -> Self {
+        Self {
+            spent: AtomicU32::new(0),
+            spender: OnceLock::new(),
+        }
+    }
+
+    /// Says that this thread is the one that spends. Comes before everything else.
+    pub(crate) fn bind(&self) {
+        let _ = self.spender.set(current());
+    }
+
+    /// Spends one event, after waiting for it where all are spent.
+    pub(crate) fn spend(&self) {
+        while self.spent.load(Ordering::Acquire) == EVENTS {
+            park();
+        }
+        self.spent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives one event back.
+    pub(crate) fn refund(&self) {
+        // Only a spender that has spent everything can be waiting, so the step down from there is the one that wakes.
+        if self.spent.fetch_sub(1, Ordering::Release) == EVENTS {
+            if let Some(spender) = self.spender.get() {
+                spender.unpark();
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Owns the files of the demonstration page, built in. They are those of `examples/browser`.
+
+use sigver_server::Page;
+
+/// The page and its script.
+pub(crate) const PAGES: &[Page] = &[
+    Page {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        body: include_str!("../demo/index.html"),
+    },
+    Page {
+        path: "/chat.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("../demo/chat.js"),
+    },
+];

@@ -1,0 +1,42 @@
+//! The sigver signaling server as a library: sockets and threads around [`sigver_core`].
+//!
+//! Blocking WebSockets, one OS thread for each connection, all feeding one bounded channel into the one thread that owns the
+//! [`Hub`](sigver_core::Hub). That thread waits for no socket: it writes without blocking, and what the kernel does not take is
+//! left to one flusher thread. No process-wide state is touched: no signal handler, panic hook or logger is installed here.
+//!
+//! ```no_run
+//! use sigver_server::{Config, Server};
+//!
+//! let mut config = Config::default();
+//! config.listen = vec!["127.0.0.1:0".parse()?];
+//! let server = Server::bind(config)?;
+//! println!("listening on {}", server.local_addr());
+//! let handle = server.handle(); // handle.shutdown(), from any thread, ends run()
+//! server.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What it logs goes to the [`log`] facade: who came, left, was refused and why; never a key or a payload. The `tungstenite` crate
+//! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver` binary does.
+
+#![forbid(unsafe_code)]
+
+mod ceiling;
+mod config;
+mod conn;
+mod credit;
+mod flusher;
+mod frame;
+mod http;
+mod listen;
+mod outbox;
+mod peer;
+mod registry;
+mod relay;
+mod server;
+mod sync;
+mod wake;
+
+pub use config::{Config, Page};
+pub use server::{BindError, Handle, RunError, Server};
+pub use sigver_core as core;

@@ -1,0 +1,191 @@
+//! Owns the listening sockets and the accepting: a connection over the ceiling is answered 503 before a thread is spent on it.
+//! Never reads a request.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    sync::{Arc, mpsc::SyncSender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::RecvFlags,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{conn, http::Answer, peer::Peer, relay::Event, server::Shared};
+
+/// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
+const STACK: usize = 256 * 1024;
+
+/// Connections that the kernel completes before they are accepted. It lowers this to its own limit (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// What the kernel buffers for a client that does not read; it doubles this. Left alone, it may grow to 4 MiB.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// How long accepting pauses when the process has run out of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Refused connections that are held until the client has seen its answer, and for how long.
+const LINGERING: usize = 256;
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Listens on `addr`. The unspecified IPv6 address takes IPv4 as well, and is the unspecified IPv4 address where there is no IPv6.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    match listen(addr) {
+        Err(error) if addr.ip().is_unspecified() && addr.is_ipv6() && has_no_ipv6(&error) => {
+            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
+        }
+        bound => bound,
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit these.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// Accepts until the server shuts down.
+pub(crate) fn run(listeners: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
+    let mut acceptor = Acceptor {
+        shared,
+        events,
+        serial: 0,
+        exhausted: false,
+        refused: Vec::new(),
+    };
+    while !shared.is_shutting_down() {
+        acceptor.wait(listeners);
+        for listener in listeners {
+            acceptor.accept_all(listener);
+        }
+    }
+}
+
+struct Acceptor<'a> {
+    shared: &'a Arc<Shared>,
+    events: &'a SyncSender<Event>,
+    serial: u64,
+    /// Whether the log has been told that descriptors or memory have run out.
+    exhausted: bool,
+    /// Connections that were answered 503, and until when each is held.
+    refused: Vec<(Instant, Arc<Peer>)>,
+}
+
+impl Acceptor<'_> {
+    /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
+    fn wait(&mut self, listeners: &[TcpListener]) {
+        let accepting = if self.exhausted { &[] } else { listeners };
+        let mut fds: Vec<PollFd<'_>> = accepting
+            .iter()
+            .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
+            .collect();
+        fds.push(PollFd::from_borrowed_fd(self.shared.waker.as_fd(), PollFlags::IN));
+        fds.extend(self.refused.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
+        let pause = self.exhausted.then_some(EXHAUSTED_PAUSE);
+        let release = self
+            .refused
+            .first()
+            .map(|(until, _)| until.saturating_duration_since(Instant::now()));
+        let timeout = pause
+            .into_iter()
+            .chain(release)
+            .min()
+            .and_then(|timeout| timeout.try_into().ok());
+        // Whatever an error says of the waiting, looking at everyone is always right.
+        let _ = poll(&mut fds, timeout.as_ref());
+        self.shared.waker.acknowledge();
+        self.release();
+    }
+
+    /// Accepts what waits, but no more than a backlog at a time.
+    fn accept_all(&mut self, listener: &TcpListener) {
+        for _ in 0..BACKLOG {
+            match listener.accept() {
+                Ok((stream, addr)) => {
+                    if self.exhausted {
+                        self.exhausted = false;
+                        log::info!("accepting again");
+                    }
+                    self.take(stream, addr);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // The client was gone before it was accepted.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => return self.pause(&error),
+                },
+            }
+        }
+    }
+
+    /// Out of descriptors or memory. The listener stays readable, so trying again at once would only burn time.
+    fn pause(&mut self, error: &io::Error) {
+        if !self.exhausted {
+            self.exhausted = true;
+            log::error!("cannot accept connections: {error}");
+        }
+    }
+
+    fn take(&mut self, stream: TcpStream, addr: SocketAddr) {
+        let shared = self.shared;
+        let peer = Arc::new(Peer::new(self.serial, addr, stream, shared.config.backlog_bytes));
+        self.serial += 1;
+        if shared.registry.len() >= shared.ceiling.connections as usize {
+            return self.refuse(peer, "too many connections");
+        }
+        let entry = shared.registry.enter(&peer);
+        let (its_peer, its_shared, its_events) = (Arc::clone(&peer), Arc::clone(shared), self.events.clone());
+        let thread = thread::Builder::new()
+            .name("sigver-conn".into())
+            .stack_size(STACK)
+            .spawn(move || conn::run(&its_peer, &its_shared.config, its_events, entry));
+        if let Err(error) = thread {
+            log::warn!("cannot start a thread: {error}");
+            self.refuse(peer, "no thread for it");
+        }
+    }
+
+    /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
+    fn refuse(&mut self, peer: Arc<Peer>, why: &str) {
+        log::info!("#{} from {} refused: {why}", peer.serial, peer.addr);
+        // The answer fits the empty buffer of a new socket; a client that is gone needs none.
+        let _ = peer.finish(&Answer::UNAVAILABLE.to_bytes());
+        if self.refused.len() < LINGERING {
+            self.refused.push((Instant::now() + LINGER, peer));
+        }
+    }
+
+    /// Lets go of refused connections that have ended, or whose time is over.
+    fn release(&mut self) {
+        let now = Instant::now();
+        let mut sink = [0; 4096];
+        self.refused.retain(|(until, peer)| {
+            *until > now
+                && match rustix::net::recv(peer, &mut sink, RecvFlags::DONTWAIT) {
+                    Ok((read, _)) => read > 0,
+                    Err(error) => error == Errno::WOULDBLOCK,
+                }
+        });
+    }
+}

@@ -1,0 +1,60 @@
+//! The sigver signaling server: reads its arguments, serves until it is told to stop, and says why if it cannot.
+//!
+//! Everything else is in the `sigver_server` library.
+
+use std::{io::Write, process::ExitCode};
+
+use sigver_server::Server;
+
+mod cli;
+mod demo;
+mod logging;
+mod signals;
+
+/// The command line was wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::read() {
+        Ok(command) => command,
+        Err(cli::Stop::Answered) => return ExitCode::SUCCESS,
+        Err(cli::Stop::Wrong(problem)) => {
+            eprintln!("sigver: {problem}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let log = logging::start();
+    let outcome = serve(command);
+    // What was logged last should not overtake, or be lost to, the end of the process.
+    log.flush();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("sigver: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(command: cli::Command) -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::bind(command.config)?;
+    signals::forward(server.handle())?;
+    announce(&server, command.demo);
+    Ok(server.run()?)
+}
+
+/// Says on stdout where the server can be reached, a line for each address. A closed stdout is no reason not to serve.
+fn announce(server: &Server, demo: bool) {
+    let mut stdout = std::io::stdout().lock();
+    for addr in server.local_addrs() {
+        let _ = writeln!(stdout, "sigver listening on {addr}");
+    }
+    if demo {
+        let _ = writeln!(
+            stdout,
+            "open http://localhost:{}/ in two tabs",
+            server.local_addr().port()
+        );
+    }
+    let _ = stdout.flush();
+}

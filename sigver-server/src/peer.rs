@@ -1,0 +1,143 @@
+//! Owns what the threads share about one connection: its socket, its outbox, its credit. Never has a role: the core does.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpStream},
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::net::SendFlags;
+use sigver_core::{CloseReason, ConnId};
+
+use crate::{
+    credit::Credit,
+    outbox::{Backlog, Flushed, Outbox, Sent, Wire},
+};
+
+/// A client's connection.
+pub(crate) struct Peer {
+    /// Counts connections from 0: how log lines name them.
+    pub(crate) serial: u64,
+    pub(crate) addr: SocketAddr,
+    pub(crate) stream: TcpStream,
+    pub(crate) credit: Credit,
+    outbox: Outbox,
+    /// What the hub calls this connection. For the relay thread, which stores it on arrival; no other thread has use for it.
+    id: AtomicU64,
+    verdict: OnceLock<CloseReason>,
+}
+
+impl Peer {
+    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream, backlog_bytes: u32) -> Self {
+        Self {
+            serial,
+            addr,
+            stream,
+            credit: Credit::new(),
+            outbox: Outbox::new(backlog_bytes),
+            id: AtomicU64::new(u64::MAX),
+            verdict: OnceLock::new(),
+        }
+    }
+
+    /// The hub's name for this connection; one that is inert before [`set_id`](Self::set_id).
+    pub(crate) fn id(&self) -> ConnId {
+        ConnId::from_bits(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_id(&self, id: ConnId) {
+        self.id.store(id.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Why the hub closed this connection, if it did. The connection's thread then only waits for the client to go.
+    pub(crate) fn verdict(&self) -> Option<CloseReason> {
+        self.verdict.get().copied()
+    }
+
+    pub(crate) fn send(&self, frame: &[u8]) -> Sent {
+        self.outbox.send(&self.stream, frame)
+    }
+
+    /// Sends a close frame that the hub asked for.
+    pub(crate) fn close(&self, reason: CloseReason, frame: &[u8]) -> Sent {
+        // The hub closes a connection once; were it twice, the first reason is the one that the client gets.
+        let _ = self.verdict.set(reason);
+        let backlog = if reason == CloseReason::TooSlow {
+            Backlog::Drop
+        } else {
+            Backlog::Keep
+        };
+        self.outbox.finish(&self.stream, frame, backlog)
+    }
+
+    /// Sends the last bytes of a connection that the hub did not close: the echo of a client's close frame, a refusal.
+    pub(crate) fn finish(&self, bytes: &[u8]) -> Sent {
+        self.outbox.finish(&self.stream, bytes, Backlog::Keep)
+    }
+
+    pub(crate) fn flush(&self) -> Flushed {
+        self.outbox.flush(&self.stream)
+    }
+
+    /// Ends the connection at once, both ways. A thread that is blocked in reading from it returns.
+    pub(crate) fn cut(&self) {
+        self.outbox.abandon();
+        self.stream.cut();
+    }
+}
+
+/// A peer on its way to the relay within an event. Holds one of the peer's credits, and gives it back when it is dropped: when the
+/// event has been handled, or when there is nobody left to handle it.
+pub(crate) struct Ticket(Arc<Peer>);
+
+impl Ticket {
+    /// Takes one of the peer's credits, after waiting for it. For the connection's own thread.
+    pub(crate) fn spend(peer: &Arc<Peer>) -> Self {
+        peer.credit.spend();
+        Self(Arc::clone(peer))
+    }
+}
+
+impl Deref for Ticket {
+    type Target = Arc<Peer>;
+
+    fn deref(&self) -> &Arc<Peer> {
+        &self.0
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.credit.refund();
+    }
+}
+
+impl Wire for TcpStream {
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            self,
+            bytes,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        )?)
+    }
+
+    fn shutdown_write(&self) {
+        // Fails only where the connection is gone, which its reader will see.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn cut(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

@@ -1,0 +1,273 @@
+//! Owns the thread that owns the [`Hub`]: it takes events from the one channel, lets the hub decide, and delivers what follows.
+//! Never waits for a socket, never sends into its own channel, and never knows WebSocket beyond the frames that it asks for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Instant,
+};
+
+use sigver_core::{CloseReason, ConnId, Encoded, Hub, InboundMessage, OutboundMessage, Time, wire::plain};
+
+use crate::{
+    flusher::Flusher,
+    frame,
+    http::Answer,
+    outbox::Sent,
+    peer::{Peer, Ticket},
+    server::Shared,
+};
+
+/// What goes through the channel.
+pub(crate) enum Event {
+    /// A connection's thread tells what happened on it.
+    Conn { peer: Ticket, what: What },
+    /// Nothing has happened, but there may be something to look at: the shutdown flag.
+    Wake,
+}
+
+/// What happened on a connection.
+pub(crate) enum What {
+    /// Its handshake is legal: take it in and answer, or refuse it.
+    Arrived { response: Vec<u8> },
+    /// It said something.
+    Said(InboundMessage),
+    /// It pinged. The pong follows all that came before.
+    Pinged(Box<[u8]>),
+    /// It is to be pinged.
+    KeepAlive,
+    /// It broke the protocol.
+    Fault(CloseReason),
+    /// It sent a close frame.
+    Left { code: Option<u16> },
+    /// Its thread ends. The last event of a connection.
+    Gone,
+}
+
+/// Events that are handled before the clock and the shutdown flag are looked at again.
+const BATCH: usize = 64;
+
+pub(crate) struct Relay {
+    hub: Hub,
+    /// Who is behind a [`ConnId`], by its slot.
+    peers: Vec<Option<Arc<Peer>>>,
+    /// Connections that have been sent their last frame and are not gone yet, by serial.
+    closing: BTreeMap<u64, Arc<Peer>>,
+    /// When those are cut, in order; some are gone before.
+    cuts: VecDeque<(Instant, u64)>,
+    /// What is still to be delivered of one event.
+    outputs: VecDeque<(ConnId, OutboundMessage)>,
+    text: String,
+    frame: Vec<u8>,
+    flusher: Arc<Flusher>,
+    shared: Arc<Shared>,
+    epoch: Instant,
+    shut_down: bool,
+}
+
+impl Relay {
+    pub(crate) fn new(shared: Arc<Shared>, flusher: Arc<Flusher>) -> Self {
+        Self {
+            hub: Hub::new(shared.config.limits.clone()),
+            peers: Vec::new(),
+            closing: BTreeMap::new(),
+            cuts: VecDeque::new(),
+            outputs: VecDeque::new(),
+            text: String::new(),
+            frame: Vec::new(),
+            flusher,
+            shared,
+            epoch: Instant::now(),
+            shut_down: false,
+        }
+    }
+
+    /// Runs until no connection is left that could tell anything, and the server has let go of its own end of the channel.
+    pub(crate) fn run(mut self, events: &Receiver<Event>) {
+        while let Ok(first) = self.wait(events) {
+            let mut next = first;
+            for _ in 0..BATCH {
+                let Some(event) = next else { break };
+                self.handle(event);
+                next = events.try_recv().ok();
+            }
+            if let Some(event) = next {
+                self.handle(event);
+            }
+            self.handle_time();
+            self.shared.publish(self.hub.stats());
+        }
+    }
+
+    /// Waits for an event, but no longer than until something is due.
+    fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
+        let hub = self.hub.poll_timeout().map(|time| self.epoch + time.elapsed());
+        let cut = self.cuts.front().map(|(at, _)| *at);
+        match hub.into_iter().chain(cut).min() {
+            None => events.recv().map(Some).map_err(RecvTimeoutError::from),
+            Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => Ok(None),
+                received => received.map(Some),
+            },
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let Event::Conn { peer, what } = event else { return };
+        let id = peer.id();
+        match what {
+            What::Arrived { response } => self.admit(&peer, &response),
+            What::Said(message) => {
+                let outputs = self.hub.handle(id, message);
+                self.deliver(outputs);
+            }
+            What::Pinged(payload) => {
+                frame::pong(&payload, &mut self.frame);
+                self.send_control(&peer);
+            }
+            What::KeepAlive => {
+                frame::ping(&mut self.frame);
+                self.send_control(&peer);
+            }
+            What::Fault(reason) => {
+                let outputs = self.hub.close(id, reason);
+                self.deliver(outputs);
+            }
+            What::Left { code } => {
+                let outputs = self.hub.disconnect(id);
+                if self.forget(&peer) {
+                    frame::close_echo(code, &mut self.frame);
+                    let sent = peer.finish(&self.frame);
+                    self.dismiss(&peer, sent);
+                }
+                self.deliver(outputs);
+            }
+            What::Gone => {
+                let outputs = self.hub.disconnect(id);
+                self.forget(&peer);
+                self.closing.remove(&peer.serial);
+                self.deliver(outputs);
+                peer.cut();
+            }
+        }
+    }
+
+    fn admit(&mut self, peer: &Arc<Peer>, response: &[u8]) {
+        match self.hub.connect(self.now()) {
+            Ok(id) => {
+                peer.set_id(id);
+                if self.peers.len() <= id.slot() {
+                    self.peers.resize(id.slot() + 1, None);
+                }
+                self.peers[id.slot()] = Some(Arc::clone(peer));
+                if peer.send(response) == Sent::Blocked {
+                    self.flusher.hand_over(Arc::clone(peer));
+                }
+            }
+            Err(refusal) => {
+                log::info!("#{} from {} refused: {refusal}", peer.serial, peer.addr);
+                let sent = peer.finish(&Answer::UNAVAILABLE.to_bytes());
+                self.dismiss(peer, sent);
+            }
+        }
+    }
+
+    /// Sends everything that follows from one call into the hub, and all that follows from that.
+    fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage)>) {
+        self.outputs.extend(outputs);
+        while let Some((to, message)) = self.outputs.pop_front() {
+            // A connection that was closed as too slow while its messages waited here has no use for them.
+            let Some(peer) = self
+                .peers
+                .get(to.slot())
+                .and_then(Option::as_ref)
+                .filter(|peer| peer.id() == to)
+            else {
+                continue;
+            };
+            self.text.clear();
+            match plain::encode(&message, &mut self.text) {
+                Encoded::Nothing => {}
+                Encoded::Text => {
+                    frame::text(&self.text, &mut self.frame);
+                    match peer.send(&self.frame) {
+                        Sent::Done => {}
+                        Sent::Blocked => self.flusher.hand_over(Arc::clone(peer)),
+                        Sent::Overflow => self.outputs.extend(self.hub.close(to, CloseReason::TooSlow)),
+                    }
+                }
+                Encoded::Close(reason) => {
+                    let peer = Arc::clone(peer);
+                    self.forget(&peer);
+                    frame::close(reason, &mut self.frame);
+                    let sent = peer.close(reason, &self.frame);
+                    self.dismiss(&peer, sent);
+                }
+            }
+        }
+    }
+
+    /// Sends the control frame in `self.frame`, unless the connection is closed.
+    fn send_control(&mut self, peer: &Arc<Peer>) {
+        match peer.send(&self.frame) {
+            Sent::Done => {}
+            Sent::Blocked => self.flusher.hand_over(Arc::clone(peer)),
+            Sent::Overflow => {
+                let outputs = self.hub.close(peer.id(), CloseReason::TooSlow);
+                self.deliver(outputs);
+            }
+        }
+    }
+
+    /// Takes a connection out of the table; false if it is not in it any more.
+    fn forget(&mut self, peer: &Arc<Peer>) -> bool {
+        match self.peers.get_mut(peer.id().slot()) {
+            Some(place) if place.as_ref().is_some_and(|there| Arc::ptr_eq(there, peer)) => {
+                *place = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sees a connection off that was given its last frame: it has until the close timeout to take it.
+    fn dismiss(&mut self, peer: &Arc<Peer>, sent: Sent) {
+        if sent == Sent::Blocked {
+            self.flusher.hand_over(Arc::clone(peer));
+        }
+        self.closing.insert(peer.serial, Arc::clone(peer));
+        self.cuts
+            .push_back((Instant::now() + self.shared.config.close_timeout, peer.serial));
+    }
+
+    /// Does what is due.
+    fn handle_time(&mut self) {
+        if self.shared.is_shutting_down() && !mem::replace(&mut self.shut_down, true) {
+            let outputs = self.hub.shutdown();
+            self.deliver(outputs);
+        }
+        if self.hub.poll_timeout().is_none() && self.cuts.is_empty() {
+            return;
+        }
+        let outputs = self.hub.handle_timeout(self.now());
+        self.deliver(outputs);
+        let now = Instant::now();
+        while let Some(&(at, serial)) = self.cuts.front() {
+            if at > now {
+                break;
+            }
+            self.cuts.pop_front();
+            if let Some(peer) = self.closing.remove(&serial) {
+                peer.cut();
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::since_epoch(self.epoch.elapsed())
+    }
+}

@@ -1,0 +1,239 @@
+//! Owns the whole: which threads there are, how they start and how they end. Never touches a frame or a role.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
+    thread,
+    time::Duration,
+};
+
+use sigver_core::Stats;
+use thiserror::Error;
+
+use crate::{
+    Config,
+    ceiling::Ceiling,
+    flusher::Flusher,
+    listen,
+    registry::Registry,
+    relay::{Event, Relay},
+    wake::Waker,
+};
+
+/// Events that fit the channel into the relay. Each connection may have a few on their way, so this many connections can speak at
+/// the same moment before one has to wait for the relay.
+const CHANNEL: usize = 1024;
+
+/// How long clients have to answer the close frame of a shutdown before they are cut.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long the threads of connections that were cut may take to end.
+const CUT: Duration = Duration::from_millis(300);
+
+/// A signaling server that listens, and serves once it [`run`](Self::run)s.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    addrs: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+}
+
+/// Ends a server from another thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// Why a server cannot be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// [`Config::listen`] is empty.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// The system refuses the address: it is taken, not ours, or needs privileges.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address that was asked for.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system refuses something else that every server needs.
+    #[error("cannot set up: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why a server has ended without being asked to.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The thread that owns the hub has panicked: a bug. Every connection has been cut.
+    #[error("the relay thread has failed")]
+    Relay,
+    /// A thread that every server needs cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// What all threads of a server know.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) ceiling: Ceiling,
+    pub(crate) registry: Arc<Registry>,
+    /// Wakes the accepting thread.
+    pub(crate) waker: Waker,
+    shutting_down: AtomicBool,
+    stats: Mutex<Stats>,
+}
+
+impl Server {
+    /// Listens on every address of `config`. Connections wait in the kernel until [`run`](Self::run) is called.
+    ///
+    /// # Errors
+    ///
+    /// When one of the addresses cannot be had; then none is.
+    pub fn bind(config: Config) -> Result<Self, BindError> {
+        if config.listen.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        let listen =
+            |addr: &SocketAddr| listen::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
+        let listeners = config.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let addrs = listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<Vec<_>, _>>()?;
+        let ceiling = Ceiling::find(config.limits.connections);
+        let shared = Shared {
+            config,
+            ceiling,
+            registry: Arc::new(Registry::default()),
+            waker: Waker::new()?,
+            shutting_down: AtomicBool::new(false),
+            stats: Mutex::new(Stats::default()),
+        };
+        Ok(Self {
+            listeners,
+            addrs,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The first address that the server listens on, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        // `bind` refuses an empty list.
+        self.addrs[0]
+    }
+
+    /// All addresses that the server listens on, in the order of [`Config::listen`].
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// A handle that ends this server.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Serves until [`Handle::shutdown`]; this thread does the accepting. Returns when every client has been sent a close frame
+    /// with 1001, and has answered it or been cut: within a second.
+    ///
+    /// # Errors
+    ///
+    /// When a thread cannot be started, or the one that owns the hub has failed. The process is left alone either way.
+    pub fn run(self) -> Result<(), RunError> {
+        let Self { listeners, shared, .. } = self;
+        log::info!("up to {}", shared.ceiling);
+        let (flusher, flusher_thread) = Flusher::start()?;
+        let (events, inbox) = sync_channel(CHANNEL);
+        let relay = {
+            let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));
+            thread::Builder::new().name("sigver-relay".into()).spawn(move || {
+                let _guard = ShutdownOnDrop(Arc::clone(&shared));
+                Relay::new(shared, flusher).run(&inbox);
+            })
+        };
+        let relay = relay.inspect_err(|_| flusher.stop())?;
+
+        listen::run(&listeners, &shared, &events);
+
+        drop(listeners);
+        // A full channel keeps the relay awake as well.
+        let _ = events.try_send(Event::Wake);
+        if !shared.registry.wait_empty(GOODBYE) {
+            shared.registry.cut_all();
+            if !shared.registry.wait_empty(CUT) {
+                log::warn!("{} connections are still ending", shared.registry.len());
+            }
+        }
+        drop(events);
+        let outcome = relay.join();
+        flusher.stop();
+        // It ends by itself and holds nothing that anyone waits for.
+        let _ = flusher_thread.join();
+        log::info!("ended");
+        outcome.map_err(|_| RunError::Relay)
+    }
+}
+
+impl Handle {
+    /// Ends the server: no further connection is taken, every client gets a close frame with 1001, and [`Server::run`] returns.
+    /// Calling it again changes nothing.
+    pub fn shutdown(&self) {
+        self.shared.shut_down();
+    }
+
+    /// The hub's gauges and counters, as of the last message.
+    pub fn stats(&self) -> Stats {
+        *self.shared.stats()
+    }
+
+    /// How many connections have a thread: upgraded, in their handshake, or on their way out.
+    pub fn connections(&self) -> usize {
+        self.shared.registry.len()
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn publish(&self, stats: Stats) {
+        *self.stats() = stats;
+    }
+
+    fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the server with the relay, also when the relay panics.
+struct ShutdownOnDrop(Arc<Shared>);
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
+}
