@@ -1,5 +1,6 @@
 //! Owns the one thread that writes to clients whose kernel buffer is full, so that the relay never waits for one. Never drops a
-//! client: the relay does, when the backlog overflows.
+//! client: the relay does, when the backlog overflows. The
+//! hand-over is model-checked in `models.rs`.
 
 use std::{
     io, mem,
@@ -13,62 +14,72 @@ use crate::{
     outbox::Flushed,
     peer::Peer,
     sync::{AtomicBool, Mutex, Ordering, lock},
-    wake::Waker,
+    wake::{Bell, Pipe, Waker},
 };
 
-/// How the relay reaches the flusher.
-pub(crate) struct Flusher {
-    incoming: Mutex<Vec<Arc<Peer>>>,
-    waker: Waker,
+/// Who has begun a backlog and is on the way from the relay to the flusher.
+pub(crate) struct Handover<P, B = Pipe> {
+    incoming: Mutex<Vec<P>>,
+    waker: Waker<B>,
     stopped: AtomicBool,
 }
 
-impl Flusher {
-    /// Starts the thread. It ends after [`stop`](Self::stop).
-    pub(crate) fn start() -> io::Result<(Arc<Self>, JoinHandle<()>)> {
-        let flusher = Arc::new(Self {
+impl<P, B: Bell> Handover<P, B> {
+    pub(crate) fn new(bell: B) -> Self {
+        Self {
             incoming: Mutex::new(Vec::new()),
-            waker: Waker::new()?,
+            waker: Waker::new(bell),
             stopped: AtomicBool::new(false),
-        });
-        let this = Arc::clone(&flusher);
-        let thread = thread::Builder::new()
-            .name("sigver-flusher".into())
-            .spawn(move || this.run())?;
-        Ok((flusher, thread))
+        }
     }
 
-    /// Takes over a peer that has begun a backlog ([`Sent::Blocked`](crate::outbox::Sent::Blocked)), until it has none.
-    pub(crate) fn hand_over(&self, peer: Arc<Peer>) {
+    /// Gives the flusher a peer that has begun a backlog ([`Sent::Blocked`](crate::outbox::Sent::Blocked)), until it has none.
+    pub(crate) fn push(&self, peer: P) {
         lock(&self.incoming).push(peer);
         self.waker.wake();
     }
 
+    /// Ends the flusher's thread.
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
+        self.stopped.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    fn run(&self) {
-        let mut blocked: Vec<Arc<Peer>> = Vec::new();
-        while !self.stopped.load(Ordering::SeqCst) {
-            let ready = self.wait(&blocked);
-            let mut ready = ready.into_iter();
-            blocked.retain(|peer| !ready.next().unwrap_or(false) || peer.flush() == Flushed::Blocked);
-            self.waker.acknowledge();
-            blocked.append(&mut mem::take(&mut *lock(&self.incoming)));
-        }
+    /// One turn of the flusher, after its sleep: flushes those of `blocked` that are ready, drops those that have no backlog any
+    /// more, and takes in those that were handed over. False when it is to end.
+    pub(crate) fn turn(&self, blocked: &mut Vec<P>, ready: &[bool], flush: impl Fn(&P) -> Flushed) -> bool {
+        let mut ready = ready.iter();
+        blocked.retain(|peer| ready.next() != Some(&true) || flush(peer) == Flushed::Blocked);
+        self.waker.acknowledge();
+        blocked.append(&mut mem::take(&mut *lock(&self.incoming)));
+        !self.stopped.load(Ordering::Acquire)
     }
+}
 
-    /// Sleeps until the kernel takes bytes for one of `blocked`, or a signal comes. Which of them it takes bytes for.
-    fn wait(&self, blocked: &[Arc<Peer>]) -> Vec<bool> {
-        let mut fds: Vec<PollFd<'_>> = blocked.iter().map(|peer| PollFd::new(peer, PollFlags::OUT)).collect();
-        fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
-        match poll(&mut fds, None) {
-            // Errors and hang-ups count: the flush will meet them.
-            Ok(_) => fds[..blocked.len()].iter().map(|fd| !fd.revents().is_empty()).collect(),
-            // Interrupted, or out of memory: trying everyone is always right.
-            Err(_) => vec![true; blocked.len()],
-        }
+/// Starts the flusher's thread. It ends after [`Handover::stop`].
+pub(crate) fn start(handover: &Arc<Handover<Arc<Peer>>>) -> io::Result<JoinHandle<()>> {
+    let handover = Arc::clone(handover);
+    thread::Builder::new()
+        .name("sigver-flusher".into())
+        .spawn(move || run(&handover))
+}
+
+fn run(handover: &Handover<Arc<Peer>>) {
+    let mut blocked = Vec::new();
+    let mut ready = Vec::new();
+    while handover.turn(&mut blocked, &ready, |peer| peer.flush()) {
+        ready = sleep(&blocked, handover.waker.bell());
+    }
+}
+
+/// Sleeps until the kernel takes bytes for one of `blocked`, or the bell rings. Which of them it takes bytes for.
+fn sleep(blocked: &[Arc<Peer>], bell: &Pipe) -> Vec<bool> {
+    let mut fds: Vec<PollFd<'_>> = blocked.iter().map(|peer| PollFd::new(peer, PollFlags::OUT)).collect();
+    fds.push(PollFd::new(bell, PollFlags::IN));
+    match poll(&mut fds, None) {
+        // Errors and hang-ups count: the flush will meet them.
+        Ok(_) => fds[..blocked.len()].iter().map(|fd| !fd.revents().is_empty()).collect(),
+        // Interrupted, or out of memory: trying everyone is always right.
+        Err(_) => vec![true; blocked.len()],
     }
 }

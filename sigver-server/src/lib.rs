@@ -29,6 +29,8 @@ mod flusher;
 mod frame;
 mod http;
 mod listen;
+#[cfg(all(test, loom))]
+mod models;
 mod outbox;
 mod peer;
 mod registry;

@@ -32,7 +32,7 @@ const SEND_BUFFER: usize = 128 * 1024;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Refused connections that are held until the client has seen its answer, and for how long.
-const LINGERING: usize = 256;
+const LINGERING: usize = 32;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Listens on `addr`. The unspecified IPv6 address takes IPv4 as well, and is the unspecified IPv4 address where there is no IPv6.
@@ -100,7 +100,7 @@ impl Acceptor<'_> {
             .iter()
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
-        fds.push(PollFd::from_borrowed_fd(self.shared.waker.as_fd(), PollFlags::IN));
+        fds.push(PollFd::new(self.shared.waker.bell(), PollFlags::IN));
         fds.extend(self.refused.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
         let pause = self.exhausted.then_some(EXHAUSTED_PAUSE);
         let release = self

@@ -36,7 +36,7 @@ pub(crate) enum Sent {
 pub(crate) enum Flushed {
     /// Nothing: the flusher is done with this peer.
     Clean,
-    /// The kernel takes no more for now.
+    /// Bytes: flush again when the kernel takes some.
     Blocked,
 }
 
@@ -154,12 +154,6 @@ impl Outbox {
     pub(crate) fn abandon(&self) {
         lock(&self.state).abandon();
     }
-
-    /// How many bytes wait.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        lock(&self.state).backlog.len()
-    }
 }
 
 impl State {
@@ -247,4 +241,130 @@ impl State {
 
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A kernel that takes so many bytes and no more.
+    #[derive(Default)]
+    struct Kernel {
+        room: Cell<usize>,
+        taken: RefCell<Vec<u8>>,
+        broken: Cell<bool>,
+        write_shut: Cell<bool>,
+        cut: Cell<bool>,
+    }
+
+    impl Wire for Kernel {
+        fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(!self.write_shut.get(), "nothing is sent after the last frame");
+            if self.broken.get() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = bytes.len().min(self.room.get());
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room.set(self.room.get() - count);
+            self.taken.borrow_mut().extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn shutdown_write(&self) {
+            self.write_shut.set(true);
+        }
+
+        fn cut(&self) {
+            self.cut.set(true);
+        }
+    }
+
+    impl Kernel {
+        fn with_room(room: usize) -> Self {
+            Self {
+                room: room.into(),
+                ..Self::default()
+            }
+        }
+
+        fn taken(&self) -> String {
+            String::from_utf8_lossy(&self.taken.borrow()).into_owned()
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_sent_later_and_in_order() {
+        let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(5));
+        assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Done);
+        assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Blocked);
+        assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done, "the flusher has it already");
+        assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Keep), Sent::Done);
+        assert_eq!(outbox.send(&kernel, b"eee"), Sent::Done, "there is nobody to take it");
+        assert_eq!(outbox.flush(&kernel), Flushed::Blocked);
+        for _ in 0..6 {
+            kernel.room.set(1);
+            assert_eq!(outbox.flush(&kernel), Flushed::Blocked);
+            assert!(!kernel.write_shut.get());
+        }
+        kernel.room.set(1);
+        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
+        assert_eq!(kernel.taken(), "aaabbbcccddd");
+        assert!(kernel.write_shut.get());
+    }
+
+    #[test]
+    fn a_full_backlog_overflows_for_good() {
+        let (outbox, kernel) = (Outbox::new(20), Kernel::with_room(0));
+        assert_eq!(outbox.send(&kernel, &[b'a'; 12]), Sent::Blocked);
+        assert_eq!(outbox.send(&kernel, b"bbbb"), Sent::Overflow);
+        kernel.room.set(100);
+        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
+        assert_eq!(
+            outbox.send(&kernel, b"c"),
+            Sent::Overflow,
+            "there would be a gap before it"
+        );
+        assert_eq!(outbox.finish(&kernel, b"x", Backlog::Drop), Sent::Done);
+        assert_eq!(kernel.taken(), "aaaaaaaaaaaax");
+    }
+
+    /// Wherever the kernel stops, dropping the backlog leaves whole frames only, and the last one behind them.
+    #[test]
+    fn dropping_a_backlog_never_cuts_a_frame() {
+        for room in 0..=9 {
+            for then in 0..=9 {
+                let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(room));
+                for frame in [b"aaa", b"bbb", b"ccc"] {
+                    let _ = outbox.send(&kernel, frame);
+                }
+                kernel.room.set(then);
+                let _ = outbox.flush(&kernel);
+                let _ = outbox.finish(&kernel, b"x", Backlog::Drop);
+                kernel.room.set(100);
+                while outbox.flush(&kernel) == Flushed::Blocked {}
+                let whole = (room + then).min(9).div_ceil(3);
+                assert_eq!(
+                    kernel.taken(),
+                    format!("{}x", &"aaabbbccc"[..whole * 3]),
+                    "room {room}, then {then}"
+                );
+                assert!(kernel.write_shut.get());
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_wire_is_cut_and_forgotten() {
+        let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(0));
+        assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
+        kernel.broken.set(true);
+        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
+        assert!(kernel.cut.get());
+        assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
+        assert_eq!(kernel.taken(), "");
+    }
 }

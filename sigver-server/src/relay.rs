@@ -14,7 +14,7 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Encoded, Hub, InboundMessage, OutboundMessage, Time, wire::plain};
 
 use crate::{
-    flusher::Flusher,
+    flusher::Handover,
     frame,
     http::Answer,
     outbox::Sent,
@@ -63,14 +63,14 @@ pub(crate) struct Relay {
     outputs: VecDeque<(ConnId, OutboundMessage)>,
     text: String,
     frame: Vec<u8>,
-    flusher: Arc<Flusher>,
+    flusher: Arc<Handover<Arc<Peer>>>,
     shared: Arc<Shared>,
     epoch: Instant,
     shut_down: bool,
 }
 
 impl Relay {
-    pub(crate) fn new(shared: Arc<Shared>, flusher: Arc<Flusher>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, flusher: Arc<Handover<Arc<Peer>>>) -> Self {
         Self {
             hub: Hub::new(shared.config.limits.clone()),
             peers: Vec::new(),
@@ -165,7 +165,7 @@ impl Relay {
                 }
                 self.peers[id.slot()] = Some(Arc::clone(peer));
                 if peer.send(response) == Sent::Blocked {
-                    self.flusher.hand_over(Arc::clone(peer));
+                    self.flusher.push(Arc::clone(peer));
                 }
             }
             Err(refusal) => {
@@ -196,7 +196,7 @@ impl Relay {
                     frame::text(&self.text, &mut self.frame);
                     match peer.send(&self.frame) {
                         Sent::Done => {}
-                        Sent::Blocked => self.flusher.hand_over(Arc::clone(peer)),
+                        Sent::Blocked => self.flusher.push(Arc::clone(peer)),
                         Sent::Overflow => self.outputs.extend(self.hub.close(to, CloseReason::TooSlow)),
                     }
                 }
@@ -215,7 +215,7 @@ impl Relay {
     fn send_control(&mut self, peer: &Arc<Peer>) {
         match peer.send(&self.frame) {
             Sent::Done => {}
-            Sent::Blocked => self.flusher.hand_over(Arc::clone(peer)),
+            Sent::Blocked => self.flusher.push(Arc::clone(peer)),
             Sent::Overflow => {
                 let outputs = self.hub.close(peer.id(), CloseReason::TooSlow);
                 self.deliver(outputs);
@@ -237,7 +237,7 @@ impl Relay {
     /// Sees a connection off that was given its last frame: it has until the close timeout to take it.
     fn dismiss(&mut self, peer: &Arc<Peer>, sent: Sent) {
         if sent == Sent::Blocked {
-            self.flusher.hand_over(Arc::clone(peer));
+            self.flusher.push(Arc::clone(peer));
         }
         self.closing.insert(peer.serial, Arc::clone(peer));
         self.cuts

@@ -18,11 +18,11 @@ use thiserror::Error;
 use crate::{
     Config,
     ceiling::Ceiling,
-    flusher::Flusher,
+    flusher::{self, Handover},
     listen,
     registry::Registry,
     relay::{Event, Relay},
-    wake::Waker,
+    wake::{Pipe, Waker},
 };
 
 /// Events that fit the channel into the relay. Each connection may have a few on their way, so this many connections can speak at
@@ -114,7 +114,7 @@ impl Server {
             config,
             ceiling,
             registry: Arc::new(Registry::default()),
-            waker: Waker::new()?,
+            waker: Waker::new(Pipe::new()?),
             shutting_down: AtomicBool::new(false),
             stats: Mutex::new(Stats::default()),
         };
@@ -152,7 +152,8 @@ impl Server {
     pub fn run(self) -> Result<(), RunError> {
         let Self { listeners, shared, .. } = self;
         log::info!("up to {}", shared.ceiling);
-        let (flusher, flusher_thread) = Flusher::start()?;
+        let flusher = Arc::new(Handover::new(Pipe::new()?));
+        let flusher_thread = flusher::start(&flusher)?;
         let (events, inbox) = sync_channel(CHANNEL);
         let relay = {
             let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));

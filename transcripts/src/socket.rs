@@ -62,13 +62,22 @@ impl Client {
     pub fn connect(addr: SocketAddr, path: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )?;
+        Ok(Self::after_request(stream)?.0)
+    }
+
+    /// Takes over a connection on which a request was sent, and returns the head of its answer as well.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is not 101.
+    pub fn after_request(mut stream: TcpStream) -> io::Result<(Self, String)> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let head = read_head(&mut stream)?;
         if !head.starts_with("HTTP/1.1 101 ") {
             return Err(io::Error::other(format!(
@@ -78,12 +87,13 @@ impl Client {
         }
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
         let reader = WebSocketContext::new(Role::Client, Some(config));
-        Ok(Self {
+        let client = Self {
             stream,
             reader,
             inbox: VecDeque::new(),
             pings: 0,
-        })
+        };
+        Ok((client, head))
     }
 
     /// Sends bytes as they are.

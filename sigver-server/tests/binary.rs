@@ -1,0 +1,234 @@
+//! The program, as whoever starts it sees it: arguments, exit codes, what it prints, what it logs, signals, and the ceiling.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sigver_transcripts::{Seen, socket::Client};
+
+const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
+
+/// The program, running; killed if the test forgets it.
+struct Program {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
+        let addr = line
+            .trim()
+            .strip_prefix("sigver listening on ")
+            .expect("it says where it listens");
+        let addr = addr.parse().expect("an address");
+        Self { child, addr }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.addr, "/").expect("the server takes a connection")
+    }
+
+    /// Ends the program; its exit code and what it logged.
+    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
+        let mut log = String::new();
+        self.child
+            .stderr
+            .take()
+            .expect("stderr is a pipe")
+            .read_to_string(&mut log)
+            .expect("the log is text");
+        (self.child.wait().expect("the program ends").code(), log)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn sigver(arguments: &[&str]) -> Command {
+    let mut command = Command::new(SIGVER);
+    command.args(arguments).env_remove("PORT").env_remove("RUST_LOG");
+    command
+}
+
+/// Exit code, and stderr, which is one line.
+fn refusal(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command.output().expect("the program starts");
+    let text = String::from_utf8(stderr).expect("stderr is text");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    (status.code(), text)
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_exit_code_2() {
+    for (arguments, says) in [
+        (&["--listen", "8000"][..], "expected IP:PORT"),
+        (&["--listen"], "--listen"),
+        (&["--colour"], "--colour"),
+        (&["8000"], "8000"),
+    ] {
+        let (code, text) = refusal(&mut sigver(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(
+            text.starts_with("sigver: ") && text.contains(says),
+            "{arguments:?}: {text}"
+        );
+    }
+    let (code, text) = refusal(sigver(&[]).env("PORT", "65536"));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("PORT") && text.contains("65536"), "{text}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("it is bound").to_string();
+    let Output { status, stdout, stderr } = sigver(&["--listen", &addr]).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&stderr);
+    assert_eq!((status.code(), stdout), (Some(1), vec![]));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains(&addr) && text.contains("in use"), "{text}");
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for argument in ["--help", "--version"] {
+        let Output { status, stdout, stderr } = sigver(&[argument]).output().expect("the program starts");
+        assert_eq!((status.code(), stderr), (Some(0), vec![]), "{argument}");
+        assert!(!stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_environment_chooses_the_port_and_every_interface_is_served() {
+    let program = Program::start(sigver(&[]).env("PORT", "0"));
+    assert!(
+        program.addr.ip().is_unspecified() && program.addr.port() != 0,
+        "{}",
+        program.addr
+    );
+    let loopback = SocketAddr::from(([127, 0, 0, 1], program.addr.port()));
+    assert!(Client::connect(loopback, "/").is_ok());
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0"]));
+        let mut client = program.client();
+        let (code, log) = program.end(signal);
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+        assert!(log.contains("ended"), "{log}");
+    }
+}
+
+/// Whatever is asked to be logged, keys and payloads are not.
+#[test]
+fn the_log_tells_who_and_why_but_no_secret() {
+    let program = Program::start(sigver(&["--listen", "127.0.0.1:0"]).env("RUST_LOG", "trace"));
+    let (mut opener, mut joiner, mut third) = (program.client(), program.client(), program.client());
+    opener
+        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
+        .expect("connected");
+    opener.sync();
+    joiner
+        .send_text(r#"{"type":"join","key":"SECRET-key"}"#)
+        .expect("connected");
+    joiner.send_text(r#"{"sdp":"SECRET-payload"}"#).expect("connected");
+    joiner.sync();
+    third
+        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
+        .expect("connected");
+    assert!(matches!(third.receive(), Seen::Close(Some(1008), _)));
+    joiner.send_text(r#"{"SECRET-broken""#).expect("connected");
+    assert!(matches!(joiner.receive(), Seen::Close(Some(1007), _)));
+    drop((joiner, third));
+    let (_, log) = program.end(Signal::TERM);
+    assert!(
+        log.contains("1008 key is taken") && log.contains("1007 text is not one JSON object"),
+        "{log}"
+    );
+    assert!(log.contains("1001 server shutting down"), "{log}");
+    assert!(!log.contains("SECRET"), "{log}");
+}
+
+/// Its page is served by the very server that it connects to.
+#[test]
+fn the_demonstration_page_is_built_in() {
+    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--demo"]));
+    for (path, content_type, content) in [
+        ("/", "text/html", "<!doctype html>"),
+        ("/chat.js", "text/javascript", "RTCPeerConnection"),
+    ] {
+        let answer = get(program.addr, path);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains(content_type),
+            "{path}: {answer}"
+        );
+        assert!(answer.contains(content), "{path}");
+    }
+    assert!(get(program.addr, "/other").starts_with("HTTP/1.1 426 "));
+    assert!(
+        Client::connect(program.addr, "/").is_ok(),
+        "an upgrade wins over the page"
+    );
+}
+
+fn get(addr: SocketAddr, path: &str) -> String {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(addr).expect("the server takes a connection");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers and closes");
+    answer
+}
+
+/// With few descriptors it takes few connections, says so, refuses the others, and serves on.
+#[test]
+fn the_ceiling_is_met_and_survived() {
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", r#"ulimit -n 100 && exec "$0" --listen 127.0.0.1:0"#, SIGVER])
+        .env_remove("RUST_LOG");
+    let program = Program::start(&mut limited);
+    let mut clients: Vec<_> = (0..60).map_while(|_| Client::connect(program.addr, "/").ok()).collect();
+    assert!(
+        (20..50).contains(&clients.len()),
+        "{} connections were taken",
+        clients.len()
+    );
+    for _ in 0..200 {
+        let refused = Client::connect(program.addr, "/")
+            .err()
+            .expect("it is full")
+            .to_string();
+        assert!(refused.contains("503"), "{refused}");
+    }
+    assert!(
+        clients.iter_mut().all(|client| client.leftover() == Seen::Nothing),
+        "those it has are served"
+    );
+    clients.truncate(10);
+    // Their threads end soon, and there is room again.
+    assert!((0..2000).any(|_| Client::connect(program.addr, "/").is_ok()));
+    drop(clients);
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(log.contains("raise the hard limit on open files"), "{log}");
+}
