@@ -57,7 +57,7 @@ impl Core {
     }
 
     fn say(&mut self, from: ConnId, text: &[u8]) -> Vec<(ConnId, OutboundMessage)> {
-        let decoded = match str::from_utf8(text) {
+        let decoded = match std::str::from_utf8(text) {
             Ok(text) => plain::decode(text, &self.limits),
             Err(_) => Err(CloseReason::InvalidUtf8),
         };

@@ -13,7 +13,7 @@ use tungstenite::{
     Error, Message,
     error::ProtocolError,
     handshake::derive_accept_key,
-    protocol::{Role, WebSocketConfig, WebSocketContext},
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
 };
 
 use crate::{
@@ -114,7 +114,8 @@ impl Conn<'_> {
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(limit)
-            .max_frame_size(limit);
+            // The limit on messages is none on pings, which are 125 bytes long at most.
+            .max_frame_size(limit.max(Some(125)));
         let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
         let mut stream = Inbound::new(&self.peer.stream, self.config.keep_alive);
         // The handshake had a timeout of its own. Failing to set another one means that the socket is dead.
@@ -158,6 +159,7 @@ impl Conn<'_> {
                 Ok(())
             }
             Message::Pong(_) => Ok(()),
+            Message::Close(Some(frame)) if is_violation(&frame) => Err(End::Fault(CloseReason::BrokenFraming)),
             Message::Close(frame) => Err(End::Left(frame.map(|frame| frame.code.into()))),
             Message::Frame(_) => Err(End::Fault(CloseReason::BrokenFraming)),
         }
@@ -263,6 +265,11 @@ impl Write for Inbound<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What tungstenite makes of a close frame with a code that may not be sent (RFC 6455 section 7.4).
+fn is_violation(frame: &CloseFrame) -> bool {
+    frame.code == CloseCode::Protocol && frame.reason == "Protocol violation"
 }
 
 fn end_of(error: &Error) -> End {

@@ -1,0 +1,645 @@
+//! Holds the server to the bytes on its sockets: handshakes, answers to what is no handshake, and frames, however TCP cuts them.
+//! What the messages mean is in the transcripts.
+
+mod support;
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    iter,
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use sigver_server::{Config, Page};
+use sigver_transcripts::{
+    Seen,
+    socket::{Client, Opcode, Piece, frame},
+};
+use support::Running;
+
+/// How long an answer may take. Only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A handshake as RFC 6455 section 1.3 shows it, and the answer's `Sec-WebSocket-Accept`.
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n\
+                         Sec-WebSocket-Version: 13\r\n\r\n";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The default limit of a message.
+const MESSAGE_MAX: usize = 65_536;
+
+/// The default limit of a request head.
+const HEAD_MAX: usize = 8_192;
+
+// ------------------------------------------------------------------------------------------------------------ Frames, cut
+
+/// A joiner's whole session: its handshake, texts on both sides of the length that a short header can tell, a message in pieces,
+/// pings, a close frame.
+struct Session {
+    bytes: Vec<u8>,
+    /// What the opener gets of it.
+    texts: Vec<String>,
+}
+
+impl Session {
+    fn new(extra_texts: impl Iterator<Item = String>) -> Self {
+        let mut texts: Vec<String> = [10, 125, 126].map(text_of).into();
+        texts.extend(extra_texts);
+        let mut bytes = [HANDSHAKE.as_bytes(), &text(r#"{"type":"join","key":"tea"}"#)].concat();
+        bytes.extend(texts.iter().flat_map(|said| text(said)));
+        let in_pieces = r#"{"s":"🍵"}"#;
+        let (first, second) = in_pieces.as_bytes().split_at(8);
+        for (opcode, piece, payload) in [
+            (Opcode::Ping, Piece::Last, &b"before"[..]),
+            (Opcode::Text, Piece::More, first),
+            (Opcode::Ping, Piece::Last, b"between"),
+            (Opcode::Continuation, Piece::More, b""),
+            (Opcode::Continuation, Piece::Last, second),
+            (Opcode::Close, Piece::Last, &1000_u16.to_be_bytes()),
+        ] {
+            bytes.extend(frame(opcode, piece, payload));
+        }
+        texts.push(in_pieces.into());
+        Self { bytes, texts }
+    }
+
+    /// Plays the session as the joiner `index` of `opener`, in these pieces, and checks everything that comes of it.
+    fn play<'a>(
+        &self,
+        addr: SocketAddr,
+        opener: &mut Client,
+        index: usize,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_nodelay(true)?;
+        for piece in pieces {
+            stream.write_all(piece)?;
+            // A round trip of another client shows that half a frame holds nobody up. It also gives the server the time to read
+            // this piece alone, which nothing outside of it can force or see.
+            opener.sync();
+        }
+        let (mut joiner, _) = Client::after_request(stream)?;
+        assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
+        assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+        for said in &self.texts {
+            assert_eq!(opener.receive(), Seen::Text(with_index(said, index)));
+        }
+        assert_eq!(opener.leftover(), Seen::Nothing);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_session_cut_at_any_byte_is_the_same_session() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let session = Session::new(iter::empty());
+    let bytes = &session.bytes[..];
+    for at in 0..bytes.len() {
+        let (head, tail) = bytes.split_at(at);
+        session.play(server.addr, &mut opener, at, [head, tail].into_iter())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_byte_by_byte_is_the_same_session() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let session = Session::new(iter::empty());
+    session.play(server.addr, &mut opener(server.addr)?, 0, session.bytes.chunks(1))
+}
+
+/// Also what does not fit the reader's buffer of 4 KiB, or the one that reads the handshake.
+#[test]
+fn a_session_in_one_write_with_its_handshake_is_the_same_session() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let few = Session::new(iter::empty());
+    few.play(server.addr, &mut opener, 0, iter::once(&few.bytes[..]))?;
+    let many = Session::new((8..1000).map(text_of));
+    many.play(server.addr, &mut opener, 1, iter::once(&many.bytes[..]))
+}
+
+/// Cut at every byte of the header, and of the payload around both ends and around every multiple of the reader's buffer.
+#[test]
+fn a_large_frame_cut_anywhere_is_the_same_frame() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let mut joiner = joiner(server.addr)?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+    for length in [MESSAGE_MAX - 1, MESSAGE_MAX] {
+        let said = text_of(length);
+        let bytes = text(&said);
+        for at in cuts(bytes.len()) {
+            let (head, tail) = bytes.split_at(at);
+            joiner.send_raw(head)?;
+            opener.sync();
+            joiner.send_raw(tail)?;
+            assert_eq!(opener.receive(), Seen::Text(with_index(&said, 0)), "cut at {at}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_wherever_it_is_cut() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let bytes = text(&text_of(MESSAGE_MAX + 1));
+    for at in cuts(bytes.len()) {
+        let mut joiner = joiner(server.addr)?;
+        assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+        let (head, tail) = bytes.split_at(at);
+        joiner.send_raw(head)?;
+        opener.sync();
+        joiner.send_raw(tail)?;
+        let closed = Seen::Close(Some(1009), "message over the size limit".into());
+        assert_eq!(joiner.receive(), closed, "cut at {at}");
+    }
+    assert_eq!(opener.leftover(), Seen::Nothing);
+    Ok(())
+}
+
+#[test]
+fn a_message_in_any_two_pieces_is_the_same_message() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let mut joiner = joiner(server.addr)?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+    let from_joiner = r#"{"s":"é日🍵","n":[1e400,{}]}"#;
+    let from_opener = r#"{"s":"é日🍵","index":0}"#;
+    for at in 0..=from_joiner.len() {
+        send_in_two_pieces(&mut joiner, from_joiner, at)?;
+        let expected = Seen::Text(with_index(from_joiner, 0));
+        assert_eq!(opener.receive(), expected, "from the joiner, cut at {at}");
+    }
+    for at in 0..=from_opener.len() {
+        send_in_two_pieces(&mut opener, from_opener, at)?;
+        let expected = Seen::Text(from_opener.into());
+        assert_eq!(joiner.receive(), expected, "from the opener, cut at {at}");
+    }
+    Ok(())
+}
+
+fn send_in_two_pieces(client: &mut Client, text: &str, at: usize) -> io::Result<()> {
+    let (first, second) = text.as_bytes().split_at(at);
+    client.send_frame(Opcode::Text, Piece::More, first)?;
+    client.send_frame(Opcode::Ping, Piece::Last, b"between")?;
+    client.send_frame(Opcode::Continuation, Piece::Last, second)
+}
+
+// ------------------------------------------------------------------------------------------------------------ Pongs
+
+/// What a pong promises to its client, another client can see: what the first has sent is there, in front of a pong that the second
+/// asks for only then.
+#[test]
+fn a_pong_follows_what_was_handled_before_its_ping() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut opener = opener(server.addr)?;
+    let mut joiner = joiner(server.addr)?;
+    joiner.sync();
+    opener.send_frame(Opcode::Ping, Piece::Last, b"")?;
+    assert_receives(&opener, &[served(br#"{"type":"join"}"#), pong(b"")])?;
+    // A pong that came too early would have to be quick to be seen, so there are many rounds.
+    for round in 0..500 {
+        let said = format!(r#"{{"round":{round}}}"#);
+        joiner.send_raw(&[text(&said).repeat(8), frame(Opcode::Ping, Piece::Last, b"said")].concat())?;
+        assert_receives(&joiner, &[pong(b"said")])?;
+        opener.send_raw(
+            &[
+                frame(Opcode::Ping, Piece::Last, &[b'p'; 125]),
+                frame(Opcode::Ping, Piece::Last, b""),
+            ]
+            .concat(),
+        )?;
+        let relayed = served(with_index(&said, 0).as_bytes()).repeat(8);
+        assert_receives(&opener, &[relayed, pong(&[b'p'; 125]), pong(b"")])?;
+    }
+    Ok(())
+}
+
+fn assert_receives(client: &Client, frames: &[Vec<u8>]) -> io::Result<()> {
+    let expected = frames.concat();
+    let mut received = vec![0; expected.len()];
+    let mut stream = client.stream();
+    stream.read_exact(&mut received)?;
+    assert!(received == expected, "{} bytes, but not those", received.len());
+    Ok(())
+}
+
+#[test]
+fn a_ping_before_a_fault_is_answered_and_one_behind_it_is_not() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let mut client = opener(server.addr)?;
+    let ping = |payload| frame(Opcode::Ping, Piece::Last, payload);
+    client.send_raw(&[ping(b"1"), ping(b""), text("null"), ping(b"2")].concat())?;
+    let reason = "text is not one JSON object: another JSON value";
+    let expected = [pong(b"1"), pong(b""), close(1007, reason)].concat();
+    assert_eq!(read_to_end(client.stream())?, expected);
+    Ok(())
+}
+
+// ------------------------------------------------------------------------------------------------------------ Handshakes
+
+#[test]
+fn handshakes_are_accepted_in_every_legal_spelling() -> Result<(), Box<dyn Error>> {
+    let server = Running::start(Config::default());
+    let cases = [
+        ("as in the RFC", HANDSHAKE.into()),
+        ("another path", HANDSHAKE.replace("/chat", "/")),
+        (
+            "a long path",
+            HANDSHAKE.replace("/chat", "/a/b%20c/../d?e=f&g=%F0%9F%8D%B5"),
+        ),
+        (
+            "a whole URL",
+            HANDSHAKE.replace("/chat", "http://server.example.com/chat"),
+        ),
+        (
+            "odd case",
+            HANDSHAKE
+                .replace("Upgrade: websocket", "uPGRADE: WebSocket")
+                .replace("Connection: Upgrade", "CONNECTION: uPgRaDe")
+                .replace("Sec-WebSocket-", "sec-webSOCKET-"),
+        ),
+        ("no white space", HANDSHAKE.replace(": ", ":")),
+        (
+            "much white space",
+            HANDSHAKE.replace(": ", ": \t ").replace("\r\nSec", " \t\r\nSec"),
+        ),
+        (
+            "Connection is a list",
+            HANDSHAKE.replace("Connection: Upgrade", "Connection: keep-alive, Upgrade"),
+        ),
+        (
+            "two Connection headers",
+            HANDSHAKE.replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"),
+        ),
+        (
+            "a body of no length",
+            HANDSHAKE.replace("Origin", "Content-Length: 0\r\nOrigin"),
+        ),
+        (
+            "an offer to compress",
+            with_header("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"),
+        ),
+        ("a head of the largest size", padded_to(HEAD_MAX)),
+        ("64 headers", with_header(&["X: y"; 58].join("\r\n"))),
+    ];
+    for (what, request) in cases {
+        let head = accepted(server.addr, &request).map_err(|error| format!("{what}: {error}"))?;
+        assert_eq!(header(&head, "Sec-WebSocket-Accept"), Some(ACCEPT), "{what}");
+        assert_eq!(header(&head, "Sec-WebSocket-Protocol"), None, "{what}");
+        assert_eq!(header(&head, "Sec-WebSocket-Extensions"), None, "{what}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
+    let server = Running::start(Config::default());
+    for (offer, echo) in [
+        ("Sec-WebSocket-Protocol: sigver.plain", "sigver.plain"),
+        ("Sec-WebSocket-Protocol: mqtt, sigver.plain, soap", "sigver.plain"),
+        (
+            "Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: sigver.plain",
+            "sigver.plain",
+        ),
+        // Browsers fail a handshake whose offer gets no echo.
+        ("Sec-WebSocket-Protocol: mqtt", "mqtt"),
+        ("Sec-WebSocket-Protocol: soap,mqtt", "soap"),
+        // Names are compared to the letter.
+        ("sec-websocket-protocol:\t,SIGVER.PLAIN ,mqtt", "SIGVER.PLAIN"),
+    ] {
+        let head = accepted(server.addr, &with_header(offer)).map_err(|error| format!("{offer}: {error}"))?;
+        assert_eq!(header(&head, "Sec-WebSocket-Protocol"), Some(echo), "{offer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> {
+    let mut config = Config::default();
+    config.pages = vec![Page {
+        path: "/chat",
+        content_type: "text/html; charset=utf-8",
+        body: "<!doctype html>",
+    }];
+    let server = Running::start(config);
+    let (head, body) = answer(server.addr, "GET /chat?a=b HTTP/1.1\r\nHost: a\r\n\r\n", 0)?;
+    assert_eq!(status(&head), "200 OK");
+    assert_eq!(header(&head, "Content-Type"), Some("text/html; charset=utf-8"));
+    assert_eq!(body, "<!doctype html>");
+    let (head, body) = answer(server.addr, "HEAD /chat HTTP/1.1\r\nHost: a\r\n\r\n", 0)?;
+    assert_eq!((status(&head), header(&head, "Content-Length")), ("200 OK", Some("15")));
+    assert_eq!(body, "");
+    accepted(server.addr, HANDSHAKE)?;
+    Ok(())
+}
+
+// ------------------------------------------------------------------------------------------------------------ Refusals
+
+/// Also when the client has sent far more than the server reads before it answers: bytes that are left unread would reset the
+/// connection, and the answer would be lost on its way.
+#[test]
+fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
+    const BAD_REQUEST: &str = "400 Bad Request";
+    const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
+    const TOO_LARGE: &str = "431 Request Header Fields Too Large";
+    const UPGRADE: Option<(&str, &str)> = Some(("Upgrade", "websocket"));
+    const VERSION: Option<(&str, &str)> = Some(("Sec-WebSocket-Version", "13"));
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let without = |line: &str| HANDSHAKE.replace(line, "");
+    let other_key = |other: &str| HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", other);
+    let get = HANDSHAKE.replace("Upgrade: websocket\r\nConnection: Upgrade\r\n", "");
+    let server = Running::start(Config::default());
+    let cases = [
+        ("plain GET", get.clone(), UPGRADE_REQUIRED, UPGRADE),
+        (
+            "no Upgrade",
+            without("Upgrade: websocket\r\n"),
+            UPGRADE_REQUIRED,
+            UPGRADE,
+        ),
+        (
+            "no Connection",
+            without("Connection: Upgrade\r\n"),
+            UPGRADE_REQUIRED,
+            UPGRADE,
+        ),
+        (
+            "an upgrade to something else",
+            HANDSHAKE.replace("websocket", "h2c"),
+            UPGRADE_REQUIRED,
+            UPGRADE,
+        ),
+        ("no key", without(key), BAD_REQUEST, None),
+        ("two keys", HANDSHAKE.replace(key, &key.repeat(2)), BAD_REQUEST, None),
+        ("an empty key", other_key(""), BAD_REQUEST, None),
+        ("a short key", other_key("dGhlIHNhbXBsZQ=="), BAD_REQUEST, None),
+        (
+            "a key of 17 bytes",
+            other_key("dGhlIHNhbXBsZSBub25jZSE="),
+            BAD_REQUEST,
+            None,
+        ),
+        (
+            "a key that is not base64",
+            other_key("dGhlIHNhbXBsZSBub25j*Q=="),
+            BAD_REQUEST,
+            None,
+        ),
+        (
+            "an older version",
+            HANDSHAKE.replace("Version: 13", "Version: 8"),
+            UPGRADE_REQUIRED,
+            VERSION,
+        ),
+        (
+            "no version",
+            without("Sec-WebSocket-Version: 13\r\n"),
+            UPGRADE_REQUIRED,
+            VERSION,
+        ),
+        (
+            "a subprotocol that is no name",
+            with_header("Sec-WebSocket-Protocol: a b"),
+            BAD_REQUEST,
+            None,
+        ),
+        ("a body", with_header("Content-Length: 5"), BAD_REQUEST, None),
+        (
+            "a body in chunks",
+            with_header("Transfer-Encoding: chunked"),
+            BAD_REQUEST,
+            None,
+        ),
+        (
+            "POST of a handshake",
+            HANDSHAKE.replace("GET", "POST"),
+            "405 Method Not Allowed",
+            Some(("Allow", "GET")),
+        ),
+        (
+            "POST",
+            get.replace("GET", "POST"),
+            "405 Method Not Allowed",
+            Some(("Allow", "GET, HEAD")),
+        ),
+        (
+            "HTTP/1.0",
+            HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"),
+            "505 HTTP Version Not Supported",
+            None,
+        ),
+        ("one byte too many", padded_to(HEAD_MAX + 1), TOO_LARGE, None),
+        (
+            "a long target",
+            HANDSHAKE.replace("/chat", &"/chat".repeat(2000)),
+            TOO_LARGE,
+            None,
+        ),
+        ("many headers", with_header(&["X: y"; 60].join("\r\n")), TOO_LARGE, None),
+        ("garbage", "\u{1F375}\r\n\r\n".into(), BAD_REQUEST, None),
+        ("another protocol", "SSH-2.0-OpenSSH_9.9\r\n".into(), BAD_REQUEST, None),
+        (
+            "the beginning of TLS",
+            "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03".into(),
+            BAD_REQUEST,
+            None,
+        ),
+        ("a broken header", with_header("no colon"), BAD_REQUEST, None),
+    ];
+    for (what, request, expected, expected_header) in cases {
+        for surplus in [0, 100_000] {
+            let what = format!("{what}, and {surplus} bytes more");
+            let (head, body) = answer(server.addr, &request, surplus).map_err(|error| format!("{what}: {error}"))?;
+            assert_eq!(status(&head), expected, "{what}");
+            assert!(!body.is_empty(), "{what}");
+            assert_eq!(
+                header(&head, "Content-Length"),
+                Some(&*body.len().to_string()),
+                "{what}"
+            );
+            assert!(
+                header(&head, "Connection").is_some_and(|options| options.starts_with("close")),
+                "{what}"
+            );
+            if let Some((name, value)) = expected_header {
+                assert_eq!(header(&head, name), Some(value), "{what}");
+            }
+        }
+    }
+    accepted(server.addr, HANDSHAKE)?;
+    Ok(())
+}
+
+/// Bytes do not buy time.
+#[test]
+fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let mut config = Config::default();
+    config.handshake_timeout = TIMEOUT;
+    let server = Running::start(config);
+    let unfinished = HANDSHAKE.trim_end();
+    let began = Instant::now();
+    let silent = connect(server.addr)?;
+    let mut half = connect(server.addr)?;
+    let mut dribbling = connect(server.addr)?;
+    half.write_all(unfinished.as_bytes())?;
+    dribbling.set_read_timeout(Some(TIMEOUT / 30))?;
+    let mut trickle = unfinished.bytes();
+    let mut first = [0];
+    while let Err(error) = dribbling.read_exact(&mut first) {
+        assert!(
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+            "{error}"
+        );
+        let byte = trickle.next().expect("an answer before the head is whole");
+        dribbling.write_all(&[byte])?;
+    }
+    assert!(began.elapsed() >= TIMEOUT, "answered after {:?}", began.elapsed());
+    dribbling.set_read_timeout(Some(PATIENCE))?;
+    let dribbled = [&first[..], &read_to_end(&dribbling)?].concat();
+    for received in [dribbled, read_to_end(&half)?, read_to_end(&silent)?] {
+        let (head, body) = split(&received)?;
+        assert_eq!(status(&head), "408 Request Timeout");
+        assert!(!body.is_empty());
+    }
+    Ok(())
+}
+
+// ------------------------------------------------------------------------------------------------------------ Clients
+
+fn opener(addr: SocketAddr) -> io::Result<Client> {
+    let mut client = Client::connect(addr, "/")?;
+    client.send_text(r#"{"type":"open","key":"tea"}"#)?;
+    client.sync();
+    Ok(client)
+}
+
+fn joiner(addr: SocketAddr) -> io::Result<Client> {
+    let mut client = Client::connect(addr, "/")?;
+    client.send_text(r#"{"type":"join","key":"tea"}"#)?;
+    Ok(client)
+}
+
+fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Sends a handshake that has to be accepted, and returns the head of the answer, after which a WebSocket must follow.
+fn accepted(addr: SocketAddr, request: &str) -> io::Result<String> {
+    let mut stream = connect(addr)?;
+    stream.write_all(request.as_bytes())?;
+    let (mut client, head) = Client::after_request(stream)?;
+    assert_eq!(client.leftover(), Seen::Nothing);
+    Ok(head)
+}
+
+/// Sends a request, and this much behind it: half of it at once, half when the answer has come. Returns the head and the body of
+/// the answer, behind which the server closes its side.
+fn answer(addr: SocketAddr, request: &str, surplus: usize) -> io::Result<(String, String)> {
+    let surplus = vec![b'x'; surplus];
+    let (at_once, later) = surplus.split_at(surplus.len() / 2);
+    let mut stream = connect(addr)?;
+    stream.write_all(&[request.as_bytes(), at_once].concat())?;
+    stream.peek(&mut [0])?;
+    // A connection that was reset fails one of these.
+    for chunk in later.chunks(1000) {
+        stream.write_all(chunk)?;
+    }
+    split(&read_to_end(&stream)?)
+}
+
+fn read_to_end(mut stream: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    Ok(received)
+}
+
+// ------------------------------------------------------------------------------------------------------------ Texts and bytes
+
+/// A text frame of a client.
+fn text(text: &str) -> Vec<u8> {
+    frame(Opcode::Text, Piece::Last, text.as_bytes())
+}
+
+/// A text frame of the server, of at most 65,535 bytes: the payload as it is, behind the shortest header.
+fn served(text: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a length of 16 bits");
+    match length {
+        0..126 => [&[0x81, length as u8], text].concat(),
+        126.. => [&[0x81, 126], &length.to_be_bytes()[..], text].concat(),
+    }
+}
+
+fn pong(payload: &[u8]) -> Vec<u8> {
+    [&[0x8a, payload.len() as u8], payload].concat()
+}
+
+fn close(code: u16, text: &str) -> Vec<u8> {
+    [&[0x88, 2 + text.len() as u8], &code.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A message of this many bytes, at least 8.
+fn text_of(length: usize) -> String {
+    format!(r#"{{"p":"{}"}}"#, "x".repeat(length - 8))
+}
+
+/// What an opener gets of a message of its joiner `index`.
+fn with_index(text: &str, index: usize) -> String {
+    let open = text.strip_suffix('}').expect("an object");
+    format!(r#"{open},"index":{index}}}"#)
+}
+
+/// Where to cut a large frame: anywhere in its header, around its end, and around every multiple of the reader's buffer.
+fn cuts(length: usize) -> impl Iterator<Item = usize> {
+    let buffer = 4096;
+    let around = (buffer..length).step_by(buffer).flat_map(|at| at - 1..=at + 1);
+    (0..=16).chain(around).chain(length - 3..length)
+}
+
+/// The handshake with another header in it.
+fn with_header(line: &str) -> String {
+    HANDSHAKE.replace("Origin", &format!("{line}\r\nOrigin"))
+}
+
+/// The handshake with as much of a further header as it takes to have this length.
+fn padded_to(length: usize) -> String {
+    let least = with_header("X: ").len();
+    with_header(&format!("X: {}", "y".repeat(length - least)))
+}
+
+/// Takes an answer apart: its head, its body.
+fn split(answer: &[u8]) -> io::Result<(String, String)> {
+    let answer = std::str::from_utf8(answer).map_err(io::Error::other)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| io::Error::other(format!("no whole head: {answer:?}")))?;
+    Ok((head.into(), body.into()))
+}
+
+fn status(head: &str) -> &str {
+    let line = head.lines().next().unwrap_or_default();
+    line.strip_prefix("HTTP/1.1 ").unwrap_or(line)
+}
+
+/// The value of the only header of this name.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(its_name, _)| its_name.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value);
+    let value = values.next();
+    assert_eq!(values.next(), None, "{name} is there once");
+    value
+}
