@@ -117,7 +117,7 @@ impl Conn<'_> {
             // The limit on messages is none on pings, which are 125 bytes long at most.
             .max_frame_size(limit.max(Some(125)));
         let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
-        let mut stream = Inbound::new(&self.peer.stream, self.config.keep_alive);
+        let mut stream = Inbound::new(&self.peer.stream, self.config);
         // The handshake had a timeout of its own. Failing to set another one means that the socket is dead.
         if self.peer.stream.set_read_timeout(Some(self.config.keep_alive)).is_err() {
             return End::Lost;
@@ -134,6 +134,7 @@ impl Conn<'_> {
                         return end;
                     }
                 }
+                Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
                 Err(Error::Io(error)) if is_timeout(&error) => {
                     if stream.is_silent() {
                         return End::Fault(CloseReason::Silent);
@@ -211,22 +212,37 @@ struct Inbound<'a> {
     /// When the last read returned.
     now: Instant,
     last_message: Instant,
+    /// How many bytes may still come before a message is whole.
+    quota: u64,
+    full_quota: u64,
 }
 
+/// A message may take so many times its largest size on the wire. One cut into single bytes takes seven; one cut into empty pieces
+/// would never end, and keep a core busy without ever being over any other limit.
+const WIRE_FACTOR: u64 = 8;
+
 impl<'a> Inbound<'a> {
-    fn new(stream: &'a TcpStream, interval: Duration) -> Self {
+    fn new(stream: &'a TcpStream, config: &Config) -> Self {
         let now = Instant::now();
+        let full_quota = WIRE_FACTOR * u64::from(config.limits.message_bytes.max(READ_BUFFER as u32));
         Self {
             stream,
-            interval,
-            next_tick: now + interval,
+            interval: config.keep_alive,
+            next_tick: now + config.keep_alive,
             now,
             last_message: now,
+            quota: full_quota,
+            full_quota,
         }
     }
 
     fn saw_message(&mut self) {
         self.last_message = self.now;
+        self.quota = self.full_quota;
+    }
+
+    fn is_over_quota(&self) -> bool {
+        self.quota == 0
     }
 
     /// Whether two intervals have passed without a whole message. Bytes alone are no sign of life.
@@ -246,12 +262,19 @@ impl Read for Inbound<'_> {
         if self.now >= self.next_tick {
             return Err(io::ErrorKind::TimedOut.into());
         }
+        if self.is_over_quota() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         loop {
             let read = self.stream.read(buffer);
             self.now = Instant::now();
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
+                Err(error) => return Err(error),
+                Ok(read) => {
+                    self.quota = self.quota.saturating_sub(read as u64);
+                    return Ok(read);
+                }
             }
         }
     }

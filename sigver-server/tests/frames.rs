@@ -643,3 +643,23 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     assert_eq!(values.next(), None, "{name} is there once");
     value
 }
+
+/// A message that is never whole, in pieces that are within every limit, ends all the same.
+#[test]
+fn empty_pieces_without_end_are_too_big() {
+    let server = Running::start(Config::default());
+    let mut client = Client::connect(server.addr, "/").expect("the server takes a connection");
+    client
+        .send_frame(Opcode::Text, Piece::More, b"{")
+        .expect("it is connected");
+    let pieces = frame(Opcode::Continuation, Piece::More, b"").repeat(1_000);
+    let mut sent = 0;
+    while sent < 1_000 && client.send_raw(&pieces).is_ok() && server.handle.stats().closed == 0 {
+        sent += 1;
+    }
+    assert!((50..1_000).contains(&sent), "{sent} thousand pieces were taken");
+    assert_eq!(
+        client.receive(),
+        Seen::Close(Some(1009), "message over the size limit".into())
+    );
+}

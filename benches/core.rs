@@ -1,0 +1,168 @@
+//! What the core costs without a socket: the plain codec by message size, a step of the hub, and how a step grows with connections,
+//! keys and joiners.
+//!
+//! `cargo bench -p sigver-benches --bench core`. Read the figures of a group beside each other: the group `growth` should be flat or
+//! logarithmic.
+
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sigver_core::{Addressee, ConnId, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Time, wire::plain};
+
+/// An offer, as a browser writes it, of about so many bytes.
+fn offer(bytes: usize) -> String {
+    let line = r"a=candidate:1467250027 1 udp 2122260223 192.0.2.7 46243 typ host generation 0\r\n";
+    let head = r#"{"type":"offer","sdp":""#;
+    let lines = bytes.saturating_sub(head.len() + 2) / line.len();
+    format!(r#"{head}{}"}}"#, line.repeat(lines.max(1)))
+}
+
+const SIZES: [usize; 4] = [200, 1_200, 16_000, 64_000];
+
+fn codec(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let mut group = criterion.benchmark_group("plain");
+    for size in SIZES {
+        let text = offer(size);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        // What any server has to do at least, to compare with.
+        group.bench_with_input(BenchmarkId::new("utf8-check-and-copy", size), &text, |bencher, text| {
+            bencher.iter(|| std::str::from_utf8(black_box(text.as_bytes())).map(str::to_owned));
+        });
+        group.bench_with_input(BenchmarkId::new("decode", size), &text, |bencher, text| {
+            bencher.iter(|| plain::decode(black_box(text), &limits));
+        });
+        for (name, from) in [("encode-spliced", Some(Index::new(7))), ("encode-verbatim", None)] {
+            let message = OutboundMessage::Data {
+                from,
+                payload: payload(&text, &limits),
+            };
+            let mut out = String::new();
+            group.bench_with_input(BenchmarkId::new(name, size), &message, |bencher, message| {
+                bencher.iter(|| {
+                    out.clear();
+                    plain::encode(black_box(message), &mut out)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn payload(text: &str, limits: &Limits) -> sigver_core::Payload {
+    match plain::decode(text, limits) {
+        Ok(InboundMessage::Data { payload, .. }) => payload,
+        other => panic!("an offer is data, not {other:?}"),
+    }
+}
+
+/// A hub that carries nothing, with an opener and a joiner to talk to each other.
+struct Setup {
+    hub: Hub<()>,
+    opener: ConnId,
+    joiner: ConnId,
+    index: Index,
+}
+
+impl Setup {
+    /// Beside `idle` connections without a role, `keys` other keys, and `joiners` other joiners of the same key.
+    fn new(idle: u32, keys: u32, joiners: u32) -> Self {
+        let mut limits = Limits::default();
+        limits.joiners_per_key = u32::MAX;
+        let mut hub = Hub::new(limits.clone());
+        let key = |name: &str| Key::new(name, &limits).expect("a legal key");
+        let connect = |hub: &mut Hub<()>| hub.connect(Time::ZERO).expect("room for everyone");
+        for _ in 0..idle {
+            connect(&mut hub);
+        }
+        for n in 0..keys {
+            let opener = connect(&mut hub);
+            let _ = hub.handle(
+                opener,
+                InboundMessage::Open {
+                    key: key(&format!("key {n}")),
+                },
+            );
+        }
+        let opener = connect(&mut hub);
+        let _ = hub.handle(opener, InboundMessage::Open { key: key("the key") });
+        for _ in 0..joiners {
+            let joiner = connect(&mut hub);
+            let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+        }
+        let joiner = connect(&mut hub);
+        let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+        Self {
+            hub,
+            opener,
+            joiner,
+            index: Index::new(joiners),
+        }
+    }
+
+    /// An offer and an answer.
+    fn exchange(&mut self) -> usize {
+        let offer = InboundMessage::Data {
+            to: Addressee::Unnamed,
+            payload: (),
+        };
+        let answer = InboundMessage::Data {
+            to: Addressee::Index(self.index),
+            payload: (),
+        };
+        self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
+    }
+
+    /// A joiner comes and goes.
+    fn visit(&mut self, key: &Key) -> usize {
+        let visitor = self.hub.connect(Time::ZERO).expect("room for one more");
+        let joined = self
+            .hub
+            .handle(visitor, InboundMessage::Join { key: key.clone() })
+            .len();
+        joined + self.hub.disconnect(visitor).len()
+    }
+}
+
+fn growth(criterion: &mut Criterion) {
+    let key = Key::new("the key", &Limits::default()).expect("a legal key");
+    let mut group = criterion.benchmark_group("growth");
+    for count in [10, 1_000, 100_000] {
+        for (what, mut setup) in [
+            ("connections", Setup::new(count, 0, 0)),
+            ("keys", Setup::new(0, count, 0)),
+            ("joiners", Setup::new(0, 0, count)),
+        ] {
+            assert_eq!(setup.exchange(), 2, "both messages are delivered");
+            group.bench_function(BenchmarkId::new(format!("exchange/{what}"), count), |bencher| {
+                bencher.iter(|| black_box(setup.exchange()));
+            });
+            assert_eq!(setup.visit(&key), 3, "joined, peer joined, peer left");
+            group.bench_function(BenchmarkId::new(format!("join-and-leave/{what}"), count), |bencher| {
+                bencher.iter(|| black_box(setup.visit(&key)));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The longest step that there is: an opener leaves, and each of its joiners is closed.
+fn farewell(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("opener-leaves");
+    for joiners in [10, 1_000, 100_000] {
+        group.throughput(Throughput::Elements(joiners.into()));
+        group.bench_function(BenchmarkId::from_parameter(joiners), |bencher| {
+            bencher.iter_batched(
+                || Setup::new(0, 0, joiners),
+                |mut setup| black_box(setup.hub.disconnect(setup.opener).len()),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, codec, growth, farewell);
+criterion_main!(benches);
