@@ -159,7 +159,7 @@ impl<P> Hub<P> {
             if deadline > now {
                 break;
             }
-            // An idle connection has to do with nobody, so closing it makes exactly one output; it also takes the deadline away.
+            self.deadlines.pop_first();
             outputs.append(&mut self.close(conn, CloseReason::NoRoleInTime));
         }
         outputs

@@ -180,7 +180,8 @@ const TOWARDS_THE_OPENER: &[(&str, &str)] = &[
     (r#"{"n":-0,"m":1E+02}"#,                   r#"{"n":-0,"m":1E+02,"index":2}"#),
     (r#"{"\ud800":"\udfff\/\u0041"}"#,          r#"{"\ud800":"\udfff\/\u0041","index":2}"#),
     (r#"{"🫖":"\ud83e\uded6"}"#,                r#"{"🫖":"\ud83e\uded6","index":2}"#),
-    // As deep and as long as it may be.
+    // As deep and as long as it may be. Brackets in strings do not nest.
+    (r#"{"a":"[[[[{{{{\"[[[[","b\\":"[[[["}"#,   r#"{"a":"[[[[{{{{\"[[[[","b\\":"[[[[","index":2}"#),
     (r#"{"deep":[{"er":[]}]}"#,                 r#"{"deep":[{"er":[]}],"index":2}"#),
     (r#"{"a":"11111111111111111111111111111111111111111111111111111111"}"#, r#"{"a":"11111111111111111111111111111111111111111111111111111111","index":2}"#),
 ];
@@ -377,6 +378,25 @@ fn the_opener_does_not_notice_that_a_joiner_goes_and_its_joiners_are_closed_when
         [],
         "the key is free at once"
     );
+}
+
+#[test]
+fn nesting_is_measured_in_texts_of_any_length() {
+    let limits = Limits::default();
+    let depth = limits.depth as usize;
+    let lengths = || (0..600).step_by(7).chain([60_000]);
+    for filler in lengths().flat_map(|length| ["[".repeat(length), "a".repeat(length)]) {
+        let verdict = |depth: usize| {
+            let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+            let text = format!(r#"{{"filler":"{filler}","brackets":{open}{close}}}"#);
+            plain::decode(&text, &limits).err()
+        };
+        assert_eq!(verdict(depth), None, "{} bytes more", filler.len());
+        let deeper = verdict(depth + 1);
+        assert_eq!(deeper, Some(CloseReason::TooDeep), "{} bytes more", filler.len());
+    }
+    let endless = "[".repeat(limits.message_bytes as usize);
+    assert_eq!(plain::decode(&endless, &limits).err(), Some(CloseReason::TooDeep));
 }
 
 #[test]

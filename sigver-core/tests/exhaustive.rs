@@ -1,0 +1,226 @@
+//! Small scopes, looked at in full: three connections, two keys, and whatever they can do, up to six operations deep.
+//!
+//! `every_state` goes breadth first and tries every operation in every distinct state. A `Hub` cannot be cloned, so each try
+//! starts with a new hub and the shortest way to the state. Two runs are taken to lead to the same state if the naive model's
+//! memory is the same after them: each connection's role and what is left of its time, and for those that have ended also what
+//! they were and in which order they ended. The latter mean nothing to the protocol. They are kept apart because a fault that is
+//! no longer to be seen would be a leftover of the dead (a key, an index, a deadline, a slot that is used again), and what is left
+//! over by which death is then part of the state. What is not told apart is the order of living connections' deeds where it
+//! left no trace in the model, and data, of which a hub keeps a count and nothing else.
+//!
+//! `every_run` does without that argument: all runs of half that length, no state left out.
+//!
+//! `SIGVER_EXHAUSTIVE_DEPTH=8` and `SIGVER_EXHAUSTIVE_CONNECTIONS=4` look further, preferably in a release build.
+
+use core::time::Duration;
+use std::{
+    collections::HashSet,
+    env, fmt,
+    io::{self, Write},
+};
+
+use sigver_core::{Addressee, CloseReason, Index, Limits, Time};
+
+use crate::{
+    model::{Model, Step},
+    stage::{Event, Stage, assert_indexes, assert_last_word, assert_order},
+};
+
+mod model;
+#[path = "support/stage.rs"]
+mod stage;
+
+const KEYS: usize = 2;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Whom data is addressed to. Nobody has the last one.
+const ADDRESSEES: [Addressee; 6] = [
+    Addressee::Unnamed,
+    Addressee::Malformed,
+    Addressee::Index(Index::new(0)),
+    Addressee::Index(Index::new(1)),
+    Addressee::Index(Index::new(2)),
+    Addressee::Index(Index::NOBODY),
+];
+
+/// Every operation in every distinct state, where a key that has a joiner is full.
+#[test]
+fn every_state_with_one_joiner_a_key() {
+    every_state(Scope::chosen(1));
+}
+
+/// Every operation in every distinct state, where an opener can have a crowd.
+#[test]
+fn every_state_with_two_joiners_a_key() {
+    every_state(Scope::chosen(2));
+}
+
+fn every_state(scope: Scope) {
+    let start = Run::start(&scope);
+    let mut seen = HashSet::from([start.model.state()]);
+    let mut frontier = vec![start];
+    let mut steps = 0_u64;
+    for _ in 0..scope.depth {
+        let mut next = Vec::new();
+        for run in &frontier {
+            for step in run.possible_steps(&scope) {
+                steps += 1;
+                let run = run.and(step);
+                if seen.insert(run.model.state()) {
+                    next.push(run);
+                }
+            }
+        }
+        frontier = next;
+    }
+    let states = seen.len();
+    report(format_args!("{states} states, {steps} steps: {scope}"));
+    assert!(states > 5_000, "only {states} states");
+    assert!(steps > 100_000, "only {steps} steps");
+}
+
+/// All short runs, whether they lead to something new or not.
+#[test]
+fn every_run() {
+    fn steps_from(run: &Run, scope: &Scope) -> u64 {
+        let mut steps = 0;
+        for step in run.possible_steps(scope) {
+            let run = run.and(step);
+            steps += 1;
+            if run.record.len() < scope.connections + scope.depth as usize {
+                steps += steps_from(&run, scope);
+            }
+        }
+        steps
+    }
+
+    let scope = Scope::chosen(2).halved();
+    let steps = steps_from(&Run::start(&scope), &scope);
+    report(format_args!("{steps} steps in all runs: {scope}"));
+    assert!(steps > 50_000, "only {steps} steps");
+}
+
+/// How far to look.
+#[derive(Clone, Copy)]
+struct Scope {
+    connections: usize,
+    joiners_per_key: u32,
+    depth: u32,
+}
+
+impl Scope {
+    /// As the environment says.
+    fn chosen(joiners_per_key: u32) -> Self {
+        let number = |name, default| match env::var(name) {
+            Ok(text) => text
+                .parse()
+                .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+            Err(_) => default,
+        };
+        Self {
+            connections: number("SIGVER_EXHAUSTIVE_CONNECTIONS", 3) as usize,
+            joiners_per_key,
+            depth: number("SIGVER_EXHAUSTIVE_DEPTH", 6),
+        }
+    }
+
+    fn halved(self) -> Self {
+        let depth = self.depth / 2;
+        Self { depth, ..self }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            connections,
+            joiners_per_key,
+            depth,
+        } = self;
+        write!(
+            f,
+            "{connections} connections, {KEYS} keys, {joiners_per_key} joiners a key, {depth} operations"
+        )
+    }
+}
+
+/// Says how much was looked at, also where the output of tests that pass is not shown.
+fn report(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "exhaustive: {what}");
+}
+
+/// A run, and what the model makes of it.
+struct Run {
+    limits: Limits,
+    record: Vec<Event>,
+    model: Model,
+}
+
+impl Run {
+    /// The connections are made.
+    fn start(scope: &Scope) -> Self {
+        let mut limits = Limits::default();
+        limits.role_deadline = Some(DEADLINE);
+        limits.joiners_per_key = scope.joiners_per_key;
+        let mut run = Self {
+            model: Model::new(&limits),
+            limits,
+            record: Vec::new(),
+        };
+        for who in 0..scope.connections {
+            run = run.and(Step::Connect { who });
+        }
+        run
+    }
+
+    /// What can happen next: all that the connections can do, the dead ones too; one more in the place of a dead one; time; and the
+    /// end of it all.
+    fn possible_steps(&self, scope: &Scope) -> Vec<Step> {
+        let token = self.record.len();
+        let reason = CloseReason::TooSlow;
+        let mut steps = vec![Step::Wait { time: DEADLINE }, Step::Timeout, Step::Shutdown];
+        if self.model.living().count() < scope.connections {
+            let who = self.model.clients().len();
+            steps.push(Step::Connect { who });
+        }
+        for client in self.model.clients() {
+            let who = client.name;
+            steps.extend((0..KEYS).flat_map(|key| [Step::Open { who, key }, Step::Join { who, key }]));
+            steps.extend(ADDRESSEES.map(|to| Step::Data { who, to, token }));
+            steps.extend(ADDRESSEES[..3].iter().map(|&to| Step::Lookalike { who, to, token }));
+            steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
+        }
+        steps
+    }
+
+    /// This run and one step more, which must be as the model says and as the laws want it.
+    fn and(&self, step: Step) -> Self {
+        let mut stage = Stage::new(&self.limits);
+        for event in &self.record {
+            let _ = stage.call(event.step);
+        }
+        let mut model = self.model.clone();
+        let said = stage.play(step);
+        let mut record = self.record.clone();
+        record.push(Event {
+            step,
+            said: said.clone(),
+        });
+
+        assert_eq!(said, model.play(step), "{record:#?}");
+        assert_eq!(stage.counts(), model.counts(), "{record:#?}");
+        let next = stage.hub.poll_timeout().map(Time::elapsed);
+        assert_eq!(next, model.next_timeout(), "{record:#?}");
+        if let Step::Data { token, .. } | Step::Lookalike { token, .. } = step {
+            assert_eq!(stage.ends_of(token), 1, "{record:#?}");
+        }
+        stage.hub.assert_invariants();
+        assert_order(&record);
+        assert_last_word(&record);
+        assert_indexes(&record);
+        Self {
+            limits: self.limits.clone(),
+            record,
+            model,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Makes runs: sequences of calls that make sense, so that several openers with several joiners each are common, and that shrink
+//! well, since every operation names connections by their place among those that are in question.
+
+use core::time::Duration;
+use std::ops::Range;
+
+use proptest::{collection::vec, prelude::*, strategy::Union};
+use sigver_core::{Addressee, CloseReason, Index, Limits};
+
+use crate::model::{Client, Model, Role, Step};
+
+/// How many keys a run knows.
+pub(crate) const KEYS: usize = 3;
+
+/// Limits and the calls that are made under them.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) limits: Limits,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Runs under every kind of limits.
+pub(crate) fn runs() -> impl Strategy<Value = Run> {
+    let connections = prop_oneof![4 => Just(u32::MAX), 1 => 0..8_u32];
+    under(connections)
+}
+
+/// Runs in which no limit is shared by all connections.
+pub(crate) fn runs_without_global_limits() -> impl Strategy<Value = Run> {
+    under(Just(u32::MAX))
+}
+
+/// How long a connection may be without a role in most runs.
+const DEADLINE: Duration = Duration::from_millis(100);
+
+fn under(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Run> {
+    let joiners_per_key = prop_oneof![8 => 2..6_u32, 1 => 0..2_u32];
+    let role_deadline = prop_oneof![
+        8 => Just(Some(DEADLINE)),
+        1 => Just(None),
+        1 => Just(Some(Duration::ZERO)),
+        1 => Just(Some(Duration::MAX)),
+    ];
+    let limits = (connections, joiners_per_key, role_deadline);
+    (limits, vec(ops(), 0..160)).prop_map(|(limits, ops)| {
+        let limits = self::limits(limits.0, limits.1, limits.2);
+        let steps = resolve(&limits, &ops);
+        Run { limits, steps }
+    })
+}
+
+fn limits(connections: u32, joiners_per_key: u32, role_deadline: Option<Duration>) -> Limits {
+    let mut limits = Limits::default();
+    limits.connections = connections;
+    limits.joiners_per_key = joiners_per_key;
+    limits.role_deadline = role_deadline;
+    limits
+}
+
+/// A step whose connections, keys and indexes are still to be chosen among those that there are.
+#[derive(Clone, Debug)]
+enum Op {
+    Connect,
+    Open(Who, Meeting),
+    Join(Who, Meeting),
+    Data(Who, To),
+    Lookalike(Who, To),
+    Close(Who, CloseReason),
+    Disconnect(Who),
+    Wait(Duration),
+    Timeout,
+    Shutdown,
+}
+
+/// A connection, by its place in a group, modulo the group's size.
+#[derive(Clone, Copy, Debug)]
+struct Who(Group, usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Idle,
+    Openers,
+    Joiners,
+    Dead,
+    All,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Meeting {
+    Key(usize),
+    /// A key that is open, by its place among those.
+    Open(usize),
+    /// A key that is free, by its place among those.
+    Free(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Unnamed,
+    Malformed,
+    Nobody,
+    /// Modulo one more than the sender has been told of.
+    Index(u32),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    use Group::{Idle, Joiners, Openers};
+
+    let any_key = || (0..KEYS).prop_map(Meeting::Key);
+    let to_open = prop_oneof![8 => PLACES.prop_map(Meeting::Free), 1 => any_key()];
+    let to_join = prop_oneof![12 => PLACES.prop_map(Meeting::Open), 1 => any_key()];
+    let wait = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
+    prop_oneof![
+        260 => Just(Op::Connect),
+        100 => (mostly(&[Idle]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
+        240 => (mostly(&[Idle]), to_join).prop_map(|(who, meeting)| Op::Join(who, meeting)),
+        200 => (mostly(&[Openers, Joiners]), to()).prop_map(|(who, to)| Op::Data(who, to)),
+        30 => (mostly(&[Openers, Joiners]), to()).prop_map(|(who, to)| Op::Lookalike(who, to)),
+        20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
+        60 => mostly(&[Joiners, Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
+        25 => wait.prop_map(Op::Wait),
+        30 => Just(Op::Timeout),
+        2 => Just(Op::Shutdown),
+    ]
+}
+
+fn mostly(groups: &[Group]) -> impl Strategy<Value = Who> + use<> {
+    let of = |group| (Just(group), PLACES).prop_map(|(group, place)| Who(group, place));
+    let mut choices: Vec<_> = groups.iter().map(|group| (12, of(*group))).collect();
+    choices.extend([(1, of(Group::All)), (1, of(Group::Dead))]);
+    Union::new_weighted(choices)
+}
+
+fn anyone() -> impl Strategy<Value = Who> {
+    mostly(&[Group::All])
+}
+
+const PLACES: Range<usize> = 0..16;
+
+fn to() -> impl Strategy<Value = To> {
+    prop_oneof![
+        60 => (0..8_u32).prop_map(To::Index),
+        2 => Just(To::Nobody),
+        1 => Just(To::Unnamed),
+        1 => Just(To::Malformed),
+    ]
+}
+
+fn reason() -> impl Strategy<Value = CloseReason> {
+    prop::sample::select(CloseReason::ALL)
+}
+
+/// Chooses, with the model for knowing who is there. What cannot be chosen is left out.
+fn resolve(limits: &Limits, ops: &[Op]) -> Vec<Step> {
+    let mut model = Model::new(limits);
+    let mut steps = Vec::new();
+    for (number, op) in ops.iter().enumerate() {
+        if let Some(step) = choose(&model, number, op) {
+            let _ = model.play(step);
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// `number` is one that was not used before: it names what is new.
+fn choose(model: &Model, number: usize, op: &Op) -> Option<Step> {
+    Some(match *op {
+        Op::Connect => Step::Connect { who: number },
+        Op::Open(who, meeting) => Step::Open {
+            who: who.among(model)?.name,
+            key: meeting.among(model)?,
+        },
+        Op::Join(who, meeting) => Step::Join {
+            who: who.among(model)?.name,
+            key: meeting.among(model)?,
+        },
+        Op::Data(who, to) => {
+            let sender = who.among(model)?;
+            Step::Data {
+                who: sender.name,
+                to: to.of(&sender),
+                token: number,
+            }
+        }
+        Op::Lookalike(who, to) => {
+            let sender = who.among(model)?;
+            Step::Lookalike {
+                who: sender.name,
+                to: to.of(&sender),
+                token: number,
+            }
+        }
+        Op::Close(who, reason) => Step::Close {
+            who: who.among(model)?.name,
+            reason,
+        },
+        Op::Disconnect(who) => Step::Disconnect {
+            who: who.among(model)?.name,
+        },
+        Op::Wait(time) => Step::Wait { time },
+        Op::Timeout => Step::Timeout,
+        Op::Shutdown => Step::Shutdown,
+    })
+}
+
+impl Who {
+    fn among(self, model: &Model) -> Option<Client> {
+        let Self(group, place) = self;
+        let clients = model.clients().iter();
+        let wanted: Vec<&Client> = clients.filter(|client| group.has(client)).collect();
+        wanted.get(place % wanted.len().max(1)).map(|client| **client)
+    }
+}
+
+impl Group {
+    fn has(self, client: &Client) -> bool {
+        match (self, client.ended, client.role) {
+            (Self::All, _, _) | (Self::Dead, Some(_), _) => true,
+            (Self::Dead, None, _) | (_, Some(_), _) => false,
+            (Self::Idle, None, role) => matches!(role, Role::Idle { .. }),
+            (Self::Openers, None, role) => matches!(role, Role::Opener { .. }),
+            (Self::Joiners, None, role) => matches!(role, Role::Joiner { .. }),
+        }
+    }
+}
+
+impl Meeting {
+    fn among(self, model: &Model) -> Option<usize> {
+        let is_open = |key: &usize| model.living().any(|client| client.key() == Some(*key));
+        let (place, keys): (usize, Vec<usize>) = match self {
+            Self::Key(key) => return Some(key),
+            Self::Open(place) => (place, (0..KEYS).filter(is_open).collect()),
+            Self::Free(place) => (place, (0..KEYS).filter(|key| !is_open(key)).collect()),
+        };
+        keys.get(place % keys.len().max(1)).copied()
+    }
+}
+
+impl To {
+    fn of(self, sender: &Client) -> Addressee {
+        match self {
+            Self::Unnamed => Addressee::Unnamed,
+            Self::Malformed => Addressee::Malformed,
+            Self::Nobody => Addressee::Index(Index::NOBODY),
+            Self::Index(index) => {
+                let announced = match sender.role {
+                    Role::Opener { announced, .. } => announced,
+                    Role::Idle { .. } | Role::Joiner { .. } => 0,
+                };
+                Addressee::Index(Index::new(index % (announced + 1)))
+            }
+        }
+    }
+}
