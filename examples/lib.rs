@@ -1,2 +1,2 @@
 //! Owns nothing but the README's Rust, so that it is tested. The examples are the files beside this one.
-#![doc = include_str!("../README.md")]
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]

@@ -14,8 +14,8 @@ use crate::demo;
     after_help = "RUST_LOG sets what is logged to stderr: error, warn, info (default) or debug."
 )]
 struct Args {
-    /// Address to listen on, as IP:PORT; port 0 takes a free one. Repeatable [default: [::]:8000, which is every interface, IPv6
-    /// and IPv4; the environment variable PORT changes the port]
+    /// Address to listen on, as IP:PORT; port 0 takes a free one. May be given more than once. Default: port 8000 of every
+    /// interface, IPv6 and IPv4; the environment variable PORT chooses another port
     #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
 

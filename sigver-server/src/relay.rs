@@ -105,7 +105,11 @@ impl Relay {
 
     /// Waits for an event, but no longer than until something is due.
     fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
-        let hub = self.hub.poll_timeout().map(|time| self.epoch + time.elapsed());
+        // What is too far away for the clock to say is never due.
+        let hub = self
+            .hub
+            .poll_timeout()
+            .and_then(|time| self.epoch.checked_add(time.elapsed()));
         let cut = self.cuts.front().map(|(at, _)| *at);
         match hub.into_iter().chain(cut).min() {
             None => events.recv().map(Some).map_err(RecvTimeoutError::from),
