@@ -129,7 +129,7 @@ impl Conn<'_> {
             }
             match read {
                 Ok(message) => {
-                    stream.saw_message();
+                    stream.saw(&message);
                     if let Err(end) = self.take(message) {
                         return end;
                     }
@@ -221,6 +221,9 @@ struct Inbound<'a> {
 /// would never end, and keep a core busy without ever being over any other limit.
 const WIRE_FACTOR: u64 = 8;
 
+/// What a control frame takes on the wire beside its payload: a header and a mask (RFC 6455 section 5.2).
+const CONTROL_HEADER: u64 = 6;
+
 impl<'a> Inbound<'a> {
     fn new(stream: &'a TcpStream, config: &Config) -> Self {
         let now = Instant::now();
@@ -236,9 +239,16 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn saw_message(&mut self) {
+    /// Takes note of a message. A control frame is a sign of life, but may stand amid the pieces of a message that never ends: it
+    /// gives back what it has taken of the quota and no more.
+    fn saw(&mut self, message: &Message) {
         self.last_message = self.now;
-        self.quota = self.full_quota;
+        self.quota = match message {
+            Message::Ping(payload) | Message::Pong(payload) => {
+                self.full_quota.min(self.quota + CONTROL_HEADER + payload.len() as u64)
+            }
+            Message::Text(_) | Message::Binary(_) | Message::Close(_) | Message::Frame(_) => self.full_quota,
+        };
     }
 
     fn is_over_quota(&self) -> bool {

@@ -138,9 +138,10 @@ impl Answer {
         bytes
     }
 
-    /// Sends the answer and closes the connection such that the answer arrives. Blocks for [`LINGER`] at most, and for as long as
-    /// the socket's write timeout.
+    /// Sends the answer and closes the connection such that the answer arrives. A client that takes nothing for [`LINGER`] is given
+    /// up.
     pub(crate) fn send(self, mut stream: &TcpStream) -> io::Result<()> {
+        stream.set_write_timeout(Some(LINGER))?;
         stream.write_all(&self.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         let deadline = Instant::now() + LINGER;

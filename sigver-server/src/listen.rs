@@ -121,6 +121,9 @@ impl Acceptor<'_> {
     /// Accepts what waits, but no more than a backlog at a time.
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
+            if self.shared.is_shutting_down() {
+                return;
+            }
             match listener.accept() {
                 Ok((stream, addr)) => {
                     if self.exhausted {

@@ -150,6 +150,11 @@ impl Outbox {
         Flushed::Clean
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_clean(&self) -> bool {
+        lock(&self.state).backlog.is_empty()
+    }
+
     /// The peer is gone: nothing more is sent, and nothing waits.
     pub(crate) fn abandon(&self) {
         lock(&self.state).abandon();

@@ -84,6 +84,11 @@ impl Peer {
         self.outbox.flush(&self.stream)
     }
 
+    /// Whether all that was sent has reached the kernel.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.outbox.is_clean()
+    }
+
     /// Ends the connection at once, both ways. A thread that is blocked in reading from it returns.
     pub(crate) fn cut(&self) {
         self.outbox.abandon();

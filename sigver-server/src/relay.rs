@@ -153,9 +153,12 @@ impl Relay {
             What::Gone => {
                 let outputs = self.hub.disconnect(id);
                 self.forget(&peer);
-                self.closing.remove(&peer.serial);
                 self.deliver(outputs);
-                peer.cut();
+                // A client that has closed its side may still read what is on its way, close frame included, until it is cut.
+                if peer.is_clean() || !self.closing.contains_key(&peer.serial) {
+                    self.closing.remove(&peer.serial);
+                    peer.cut();
+                }
             }
         }
     }

@@ -644,22 +644,39 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     value
 }
 
-/// A message that is never whole, in pieces that are within every limit, ends all the same.
+/// A message that is never whole, in pieces that are within every limit, ends all the same; pings among them make no difference.
 #[test]
 fn empty_pieces_without_end_are_too_big() {
-    let server = Running::start(Config::default());
-    let mut client = Client::connect(server.addr, "/").expect("the server takes a connection");
-    client
-        .send_frame(Opcode::Text, Piece::More, b"{")
-        .expect("it is connected");
-    let pieces = frame(Opcode::Continuation, Piece::More, b"").repeat(1_000);
-    let mut sent = 0;
-    while sent < 1_000 && client.send_raw(&pieces).is_ok() && server.handle.stats().closed == 0 {
-        sent += 1;
+    for ping in [&[][..], &frame(Opcode::Ping, Piece::Last, b"still here")] {
+        let server = Running::start(Config::default());
+        let mut client = server.client();
+        client
+            .send_frame(Opcode::Text, Piece::More, b"{")
+            .expect("it is connected");
+        let mut pieces = frame(Opcode::Continuation, Piece::More, b"").repeat(1_000);
+        pieces.extend(ping);
+        let mut sent = 0;
+        while sent < 1_000 && client.send_raw(&pieces).is_ok() && server.handle.stats().closed == 0 {
+            sent += 1;
+        }
+        assert!((50..1_000).contains(&sent), "{sent} thousand pieces were taken");
+        assert_eq!(
+            client.receive(),
+            Seen::Close(Some(1009), "message over the size limit".into())
+        );
     }
-    assert!((50..1_000).contains(&sent), "{sent} thousand pieces were taken");
-    assert_eq!(
-        client.receive(),
-        Seen::Close(Some(1009), "message over the size limit".into())
-    );
+}
+
+/// Pings alone are no message, and never use up what a message may take.
+#[test]
+fn pings_without_end_are_answered() {
+    let server = Running::start(Config::default());
+    let mut client = server.client();
+    for _ in 0..1_000 {
+        client
+            .send_raw(&frame(Opcode::Ping, Piece::Last, &[7; 100]).repeat(10))
+            .expect("it is connected");
+        client.sync();
+    }
+    assert_eq!(client.leftover(), Seen::Nothing);
 }

@@ -1,9 +1,12 @@
 //! A client that does not read costs a bounded amount of memory, and then only itself.
 
-use std::{fs, thread};
+use std::{fs, net::Shutdown, thread};
 
 use sigver_server::Config;
-use sigver_transcripts::Seen;
+use sigver_transcripts::{
+    Seen,
+    socket::{Opcode, Piece},
+};
 use support::{Running, eventually};
 
 mod support;
@@ -68,6 +71,31 @@ fn an_opener_that_does_not_read_is_closed_and_nobody_else() {
     assert!(seen == opener_left || seen == Seen::Lost, "{seen:?}");
     drop((opener, second));
     eventually("only the bystanders are left", || server.handle.connections() == 2);
+}
+
+/// Who has closed its side may still read: what was on its way, whole, and the answer to its close frame.
+#[test]
+fn a_client_that_closes_its_side_gets_what_was_on_its_way() {
+    const MESSAGES: usize = 14;
+    let server = Running::start(Config::default());
+    let (mut opener, mut joiner) = server.pair("half-closed");
+    let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
+    for _ in 0..MESSAGES {
+        joiner.send_text(&message).expect("it is connected");
+    }
+    joiner.sync();
+    opener
+        .send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())
+        .expect("it is connected");
+    opener.stream().shutdown(Shutdown::Write).expect("it is connected");
+    assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
+    for n in 0..MESSAGES {
+        assert!(
+            matches!(opener.receive(), Seen::Text(text) if text.len() > 60_000),
+            "message {n} is whole"
+        );
+    }
+    assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
 }
 
 /// Resident memory of this process, in bytes; the server's and the clients' alike.

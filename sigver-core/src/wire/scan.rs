@@ -6,7 +6,7 @@
 use alloc::borrow::Cow;
 use core::{fmt, ops::Range};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{error::Category, value::RawValue};
 
 use crate::{CloseReason, Limits, Member};
@@ -112,10 +112,11 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
             index: None,
             last: None,
         };
-        while let Some(name) = map.next_key_seed(NameSeed)? {
+        // A name is read raw, as a value is: it need not be Unicode, and only so is it checked for raw control characters.
+        while let Some(name) = map.next_key::<&'a RawValue>()? {
             let value = map.next_value::<&'a RawValue>()?.get();
             members.last = Some(value);
-            let Some(member) = name else { continue };
+            let Some(member) = member(name.get()) else { continue };
             let place = match member {
                 Member::Type => &mut members.kind,
                 Member::Key => &mut members.key,
@@ -130,30 +131,12 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
     }
 }
 
-/// Reads a member's name as bytes, since a JSON name need not be Unicode, and keeps only whether it is one of ours.
-struct NameSeed;
-
-impl<'a> DeserializeSeed<'a> for NameSeed {
-    type Value = Option<Member>;
-
-    fn deserialize<D: Deserializer<'a>>(self, name: D) -> Result<Self::Value, D::Error> {
-        name.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for NameSeed {
-    type Value = Option<Member>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        Ok(match name {
-            b"type" => Some(Member::Type),
-            b"key" => Some(Member::Key),
-            b"index" => Some(Member::Index),
-            _ => None,
-        })
+/// Which of the members that the server reads has this name, a raw JSON string.
+fn member(name: &str) -> Option<Member> {
+    match &*string(name)? {
+        "type" => Some(Member::Type),
+        "key" => Some(Member::Key),
+        "index" => Some(Member::Index),
+        _ => None,
     }
 }
