@@ -22,6 +22,7 @@ use crate::{
     peer::{Peer, Ticket},
     registry::Entry,
     relay::{Event, What},
+    sched,
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
@@ -31,6 +32,7 @@ const READ_BUFFER: usize = 4 * 1024;
 pub(crate) fn run(peer: &Arc<Peer>, config: &Config, events: SyncSender<Event>, _entry: Entry) {
     let started = Instant::now();
     peer.credit.bind();
+    sched::take_turns();
     let serial = peer.serial;
     log::debug!("#{serial} from {} came", peer.addr);
     match http::receive(&peer.stream, config) {

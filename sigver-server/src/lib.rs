@@ -19,7 +19,7 @@
 //! What it logs goes to the [`log`] facade: who came, left, was refused and why; never a key or a payload. The `tungstenite` crate
 //! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver` binary does.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod ceiling;
 mod config;
@@ -35,6 +35,7 @@ mod outbox;
 mod peer;
 mod registry;
 mod relay;
+mod sched;
 mod server;
 mod sync;
 mod wake;

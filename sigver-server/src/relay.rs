@@ -19,6 +19,7 @@ use crate::{
     http::Answer,
     outbox::Sent,
     peer::{Peer, Ticket},
+    sched,
     server::Shared,
 };
 
@@ -88,6 +89,7 @@ impl Relay {
 
     /// Runs until no connection is left that could tell anything, and the server has let go of its own end of the channel.
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
+        sched::take_turns();
         while let Ok(first) = self.wait(events) {
             let mut next = first;
             for _ in 0..BATCH {
