@@ -1,6 +1,19 @@
 //! Runs every example as a user would, and looks at what it says.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sigver_transcripts::{
+    Limit, Seen, Transcript, all, play,
+    socket::{Client, Sockets},
+};
 
 /// The example's binary, which cargo has built beside this test.
 fn example(name: &str) -> Command {
@@ -31,4 +44,182 @@ fn in_process() {
         "{said}"
     );
     assert!(said.contains("opener is closed: server shutting down"), "{said}");
+}
+
+/// An example that serves until it is told to end.
+struct Serving {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Serving {
+    fn start(name: &str, args: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let mut command = example(name);
+        command.args(["--listen", "127.0.0.1:0"]).args(args);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
+        let addr = line.trim_end().rsplit(' ').next().unwrap_or_default().parse()?;
+        Ok(Self { child, addr })
+    }
+
+    /// Asks it to end, as whoever runs it would.
+    fn terminate(&self) -> Result<(), Box<dyn Error>> {
+        let pid = Pid::from_raw(self.child.id().try_into()?).ok_or("no process")?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus, Box<dyn Error>> {
+        Ok(self.child.wait()?)
+    }
+
+    /// What it answers to bytes that are no handshake: the status line.
+    fn status(&self, request: &str) -> Result<String, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.addr)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Fails where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn embed_mio_plays_every_transcript() -> Result<(), Box<dyn Error>> {
+    const ROLE_DEADLINE: Duration = Duration::from_millis(500);
+
+    fn run(transcript: &Transcript) -> Result<(), Box<dyn Error>> {
+        let mut args = Vec::new();
+        if transcript.steps.iter().any(|step| step.kind.who().is_none()) {
+            args.extend(["--role-deadline-ms".to_owned(), ROLE_DEADLINE.as_millis().to_string()]);
+        }
+        for (limit, value) in &transcript.limits {
+            let flag = match limit {
+                Limit::Depth => "--depth",
+                Limit::JoinersPerKey => "--joiners-per-key",
+                Limit::KeyBytes => "--key-bytes",
+                Limit::MessageBytes => "--message-bytes",
+            };
+            args.extend([flag.to_owned(), value.to_string()]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut serving = Serving::start("embed_mio", &args)?;
+        play(transcript, &mut Sockets::new(serving.addr, ROLE_DEADLINE))?;
+        assert_eq!(serving.child.try_wait()?, None, "{} ended it", transcript.name);
+        Ok(())
+    }
+
+    for transcript in &all()? {
+        run(transcript)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn embed_mio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
+    let serving = Serving::start("embed_mio", &[])?;
+    let mut opener = Client::connect(serving.addr, "/")?;
+    opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
+    opener.sync();
+    let mut joiner = Client::connect(serving.addr, "/")?;
+    joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
+
+    let filling = "x".repeat(60_000);
+    for number in 0..200 {
+        joiner.send_text(&format!(r#"{{"n":{number},"filling":"{filling}"}}"#))?;
+    }
+    assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
+
+    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+    let mut whole = 0;
+    let last = loop {
+        match opener.receive() {
+            Seen::Text(text) => {
+                assert_eq!(text, format!(r#"{{"n":{whole},"filling":"{filling}","index":0}}"#));
+                whole += 1;
+            }
+            last => break last,
+        }
+    };
+    assert_eq!(last, Seen::Close(Some(1013), "reading too slowly".into()));
+    assert!(
+        (17..100).contains(&whole),
+        "about 1 MiB and some waited, not {whole} messages"
+    );
+    Ok(())
+}
+
+#[test]
+fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
+    const HANDSHAKE: &str = "GET /any/path?at=all HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    let serving = Serving::start("embed_mio", &["--connections", "1"])?;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "426 Upgrade Required"),
+        ("POST / HTTP/1.1\r\n\r\n".to_owned(), "405 Method Not Allowed"),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), "505 HTTP Version Not Supported"),
+        ("\u{1}\u{2}".to_owned(), "400 Bad Request"),
+        (HANDSHAKE.replace("13", "8") + "\r\n", "426 Upgrade Required"),
+        (HANDSHAKE.replace("==", "") + "\r\n", "400 Bad Request"),
+        (HANDSHAKE.to_owned() + "Content-Length: 1\r\n\r\n", "400 Bad Request"),
+        (
+            HANDSHAKE.to_owned() + "Sec-WebSocket-Protocol: two words\r\n\r\n",
+            "400 Bad Request",
+        ),
+        (
+            HANDSHAKE.to_owned() + "X: " + &"x".repeat(9_000),
+            "431 Request Header Fields Too Large",
+        ),
+        (HANDSHAKE.to_owned(), "408 Request Timeout"),
+    ] {
+        assert_eq!(serving.status(&request)?, format!("HTTP/1.1 {status}"), "{request}");
+    }
+
+    // In pieces, with the first messages right behind the head.
+    let mut stream = TcpStream::connect(serving.addr)?;
+    stream.set_nodelay(true)?;
+    let offer = "Sec-WebSocket-Protocol: unknown, sigver.plain\r\n\r\n";
+    let open = sigver_transcripts::socket::frame(
+        sigver_transcripts::socket::Opcode::Text,
+        sigver_transcripts::socket::Piece::Last,
+        br#"{"type":"open","key":"tea"}"#,
+    );
+    let request = [HANDSHAKE.as_bytes(), offer.as_bytes(), &open, &open].concat();
+    for piece in request.chunks(101) {
+        stream.write_all(piece)?;
+    }
+    let (mut client, head) = Client::after_request(stream)?;
+    assert!(
+        head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("\r\nSec-WebSocket-Protocol: sigver.plain\r\n"), "{head}");
+    assert!(matches!(client.receive(), Seen::Close(Some(1008), _)), "second open");
+    drop(client);
+
+    let first = Client::connect(serving.addr, "/")?;
+    let status = serving.status(&format!("{HANDSHAKE}\r\n"))?;
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    drop(first);
+    Ok(())
+}
+
+#[test]
+fn embed_mio_ends_when_it_is_told_to() -> Result<(), Box<dyn Error>> {
+    let mut serving = Serving::start("embed_mio", &[])?;
+    let mut client = Client::connect(serving.addr, "/")?;
+    serving.terminate()?;
+    assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+    drop(client);
+    assert!(serving.wait()?.success());
+    Ok(())
 }

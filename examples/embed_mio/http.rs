@@ -1,0 +1,177 @@
+//! The handshake (RFC 6455 section 4.2), and the answers to what is none. Never touches a socket.
+
+use httparse::{EMPTY_HEADER, Header, Status};
+use sigver_core::wire::plain;
+use tungstenite::handshake::derive_accept_key;
+
+/// What a client's first bytes are.
+pub(crate) enum Head {
+    /// The beginning of a request head.
+    Partial,
+    /// A legal handshake in the first `length` bytes, and what accepts it.
+    Upgrade { length: usize, response: Vec<u8> },
+    /// Anything else.
+    Refused(Refusal),
+}
+
+/// An HTTP answer after which the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    BadRequest,
+    BadMethod,
+    TooSlow,
+    NoUpgrade,
+    WrongVersion,
+    TooLarge,
+    Unavailable,
+    HttpVersion,
+}
+
+/// The longest request head.
+const HEAD_BYTES: usize = 8 * 1024;
+
+/// Headers that a request may have; browsers and the proxies before us together send about 30.
+const MAX_HEADERS: usize = 64;
+
+impl Refusal {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let (status, headers) = match self {
+            Self::BadRequest => ("400 Bad Request", "Connection: close\r\n"),
+            Self::BadMethod => ("405 Method Not Allowed", "Connection: close\r\nAllow: GET\r\n"),
+            Self::TooSlow => ("408 Request Timeout", "Connection: close\r\n"),
+            Self::NoUpgrade => (
+                "426 Upgrade Required",
+                "Connection: close, Upgrade\r\nUpgrade: websocket\r\n",
+            ),
+            Self::WrongVersion => (
+                "426 Upgrade Required",
+                "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            Self::TooLarge => ("431 Request Header Fields Too Large", "Connection: close\r\n"),
+            Self::Unavailable => ("503 Service Unavailable", "Connection: close\r\nRetry-After: 5\r\n"),
+            Self::HttpVersion => ("505 HTTP Version Not Supported", "Connection: close\r\n"),
+        };
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n").into_bytes()
+    }
+}
+
+/// Reads the request head at the front of `bytes`, of which the first `known` have been read before.
+pub(crate) fn read(bytes: &[u8], known: usize) -> Head {
+    let full = bytes.len() >= HEAD_BYTES;
+    // A head that comes byte by byte is parsed when it begins, to meet nonsense early, and when it may be whole; not at
+    // every byte.
+    let may_be_whole = bytes[known.saturating_sub(3)..]
+        .windows(2)
+        .any(|pair| pair == b"\n\n" || pair == b"\n\r");
+    if known > 0 && !may_be_whole && !full {
+        return Head::Partial;
+    }
+    match parse(&bytes[..bytes.len().min(HEAD_BYTES)]) {
+        Ok(Head::Partial) if full => Head::Refused(Refusal::TooLarge),
+        Ok(head) => head,
+        Err(refusal) => Head::Refused(refusal),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let length = match request.parse(bytes) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Ok(Head::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
+        Err(_) => return Err(Refusal::BadRequest),
+    };
+    if request.version != Some(1) {
+        return Err(Refusal::HttpVersion);
+    }
+    let headers = Headers(request.headers);
+    if request.method != Some("GET") {
+        return Err(Refusal::BadMethod);
+    }
+    if !headers.lists("Upgrade", "websocket") || !headers.lists("Connection", "upgrade") {
+        return Err(Refusal::NoUpgrade);
+    }
+    let response = accept(&headers)?;
+    Ok(Head::Upgrade { length, response })
+}
+
+/// Checks a request that asks for an upgrade, and makes the answer that grants it.
+fn accept(headers: &Headers<'_>) -> Result<Vec<u8>, Refusal> {
+    let has_body = headers.all("Content-Length").any(|length| length.trim_ascii() != b"0")
+        || headers.all("Transfer-Encoding").next().is_some();
+    if has_body {
+        return Err(Refusal::BadRequest);
+    }
+    if headers.only("Sec-WebSocket-Version") != Some(b"13") {
+        return Err(Refusal::WrongVersion);
+    }
+    let key = headers
+        .only("Sec-WebSocket-Key")
+        .filter(|key| is_websocket_key(key))
+        .ok_or(Refusal::BadRequest)?;
+    let mut response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+        derive_accept_key(key)
+    )
+    .into_bytes();
+
+    let offers: Vec<&[u8]> = headers.items("Sec-WebSocket-Protocol").collect();
+    if !offers.iter().all(|offer| is_token(offer)) {
+        return Err(Refusal::BadRequest);
+    }
+    let plain = plain::SUBPROTOCOL.as_bytes();
+    // A browser fails a handshake whose offer gets no echo, so names that we do not know are answered with the first of
+    // them.
+    if let Some(echo) = offers.iter().find(|offer| **offer == plain).or(offers.first()) {
+        response.extend([b"Sec-WebSocket-Protocol: ", *echo, b"\r\n"].concat());
+    }
+    response.extend(b"\r\n");
+    Ok(response)
+}
+
+struct Headers<'a>(&'a [Header<'a>]);
+
+impl<'a> Headers<'a> {
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.0
+            .iter()
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
+    }
+
+    /// The value of a header that must be there once.
+    fn only(&self, name: &'static str) -> Option<&'a [u8]> {
+        let mut values = self.all(name);
+        let value = values.next()?.trim_ascii();
+        values.next().is_none().then_some(value)
+    }
+
+    /// The items of a header that is a list, over all its lines.
+    fn items(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|item| !item.is_empty())
+    }
+
+    fn lists(&self, name: &'static str, item: &str) -> bool {
+        self.items(name).any(|one| one.eq_ignore_ascii_case(item.as_bytes()))
+    }
+}
+
+/// 16 bytes in base64: 22 characters and two of padding.
+fn is_websocket_key(key: &[u8]) -> bool {
+    key.strip_suffix(b"==").is_some_and(|digits| {
+        digits.len() == 22
+            && digits
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+    })
+}
+
+/// RFC 9110 section 5.6.2. What it lets through can be sent back in a header.
+fn is_token(text: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
