@@ -2,7 +2,8 @@
 //!
 //! Blocking WebSockets, one OS thread for each connection, all feeding one bounded channel into the one thread that owns the
 //! [`Hub`](sigver_core::Hub). That thread waits for no socket: it writes without blocking, and what the kernel does not take is
-//! left to one flusher thread. No process-wide state is touched: no signal handler, panic hook or logger is installed here.
+//! left to one flusher thread. No signal handler, panic hook or logger is installed here; the one thing that the rest of a process
+//! notices is that [`Server::bind`] raises its soft limit on open files to the hard one.
 //!
 //! ```no_run
 //! use sigver_server::{Config, Server};

@@ -2,6 +2,8 @@
 //!
 //! Everything else is in the `sigver_server` library.
 
+#![forbid(unsafe_code)]
+
 use std::{io::Write, process::ExitCode};
 
 use sigver_server::Server;

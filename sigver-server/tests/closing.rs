@@ -14,7 +14,7 @@ use support::{Running, eventually, resources};
 mod support;
 
 /// Pairs that end in each way.
-const PAIRS: usize = 150;
+const PAIRS: usize = 100;
 
 /// A way in which one of a pair ends, and what it sees then; nothing is seen by one that has no socket any more.
 struct Way {
