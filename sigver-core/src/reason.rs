@@ -72,7 +72,7 @@ pub enum CloseReason {
     /// 1008: an opener's data without `index`.
     #[error("opener's message has no `index`")]
     NoIndex,
-    /// 1008: no whole frame for two keep-alive intervals, pongs included.
+    /// 1008: no whole frame, pongs included, for two keep-alive intervals at least.
     #[error("no sign of life")]
     Silent,
 

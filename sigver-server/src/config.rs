@@ -27,8 +27,8 @@ pub struct Config {
     ///
     /// A client that lets more pile up is closed with 1013 [`TooSlow`](sigver_core::CloseReason::TooSlow).
     pub backlog_bytes: u32,
-    /// How often a client is pinged. Default: 25 seconds. One without a whole frame, pongs included, for two intervals is closed
-    /// with 1008 [`Silent`](sigver_core::CloseReason::Silent).
+    /// How often a client is pinged. Default: 25 seconds. One that is due for a ping and has let two pass without a whole frame,
+    /// pongs included, is closed with 1008 [`Silent`](sigver_core::CloseReason::Silent).
     pub keep_alive: Duration,
     /// How long a client that was sent a close frame may take to close its side, before the socket is cut. Default: 5 seconds.
     pub close_timeout: Duration,

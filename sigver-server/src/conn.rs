@@ -5,9 +5,10 @@ use std::{
     io::{self, Read, Write},
     net::TcpStream,
     sync::{Arc, mpsc::SyncSender},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+use rustix::{io::Errno, net::RecvFlags};
 use sigver_core::{CloseReason, wire::plain};
 use tungstenite::{
     Error, Message,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER: usize = 2 * 1024;
 
 /// Runs a connection from its first byte to its last.
 pub(crate) fn run(peer: &Arc<Peer>, config: &Config, events: SyncSender<Event>, _entry: Entry) {
@@ -120,8 +121,9 @@ impl Conn<'_> {
             .max_frame_size(limit.max(Some(125)));
         let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
         let mut stream = Inbound::new(&self.peer.stream, self.config);
-        // The handshake had a timeout of its own. Failing to set another one means that the socket is dead.
-        if self.peer.stream.set_read_timeout(Some(self.config.keep_alive)).is_err() {
+        // The handshake had a timeout. From here on the relay watches for signs of life, because a timer that is set and cleared by
+        // every read is a measurable part of an exchange. Failing to clear it means that the socket is dead.
+        if self.peer.stream.set_read_timeout(None).is_err() {
             return End::Lost;
         }
         loop {
@@ -131,19 +133,13 @@ impl Conn<'_> {
             }
             match read {
                 Ok(message) => {
+                    self.peer.heard();
                     stream.saw(&message);
                     if let Err(end) = self.take(message) {
                         return end;
                     }
                 }
                 Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
-                Err(Error::Io(error)) if is_timeout(&error) => {
-                    if stream.is_silent() {
-                        return End::Fault(CloseReason::Silent);
-                    }
-                    stream.tick();
-                    self.events.tell(What::KeepAlive);
-                }
                 Err(error) => return end_of(&error),
             }
         }
@@ -171,13 +167,13 @@ impl Conn<'_> {
     /// Reads and forgets until the client closes its side, or the relay cuts the socket. A socket that is closed with unread bytes
     /// resets the connection, and the client would never see its close code.
     fn drain(&self) {
-        let mut sink = [0; 1024];
+        let mut sink = [0; 256];
         let mut stream = &self.peer.stream;
         loop {
             match stream.read(&mut sink) {
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
@@ -205,15 +201,10 @@ impl Drop for Link<'_> {
     }
 }
 
-/// What tungstenite reads from: the socket, with a clock. What tungstenite wants to write, its own pongs and close frames, goes
+/// What tungstenite reads from: the socket, up to a quota. What tungstenite wants to write, its own pongs and close frames, goes
 /// nowhere: the relay answers in their place, in order with everything else.
 struct Inbound<'a> {
     stream: &'a TcpStream,
-    interval: Duration,
-    next_tick: Instant,
-    /// When the last read returned.
-    now: Instant,
-    last_message: Instant,
     /// How many bytes may still come before a message is whole.
     quota: u64,
     full_quota: u64,
@@ -228,14 +219,9 @@ const CONTROL_HEADER: u64 = 6;
 
 impl<'a> Inbound<'a> {
     fn new(stream: &'a TcpStream, config: &Config) -> Self {
-        let now = Instant::now();
         let full_quota = WIRE_FACTOR * u64::from(config.limits.message_bytes.max(READ_BUFFER as u32));
         Self {
             stream,
-            interval: config.keep_alive,
-            next_tick: now + config.keep_alive,
-            now,
-            last_message: now,
             quota: full_quota,
             full_quota,
         }
@@ -244,7 +230,6 @@ impl<'a> Inbound<'a> {
     /// Takes note of a message. A control frame is a sign of life, but may stand amid the pieces of a message that never ends: it
     /// gives back what it has taken of the quota and no more.
     fn saw(&mut self, message: &Message) {
-        self.last_message = self.now;
         self.quota = match message {
             Message::Ping(payload) | Message::Pong(payload) => {
                 self.full_quota.min(self.quota + CONTROL_HEADER + payload.len() as u64)
@@ -256,34 +241,19 @@ impl<'a> Inbound<'a> {
     fn is_over_quota(&self) -> bool {
         self.quota == 0
     }
-
-    /// Whether two intervals have passed without a whole message. Bytes alone are no sign of life.
-    fn is_silent(&self) -> bool {
-        self.now.duration_since(self.last_message) >= self.interval * 2
-    }
-
-    fn tick(&mut self) {
-        self.next_tick = self.now + self.interval;
-    }
 }
 
 impl Read for Inbound<'_> {
-    /// Times out when an interval is over, also when bytes keep coming: tungstenite reads on for as long as a message is not whole,
-    /// and a socket's own timeout starts anew with each byte.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.now >= self.next_tick {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         if self.is_over_quota() {
             return Err(io::ErrorKind::InvalidData.into());
         }
         loop {
-            let read = self.stream.read(buffer);
-            self.now = Instant::now();
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(read) => {
+            // Not `TcpStream::read`, which is a point where a C thread may be cancelled, and pays for it.
+            match rustix::net::recv(self.stream, &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok((read, _)) => {
                     self.quota = self.quota.saturating_sub(read as u64);
                     return Ok(read);
                 }
@@ -319,9 +289,4 @@ fn end_of(error: &Error) -> End {
             End::Fault(CloseReason::Internal)
         }
     }
-}
-
-/// Linux says `WouldBlock` where others say `TimedOut`.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

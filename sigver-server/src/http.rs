@@ -224,7 +224,8 @@ enum Parsed {
 
 /// Reads a head from the beginning of `bytes`; `None` while it is not whole.
 fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
-    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    // On the heap: what a thread's stack has touched once it keeps for life.
+    let mut headers = vec![EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
         Ok(Status::Complete(length)) => length,

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     /// What the hub calls this connection. For the relay thread, which stores it on arrival; no other thread has use for it.
     id: AtomicU64,
     verdict: OnceLock<CloseReason>,
+    /// Pings since the last whole frame came.
+    unanswered: AtomicU8,
 }
 
 impl Peer {
@@ -42,7 +44,18 @@ impl Peer {
             outbox: Outbox::new(backlog_bytes),
             id: AtomicU64::new(u64::MAX),
             verdict: OnceLock::new(),
+            unanswered: AtomicU8::new(0),
         }
+    }
+
+    /// A whole frame has come, which is a sign of life. For the connection's thread.
+    pub(crate) fn heard(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a ping that is due, and says how many there were before it since the last sign of life. For the relay.
+    pub(crate) fn count_ping(&self) -> u8 {
+        self.unanswered.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The hub's name for this connection; one that is inert before [`set_id`](Self::set_id).

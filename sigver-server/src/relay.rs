@@ -39,8 +39,6 @@ pub(crate) enum What {
     Said(InboundMessage),
     /// It pinged. The pong follows all that came before.
     Pinged(Box<[u8]>),
-    /// It is to be pinged.
-    KeepAlive,
     /// It broke the protocol.
     Fault(CloseReason),
     /// It sent a close frame.
@@ -49,8 +47,11 @@ pub(crate) enum What {
     Gone,
 }
 
-/// Events that are handled before the clock and the shutdown flag are looked at again.
+/// Events that are handled before the clock and the shutdown flag are looked at again, and pings that are sent before events are.
 const BATCH: usize = 64;
+
+/// A connection is closed when it is due for another ping and has let so many pass without a whole frame.
+const UNANSWERED: u8 = 2;
 
 pub(crate) struct Relay {
     hub: Hub,
@@ -60,6 +61,8 @@ pub(crate) struct Relay {
     closing: BTreeMap<u64, Arc<Peer>>,
     /// When those are cut, in order; some are gone before.
     cuts: VecDeque<(Instant, u64)>,
+    /// When connections are to be pinged, in order; some are gone before.
+    pings: VecDeque<(Instant, ConnId)>,
     /// What is still to be delivered of one event.
     outputs: VecDeque<(ConnId, OutboundMessage)>,
     text: String,
@@ -77,6 +80,7 @@ impl Relay {
             peers: Vec::new(),
             closing: BTreeMap::new(),
             cuts: VecDeque::new(),
+            pings: VecDeque::new(),
             outputs: VecDeque::new(),
             text: String::new(),
             frame: Vec::new(),
@@ -113,7 +117,8 @@ impl Relay {
             .poll_timeout()
             .and_then(|time| self.epoch.checked_add(time.elapsed()));
         let cut = self.cuts.front().map(|(at, _)| *at);
-        match hub.into_iter().chain(cut).min() {
+        let ping = self.pings.front().map(|(at, _)| *at);
+        match hub.into_iter().chain(cut).chain(ping).min() {
             None => events.recv().map(Some).map_err(RecvTimeoutError::from),
             Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -133,10 +138,6 @@ impl Relay {
             }
             What::Pinged(payload) => {
                 frame::pong(&payload, &mut self.frame);
-                self.send_control(&peer);
-            }
-            What::KeepAlive => {
-                frame::ping(&mut self.frame);
                 self.send_control(&peer);
             }
             What::Fault(reason) => {
@@ -173,6 +174,7 @@ impl Relay {
                     self.peers.resize(id.slot() + 1, None);
                 }
                 self.peers[id.slot()] = Some(Arc::clone(peer));
+                self.schedule_ping(id);
                 if peer.send(response) == Sent::Blocked {
                     self.flusher.push(Arc::clone(peer));
                 }
@@ -190,14 +192,7 @@ impl Relay {
         self.outputs.extend(outputs);
         while let Some((to, message)) = self.outputs.pop_front() {
             // A connection that was closed as too slow while its messages waited here has no use for them.
-            let Some(peer) = self
-                .peers
-                .get(to.slot())
-                .and_then(Option::as_ref)
-                .filter(|peer| peer.id() == to)
-            else {
-                continue;
-            };
+            let Some(peer) = find(&self.peers, to) else { continue };
             self.text.clear();
             match plain::encode(&message, &mut self.text) {
                 Encoded::Nothing => {}
@@ -259,24 +254,57 @@ impl Relay {
             let outputs = self.hub.shutdown();
             self.deliver(outputs);
         }
-        if self.hub.poll_timeout().is_none() && self.cuts.is_empty() {
-            return;
-        }
         let outputs = self.hub.handle_timeout(self.now());
         self.deliver(outputs);
         let now = Instant::now();
-        while let Some(&(at, serial)) = self.cuts.front() {
-            if at > now {
-                break;
-            }
-            self.cuts.pop_front();
+        while let Some(serial) = take_due(&mut self.cuts, now) {
             if let Some(peer) = self.closing.remove(&serial) {
                 peer.cut();
             }
         }
+        for _ in 0..BATCH {
+            let Some(id) = take_due(&mut self.pings, now) else {
+                break;
+            };
+            self.ping(id);
+        }
+    }
+
+    fn schedule_ping(&mut self, id: ConnId) {
+        // What is too far away for the clock to say is never due.
+        if let Some(at) = Instant::now().checked_add(self.shared.config.keep_alive) {
+            self.pings.push_back((at, id));
+        }
+    }
+
+    /// Pings a connection, or closes it when it has left too many pings without an answer.
+    fn ping(&mut self, id: ConnId) {
+        let Some(peer) = find(&self.peers, id).map(Arc::clone) else {
+            return;
+        };
+        if peer.count_ping() >= UNANSWERED {
+            let outputs = self.hub.close(id, CloseReason::Silent);
+            return self.deliver(outputs);
+        }
+        self.schedule_ping(id);
+        frame::ping(&mut self.frame);
+        self.send_control(&peer);
     }
 
     fn now(&self) -> Time {
         Time::since_epoch(self.epoch.elapsed())
+    }
+}
+
+/// The connection that the hub calls `id`, while it is open.
+fn find(peers: &[Option<Arc<Peer>>], id: ConnId) -> Option<&Arc<Peer>> {
+    peers.get(id.slot())?.as_ref().filter(|peer| peer.id() == id)
+}
+
+/// Takes the first of a queue in order of time, once its time has come.
+fn take_due<T>(queue: &mut VecDeque<(Instant, T)>, now: Instant) -> Option<T> {
+    match queue.front() {
+        Some((at, _)) if *at <= now => queue.pop_front().map(|(_, due)| due),
+        _ => None,
     }
 }
