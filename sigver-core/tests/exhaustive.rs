@@ -207,7 +207,7 @@ impl Run {
         });
 
         assert_eq!(said, model.play(step), "{record:#?}");
-        assert_eq!(stage.counts(), model.counts(), "{record:#?}");
+        assert_eq!(stage.stats(), model.stats(), "{record:#?}");
         let next = stage.hub.poll_timeout().map(Time::elapsed);
         assert_eq!(next, model.next_timeout(), "{record:#?}");
         if let Step::Data { token, .. } | Step::Lookalike { token, .. } = step {

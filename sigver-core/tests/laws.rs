@@ -44,7 +44,7 @@ fn model() {
         let (mut stage, mut model) = (Stage::new(&limits), Model::new(&limits));
         for step in steps {
             assert_eq!(stage.play(step), model.play(step), "{step:?}");
-            assert_eq!(stage.counts(), model.counts(), "after {step:?}");
+            assert_eq!(stage.stats(), model.stats(), "after {step:?}");
             let next = stage.hub.poll_timeout().map(Time::elapsed);
             assert_eq!(next, model.next_timeout(), "after {step:?}");
             stage.hub.assert_invariants();
@@ -62,9 +62,9 @@ fn conservation() {
     for_all(runs(), |Run { limits, steps }| {
         let (mut stage, mut people) = (Stage::new(&limits), People::default());
         for step in steps {
-            let before = stage.counts();
+            let before = stage.stats();
             let answer = stage.call(step);
-            let after = stage.counts();
+            let after = stage.stats();
             let said = stage.read(&answer);
             let carried: Vec<usize> = said.iter().filter_map(|(_, said)| token(said)).collect();
 
@@ -142,7 +142,7 @@ fn inert_ghosts() {
         for event in record(&limits, &steps) {
             assert_eq!(haunted.play(event.step), event.said, "{:?}", event.step);
             people.note(&event);
-            let before = (haunted.counts(), haunted.hub.poll_timeout());
+            let before = (haunted.stats(), haunted.hub.poll_timeout());
             for call in people.dead.iter().flat_map(|who| calls_of(*who)) {
                 assert_eq!(haunted.play(call), [], "{call:?} after {:?}", event.step);
             }
@@ -151,7 +151,7 @@ fn inert_ghosts() {
                 assert!(haunted.hub.close(nobody, CloseReason::TooSlow).is_empty());
                 assert!(haunted.hub.disconnect(nobody).is_empty());
             }
-            assert_eq!((haunted.counts(), haunted.hub.poll_timeout()), before);
+            assert_eq!((haunted.stats(), haunted.hub.poll_timeout()), before);
         }
     });
 }
@@ -506,8 +506,8 @@ impl Scene {
     }
 
     fn assert_empty(&self) {
-        let counts = self.stage.counts();
-        assert_eq!((counts.connections, counts.keys, counts.joiners), (0, 0, 0));
+        let stats = self.stage.stats();
+        assert_eq!((stats.connections, stats.keys, stats.joiners), (0, 0, 0));
         assert_eq!(self.stage.hub.poll_timeout(), None);
         self.stage.hub.assert_invariants();
     }

@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 
-use sigver_core::{Addressee, CloseReason, ConnectError, Limits};
+use sigver_core::{Addressee, CloseReason, ConnectError, Limits, Stats};
 
 /// One call into a hub, or the passing of time between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +31,6 @@ pub(crate) enum Said {
     Data { from: Option<u32>, token: usize },
     PeerLeft { index: u32 },
     Close(CloseReason),
-}
-
-/// What a hub counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) connections: u32,
-    pub(crate) keys: u32,
-    pub(crate) joiners: u32,
-    pub(crate) relayed: u64,
-    pub(crate) dropped: u64,
-    pub(crate) closed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,16 +114,16 @@ impl Model {
         self.living().filter_map(Client::deadline).min()
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn stats(&self) -> Stats {
         let count = |is: fn(&Role) -> bool| self.living().filter(|c| is(&c.role)).count() as u32;
-        Counts {
-            connections: count(|_| true),
-            keys: count(|role| matches!(role, Role::Opener { .. })),
-            joiners: count(|role| matches!(role, Role::Joiner { .. })),
-            relayed: self.relayed,
-            dropped: self.dropped,
-            closed: self.closed,
-        }
+        let mut stats = Stats::default();
+        stats.connections = count(|_| true);
+        stats.keys = count(|role| matches!(role, Role::Opener { .. }));
+        stats.joiners = count(|role| matches!(role, Role::Joiner { .. }));
+        stats.relayed = self.relayed;
+        stats.dropped = self.dropped;
+        stats.closed = self.closed;
+        stats
     }
 
     /// All that ever came.
@@ -163,7 +152,7 @@ impl Model {
         if self.shut_down {
             return vec![(name, Said::Refused(ConnectError::ShuttingDown))];
         }
-        if self.counts().connections >= self.limits.connections {
+        if self.stats().connections >= self.limits.connections {
             return vec![(name, Said::Refused(ConnectError::TooManyConnections))];
         }
         let allowed = self.limits.role_deadline;

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use sigver_core::{ConnId, ConnectError, Hub, InboundMessage, Key, Limits, OutboundMessage, Stats, Time};
 
-use crate::model::{Counts, Said, Step};
+use crate::model::{Said, Step};
 
 /// What is carried: neither `Clone` nor `Copy`, so only its end is left to be counted.
 pub(crate) struct Token {
@@ -112,24 +112,8 @@ impl Stage {
         self.ends.borrow().get(&token).copied().unwrap_or(0)
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        let Stats {
-            connections,
-            keys,
-            joiners,
-            relayed,
-            dropped,
-            closed,
-            ..
-        } = self.hub.stats();
-        Counts {
-            connections,
-            keys,
-            joiners,
-            relayed,
-            dropped,
-            closed,
-        }
+    pub(crate) fn stats(&self) -> Stats {
+        self.hub.stats()
     }
 
     fn say(&mut self, who: usize, message: InboundMessage<Token>) -> Outputs {
