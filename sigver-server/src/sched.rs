@@ -4,7 +4,7 @@
 ///
 /// A relay of one message wakes two threads. With wake-up preemption each wake takes the core away from whoever has just made the
 /// message, one switch a message; without it, the connections' threads and the relay take turns with many messages each.
-/// Measured in `benches/README.md`. It needs no privilege. What fails leaves the thread as it was, which is only slower.
+/// The price: beside a process that hogs the core a wake-up waits for the next tick. Both are measured in `benches/README.md`. It needs no privilege. What fails leaves the thread as it was, which is only slower.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "no safe wrapper sets a policy and leaves the priority alone")]
 pub(crate) fn take_turns() {

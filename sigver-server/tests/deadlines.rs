@@ -1,6 +1,10 @@
 //! What time ends: a connection without a sign of life, one that does not go, and the server itself.
 
-use std::{net::TcpStream, thread, time::Duration};
+use std::{
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
@@ -15,6 +19,7 @@ const PAIRS: usize = 150;
 fn a_half_open_connection_is_found_out() {
     let mut config = Config::default();
     config.keep_alive = Duration::from_millis(150);
+    let (patience, began) = (config.keep_alive * 3, Instant::now());
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     let silent = thread::spawn(move || {
@@ -33,6 +38,10 @@ fn a_half_open_connection_is_found_out() {
         assert_eq!(opener.leftover(), Seen::Nothing);
         server.handle.stats().joiners == 0
     });
+    assert!(
+        began.elapsed() >= patience,
+        "two pings are given their time to be answered"
+    );
     assert_eq!(
         silent.join().expect("it only reads"),
         Seen::Close(Some(1008), "no sign of life".into())
