@@ -1,4 +1,4 @@
-//! What the core costs without a socket: the plain codec by message size, a step of the hub, and how a step grows with connections,
+//! What the core costs without a socket: the codec of each dialect by message size, a step of the hub, and how a step grows with connections,
 //! keys and joiners.
 //!
 //! `cargo bench -p sigver-benches --bench core`. Read the figures of a group beside each other: the group `growth` should be flat or
@@ -9,7 +9,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sigver_core::{Addressee, ConnId, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Time, wire::plain};
+use sigver_core::{Addressee, ConnId, Dialect, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Shape, Time};
 
 /// An offer, as a browser writes it, of about so many bytes.
 fn offer(bytes: usize) -> String {
@@ -21,38 +21,48 @@ fn offer(bytes: usize) -> String {
 
 const SIZES: [usize; 4] = [200, 1_200, 16_000, 64_000];
 
-fn codec(criterion: &mut Criterion) {
-    let limits = Limits::default();
-    let mut group = criterion.benchmark_group("plain");
-    for size in SIZES {
-        let text = offer(size);
-        group.throughput(Throughput::Bytes(text.len() as u64));
-        // What any server has to do at least, to compare with.
-        group.bench_with_input(BenchmarkId::new("utf8-check-and-copy", size), &text, |bencher, text| {
-            bencher.iter(|| std::str::from_utf8(black_box(text.as_bytes())).map(str::to_owned));
-        });
-        group.bench_with_input(BenchmarkId::new("decode", size), &text, |bencher, text| {
-            bencher.iter(|| plain::decode(black_box(text), &limits));
-        });
-        for (name, from) in [("encode-spliced", Some(Index::new(7))), ("encode-verbatim", None)] {
-            let message = OutboundMessage::Data {
-                from,
-                payload: payload(&text, &limits),
-            };
-            let mut out = String::new();
-            group.bench_with_input(BenchmarkId::new(name, size), &message, |bencher, message| {
-                bencher.iter(|| {
-                    out.clear();
-                    plain::encode(black_box(message), &mut out)
-                });
-            });
-        }
+/// The frame in which a joiner sends `payload`.
+fn frame(dialect: Dialect, payload: &str) -> String {
+    match dialect {
+        Dialect::Plain => payload.to_owned(),
+        Dialect::V1 => format!(r#"{{"type":"send","data":{payload}}}"#),
     }
-    group.finish();
 }
 
-fn payload(text: &str, limits: &Limits) -> sigver_core::Payload {
-    match plain::decode(text, limits) {
+fn codec(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    for dialect in Dialect::ALL {
+        let mut group = criterion.benchmark_group(dialect.subprotocol());
+        for size in SIZES {
+            let text = frame(*dialect, &offer(size));
+            group.throughput(Throughput::Bytes(text.len() as u64));
+            // What any server has to do at least, to compare with.
+            group.bench_with_input(BenchmarkId::new("utf8-check-and-copy", size), &text, |bencher, text| {
+                bencher.iter(|| std::str::from_utf8(black_box(text.as_bytes())).map(str::to_owned));
+            });
+            group.bench_with_input(BenchmarkId::new("decode", size), &text, |bencher, text| {
+                bencher.iter(|| dialect.decode(black_box(text), &limits, || None));
+            });
+            for (name, from) in [("encode-to-opener", Some(Index::new(7))), ("encode-to-joiner", None)] {
+                let message = OutboundMessage::Data {
+                    from,
+                    payload: payload(*dialect, &text, &limits),
+                };
+                let mut out = String::new();
+                group.bench_with_input(BenchmarkId::new(name, size), &message, |bencher, message| {
+                    bencher.iter(|| {
+                        out.clear();
+                        dialect.encode(black_box(message), &mut out)
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+fn payload(dialect: Dialect, text: &str, limits: &Limits) -> sigver_core::Payload {
+    match dialect.decode(text, limits, || None) {
         Ok(InboundMessage::Data { payload, .. }) => payload,
         other => panic!("an offer is data, not {other:?}"),
     }
@@ -73,7 +83,10 @@ impl Setup {
         limits.joiners_per_key = u32::MAX;
         let mut hub = Hub::new(limits.clone());
         let key = |name: &str| Key::new(name, &limits).expect("a legal key");
-        let connect = |hub: &mut Hub<()>| hub.connect(Time::ZERO).expect("room for everyone");
+        let connect = |hub: &mut Hub<()>| {
+            hub.connect(Time::ZERO, Dialect::Plain.profile())
+                .expect("room for everyone")
+        };
         for _ in 0..idle {
             connect(&mut hub);
         }
@@ -106,10 +119,12 @@ impl Setup {
     fn exchange(&mut self) -> usize {
         let offer = InboundMessage::Data {
             to: Addressee::Unnamed,
+            shape: Shape::Object,
             payload: (),
         };
         let answer = InboundMessage::Data {
             to: Addressee::Index(self.index),
+            shape: Shape::Object,
             payload: (),
         };
         self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
@@ -117,7 +132,10 @@ impl Setup {
 
     /// A joiner comes and goes.
     fn visit(&mut self, key: &Key) -> usize {
-        let visitor = self.hub.connect(Time::ZERO).expect("room for one more");
+        let visitor = self
+            .hub
+            .connect(Time::ZERO, Dialect::Plain.profile())
+            .expect("room for one more");
         let joined = self
             .hub
             .handle(visitor, InboundMessage::Join { key: key.clone() })

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mio::net::TcpStream;
-use sigver_core::ConnId;
+use sigver_core::{ConnId, Dialect};
 
 use crate::frame::Reader;
 
@@ -34,7 +34,11 @@ pub(crate) enum Stage {
     /// Its request head has not come whole.
     Head,
     /// It is a WebSocket, and the hub knows it.
-    Open { id: ConnId, reader: Reader },
+    Open {
+        id: ConnId,
+        dialect: Dialect,
+        reader: Reader,
+    },
     /// Its last bytes are on their way. Until the client closes its side, or [`Conn::due`], what it sends is read and
     /// discarded: a socket that is closed with unread bytes resets the connection, and the client may never see those
     /// last bytes.

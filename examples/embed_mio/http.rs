@@ -1,7 +1,7 @@
 //! The handshake (RFC 6455 section 4.2), and the answers to what is none. Never touches a socket.
 
 use httparse::{EMPTY_HEADER, Header, Status};
-use sigver_core::wire::plain;
+use sigver_core::Dialect;
 use tungstenite::handshake::derive_accept_key;
 
 /// What a client's first bytes are.
@@ -9,7 +9,11 @@ pub(crate) enum Head {
     /// The beginning of a request head.
     Partial,
     /// A legal handshake in the first `length` bytes, and what accepts it.
-    Upgrade { length: usize, response: Vec<u8> },
+    Upgrade {
+        length: usize,
+        dialect: Dialect,
+        response: Vec<u8>,
+    },
     /// Anything else.
     Refused(Refusal),
 }
@@ -92,12 +96,16 @@ fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     if !headers.lists("Upgrade", "websocket") || !headers.lists("Connection", "upgrade") {
         return Err(Refusal::NoUpgrade);
     }
-    let response = accept(&headers)?;
-    Ok(Head::Upgrade { length, response })
+    let (dialect, response) = accept(&headers)?;
+    Ok(Head::Upgrade {
+        length,
+        dialect,
+        response,
+    })
 }
 
 /// Checks a request that asks for an upgrade, and makes the answer that grants it.
-fn accept(headers: &Headers<'_>) -> Result<Vec<u8>, Refusal> {
+fn accept(headers: &Headers<'_>) -> Result<(Dialect, Vec<u8>), Refusal> {
     let has_body = headers.all("Content-Length").any(|length| length.trim_ascii() != b"0")
         || headers.all("Transfer-Encoding").next().is_some();
     if has_body {
@@ -120,14 +128,13 @@ fn accept(headers: &Headers<'_>) -> Result<Vec<u8>, Refusal> {
     if !offers.iter().all(|offer| is_token(offer)) {
         return Err(Refusal::BadRequest);
     }
-    let plain = plain::SUBPROTOCOL.as_bytes();
-    // A browser fails a handshake whose offer gets no echo, so names that we do not know are answered with the first of
-    // them.
-    if let Some(echo) = offers.iter().find(|offer| **offer == plain).or(offers.first()) {
-        response.extend([b"Sec-WebSocket-Protocol: ", *echo, b"\r\n"].concat());
+    // Tokens are ASCII.
+    let (dialect, echo) = Dialect::negotiate(offers.iter().filter_map(|offer| std::str::from_utf8(offer).ok()));
+    if let Some(echo) = echo {
+        response.extend([b"Sec-WebSocket-Protocol: ", echo.as_bytes(), b"\r\n"].concat());
     }
     response.extend(b"\r\n");
-    Ok(response)
+    Ok((dialect, response))
 }
 
 struct Headers<'a>(&'a [Header<'a>]);

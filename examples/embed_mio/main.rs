@@ -1,4 +1,4 @@
-//! The core in an event loop: a whole server of the plain protocol on one thread, with mio. To start from where one
+//! The core in an event loop: a whole server, of both dialects, on one thread, with mio. To start from where one
 //! thread per connection is not wanted.
 //!
 //! `cargo run --release --example embed_mio -- --listen 127.0.0.1:8000`

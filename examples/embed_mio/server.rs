@@ -24,7 +24,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     low_level::pipe,
 };
-use sigver_core::{CloseReason, ConnId, Encoded, Hub, OutboundMessage, Time, wire::plain};
+use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, OutboundMessage, Time};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
@@ -275,8 +275,12 @@ impl Server {
                     0
                 }
                 // Whoever does not wait for the answer has sent messages behind the head.
-                Head::Upgrade { length, response } => {
-                    self.upgrade(place, &response);
+                Head::Upgrade {
+                    length,
+                    dialect,
+                    response,
+                } => {
+                    self.upgrade(place, dialect, &response);
                     length + self.handle_frames(place, &mut bytes[length..])
                 }
             },
@@ -293,8 +297,8 @@ impl Server {
         }
     }
 
-    fn upgrade(&mut self, place: usize, response: &[u8]) {
-        let Ok(id) = self.hub.connect(self.time()) else {
+    fn upgrade(&mut self, place: usize, dialect: Dialect, response: &[u8]) {
+        let Ok(id) = self.hub.connect(self.time(), dialect.profile()) else {
             return self.refuse(place, Refusal::Unavailable);
         };
         if self.places.len() <= id.slot() {
@@ -305,6 +309,7 @@ impl Server {
         conn.heard = self.now;
         conn.stage = Stage::Open {
             id,
+            dialect,
             reader: Reader::default(),
         };
         self.conns.set_due(place, self.now + KEEP_ALIVE);
@@ -315,13 +320,13 @@ impl Server {
     fn handle_frames(&mut self, place: usize, bytes: &mut [u8]) -> usize {
         let limit = self.hub.limits().message_bytes;
         let mut handled = 0;
-        while let Stage::Open { id, reader } = &mut self.conns[place].stage {
-            let id = *id;
+        while let Stage::Open { id, dialect, reader } = &mut self.conns[place].stage {
+            let (id, dialect) = (*id, *dialect);
             match reader.next(&mut bytes[handled..], limit) {
                 Ok(None) => break,
                 Ok(Some((length, received))) => {
                     handled += length;
-                    self.take_in(place, id, received);
+                    self.take_in(place, id, dialect, received);
                 }
                 Err(reason) => {
                     let outputs = self.hub.close(id, reason);
@@ -332,13 +337,13 @@ impl Server {
         handled
     }
 
-    fn take_in(&mut self, place: usize, id: ConnId, received: Received<'_>) {
+    fn take_in(&mut self, place: usize, id: ConnId, dialect: Dialect, received: Received<'_>) {
         if !matches!(received, Received::Piece) {
             self.conns[place].heard = self.now;
         }
         match received {
             Received::Text(text) => {
-                let outputs = match plain::decode(&text, self.hub.limits()) {
+                let outputs = match dialect.decode(&text, self.hub.limits(), random) {
                     Ok(message) => self.hub.handle(id, message),
                     Err(reason) => self.hub.close(id, reason),
                 };
@@ -360,8 +365,11 @@ impl Server {
         while let Some((to, message)) = outputs.pop_front() {
             // One that was closed as too slow while its messages waited here has no use for them.
             let Some(place) = self.place(to) else { continue };
+            let Stage::Open { dialect, .. } = self.conns[place].stage else {
+                continue;
+            };
             self.text.clear();
-            match plain::encode(&message, &mut self.text) {
+            match dialect.encode(&message, &mut self.text) {
                 Encoded::Nothing => {}
                 Encoded::Text => match self.conns.send(place, Frame::Text(&self.text)) {
                     Ok(()) => {}
@@ -442,4 +450,10 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// 128 bits for a key that nobody can guess.
+fn random() -> Option<u128> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).ok().map(|()| u128::from_ne_bytes(bits))
 }

@@ -46,6 +46,89 @@ fn in_process() {
     assert!(said.contains("opener is closed: server shutting down"), "{said}");
 }
 
+/// A peer in a terminal: what it says on stderr goes by, what it says on stdout is read line by line.
+struct Terminal {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    err: BufReader<std::process::ChildStderr>,
+}
+
+impl Terminal {
+    fn start(args: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let mut child = example("peer")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Self {
+            out: BufReader::new(child.stdout.take().ok_or("no stdout")?),
+            err: BufReader::new(child.stderr.take().ok_or("no stderr")?),
+            child,
+        })
+    }
+
+    fn type_line(&mut self, line: &str) -> Result<(), Box<dyn Error>> {
+        Ok(writeln!(self.child.stdin.as_mut().ok_or("stdin is closed")?, "{line}")?)
+    }
+
+    fn prints(&mut self) -> Result<String, Box<dyn Error>> {
+        let mut line = String::new();
+        self.out.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn says(&mut self) -> Result<String, Box<dyn Error>> {
+        let mut line = String::new();
+        self.err.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Ends its input, and waits for it to end.
+    fn ends(mut self) -> Result<ExitStatus, Box<dyn Error>> {
+        drop(self.child.stdin.take());
+        Ok(self.child.wait()?)
+    }
+}
+
+#[test]
+fn peers_talk_from_terminal_to_terminal() -> Result<(), Box<dyn Error>> {
+    let server = Serving::start("embed_mio", &[])?;
+    let url = format!("ws://{}", server.addr);
+    let mut opener = Terminal::start(&[&url, "open"])?;
+    let opened = opener.says()?;
+    let key = opened.strip_prefix("opened ").ok_or(opened.clone())?.to_owned();
+    let mut joiner = Terminal::start(&[&url, "join", &key])?;
+    assert_eq!(joiner.says()?, "joined, as number 0");
+    assert_eq!(opener.says()?, "0 came");
+    let mut other = Terminal::start(&[&url, "join", &key])?;
+    assert_eq!(other.says()?, "joined, as number 1");
+    assert_eq!(opener.says()?, "1 came");
+
+    joiner.type_line("hello, \"you\"")?;
+    assert_eq!(opener.prints()?, "0: hello, \"you\"");
+    other.type_line(r#"{"sdp":"v=0"}"#)?;
+    assert_eq!(opener.prints()?, r#"1: {"sdp":"v=0"}"#);
+    opener.type_line("1: to you alone")?;
+    opener.type_line("to all")?;
+    assert_eq!(other.prints()?, "to you alone");
+    assert_eq!(other.prints()?, "to all");
+    assert_eq!(joiner.prints()?, "to all");
+
+    assert!(joiner.ends()?.success());
+    assert_eq!(opener.says()?, "0 left");
+    opener.type_line("0: too late")?;
+    assert_eq!(opener.says()?, "unknown-index: `index` names no joiner that is here");
+    let mut second = Terminal::start(&[&url, "open", &key])?;
+    assert_eq!(second.says()?, "peer: key-taken: `key` is taken: another opener has it");
+    assert_eq!(second.ends()?.code(), Some(1));
+
+    assert!(opener.ends()?.success());
+    assert_eq!(other.says()?, "peer: opener-left");
+    assert_eq!(other.ends()?.code(), Some(1));
+    Ok(())
+}
+
 /// An example that serves until it is told to end.
 struct Serving {
     child: Child,

@@ -2,14 +2,17 @@
 //! connection went away.
 //!
 //! ```text
-//!                 open                      gone, closed: every joiner is closed (4001), the key is free
+//!                 open                      gone, closed: the key is free, and the role of every joiner ends
 //!            ┌────────────> Opener(key) ─────────────────────────────────────────┐
 //!  connect   │                                                                   v
 //!  ────────> Idle ──────────────────────────────────────────────────────────> (dead)
-//!            │     no role in time, data first, key taken, key unknown: closed   ^
+//!            │     no role in time; of one role: whatever is refused             ^
 //!            └────────────> Joiner(opener, index) ───────────────────────────────┘
 //!                 join                      gone, closed: the opener gets PeerLeft
 //! ```
+//!
+//! A connection of [`Tenure::OneRole`] dies with its role. One of [`Tenure::Renewable`] goes back to `Idle`: an opener that closes its
+//! key, a joiner that leaves, one that is kicked, one whose opener has left.
 //!
 //! Tested in `tests/laws.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
@@ -18,11 +21,11 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use core::{fmt, marker::PhantomData};
+use core::{fmt, marker::PhantomData, mem};
 
 use crate::{
-    Addressee, CloseReason, ConnId, ConnectError, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, Stats,
-    Time, arena::Arena,
+    Addressee, CloseReason, ConnId, ConnectError, InboundMessage, Index, Key, Limits, OutboundMessage, Payload,
+    Profile, Refusal, RoleEnd, Shape, Stats, Tenure, Time, arena::Arena,
 };
 
 /// The state machine: who has which key open, who has joined it, and who may talk to whom.
@@ -30,7 +33,7 @@ use crate::{
 /// See the [crate documentation](crate) for the run loop and the laws. `P` is what is carried; the hub moves payloads and never
 /// holds one between calls. A message costs O(log n) in connections, keys and joiners.
 pub struct Hub<P = Payload> {
-    conns: Arena<Role>,
+    conns: Arena<Conn>,
     keys: BTreeMap<Key, ConnId>,
     /// One entry for each idle connection that has a deadline.
     deadlines: BTreeSet<(Time, ConnId)>,
@@ -42,8 +45,14 @@ pub struct Hub<P = Payload> {
     payload: PhantomData<fn(P) -> P>,
 }
 
+struct Conn {
+    profile: Profile,
+    role: Role,
+}
+
 enum Role {
     Idle {
+        /// Until it first asks for a role.
         deadline: Option<Time>,
     },
     Opener {
@@ -73,12 +82,12 @@ impl<P> Hub<P> {
         }
     }
 
-    /// A connection has come. It has no role yet; if it takes none within [`Limits::role_deadline`] of `now`, it is closed.
+    /// A connection has come. It has no role yet; if it asks for none within [`Limits::role_deadline`] of `now`, it is closed.
     ///
     /// # Errors
     ///
     /// When there are [`Limits::connections`] already, and after [`shutdown`](Self::shutdown).
-    pub fn connect(&mut self, now: Time) -> Result<ConnId, ConnectError> {
+    pub fn connect(&mut self, now: Time, profile: Profile) -> Result<ConnId, ConnectError> {
         if self.shut_down {
             return Err(ConnectError::ShuttingDown);
         }
@@ -86,7 +95,10 @@ impl<P> Hub<P> {
             return Err(ConnectError::TooManyConnections);
         }
         let deadline = self.limits.role_deadline.and_then(|allowed| now.checked_add(allowed));
-        let id = self.conns.insert(Role::Idle { deadline });
+        let id = self.conns.insert(Conn {
+            profile,
+            role: Role::Idle { deadline },
+        });
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
@@ -98,9 +110,15 @@ impl<P> Hub<P> {
     pub fn handle(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         match message {
             InboundMessage::Open { key } => self.open(from, key),
-            InboundMessage::Join { key } => self.join(from, &key),
-            InboundMessage::Data { to, payload } => self.data(from, to, payload, CloseReason::NoRole),
-            InboundMessage::Lookalike { to, payload } => self.data(from, to, payload, CloseReason::UnknownType),
+            InboundMessage::Join { key } => self.join(from, key),
+            InboundMessage::Data { to, shape, payload } => self.data(from, to, shape, payload),
+            InboundMessage::Lookalike { to, shape, payload } => match self.role(from) {
+                Some(Role::Idle { .. }) => self.close(from, CloseReason::UnknownType),
+                Some(Role::Opener { .. } | Role::Joiner { .. }) | None => self.data(from, to, shape, payload),
+            },
+            InboundMessage::Kick { index } => self.kick(from, index),
+            InboundMessage::Leave => self.leave(from),
+            InboundMessage::CloseKey => self.close_key(from),
         }
     }
 
@@ -108,7 +126,7 @@ impl<P> Hub<P> {
     /// [`OutboundMessage::Close`]; the others tell those who have to do with it.
     #[must_use = "the outputs are to be sent"]
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let Some(role) = self.conns.remove(conn) else {
+        let Some(Conn { role, .. }) = self.conns.remove(conn) else {
             return Vec::new();
         };
         self.counters.closed += 1;
@@ -121,7 +139,7 @@ impl<P> Hub<P> {
     #[must_use = "the outputs are to be sent"]
     pub fn disconnect(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        if let Some(role) = self.conns.remove(conn) {
+        if let Some(Conn { role, .. }) = self.conns.remove(conn) {
             self.retire(conn, role, &mut outputs);
         }
         outputs
@@ -151,7 +169,7 @@ impl<P> Hub<P> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Closes every connection that has taken no role in time. Does nothing before [`poll_timeout`](Self::poll_timeout).
+    /// Closes every connection that has asked for no role in time. Does nothing before [`poll_timeout`](Self::poll_timeout).
     #[must_use = "the outputs are to be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -183,106 +201,194 @@ impl<P> Hub<P> {
     }
 
     fn open(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let Some(role) = self.conns.get_mut(from) else {
-            return Vec::new();
-        };
-        let Role::Idle { deadline } = *role else {
-            return self.close(from, CloseReason::HasRole);
-        };
-        if self.keys.contains_key(&key) {
-            return self.close(from, CloseReason::KeyTaken);
+        match self.role(from) {
+            None => return Vec::new(),
+            Some(Role::Opener { .. } | Role::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            Some(Role::Idle { .. }) => {}
         }
-        *role = Role::Opener {
-            key: key.clone(),
-            joiners: BTreeMap::new(),
-            next: 0,
-        };
-        self.cancel_deadline(from, deadline);
+        self.meet_deadline(from);
+        if self.keys.contains_key(&key) {
+            return self.refuse(from, Refusal::KeyTaken { key });
+        }
+        self.set_role(
+            from,
+            Role::Opener {
+                key: key.clone(),
+                joiners: BTreeMap::new(),
+                next: 0,
+            },
+        );
         self.keys.insert(key.clone(), from);
         vec![(from, OutboundMessage::Opened { key })]
     }
 
-    fn join(&mut self, from: ConnId, key: &Key) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let deadline = match self.conns.get(from) {
+    fn join(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
+        match self.role(from) {
             None => return Vec::new(),
-            Some(Role::Idle { deadline }) => *deadline,
-            Some(Role::Opener { .. } | Role::Joiner { .. }) => {
-                return self.close(from, CloseReason::HasRole);
-            }
-        };
-        let opener = self.keys.get(key).copied();
+            Some(Role::Opener { .. } | Role::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            Some(Role::Idle { .. }) => {}
+        }
+        self.meet_deadline(from);
+        let opener = self.keys.get(&key).copied();
         let Some((opener, Role::Opener { joiners, next, .. })) =
-            opener.and_then(|id| Some((id, self.conns.get_mut(id)?)))
+            opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.role)))
         else {
-            return self.close(from, CloseReason::KeyUnknown);
+            return self.refuse(from, Refusal::UnknownKey { key });
         };
         // The number behind the last index stands for "nobody" and is never given out.
         if joiners.len() >= self.limits.joiners_per_key as usize || *next == Index::NOBODY.get() {
-            return self.close(from, CloseReason::TooManyJoiners);
+            return self.refuse(from, Refusal::TooManyJoiners { key });
         }
         let index = Index::new(*next);
         *next += 1;
         joiners.insert(index, from);
         self.joiners += 1;
-        if let Some(role) = self.conns.get_mut(from) {
-            *role = Role::Joiner { opener, index };
-        }
-        self.cancel_deadline(from, deadline);
+        self.set_role(from, Role::Joiner { opener, index });
         vec![
             (from, OutboundMessage::Joined { index }),
             (opener, OutboundMessage::PeerJoined { index }),
         ]
     }
 
-    /// `without_role` is what closes a sender that has no role.
-    fn data(
-        &mut self,
-        from: ConnId,
-        to: Addressee,
-        payload: P,
-        without_role: CloseReason,
-    ) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let (to, from) = match self.conns.get(from) {
+    fn data(&mut self, from: ConnId, to: Addressee, shape: Shape, payload: P) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let (recipient, sender, index) = match self.role(from) {
             None => return Vec::new(),
-            Some(Role::Idle { .. }) => return self.close(from, without_role),
-            Some(Role::Joiner { opener, index }) => (*opener, Some(*index)),
+            Some(Role::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
+            Some(Role::Joiner { opener, index }) => (*opener, Some(*index), None),
             Some(Role::Opener { joiners, .. }) => match to {
-                Addressee::Unnamed => return self.close(from, CloseReason::NoIndex),
+                Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex),
                 Addressee::Malformed => return self.close(from, CloseReason::IndexMalformed),
                 Addressee::Index(index) => match joiners.get(&index) {
-                    Some(&joiner) => (joiner, None),
+                    Some(joiner) => (*joiner, None, Some(index)),
                     // An ordinary race: it must not cost the opener its other joiners.
                     None => {
                         self.counters.dropped += 1;
-                        return Vec::new();
+                        return self.refuse(from, Refusal::UnknownIndex { index });
                     }
                 },
             },
         };
+        // `Object` is the narrower shape, and so the lesser one.
+        if self.conns.get(recipient).is_some_and(|conn| shape > conn.profile.takes) {
+            return self.refuse(from, Refusal::NotAnObject { index });
+        }
         self.counters.relayed += 1;
-        vec![(to, OutboundMessage::Data { from, payload })]
+        vec![(recipient, OutboundMessage::Data { from: sender, payload })]
     }
 
-    /// The end of a role whose connection is already out of the arena.
+    fn kick(&mut self, from: ConnId, index: Index) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.role) {
+            None => return Vec::new(),
+            Some(Role::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
+            Some(Role::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole),
+            Some(Role::Opener { joiners, .. }) => joiners.remove(&index),
+        };
+        let Some(joiner) = joiner else {
+            return self.refuse(from, Refusal::UnknownIndex { index });
+        };
+        let mut outputs = Vec::new();
+        self.release(joiner, RoleEnd::Kicked, &mut outputs);
+        outputs.push((from, OutboundMessage::PeerLeft { index }));
+        outputs
+    }
+
+    fn leave(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
+        match self.role(from) {
+            Some(Role::Joiner { .. }) => self.resign(from),
+            Some(Role::Opener { .. }) => self.refuse(from, Refusal::WrongRole),
+            Some(Role::Idle { .. }) => self.refuse(from, Refusal::NoRole),
+            None => Vec::new(),
+        }
+    }
+
+    fn close_key(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
+        match self.role(from) {
+            Some(Role::Opener { .. }) => self.resign(from),
+            Some(Role::Joiner { .. }) => self.refuse(from, Refusal::WrongRole),
+            Some(Role::Idle { .. }) => self.refuse(from, Refusal::NoRole),
+            None => Vec::new(),
+        }
+    }
+
+    /// A connection with a role gives it up.
+    fn resign(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let mut outputs = Vec::new();
+        match self.conns.get_mut(conn) {
+            Some(Conn { profile, role }) if profile.tenure == Tenure::Renewable => {
+                let role = mem::replace(role, Role::Idle { deadline: None });
+                self.retire(conn, role, &mut outputs);
+                outputs
+            }
+            // For one role and life, the way to give it up is to go.
+            Some(_) => self.refuse(conn, Refusal::WrongRole),
+            None => outputs,
+        }
+    }
+
+    /// Says no. All refusals go through here.
+    fn refuse(&mut self, conn: ConnId, refusal: Refusal) -> Vec<(ConnId, OutboundMessage<P>)> {
+        self.counters.refused += 1;
+        let end = match self.conns.get(conn).map(|conn| conn.profile.tenure) {
+            Some(Tenure::OneRole) => refusal.closes(),
+            Some(Tenure::Renewable) | None => None,
+        };
+        match end {
+            Some(reason) => self.close(conn, reason),
+            None => vec![(conn, OutboundMessage::Refused(refusal))],
+        }
+    }
+
+    /// The end of a role that its connection does not have any more: what it means to others.
     fn retire(&mut self, conn: ConnId, role: Role, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
         match role {
             Role::Idle { deadline } => self.cancel_deadline(conn, deadline),
             Role::Opener { key, joiners, .. } => {
                 self.keys.remove(&key);
                 for joiner in joiners.into_values() {
-                    self.conns.remove(joiner);
-                    self.joiners -= 1;
-                    self.counters.closed += 1;
-                    outputs.push((joiner, OutboundMessage::Close(CloseReason::OpenerLeft)));
+                    self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
             }
             Role::Joiner { opener, index } => {
-                if let Some(Role::Opener { joiners, .. }) = self.conns.get_mut(opener) {
+                if let Some(Role::Opener { joiners, .. }) = self.conns.get_mut(opener).map(|conn| &mut conn.role) {
                     joiners.remove(&index);
                     self.joiners -= 1;
                     outputs.push((opener, OutboundMessage::PeerLeft { index }));
                 }
             }
+        }
+    }
+
+    /// Ends the role of a joiner that its opener does not have any more.
+    fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
+        self.joiners -= 1;
+        match self.conns.get_mut(joiner) {
+            Some(Conn { profile, role }) if profile.tenure == Tenure::Renewable => {
+                *role = Role::Idle { deadline: None };
+                outputs.push((joiner, OutboundMessage::RoleEnded(end)));
+            }
+            _ => {
+                self.conns.remove(joiner);
+                self.counters.closed += 1;
+                outputs.push((joiner, OutboundMessage::Close(end.reason())));
+            }
+        }
+    }
+
+    fn role(&self, conn: ConnId) -> Option<&Role> {
+        self.conns.get(conn).map(|conn| &conn.role)
+    }
+
+    fn set_role(&mut self, conn: ConnId, role: Role) {
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.role = role;
+        }
+    }
+
+    /// A connection without a role asks for one, in time: whatever the answer, it has no deadline any more.
+    fn meet_deadline(&mut self, conn: ConnId) {
+        if let Some(Role::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.role) {
+            let deadline = deadline.take();
+            self.cancel_deadline(conn, deadline);
         }
     }
 
@@ -298,8 +404,8 @@ impl<P> Hub<P> {
         let mut openers = 0;
         let mut joined = 0;
         let mut waiting = 0;
-        for (id, role) in self.conns.iter() {
-            match role {
+        for (id, conn) in self.conns.iter() {
+            match &conn.role {
                 Role::Idle { deadline: None } => {}
                 Role::Idle {
                     deadline: Some(deadline),
@@ -313,7 +419,7 @@ impl<P> Hub<P> {
                     for (index, joiner) in joiners {
                         assert!(index.get() < *next);
                         assert!(
-                            matches!(self.conns.get(*joiner), Some(Role::Joiner { opener, index: i }) if *opener == id && i == index),
+                            matches!(self.role(*joiner), Some(Role::Joiner { opener, index: i }) if *opener == id && i == index),
                             "a joiner knows its opener and its index"
                         );
                     }
@@ -321,7 +427,7 @@ impl<P> Hub<P> {
                 Role::Joiner { opener, index } => {
                     joined += 1;
                     assert!(
-                        matches!(self.conns.get(*opener), Some(Role::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
+                        matches!(self.role(*opener), Some(Role::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
                         "an opener knows its joiners"
                     );
                 }

@@ -1,7 +1,7 @@
 //! Owns what names things: connections ([`ConnId`]), joiners of an opener ([`Index`]) and meeting points ([`Key`]). Never holds
 //! state.
 
-use alloc::sync::Arc;
+use alloc::{format, sync::Arc};
 use core::{borrow::Borrow, fmt};
 
 use crate::{CloseReason, Limits};
@@ -105,6 +105,15 @@ impl Key {
         } else {
             Ok(Self(text.into()))
         }
+    }
+
+    /// A key that nobody can guess, from 128 random bits: their 32 hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseReason::KeyTooLong`] where 32 bytes are over the limit.
+    pub fn from_random(bits: u128, limits: &Limits) -> Result<Self, CloseReason> {
+        Self::new(&format!("{bits:032x}"), limits)
     }
 
     /// The key's text.

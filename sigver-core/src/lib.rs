@@ -8,9 +8,9 @@
 //! # Run loop
 //!
 //! ```text
-//!   your sockets ──text──> wire::plain::decode ──InboundMessage──> ┐
-//!                                                                  │ Hub::handle
-//!   your sockets <──text── wire::plain::encode <─OutboundMessage── ┘
+//!   your sockets ──text──> Dialect::decode ──InboundMessage──> ┐
+//!                                                              │ Hub::handle
+//!   your sockets <──text── Dialect::encode <─OutboundMessage── ┘
 //! ```
 //!
 //! Every call into the [`Hub`] returns all that follows from it, as `(ConnId, OutboundMessage)` pairs in the order in which
@@ -18,22 +18,24 @@
 //!
 //! ```
 //! use core::time::Duration;
-//! use sigver_core::{CloseReason, Encoded, Hub, Limits, Time, wire::plain};
+//! use sigver_core::{CloseReason, Dialect, Encoded, Hub, Limits, Time};
 //!
 //! let limits = Limits::default();
 //! let mut hub = Hub::new(limits.clone());
 //! let start = Time::ZERO; // time since any epoch of yours
+//! let dialect = Dialect::Plain; // what the connection has negotiated
 //!
-//! let alice = hub.connect(start)?; // a connection came in
-//! let bob = hub.connect(start)?;
+//! let alice = hub.connect(start, dialect.profile())?; // a connection came in
+//! let bob = hub.connect(start, dialect.profile())?;
 //!
 //! // What goes out for a frame that came in; `None` as a text is a close.
 //! let mut play = |from, text: &str| -> Result<Vec<_>, CloseReason> {
-//!     let message = plain::decode(text, &limits)?;
+//!     let no_key = || None; // where random bits come from, when a client wants a key made
+//!     let message = dialect.decode(text, &limits, no_key)?;
 //!     let mut sent = Vec::new();
 //!     for (to, message) in hub.handle(from, message) {
 //!         let mut frame = String::new();
-//!         match plain::encode(&message, &mut frame) {
+//!         match dialect.encode(&message, &mut frame) {
 //!             Encoded::Text => sent.push((to, Some(frame))),
 //!             Encoded::Close(_) => sent.push((to, None)),
 //!             Encoded::Nothing => {} // the plain protocol does not acknowledge
@@ -60,6 +62,12 @@
 //! - **Time**: [`Hub::poll_timeout`] says when to call [`Hub::handle_timeout`]. Calling it early is harmless.
 //! - **Getters**: [`Hub::stats`], [`Hub::limits`].
 //!
+//! # Dialects
+//!
+//! A connection speaks one of two, [`Dialect::Plain`] or [`Dialect::V1`]. The hub knows neither: it is told a [`Profile`], and says
+//! everything that there is to say; the dialect has words for it or not. So both meet under one key. For a protocol of your own, make
+//! [`InboundMessage`]s and choose a `P`.
+//!
 //! # What holds
 //!
 //! These laws are tested by name in `tests/laws.rs`, against a naive model:
@@ -75,7 +83,7 @@
 //!
 //! # Errors and panics
 //!
-//! Whatever a peer does wrong is a value, a [`CloseReason`], and harms that peer alone. A panic in this crate is a bug.
+//! Whatever a peer does wrong is a value, a [`CloseReason`] or a [`Refusal`], and harms that peer alone. A panic in this crate is a bug.
 //!
 //! # Memory
 //!
@@ -93,16 +101,18 @@ mod hub;
 mod id;
 mod limits;
 mod message;
+mod profile;
 mod reason;
 mod stats;
 mod time;
-pub mod wire;
+mod wire;
 
 pub use hub::Hub;
 pub use id::{ConnId, Index, Key};
 pub use limits::Limits;
-pub use message::{Addressee, InboundMessage, OutboundMessage};
-pub use reason::{CloseReason, ConnectError, Member};
+pub use message::{Addressee, InboundMessage, OutboundMessage, Shape};
+pub use profile::{Profile, Tenure};
+pub use reason::{CloseReason, ConnectError, Member, Refusal, RoleEnd};
 pub use stats::Stats;
 pub use time::Time;
-pub use wire::{Encoded, Payload};
+pub use wire::{Dialect, Encoded, Payload};

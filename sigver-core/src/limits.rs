@@ -18,12 +18,13 @@ pub struct Limits {
     pub connections: u32,
     /// Joiners of one key at the same time. Default: 1,000.
     ///
-    /// When an opener leaves, each of its joiners is closed in that one step, so this also bounds the longest step. One over
-    /// the limit is closed with 1013 [`TooManyJoiners`](crate::CloseReason::TooManyJoiners).
+    /// When an opener leaves, each of its joiners is told in that one step, so this also bounds the longest step. One over
+    /// the limit is refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners): in the plain dialect, closed with 1013.
     pub joiners_per_key: u32,
     /// Length of a key in bytes of UTF-8, after JSON decoding. Default: 256.
     ///
-    /// A longer one closes its sender with 1007 [`KeyTooLong`](crate::CloseReason::KeyTooLong).
+    /// A longer one closes its sender with 1007 [`KeyTooLong`](crate::CloseReason::KeyTooLong). Keys that the server makes are 32
+    /// bytes long; where that is too long, there are none.
     pub key_bytes: u32,
     /// Length of a message in bytes. Default: 65,536.
     ///
@@ -34,7 +35,7 @@ pub struct Limits {
     /// The core itself parses without recursion; this protects the recipient's parser. A deeper message closes its sender
     /// with 1007 [`TooDeep`](crate::CloseReason::TooDeep).
     pub depth: u32,
-    /// How long a connection may be there without opening or joining a key; `None` for ever. Default: 60 seconds.
+    /// How long a connection may be there before it first asks to open or join a key; `None` for ever. Default: 60 seconds.
     ///
     /// After it the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
     pub role_deadline: Option<Duration>,

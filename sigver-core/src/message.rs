@@ -1,8 +1,8 @@
 //! Owns what goes into a [`Hub`](crate::Hub) and what comes out of it. Never says how a message looks on a wire: codecs do.
 //!
-//! Both enums are closed on purpose. A message that is added breaks every codec at compile time, which is where it should.
+//! The message enums are closed on purpose. A message that is added breaks every codec at compile time, which is where it should.
 
-use crate::{CloseReason, Index, Key, Payload};
+use crate::{CloseReason, Index, Key, Payload, Refusal, RoleEnd};
 
 /// What a connection says to the [`Hub`](crate::Hub). `P` is what the application wants carried; the hub never looks into it.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum InboundMessage<P = Payload> {
     Data {
         /// Which joiner it is for. Matters for an opener only: a joiner's data goes to its opener.
         to: Addressee,
+        /// What kind of value the payload is. The hub takes the sender's word for it.
+        shape: Shape,
         /// What to carry.
         payload: P,
     },
@@ -30,8 +32,28 @@ pub enum InboundMessage<P = Payload> {
         /// As in [`Data`](Self::Data).
         to: Addressee,
         /// As in [`Data`](Self::Data).
+        shape: Shape,
+        /// As in [`Data`](Self::Data).
         payload: P,
     },
+    /// An opener sends one of its joiners away. The opener then gets [`OutboundMessage::PeerLeft`], as for any that leaves.
+    Kick {
+        /// The joiner.
+        index: Index,
+    },
+    /// A joiner gives its role up and stays connected. For [`Tenure::Renewable`](crate::Tenure::Renewable).
+    Leave,
+    /// An opener gives its key up and stays connected. For [`Tenure::Renewable`](crate::Tenure::Renewable).
+    CloseKey,
+}
+
+/// What kind of value is carried, and what kinds a peer can be given: a peer of the plain dialect takes JSON objects only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// One object, to which an index can be added.
+    Object,
+    /// Any value.
+    Any,
 }
 
 /// Whom data is addressed to, as far as the sender said. Only the sender's role decides what a missing or odd address means.
@@ -75,6 +97,10 @@ pub enum OutboundMessage<P = Payload> {
         /// The joiner's number.
         index: Index,
     },
+    /// What you asked for is not done, and nothing has changed.
+    Refused(Refusal),
+    /// You have no role any more, and may take another.
+    RoleEnded(RoleEnd),
     /// You are closed. The last word: the connection's id is already dead.
     Close(CloseReason),
 }

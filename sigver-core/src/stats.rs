@@ -16,6 +16,8 @@ pub struct Stats {
     pub relayed: u64,
     /// Counter: messages of an opener to an index that names nobody, because that joiner is gone or never came. Dropped.
     pub dropped: u64,
+    /// Counter: what was answered with a [`Refusal`](crate::Refusal), or the close that stands for it; what is dropped included.
+    pub refused: u64,
     /// Counter: connections that the hub closed, each with a [`CloseReason`](crate::CloseReason).
     pub closed: u64,
 }

@@ -2,11 +2,12 @@
 //!
 //! `every_state` goes breadth first and tries every operation in every distinct state. A `Hub` cannot be cloned, so each try
 //! starts with a new hub and the shortest way to the state. Two runs are taken to lead to the same state if the naive model's
-//! memory is the same after them: each connection's role and what is left of its time, and for those that have ended also what
-//! they were and in which order they ended. The latter mean nothing to the protocol. They are kept apart because a fault that is
-//! no longer to be seen would be a leftover of the dead (a key, an index, a deadline, a slot that is used again), and what is left
-//! over by which death is then part of the state. What is not told apart is the order of living connections' deeds where it
-//! left no trace in the model, and data, of which a hub keeps a count and nothing else.
+//! memory is the same after them: each connection's role and what is left of its time, the role that it had before, and for those
+//! that have ended also what they were and in which order they ended. What is over means nothing to the protocol. It is kept
+//! apart because a fault that is no longer to be seen would be a leftover of it (a key, an index, a deadline, a slot that is used
+//! again), and what is left over by which end is then part of the state. What is not told apart is the order of living
+//! connections' deeds where it left no trace in the model, and data, of which a hub keeps a count and nothing else. The keys are
+//! alike, so the one that is named first is always the same.
 //!
 //! `every_run` does without that argument: all runs of half that length, no state left out.
 //!
@@ -19,10 +20,10 @@ use std::{
     io::{self, Write},
 };
 
-use sigver_core::{Addressee, CloseReason, Index, Limits, Time};
+use sigver_core::{Addressee, CloseReason, Index, Limits, Profile, Shape, Time};
 
 use crate::{
-    model::{Model, Step},
+    model::{Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Step, V1},
     stage::{Event, Stage, assert_indexes, assert_last_word, assert_order},
 };
 
@@ -32,26 +33,40 @@ mod stage;
 
 const KEYS: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Whom data is addressed to. Nobody has the last one.
-const ADDRESSEES: [Addressee; 6] = [
-    Addressee::Unnamed,
-    Addressee::Malformed,
-    Addressee::Index(Index::new(0)),
-    Addressee::Index(Index::new(1)),
-    Addressee::Index(Index::new(2)),
-    Addressee::Index(Index::NOBODY),
+/// Whom data is addressed to, and what it is. Nobody has the last index.
+const DATA: [(Addressee, Shape); 7] = [
+    (Addressee::Unnamed, Shape::Object),
+    (Addressee::Unnamed, Shape::Any),
+    (Addressee::Malformed, Shape::Object),
+    (Addressee::Index(Index::new(0)), Shape::Object),
+    (Addressee::Index(Index::new(1)), Shape::Any),
+    (Addressee::Index(Index::new(2)), Shape::Object),
+    (Addressee::Index(Index::NOBODY), Shape::Object),
 ];
+const KICKED: [u32; 3] = [0, 1, u32::MAX];
 
-/// Every operation in every distinct state, where a key that has a joiner is full.
+/// Every operation in every distinct state of the plain dialect, where an opener can have a crowd.
 #[test]
-fn every_state_with_one_joiner_a_key() {
-    every_state(Scope::chosen(1));
+fn every_state_of_plain_connections() {
+    every_state(Scope::chosen(&[PLAIN], 2));
 }
 
-/// Every operation in every distinct state, where an opener can have a crowd.
+/// Every operation in every distinct state of `sigver.v1`, where an opener can have a crowd.
 #[test]
-fn every_state_with_two_joiners_a_key() {
-    every_state(Scope::chosen(2));
+fn every_state_of_v1_connections() {
+    every_state(Scope::chosen(&[V1], 2));
+}
+
+/// Every operation in every distinct state of both dialects under one key, where a key that has a joiner is full.
+#[test]
+fn every_state_of_both_dialects_with_one_joiner_a_key() {
+    every_state(Scope::chosen(&[V1, PLAIN, V1], 1));
+}
+
+/// Every operation in every distinct state of profiles that an embedder may choose beside those of the dialects.
+#[test]
+fn every_state_of_profiles_of_an_embedder() {
+    every_state(Scope::chosen(&[RENEWABLE_OF_OBJECTS, ONE_ROLE_OF_ANY_DATA, PLAIN], 2));
 }
 
 fn every_state(scope: Scope) {
@@ -93,15 +108,17 @@ fn every_run() {
         steps
     }
 
-    let scope = Scope::chosen(2).halved();
+    let scope = Scope::chosen(&[V1, PLAIN, V1], 2).halved();
     let steps = steps_from(&Run::start(&scope), &scope);
     report(format_args!("{steps} steps in all runs: {scope}"));
-    assert!(steps > 50_000, "only {steps} steps");
+    assert!(steps > 150_000, "only {steps} steps");
 }
 
 /// How far to look.
 #[derive(Clone, Copy)]
 struct Scope {
+    /// In the order in which the connections come; after the last it is the first's turn again.
+    profiles: &'static [Profile],
     connections: usize,
     joiners_per_key: u32,
     depth: u32,
@@ -109,7 +126,7 @@ struct Scope {
 
 impl Scope {
     /// As the environment says.
-    fn chosen(joiners_per_key: u32) -> Self {
+    fn chosen(profiles: &'static [Profile], joiners_per_key: u32) -> Self {
         let number = |name, default| match env::var(name) {
             Ok(text) => text
                 .parse()
@@ -117,6 +134,7 @@ impl Scope {
             Err(_) => default,
         };
         Self {
+            profiles,
             connections: number("SIGVER_EXHAUSTIVE_CONNECTIONS", 3) as usize,
             joiners_per_key,
             depth: number("SIGVER_EXHAUSTIVE_DEPTH", 6),
@@ -127,18 +145,24 @@ impl Scope {
         let depth = self.depth / 2;
         Self { depth, ..self }
     }
+
+    fn connect(&self, who: usize) -> Step {
+        let profile = self.profiles[who % self.profiles.len()];
+        Step::Connect { who, profile }
+    }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
+            profiles,
             connections,
             joiners_per_key,
             depth,
         } = self;
         write!(
             f,
-            "{connections} connections, {KEYS} keys, {joiners_per_key} joiners a key, {depth} operations"
+            "{connections} connections, {KEYS} keys, {joiners_per_key} joiners a key, {depth} operations, {profiles:?}"
         )
     }
 }
@@ -167,7 +191,7 @@ impl Run {
             record: Vec::new(),
         };
         for who in 0..scope.connections {
-            run = run.and(Step::Connect { who });
+            run = run.and(scope.connect(who));
         }
         run
     }
@@ -179,17 +203,32 @@ impl Run {
         let reason = CloseReason::TooSlow;
         let mut steps = vec![Step::Wait { time: DEADLINE }, Step::Timeout, Step::Shutdown];
         if self.model.living().count() < scope.connections {
-            let who = self.model.clients().len();
-            steps.push(Step::Connect { who });
+            steps.push(scope.connect(self.model.clients().len()));
         }
+        let keys = self.named_keys() + 1;
         for client in self.model.clients() {
             let who = client.name;
-            steps.extend((0..KEYS).flat_map(|key| [Step::Open { who, key }, Step::Join { who, key }]));
-            steps.extend(ADDRESSEES.map(|to| Step::Data { who, to, token }));
-            steps.extend(ADDRESSEES[..3].iter().map(|&to| Step::Lookalike { who, to, token }));
+            steps.extend((0..KEYS.min(keys)).flat_map(|key| [Step::Open { who, key }, Step::Join { who, key }]));
+            steps.extend(DATA.map(|(to, shape)| Step::Data { who, to, shape, token }));
+            steps.extend(
+                DATA[1..3]
+                    .iter()
+                    .map(|&(to, shape)| Step::Lookalike { who, to, shape, token }),
+            );
+            steps.extend(KICKED.map(|index| Step::Kick { who, index }));
+            steps.extend([Step::Leave { who }, Step::CloseKey { who }]);
             steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
         }
         steps
+    }
+
+    /// How many keys were named. They are named in order.
+    fn named_keys(&self) -> usize {
+        let named = self.record.iter().filter_map(|event| match event.step {
+            Step::Open { key, .. } | Step::Join { key, .. } => Some(key + 1),
+            _ => None,
+        });
+        named.max().unwrap_or(0)
     }
 
     /// This run and one step more, which must be as the model says and as the laws want it.

@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path, process::Command};
 
-use sigver_core::CloseReason;
+use sigver_core::{CloseReason, Dialect, Encoded, Index, Key, Limits, OutboundMessage, Refusal, RoleEnd};
 use sigver_transcripts::{StepKind, all};
+
+use crate::refusals::refusals;
+
+#[path = "support/refusals.rs"]
+mod refusals;
 
 fn page(name: &str) -> Result<String, Box<dyn Error>> {
     Ok(fs::read_to_string(
@@ -62,6 +67,74 @@ fn the_protocol_page_lists_every_close_reason_and_no_other() -> Result<(), Box<d
     Ok(())
 }
 
+/// `| code | message | beside it | …` of PROTOCOL.md, and what an `error` of that code is in fact.
+#[test]
+fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Error>> {
+    let page = page("PROTOCOL.md")?;
+    let (_, section) = page.split_once("\n## Error codes\n").ok_or("no section")?;
+    let (section, _) = section.split_once("\n## ").ok_or("no end of the section")?;
+    let listed: BTreeSet<(String, String, Option<String>)> = section
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
+            let code = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            let message = cells.next()?.trim_matches('`').trim();
+            // The message itself may begin with a mark of code, which the page then holds in two marks and a space.
+            let beside = cells.next()?.split('`').nth(1).map(str::to_owned);
+            Some((code.to_owned(), message.to_owned(), beside))
+        })
+        .collect();
+
+    let key = Key::new("tea", &Limits::default())?;
+    let mut known = BTreeSet::new();
+    for refusal in refusals(&key, Index::new(0)) {
+        let (code, message) = (refusal.code(), refusal.to_string());
+        // From a joiner there is no index; the page says so.
+        if refusal == (Refusal::NotAnObject { index: None }) {
+            continue;
+        }
+        let mut frame = String::new();
+        let encoded = Dialect::V1.encode(&OutboundMessage::Refused(refusal), &mut frame);
+        assert_eq!(encoded, Encoded::Text);
+        let error: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&frame)?;
+        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &code.into()));
+        assert_eq!(error["message"], message);
+        let beside = error.into_iter().map(|(name, _)| name);
+        let beside: Vec<String> = beside
+            .filter(|name| !["type", "code", "message"].contains(&name.as_str()))
+            .collect();
+        assert!(beside.len() <= 1, "{frame}");
+        known.insert((code.to_owned(), message, beside.into_iter().next()));
+    }
+    assert_eq!(listed, known);
+    Ok(())
+}
+
+/// The codes of the row for `closed`, each in marks of code.
+#[test]
+fn the_protocol_page_lists_every_end_of_a_role_and_no_other() -> Result<(), Box<dyn Error>> {
+    let page = page("PROTOCOL.md")?;
+    let row = page
+        .lines()
+        .find(|line| line.contains(r#"{"type":"closed","code":C}"#))
+        .ok_or("no row for closed")?;
+    let meaning = row.split('|').nth(3).ok_or("no meaning")?;
+    let listed: BTreeSet<&str> = meaning.split('`').skip(1).step_by(2).collect();
+    assert_eq!(listed, ROLE_ENDS.iter().map(|end| end.code()).collect());
+    Ok(())
+}
+
+/// Every end of a role.
+const ROLE_ENDS: &[RoleEnd] = {
+    const fn known(end: RoleEnd) -> RoleEnd {
+        match end {
+            // One more here is one more in the list.
+            RoleEnd::OpenerLeft | RoleEnd::Kicked => end,
+        }
+    }
+    &[known(RoleEnd::OpenerLeft), known(RoleEnd::Kicked)]
+};
+
 #[test]
 fn the_protocol_page_quotes_transcripts_to_the_byte() -> Result<(), Box<dyn Error>> {
     let page = page("PROTOCOL.md")?;
@@ -72,7 +145,7 @@ fn the_protocol_page_quotes_transcripts_to_the_byte() -> Result<(), Box<dyn Erro
             .ok_or("a mark without a quotation")?;
         let (quoted, _) = rest.split_once("\n```").ok_or("a quotation without an end")?;
         let transcript = self::page(&format!("transcripts/{name}.txt"))?;
-        let steps: Vec<&str> = transcript.lines().filter(|line| !line.starts_with('#')).collect();
+        let steps: Vec<&str> = transcript.lines().skip_while(|line| line.starts_with('#')).collect();
         assert_eq!(quoted, steps.join("\n"), "{name}");
         quotes += 1;
     }
@@ -106,6 +179,28 @@ fn every_close_reason_has_a_transcript() -> Result<(), Box<dyn Error>> {
             shown.contains(&(reason.code(), reason.to_string())),
             "no transcript shows {reason:?}"
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_refusal_and_every_end_of_a_role_has_a_transcript() -> Result<(), Box<dyn Error>> {
+    let mut shown = BTreeSet::new();
+    for transcript in all()? {
+        for step in transcript.steps {
+            if let StepKind::Receives(_, text) | StepKind::ReceivesMade(_, text) = step.kind {
+                if let Ok(frame) = serde_json::from_str::<serde_json::Value>(&text) {
+                    let member = |name| frame[name].as_str().map(str::to_owned);
+                    shown.insert((member("type"), member("code")));
+                }
+            }
+        }
+    }
+    let refusals = Refusal::CODES.iter().map(|code| ("error", *code));
+    let ends = ROLE_ENDS.iter().map(|end| ("closed", end.code()));
+    for (kind, code) in refusals.chain(ends) {
+        let is_shown = shown.contains(&(Some(kind.to_owned()), Some(code.to_owned())));
+        assert!(is_shown, "no transcript shows {kind} {code}");
     }
     Ok(())
 }

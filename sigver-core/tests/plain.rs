@@ -6,7 +6,8 @@
 use core::time::Duration;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Encoded, Hub, Index, Key, Limits, OutboundMessage, Time, wire::plain,
+    CloseReason, ConnId, ConnectError, Dialect, Encoded, Hub, Index, Key, Limits, OutboundMessage, Refusal, RoleEnd,
+    Time,
 };
 
 /// What breaks the protocol: who says what, and the code and text with which that connection is closed, and no other.
@@ -229,11 +230,16 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`type` given more than once"),
     (1007, "`key` given more than once"),
     (1007, "`index` given more than once"),
+    (1007, "`data` given more than once"),
     (1007, "first message has a `key` but its `type` is neither open nor join"),
+    (1007, "`type` is missing or none of sigver.v1"),
+    (1007, "`key` is missing"),
     (1007, "`key` is not a string"),
     (1007, "`key` is empty"),
     (1007, "`key` over the length limit"),
     (1007, "`index` is not a non-negative integer"),
+    (1007, "`index` is missing"),
+    (1007, "`data` is missing"),
     (1008, "no open or join in time"),
     (1008, "first message must contain `type` and `key`: data before open or join"),
     (1008, "second open or join: one role and one key for life"),
@@ -246,6 +252,16 @@ const CODES: &[(u16, &str)] = &[
     (1013, "too many joiners on the key"),
     (1013, "reading too slowly"),
     (4001, "opener left"),
+    (4003, "kicked by the opener"),
+];
+
+/// Those that only `sigver.v1` has.
+const NOT_PLAIN: &[&str] = &[
+    "`data` given more than once",
+    "`type` is missing or none of sigver.v1",
+    "`key` is missing",
+    "`index` is missing",
+    "`data` is missing",
 ];
 
 /// Those that no message of the closed connection's own brings about: time, others, or what only an embedder can see.
@@ -259,6 +275,7 @@ const NOT_BY_A_MESSAGE: &[&str] = &[
     "internal error",
     "reading too slowly",
     "opener left",
+    "kicked by the opener",
 ];
 
 #[test]
@@ -353,7 +370,10 @@ fn shutdown_closes_everyone() {
     heard.sort();
     let expected = ['A', 'B', 'C', 'S'].map(|who| close(who, 1001, "server shutting down"));
     assert_eq!(heard, expected);
-    assert_eq!(scene.hub.connect(Time::ZERO), Err(ConnectError::ShuttingDown));
+    assert_eq!(
+        scene.hub.connect(Time::ZERO, Dialect::Plain.profile()),
+        Err(ConnectError::ShuttingDown)
+    );
 }
 
 #[test]
@@ -361,7 +381,10 @@ fn connections_over_the_cap_are_refused_and_closed_ones_do_not_count() {
     let mut scene = Scene::new();
     scene.connect('X');
     scene.connect('Y');
-    assert_eq!(scene.hub.connect(Time::ZERO), Err(ConnectError::TooManyConnections));
+    assert_eq!(
+        scene.hub.connect(Time::ZERO, Dialect::Plain.profile()),
+        Err(ConnectError::TooManyConnections)
+    );
     let _ = scene.say('X', "no JSON");
     scene.connect('Z');
 }
@@ -389,14 +412,17 @@ fn nesting_is_measured_in_texts_of_any_length() {
         let verdict = |depth: usize| {
             let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
             let text = format!(r#"{{"filler":"{filler}","brackets":{open}{close}}}"#);
-            plain::decode(&text, &limits).err()
+            Dialect::Plain.decode(&text, &limits, || None).err()
         };
         assert_eq!(verdict(depth), None, "{} bytes more", filler.len());
         let deeper = verdict(depth + 1);
         assert_eq!(deeper, Some(CloseReason::TooDeep), "{} bytes more", filler.len());
     }
     let endless = "[".repeat(limits.message_bytes as usize);
-    assert_eq!(plain::decode(&endless, &limits).err(), Some(CloseReason::TooDeep));
+    assert_eq!(
+        Dialect::Plain.decode(&endless, &limits, || None).err(),
+        Some(CloseReason::TooDeep)
+    );
 }
 
 #[test]
@@ -416,7 +442,8 @@ fn every_reason_has_a_row() {
         Fate::Closes(reason) => Some(*reason),
         Fate::Reaches(_) | Fate::Dropped => None,
     });
-    let shown: Vec<&str> = rows.chain(fates).chain(NOT_BY_A_MESSAGE.iter().copied()).collect();
+    let others = NOT_PLAIN.iter().chain(NOT_BY_A_MESSAGE).copied();
+    let shown: Vec<&str> = rows.chain(fates).chain(others).collect();
     for (code, text) in CODES {
         assert!(shown.contains(text), "{code} {text}");
     }
@@ -431,13 +458,19 @@ fn what_plain_has_no_words_for_is_not_sent_and_text_is_appended() {
         OutboundMessage::Opened { key },
         OutboundMessage::Joined { index },
         OutboundMessage::PeerLeft { index },
+        OutboundMessage::Refused(Refusal::UnknownIndex { index }),
+        OutboundMessage::RoleEnded(RoleEnd::OpenerLeft),
     ] {
-        assert_eq!(plain::encode(&message, &mut frame), Encoded::Nothing, "{message:?}");
+        assert_eq!(
+            Dialect::Plain.encode(&message, &mut frame),
+            Encoded::Nothing,
+            "{message:?}"
+        );
     }
-    let last = plain::encode(&OutboundMessage::Close(CloseReason::TooSlow), &mut frame);
+    let last = Dialect::Plain.encode(&OutboundMessage::Close(CloseReason::TooSlow), &mut frame);
     assert_eq!(last, Encoded::Close(CloseReason::TooSlow));
     assert_eq!(frame, "as it was");
-    let told = plain::encode(&OutboundMessage::PeerJoined { index }, &mut frame);
+    let told = Dialect::Plain.encode(&OutboundMessage::PeerJoined { index }, &mut frame);
     assert_eq!((told, frame.as_str()), (Encoded::Text, r#"as it was{"type":"join"}"#));
 }
 
@@ -496,14 +529,14 @@ impl Scene {
     }
 
     fn connect(&mut self, who: char) {
-        let id = self.hub.connect(Time::ZERO);
+        let id = self.hub.connect(Time::ZERO, Dialect::Plain.profile());
         self.ids.push((who, id.expect("there is a place for it")));
     }
 
     /// `who` says `text`; who sees what because of it.
     fn say(&mut self, who: char, text: &str) -> Vec<Seen> {
         let id = self.id(who);
-        let outputs = match plain::decode(text, &self.limits) {
+        let outputs = match Dialect::Plain.decode(text, &self.limits, || None) {
             Ok(message) => self.hub.handle(id, message),
             Err(reason) => self.hub.close(id, reason),
         };
@@ -515,7 +548,7 @@ impl Scene {
             let who = self.ids.iter().find(|(_, id)| *id == to);
             let (who, _) = who.expect("outputs go to those who are there");
             let mut text = String::new();
-            match plain::encode(&message, &mut text) {
+            match Dialect::Plain.encode(&message, &mut text) {
                 Encoded::Nothing => None,
                 Encoded::Text => Some(Seen::Frame(*who, text)),
                 Encoded::Close(reason) => Some(close(*who, reason.code(), &reason.to_string())),

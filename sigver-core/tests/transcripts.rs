@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sigver_core::{CloseReason, ConnId, Encoded, Hub, Limits, OutboundMessage, Time, wire::plain};
+use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, Limits, OutboundMessage, Time};
 use sigver_transcripts::{Frame, Limit, Seen, Stage, Transcript, all, play};
 
 /// The core, and what each client has received.
@@ -10,7 +10,7 @@ struct Core {
     hub: Hub,
     limits: Limits,
     now: Time,
-    names: BTreeMap<ConnId, char>,
+    names: BTreeMap<ConnId, (char, Dialect)>,
     clients: BTreeMap<char, (ConnId, VecDeque<Seen>)>,
 }
 
@@ -38,12 +38,12 @@ impl Core {
         self.hub.assert_invariants();
         for (to, message) in outputs {
             let mut text = String::new();
-            let seen = match plain::encode(&message, &mut text) {
+            let (who, dialect) = self.names[&to];
+            let seen = match dialect.encode(&message, &mut text) {
                 Encoded::Nothing => continue,
                 Encoded::Text => Seen::Text(text),
                 Encoded::Close(reason) => Seen::Close(Some(reason.code()), reason.to_string()),
             };
-            let who = self.names[&to];
             self.inbox(who).push_back(seen);
         }
     }
@@ -58,7 +58,7 @@ impl Core {
 
     fn say(&mut self, from: ConnId, text: &[u8]) -> Vec<(ConnId, OutboundMessage)> {
         let decoded = match std::str::from_utf8(text) {
-            Ok(text) => plain::decode(text, &self.limits),
+            Ok(text) => self.names[&from].1.decode(text, &self.limits, || Some(0x1234_5678)),
             Err(_) => Err(CloseReason::InvalidUtf8),
         };
         match decoded {
@@ -69,9 +69,13 @@ impl Core {
 }
 
 impl Stage for Core {
-    fn connect(&mut self, who: char) {
-        let id = self.hub.connect(self.now).expect("room for every client");
-        self.names.insert(id, who);
+    fn connect(&mut self, who: char, subprotocol: Option<&str>) {
+        let (dialect, _) = Dialect::negotiate(subprotocol);
+        let id = self
+            .hub
+            .connect(self.now, dialect.profile())
+            .expect("room for every client");
+        self.names.insert(id, (who, dialect));
         self.clients.insert(who, (id, VecDeque::new()));
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{io::Errno, net::RecvFlags};
-use sigver_core::{CloseReason, wire::plain};
+use sigver_core::{CloseReason, Dialect};
 use tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -91,8 +91,9 @@ impl Conn<'_> {
     /// Accepts the handshake and reads until the client is gone. How it went, for the log.
     fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> &'static str {
         let response = http::switching_protocols(upgrade, &derive_accept_key(upgrade.key.as_bytes()));
-        self.events.tell(What::Arrived { response });
-        match self.read(rest) {
+        let dialect = upgrade.dialect;
+        self.events.tell(What::Arrived { response, dialect });
+        match self.read(rest, dialect) {
             End::Left(code) => {
                 self.events.tell(What::Left { code });
                 self.drain();
@@ -111,7 +112,7 @@ impl Conn<'_> {
         }
     }
 
-    fn read(&mut self, rest: Vec<u8>) -> End {
+    fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
         let limit = Some(self.config.limits.message_bytes as usize);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -135,7 +136,7 @@ impl Conn<'_> {
                 Ok(message) => {
                     self.peer.heard();
                     stream.saw(&message);
-                    if let Err(end) = self.take(message) {
+                    if let Err(end) = self.take(message, dialect) {
                         return end;
                     }
                 }
@@ -145,10 +146,10 @@ impl Conn<'_> {
         }
     }
 
-    fn take(&self, message: Message) -> Result<(), End> {
+    fn take(&self, message: Message, dialect: Dialect) -> Result<(), End> {
         match message {
             Message::Text(text) => {
-                let message = plain::decode(&text, &self.config.limits).map_err(End::Fault)?;
+                let message = dialect.decode(&text, &self.config.limits, random).map_err(End::Fault)?;
                 self.events.tell(What::Said(message));
                 Ok(())
             }
@@ -269,6 +270,18 @@ impl Write for Inbound<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// 128 bits from the system's source of randomness, for a key that nobody can guess.
+fn random() -> Option<u128> {
+    let mut bits = [0; 16];
+    match getrandom::fill(&mut bits) {
+        Ok(()) => Some(u128::from_ne_bytes(bits)),
+        Err(error) => {
+            log::error!("the system has no randomness: {error}");
+            None
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
+use sigver_core::Dialect;
+
 use crate::{Config, Page};
 
 /// What a client asked for.
@@ -26,6 +28,8 @@ pub(crate) struct Upgrade {
     pub(crate) key: String,
     /// The subprotocol to echo.
     pub(crate) subprotocol: Option<String>,
+    /// What the client will speak.
+    pub(crate) dialect: Dialect,
 }
 
 /// An HTTP answer after which the connection is closed.
@@ -273,12 +277,13 @@ fn handshake(method: &str, headers: &Headers<'_>) -> Result<Upgrade, Answer> {
     if !offers.iter().all(|offer| is_token(offer)) {
         return Err(Answer::BAD_SUBPROTOCOL);
     }
-    // A browser fails a handshake whose offer gets no echo, so names that we do not know are answered with the first of them.
-    let known = |offer: &&&[u8]| **offer == sigver_core::wire::plain::SUBPROTOCOL.as_bytes();
-    let subprotocol = offers.iter().find(known).or(offers.first()).map(|offer| text(offer));
+    // Tokens are ASCII.
+    let offers = offers.iter().filter_map(|offer| std::str::from_utf8(offer).ok());
+    let (dialect, echo) = Dialect::negotiate(offers);
     Ok(Upgrade {
         key: text(key),
-        subprotocol,
+        subprotocol: echo.map(str::to_owned),
+        dialect,
     })
 }
 

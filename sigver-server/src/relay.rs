@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use sigver_core::{CloseReason, ConnId, Encoded, Hub, InboundMessage, OutboundMessage, Time, wire::plain};
+use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Time};
 
 use crate::{
     flusher::Handover,
@@ -34,7 +34,7 @@ pub(crate) enum Event {
 /// What happened on a connection.
 pub(crate) enum What {
     /// Its handshake is legal: take it in and answer, or refuse it.
-    Arrived { response: Vec<u8> },
+    Arrived { response: Vec<u8>, dialect: Dialect },
     /// It said something.
     Said(InboundMessage),
     /// It pinged. The pong follows all that came before.
@@ -56,7 +56,7 @@ const UNANSWERED: u8 = 2;
 pub(crate) struct Relay {
     hub: Hub,
     /// Who is behind a [`ConnId`], by its slot.
-    peers: Vec<Option<Arc<Peer>>>,
+    peers: Vec<Option<Seat>>,
     /// Connections that have been sent their last frame and are not gone yet, by serial.
     closing: BTreeMap<u64, Arc<Peer>>,
     /// When those are cut, in order; some are gone before.
@@ -71,6 +71,12 @@ pub(crate) struct Relay {
     shared: Arc<Shared>,
     epoch: Instant,
     shut_down: bool,
+}
+
+/// A connection that the hub knows.
+struct Seat {
+    peer: Arc<Peer>,
+    dialect: Dialect,
 }
 
 impl Relay {
@@ -131,7 +137,7 @@ impl Relay {
         let Event::Conn { peer, what } = event else { return };
         let id = peer.id();
         match what {
-            What::Arrived { response } => self.admit(&peer, &response),
+            What::Arrived { response, dialect } => self.admit(&peer, dialect, &response),
             What::Said(message) => {
                 let outputs = self.hub.handle(id, message);
                 self.deliver(outputs);
@@ -166,14 +172,17 @@ impl Relay {
         }
     }
 
-    fn admit(&mut self, peer: &Arc<Peer>, response: &[u8]) {
-        match self.hub.connect(self.now()) {
+    fn admit(&mut self, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
+        match self.hub.connect(self.now(), dialect.profile()) {
             Ok(id) => {
                 peer.set_id(id);
                 if self.peers.len() <= id.slot() {
-                    self.peers.resize(id.slot() + 1, None);
+                    self.peers.resize_with(id.slot() + 1, || None);
                 }
-                self.peers[id.slot()] = Some(Arc::clone(peer));
+                self.peers[id.slot()] = Some(Seat {
+                    peer: Arc::clone(peer),
+                    dialect,
+                });
                 self.schedule_ping(id);
                 if peer.send(response) == Sent::Blocked {
                     self.flusher.push(Arc::clone(peer));
@@ -192,9 +201,11 @@ impl Relay {
         self.outputs.extend(outputs);
         while let Some((to, message)) = self.outputs.pop_front() {
             // A connection that was closed as too slow while its messages waited here has no use for them.
-            let Some(peer) = find(&self.peers, to) else { continue };
+            let Some(Seat { peer, dialect }) = find(&self.peers, to) else {
+                continue;
+            };
             self.text.clear();
-            match plain::encode(&message, &mut self.text) {
+            match dialect.encode(&message, &mut self.text) {
                 Encoded::Nothing => {}
                 Encoded::Text => {
                     frame::text(&self.text, &mut self.frame);
@@ -230,7 +241,7 @@ impl Relay {
     /// Takes a connection out of the table; false if it is not in it any more.
     fn forget(&mut self, peer: &Arc<Peer>) -> bool {
         match self.peers.get_mut(peer.id().slot()) {
-            Some(place) if place.as_ref().is_some_and(|there| Arc::ptr_eq(there, peer)) => {
+            Some(place) if place.as_ref().is_some_and(|seat| Arc::ptr_eq(&seat.peer, peer)) => {
                 *place = None;
                 true
             }
@@ -279,7 +290,7 @@ impl Relay {
 
     /// Pings a connection, or closes it when it has left too many pings without an answer.
     fn ping(&mut self, id: ConnId) {
-        let Some(peer) = find(&self.peers, id).map(Arc::clone) else {
+        let Some(peer) = find(&self.peers, id).map(|seat| Arc::clone(&seat.peer)) else {
             return;
         };
         if peer.count_ping() >= UNANSWERED {
@@ -297,8 +308,8 @@ impl Relay {
 }
 
 /// The connection that the hub calls `id`, while it is open.
-fn find(peers: &[Option<Arc<Peer>>], id: ConnId) -> Option<&Arc<Peer>> {
-    peers.get(id.slot())?.as_ref().filter(|peer| peer.id() == id)
+fn find(peers: &[Option<Seat>], id: ConnId) -> Option<&Seat> {
+    peers.get(id.slot())?.as_ref().filter(|seat| seat.peer.id() == id)
 }
 
 /// Takes the first of a queue in order of time, once its time has come.

@@ -7,7 +7,7 @@
 //! # Format
 //!
 //! One step a line. Blank lines mean nothing; lines that start with `#` are for the reader, and the first of them are the title.
-//! A capital letter is a client, which connects when it is first named.
+//! A capital letter is a client, which connects when it is first named; it offers no subprotocol, but where its first line says so.
 //!
 //! | line | meaning |
 //! |---|---|
@@ -19,7 +19,10 @@
 //! | `A >raw 8100` | A sends these bytes, as they are, on its connection |
 //! | `A < TEXT`, `A <hex 7b7d` | the next text frame that A receives is this one, to the byte |
 //! | `A ! 1008 key is taken` | next, A is closed with this code and text |
+//! | `A <made {"key":"*"}` | the same, with a key that the server made in place of `*` |
+//! | `A >made {"key":"*"}` | A sends a text frame with that key in place of `*` |
 //! | `A connects` | A connects, and says nothing yet |
+//! | `A speaks sigver.v1` | A connects, offering this subprotocol |
 //! | `A closes 1000`, `A closes` | A sends a close frame with this code, or none, and gets the same back |
 //! | `A vanishes` | A's connection ends without a close frame |
 //! | `wait role-deadline` | time passes until the role deadline |

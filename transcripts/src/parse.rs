@@ -42,12 +42,16 @@ pub struct Step {
 /// What a line says. The `char` is the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// A client connects, if it has not yet.
-    Connects(char),
+    /// A client connects, offering this subprotocol or none.
+    Connects(char, Option<String>),
     /// A client sends something.
     Sends(char, Frame),
     /// A client receives this text.
     Receives(char, String),
+    /// A client sends a text frame in which `*` stands for the key that the server made.
+    SendsMade(char, String),
+    /// A client receives this text, with a key that the server made in place of `*`.
+    ReceivesMade(char, String),
     /// A client is closed.
     Closed(char, u16, String),
     /// A client sends a close frame.
@@ -173,6 +177,8 @@ impl StepKind {
             ">pieces" => Self::Sends(who, Frame::Pieces(rest.split('|').map(str::to_owned).collect())),
             ">binary" => Self::Sends(who, Frame::Binary(hex(rest)?)),
             ">raw" => Self::Sends(who, Frame::Raw(hex(rest)?)),
+            ">made" => Self::SendsMade(who, rest.into()),
+            "<made" => Self::ReceivesMade(who, rest.into()),
             "<" => Self::Receives(who, rest.into()),
             "<hex" => Self::Receives(who, String::from_utf8(hex(rest)?).ok()?),
             "!" => {
@@ -181,18 +187,29 @@ impl StepKind {
             }
             "closes" if rest.is_empty() => Self::Closes(who, None),
             "closes" => Self::Closes(who, Some(rest.parse().ok()?)),
-            "connects" if rest.is_empty() => Self::Connects(who),
+            "connects" if rest.is_empty() => Self::Connects(who, None),
+            "speaks" if !rest.is_empty() => Self::Connects(who, Some(rest.into())),
             "vanishes" if rest.is_empty() => Self::Vanishes(who),
             _ => return None,
         })
     }
 
+    /// The subprotocol that its client offers, if this is what connects it.
+    pub fn subprotocol(&self) -> Option<&str> {
+        let Self::Connects(_, subprotocol) = self else {
+            return None;
+        };
+        subprotocol.as_deref()
+    }
+
     /// The client that the step is about, if it is about one.
     pub fn who(&self) -> Option<char> {
         match self {
-            Self::Connects(who)
+            Self::Connects(who, _)
             | Self::Sends(who, _)
+            | Self::SendsMade(who, _)
             | Self::Receives(who, _)
+            | Self::ReceivesMade(who, _)
             | Self::Closed(who, ..)
             | Self::Closes(who, _)
             | Self::Vanishes(who) => Some(*who),
@@ -223,7 +240,8 @@ mod tests {
     fn every_form_of_line_is_read() {
         let text = "# A title\n# in two lines.\nset depth 4\nonly sockets\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
                     A >pieces a|b\nA >binary 00ff\nA >raw 8100\n# between\nA < {\"a\":1}\nA ! 1008 key is taken\n\
-                    B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\n";
+                    B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\nC speaks sigver.v1\n\
+                    A >made a*\nA <made *b\n";
         let transcript = Transcript::parse("t", text).expect("readable");
         assert_eq!(transcript.title, "A title in two lines.");
         assert_eq!(transcript.limits, [(Limit::Depth, 4)]);
@@ -242,9 +260,12 @@ mod tests {
                 StepKind::Closed('A', 1008, "key is taken".into()),
                 StepKind::Closes('B', Some(1000)),
                 StepKind::Closes('B', None),
-                StepKind::Connects('B'),
+                StepKind::Connects('B', None),
                 StepKind::Vanishes('B'),
                 StepKind::WaitRoleDeadline,
+                StepKind::Connects('C', Some("sigver.v1".into())),
+                StepKind::SendsMade('A', "a*".into()),
+                StepKind::ReceivesMade('A', "*b".into()),
             ]
         );
     }

@@ -6,8 +6,8 @@ use crate::{Frame, StepKind, Transcript};
 
 /// What a transcript is played against.
 pub trait Stage {
-    /// Connects a client.
-    fn connect(&mut self, who: char);
+    /// Connects a client that offers this subprotocol, or none.
+    fn connect(&mut self, who: char, subprotocol: Option<&str>);
     /// Sends from a client, and returns when it has been handled. Sending on a connection that is closed is no error.
     fn send(&mut self, who: char, frame: &Frame);
     /// What a client receives next; something is expected, so it may take a while.
@@ -77,6 +77,8 @@ impl std::error::Error for Failure {}
 pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failure> {
     // Whether each client's connection has come to its end.
     let mut ended = BTreeMap::new();
+    // The key that the server made last.
+    let mut made = String::new();
     let check = |line, who, seen: Seen, expected: Seen| {
         if seen == expected {
             Ok(())
@@ -94,13 +96,21 @@ pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failu
         let line = Some(step.line);
         if let Some(who) = step.kind.who() {
             ended.entry(who).or_insert_with(|| {
-                stage.connect(who);
+                stage.connect(who, step.kind.subprotocol());
                 false
             });
         }
         match &step.kind {
-            StepKind::Connects(_) => {}
+            StepKind::Connects(..) => {}
             StepKind::Sends(who, frame) => stage.send(*who, frame),
+            StepKind::SendsMade(who, text) => stage.send(*who, &Frame::Text(text.replacen('*', &made, 1).into_bytes())),
+            StepKind::ReceivesMade(who, text) => {
+                let seen = stage.receive(*who);
+                if let Seen::Text(seen) = &seen {
+                    made = in_place_of_star(text, seen).unwrap_or("*").to_owned();
+                }
+                check(line, *who, seen, Seen::Text(text.replacen('*', &made, 1)))?;
+            }
             StepKind::Receives(who, text) => check(line, *who, stage.receive(*who), Seen::Text(text.clone()))?,
             StepKind::Closed(who, code, text) => {
                 check(line, *who, stage.receive(*who), Seen::Close(Some(*code), text.clone()))?;
@@ -122,4 +132,10 @@ pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failu
         check(None, who, stage.leftover(who), Seen::Nothing)?;
     }
     Ok(())
+}
+
+/// What stands in `text` where `pattern` has `*`.
+fn in_place_of_star<'a>(pattern: &str, text: &'a str) -> Option<&'a str> {
+    let (before, after) = pattern.split_once('*')?;
+    text.strip_prefix(before)?.strip_suffix(after)
 }

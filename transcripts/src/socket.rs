@@ -54,18 +54,31 @@ pub enum Piece {
 }
 
 impl Client {
-    /// Connects, with `path` as the request's target.
+    /// Connects, with `path` as the request's target, offering no subprotocol.
     ///
     /// # Errors
     ///
     /// When there is no connection, or the answer is not 101.
     pub fn connect(addr: SocketAddr, path: &str) -> io::Result<Self> {
+        Self::request(addr, path, "")
+    }
+
+    /// Connects, offering this subprotocol.
+    ///
+    /// # Errors
+    ///
+    /// When there is no connection, or the answer is not 101.
+    pub fn speaking(addr: SocketAddr, subprotocol: &str) -> io::Result<Self> {
+        Self::request(addr, "/", &format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"))
+    }
+
+    fn request(addr: SocketAddr, path: &str, headers: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         )?;
         Ok(Self::after_request(stream)?.0)
     }
@@ -246,16 +259,21 @@ impl Sockets {
     }
 
     fn client(&mut self, who: char) -> &mut Client {
-        let addr = self.addr;
-        self.clients.entry(who).or_insert_with(|| {
-            Client::connect(addr, "/").unwrap_or_else(|error| panic!("{who} cannot connect to {addr}: {error}"))
-        })
+        self.clients
+            .get_mut(&who)
+            .unwrap_or_else(|| panic!("{who} has not connected"))
     }
 }
 
 impl Stage for Sockets {
-    fn connect(&mut self, who: char) {
-        self.client(who);
+    fn connect(&mut self, who: char, subprotocol: Option<&str>) {
+        let addr = self.addr;
+        let client = match subprotocol {
+            None => Client::connect(addr, "/"),
+            Some(subprotocol) => Client::speaking(addr, subprotocol),
+        };
+        let client = client.unwrap_or_else(|error| panic!("{who} cannot connect to {addr}: {error}"));
+        self.clients.insert(who, client);
     }
 
     fn send(&mut self, who: char, frame: &Frame) {

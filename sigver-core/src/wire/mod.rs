@@ -2,12 +2,26 @@
 //! ([`Payload`]). Never knows who has which role: what only a role can decide is reported to the [`Hub`](crate::Hub), which decides.
 
 mod payload;
-pub mod plain;
+mod plain;
 mod scan;
+mod v1;
+
+use alloc::string::String;
 
 pub use payload::Payload;
 
-use crate::CloseReason;
+use crate::{CloseReason, InboundMessage, Limits, OutboundMessage, Profile, Shape, Tenure};
+
+/// A way to write messages as text. The project's `PROTOCOL.md` defines both; its transcripts show them.
+///
+/// Connections of either dialect meet under one key, since the [`Hub`](crate::Hub) knows neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// What a client written from the original page of 2016 says and expects. It acknowledges nothing: a mistake is a close code.
+    Plain,
+    /// `sigver.v1`: acknowledgements, leave notices, errors that keep the socket, any JSON value as data.
+    V1,
+}
 
 /// What an outbound message is in a dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,4 +33,82 @@ pub enum Encoded {
     Text,
     /// A close frame with this code and text.
     Close(CloseReason),
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: &'static [Self] = &[Self::Plain, Self::V1];
+
+    /// The WebSocket subprotocol that names this dialect (RFC 6455 section 1.9). A client that names none speaks the plain one.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Plain => "sigver.plain",
+            Self::V1 => "sigver.v1",
+        }
+    }
+
+    /// Chooses the dialect of a connection from the subprotocols that its client offers, in that order, and what to echo: the first
+    /// that names a dialect. A client that offers only other names speaks the plain dialect, and is echoed the first of them, since a
+    /// browser gives up a handshake whose offer gets no echo; so did the original.
+    ///
+    /// ```
+    /// use sigver_core::Dialect;
+    ///
+    /// assert_eq!(Dialect::negotiate([]), (Dialect::Plain, None));
+    /// assert_eq!(Dialect::negotiate(["soap", "sigver.v1"]), (Dialect::V1, Some("sigver.v1")));
+    /// assert_eq!(Dialect::negotiate(["soap", "mqtt"]), (Dialect::Plain, Some("soap")));
+    /// ```
+    pub fn negotiate<'a>(offers: impl IntoIterator<Item = &'a str>) -> (Self, Option<&'a str>) {
+        let mut first = None;
+        for offer in offers {
+            if let Some(dialect) = Self::ALL.iter().find(|dialect| dialect.subprotocol() == offer) {
+                return (*dialect, Some(offer));
+            }
+            first = first.or(Some(offer));
+        }
+        (Self::Plain, first)
+    }
+
+    /// What to tell [`Hub::connect`](crate::Hub::connect) of a connection that speaks this dialect.
+    pub const fn profile(self) -> Profile {
+        match self {
+            Self::Plain => Profile {
+                tenure: Tenure::OneRole,
+                takes: Shape::Object,
+            },
+            Self::V1 => Profile {
+                tenure: Tenure::Renewable,
+                takes: Shape::Any,
+            },
+        }
+    }
+
+    /// Reads the text of one frame.
+    ///
+    /// `random` gives 128 random bits, from a source that is fit for secrets, or `None` where it fails. It is asked when a client
+    /// wants the server to make a key, and at no other time; only `sigver.v1` has words for that.
+    ///
+    /// # Errors
+    ///
+    /// The reason to close its sender with: [`CloseReason::TooBig`], or one of those with code 1007, or [`CloseReason::Internal`]
+    /// where `random` failed.
+    pub fn decode(
+        self,
+        text: &str,
+        limits: &Limits,
+        random: impl FnOnce() -> Option<u128>,
+    ) -> Result<InboundMessage, CloseReason> {
+        match self {
+            Self::Plain => plain::decode(text, limits),
+            Self::V1 => v1::decode(text, limits, random),
+        }
+    }
+
+    /// Appends the text of the frame that says `message`, if it is said in a text frame.
+    pub fn encode(self, message: &OutboundMessage, out: &mut String) -> Encoded {
+        match self {
+            Self::Plain => plain::encode(message, out),
+            Self::V1 => v1::encode(message, out),
+        }
+    }
 }

@@ -7,17 +7,24 @@ use core::{
     ops::Range,
 };
 
-use crate::Index;
+use crate::{Index, Shape};
 
-/// One JSON object as its sender wrote it, to the byte.
+/// One JSON value as its sender wrote it, to the byte.
 ///
-/// Made by [`plain::decode`](crate::wire::plain::decode). `Debug` shows its length only: payloads do not belong in logs.
+/// Made by [`Dialect::decode`](crate::Dialect::decode). `Debug` shows its length only: payloads do not belong in logs.
 pub struct Payload {
     text: Box<str>,
-    /// The bytes that an index takes the place of: the value of an `index` that is there, or the empty range behind the last
-    /// member.
-    spot: Range<u32>,
-    lead: Lead,
+    spot: Spot,
+}
+
+/// Where an index goes, for recipients that find it among the sender's own members.
+pub(super) enum Spot {
+    /// Nowhere: it is no object, or one with several members of that name.
+    Nowhere,
+    /// It is an object, but its sender is an opener, whose data gets no index.
+    Unsought,
+    /// In place of these bytes, behind this lead.
+    At(Range<u32>, Lead),
 }
 
 /// What has to come before the number of a spliced index.
@@ -31,13 +38,31 @@ pub(super) enum Lead {
     NextMember,
 }
 
+impl Spot {
+    /// In the object `text`, in which `index` is the value of that member, and `last` that of the last one, if there are such.
+    pub(super) fn within(text: &str, index: Option<&str>, last: Option<&str>) -> Self {
+        let (place, lead) = match (index, last) {
+            (Some(index), _) => (super::scan::place(text, index), Lead::Value),
+            (None, Some(last)) => {
+                let end = super::scan::place(text, last).end;
+                (end..end, Lead::NextMember)
+            }
+            // Only white space can come before the brace of an object without members.
+            (None, None) => {
+                let inside = text.find('{').map_or(0, |brace| brace + 1);
+                (inside..inside, Lead::FirstMember)
+            }
+        };
+        // `decode` takes no text that is longer than an i32 can say.
+        Self::At(place.start as u32..place.end as u32, lead)
+    }
+}
+
 impl Payload {
-    pub(super) fn new(text: &str, spot: Range<usize>, lead: Lead) -> Self {
+    pub(super) fn new(text: &str, spot: Spot) -> Self {
         Self {
             text: text.into(),
-            // `decode` takes no text that is longer than an i32 can say.
-            spot: spot.start as u32..spot.end as u32,
-            lead,
+            spot,
         }
     }
 
@@ -46,13 +71,23 @@ impl Payload {
         &self.text
     }
 
-    /// Appends the text with `"index":N` in it: as its last member, or in place of the value of an `index` that is there.
+    /// What kind of value it is: an object, if it can go to a peer of the plain dialect.
+    pub fn shape(&self) -> Shape {
+        match self.spot {
+            Spot::Nowhere => Shape::Any,
+            Spot::Unsought | Spot::At(..) => Shape::Object,
+        }
+    }
+
+    /// Appends the text with `"index":N` in it: as its last member, or in place of the value of an `index` that is there. What has no
+    /// place for an index, which the hub gives to nobody who needs one, is appended as it is.
     pub fn splice(&self, index: Index, out: &mut String) {
-        let (head, tail) = (
-            &self.text[..self.spot.start as usize],
-            &self.text[self.spot.end as usize..],
-        );
-        let lead = match self.lead {
+        let Spot::At(place, lead) = &self.spot else {
+            out.push_str(&self.text);
+            return;
+        };
+        let (head, tail) = (&self.text[..place.start as usize], &self.text[place.end as usize..]);
+        let lead = match lead {
             Lead::Value => "",
             Lead::FirstMember => r#""index":"#,
             Lead::NextMember => r#","index":"#,

@@ -1,21 +1,26 @@
-//! Owns the only reading of JSON: one object's members, borrowed from its text. Never copies a value, never knows a dialect.
+//! Owns the only reading of JSON: one object's members, borrowed from its text, and what the values of those mean that all dialects
+//! share. Never copies a value, never knows which
+//! messages a dialect has.
 //!
 //! Three traps that a derived `Deserialize` falls into decide its shape: an `Option<&RawValue>` reads `"index":null` as absent; a
 //! lone surrogate in a member's name is refused; and the offsets of what was read are lost.
 
-use alloc::borrow::Cow;
+use alloc::{borrow::Cow, string::String};
 use core::{fmt, ops::Range};
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{error::Category, value::RawValue};
 
-use crate::{CloseReason, Limits, Member};
+use super::payload::Spot;
+use crate::{Addressee, CloseReason, Index, Key, Limits, Member};
 
-/// The members of an object that the server reads, each as its raw JSON text.
+/// The members of an object that a dialect reads, each as its raw JSON text.
+#[derive(Default)]
 pub(super) struct Members<'a> {
     pub(super) kind: Option<&'a str>,
     pub(super) key: Option<&'a str>,
     pub(super) index: Option<&'a str>,
+    pub(super) data: Option<&'a str>,
     /// The value of the last member, whatever its name.
     pub(super) last: Option<&'a str>,
 }
@@ -26,8 +31,8 @@ pub(super) fn place(text: &str, value: &str) -> Range<usize> {
     start..start + value.len()
 }
 
-/// Reads `text`, which must be one JSON object within `limits`.
-pub(super) fn object<'a>(text: &'a str, limits: &Limits) -> Result<Members<'a>, CloseReason> {
+/// Reads those members of `text` that are `wanted`; it must be one JSON object within `limits`, with none of them twice.
+pub(super) fn object<'a>(text: &'a str, limits: &Limits, wanted: &[Member]) -> Result<Members<'a>, CloseReason> {
     if text.len() > limits.message_len() {
         return Err(CloseReason::TooBig);
     }
@@ -35,10 +40,29 @@ pub(super) fn object<'a>(text: &'a str, limits: &Limits) -> Result<Members<'a>, 
     if deeper_than(limits.depth as usize, text.as_bytes()) {
         return Err(CloseReason::TooDeep);
     }
+    members(text, wanted)
+}
+
+/// Where an index goes in the raw JSON value `value`, which is within limits.
+pub(super) fn place_for_index(value: &str) -> Spot {
+    if !value.starts_with('{') {
+        return Spot::Nowhere;
+    }
+    match members(value, &[Member::Index]) {
+        Ok(members) => Spot::within(value, members.index, members.last),
+        // It has several, and any recipient may see another.
+        Err(_) => Spot::Nowhere,
+    }
+}
+
+fn members<'a>(text: &'a str, wanted: &[Member]) -> Result<Members<'a>, CloseReason> {
     let mut twice = None;
     let mut reader = serde_json::Deserializer::from_str(text);
     let members = reader
-        .deserialize_map(ObjectVisitor { twice: &mut twice })
+        .deserialize_map(ObjectVisitor {
+            wanted,
+            twice: &mut twice,
+        })
         .and_then(|members| reader.end().map(|()| members));
     members.map_err(|error| match (twice, error.classify()) {
         (Some(member), _) => CloseReason::Duplicate(member),
@@ -55,6 +79,33 @@ pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+/// Reads the raw JSON value of `key`.
+pub(super) fn key(value: &str, limits: &Limits) -> Result<Key, CloseReason> {
+    Key::new(&string(value).ok_or(CloseReason::KeyNotString)?, limits)
+}
+
+/// Reads the raw JSON value of `index`: an integer, or a string that is one, as `0|[1-9][0-9]*`.
+pub(super) fn addressee(value: Option<&str>) -> Addressee {
+    let Some(value) = value else {
+        return Addressee::Unnamed;
+    };
+    let text = string(value);
+    let digits = text.as_deref().unwrap_or(value);
+    match digits.as_bytes() {
+        [b'0'] | [b'1'..=b'9', ..] if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            // Digits alone fail to parse only when the number is too large to have been assigned.
+            Addressee::Index(digits.parse().map_or(Index::NOBODY, Index::new))
+        }
+        _ => Addressee::Malformed,
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub(super) fn quote(text: &str, out: &mut String) {
+    // A string has no reason to fail as JSON.
+    out.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
 /// Whether brackets nest deeper than `limit` outside of strings. Exact for JSON; what is not JSON is refused later.
@@ -95,6 +146,7 @@ fn opening_brackets(text: &[u8]) -> usize {
 }
 
 struct ObjectVisitor<'t> {
+    wanted: &'t [Member],
     twice: &'t mut Option<Member>,
 }
 
@@ -106,21 +158,19 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
-        let mut members = Members {
-            kind: None,
-            key: None,
-            index: None,
-            last: None,
-        };
+        let mut members = Members::default();
         // A name is read raw, as a value is: it need not be Unicode, and only so is it checked for raw control characters.
         while let Some(name) = map.next_key::<&'a RawValue>()? {
             let value = map.next_value::<&'a RawValue>()?.get();
             members.last = Some(value);
-            let Some(member) = member(name.get()) else { continue };
+            let Some(member) = member(name.get()).filter(|member| self.wanted.contains(member)) else {
+                continue;
+            };
             let place = match member {
                 Member::Type => &mut members.kind,
                 Member::Key => &mut members.key,
                 Member::Index => &mut members.index,
+                Member::Data => &mut members.data,
             };
             if place.replace(value).is_some() {
                 *self.twice = Some(member);
@@ -137,6 +187,7 @@ fn member(name: &str) -> Option<Member> {
         "type" => Some(Member::Type),
         "key" => Some(Member::Key),
         "index" => Some(Member::Index),
+        "data" => Some(Member::Data),
         _ => None,
     }
 }

@@ -4,19 +4,69 @@
 
 use core::time::Duration;
 
-use sigver_core::{Addressee, CloseReason, ConnectError, Limits, Stats};
+use sigver_core::{Addressee, CloseReason, ConnectError, Dialect, Limits, Profile, RoleEnd, Shape, Stats, Tenure};
+
+/// The profile of a connection that speaks the plain dialect.
+pub(crate) const PLAIN: Profile = Dialect::Plain.profile();
+/// The profile of a connection that speaks `sigver.v1`.
+pub(crate) const V1: Profile = Dialect::V1.profile();
+/// Connections that neither dialect has, but an embedder's own may.
+pub(crate) const ONE_ROLE_OF_ANY_DATA: Profile = Profile {
+    tenure: Tenure::OneRole,
+    takes: Shape::Any,
+};
+pub(crate) const RENEWABLE_OF_OBJECTS: Profile = Profile {
+    tenure: Tenure::Renewable,
+    takes: Shape::Object,
+};
 
 /// One call into a hub, or the passing of time between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    Connect { who: usize },
-    Open { who: usize, key: usize },
-    Join { who: usize, key: usize },
-    Data { who: usize, to: Addressee, token: usize },
-    Lookalike { who: usize, to: Addressee, token: usize },
-    Close { who: usize, reason: CloseReason },
-    Disconnect { who: usize },
-    Wait { time: Duration },
+    Connect {
+        who: usize,
+        profile: Profile,
+    },
+    Open {
+        who: usize,
+        key: usize,
+    },
+    Join {
+        who: usize,
+        key: usize,
+    },
+    Data {
+        who: usize,
+        to: Addressee,
+        shape: Shape,
+        token: usize,
+    },
+    Lookalike {
+        who: usize,
+        to: Addressee,
+        shape: Shape,
+        token: usize,
+    },
+    Kick {
+        who: usize,
+        index: u32,
+    },
+    Leave {
+        who: usize,
+    },
+    CloseKey {
+        who: usize,
+    },
+    Close {
+        who: usize,
+        reason: CloseReason,
+    },
+    Disconnect {
+        who: usize,
+    },
+    Wait {
+        time: Duration,
+    },
     Timeout,
     Shutdown,
 }
@@ -24,18 +74,28 @@ pub(crate) enum Step {
 /// One thing that a hub says to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    Refused(ConnectError),
+    NotLetIn(ConnectError),
     Opened { key: usize },
     Joined { index: u32 },
     PeerJoined { index: u32 },
     Data { from: Option<u32>, token: usize },
     PeerLeft { index: u32 },
+    Refused { code: &'static str, about: About },
+    RoleEnded(RoleEnd),
     Close(CloseReason),
+}
+
+/// What stands beside the code of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    Nothing,
+    Key(usize),
+    Index(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
-    /// Until the moment at which it must have a role, if there is one.
+    /// Until the moment at which it must have asked for a role, if there is one.
     Idle {
         until: Option<Duration>,
     },
@@ -53,7 +113,12 @@ pub(crate) enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Client {
     pub(crate) name: usize,
+    /// Whether it stays when its role ends, and when it is refused.
+    pub(crate) renewable: bool,
+    takes: Shape,
     pub(crate) role: Role,
+    /// The role that it had before this one. Means nothing to the protocol.
+    pub(crate) former: Option<Role>,
     /// How many had ended before this one did; `None` while it lives.
     pub(crate) ended: Option<usize>,
 }
@@ -67,6 +132,7 @@ pub(crate) struct Model {
     shut_down: bool,
     relayed: u64,
     dropped: u64,
+    refused: u64,
     closed: u64,
 }
 
@@ -79,6 +145,7 @@ impl Model {
             shut_down: false,
             relayed: 0,
             dropped: 0,
+            refused: 0,
             closed: 0,
         }
     }
@@ -86,11 +153,17 @@ impl Model {
     /// Does what `step` says. Where one step ends many connections, they are told in the order in which they came.
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Said)> {
         match step {
-            Step::Connect { who } => self.connect(who),
+            Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key } => self.open(who, key),
             Step::Join { who, key } => self.join(who, key),
-            Step::Data { who, to, token } => self.data(who, to, token, CloseReason::NoRole),
-            Step::Lookalike { who, to, token } => self.data(who, to, token, CloseReason::UnknownType),
+            Step::Data { who, to, shape, token } => self.data(who, to, shape, token),
+            Step::Lookalike { who, to, shape, token } => match self.role(who) {
+                Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
+                _ => self.data(who, to, shape, token),
+            },
+            Step::Kick { who, index } => self.kick(who, index),
+            Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. })),
+            Step::CloseKey { who } => self.resign(who, |role| matches!(role, Role::Opener { .. })),
             Step::Close { who, reason } => self.close(who, reason),
             Step::Disconnect { who } => self.end(who),
             Step::Wait { time } => {
@@ -122,6 +195,7 @@ impl Model {
         stats.joiners = count(|role| matches!(role, Role::Joiner { .. }));
         stats.relayed = self.relayed;
         stats.dropped = self.dropped;
+        stats.refused = self.refused;
         stats.closed = self.closed;
         stats
     }
@@ -135,8 +209,8 @@ impl Model {
         self.clients.iter().filter(|client| client.ended.is_none())
     }
 
-    /// What the future depends on, and the past of the dead: all that ever came, with what is left of their time instead of when
-    /// it ends; and whether the hub was shut down.
+    /// What the future depends on, and the past of the dead and of those that had another role: all that ever came, with what is
+    /// left of their time instead of when it ends; and whether the hub was shut down.
     pub(crate) fn state(&self) -> (Vec<Client>, bool) {
         let mut clients = self.clients.clone();
         for client in &mut clients {
@@ -148,74 +222,114 @@ impl Model {
         (clients, self.shut_down)
     }
 
-    fn connect(&mut self, name: usize) -> Vec<(usize, Said)> {
+    fn connect(&mut self, name: usize, profile: Profile) -> Vec<(usize, Said)> {
         if self.shut_down {
-            return vec![(name, Said::Refused(ConnectError::ShuttingDown))];
+            return vec![(name, Said::NotLetIn(ConnectError::ShuttingDown))];
         }
         if self.stats().connections >= self.limits.connections {
-            return vec![(name, Said::Refused(ConnectError::TooManyConnections))];
+            return vec![(name, Said::NotLetIn(ConnectError::TooManyConnections))];
         }
         let allowed = self.limits.role_deadline;
         let until = allowed.and_then(|allowed| self.now.checked_add(allowed));
         self.clients.push(Client {
             name,
+            renewable: profile.tenure == Tenure::Renewable,
+            takes: profile.takes,
             role: Role::Idle { until },
+            former: None,
             ended: None,
         });
         Vec::new()
     }
 
     fn open(&mut self, who: usize, key: usize) -> Vec<(usize, Said)> {
-        match self.role(who) {
+        match self.ask_for_role(who) {
             None => Vec::new(),
-            Some(Role::Idle { .. }) if self.opener_of(key).is_some() => self.close(who, CloseReason::KeyTaken),
-            Some(Role::Idle { .. }) => {
-                self.set_role(who, Role::Opener { key, announced: 0 });
+            Some(false) => self.refuse(who, "has-role", About::Nothing),
+            Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", About::Key(key)),
+            Some(true) => {
+                self.find_mut(who).role = Role::Opener { key, announced: 0 };
                 vec![(who, Said::Opened { key })]
             }
-            Some(_) => self.close(who, CloseReason::HasRole),
         }
     }
 
     fn join(&mut self, who: usize, key: usize) -> Vec<(usize, Said)> {
-        match (self.role(who), self.opener_of(key)) {
+        match (self.ask_for_role(who), self.opener_of(key)) {
             (None, _) => Vec::new(),
-            (Some(Role::Opener { .. } | Role::Joiner { .. }), _) => self.close(who, CloseReason::HasRole),
-            (Some(Role::Idle { .. }), None) => self.close(who, CloseReason::KeyUnknown),
-            (Some(Role::Idle { .. }), Some((opener, index))) => {
+            (Some(false), _) => self.refuse(who, "has-role", About::Nothing),
+            (Some(true), None) => self.refuse(who, "unknown-key", About::Key(key)),
+            (Some(true), Some((opener, index))) => {
                 if self.joiners_of(opener).len() >= self.limits.joiners_per_key as usize {
-                    return self.close(who, CloseReason::TooManyJoiners);
+                    return self.refuse(who, "too-many-joiners", About::Key(key));
                 }
                 let announced = index + 1;
-                self.set_role(opener, Role::Opener { key, announced });
-                self.set_role(who, Role::Joiner { opener, index });
+                self.find_mut(opener).role = Role::Opener { key, announced };
+                self.find_mut(who).role = Role::Joiner { opener, index };
                 vec![(who, Said::Joined { index }), (opener, Said::PeerJoined { index })]
             }
         }
     }
 
-    fn data(&mut self, who: usize, to: Addressee, token: usize, without_role: CloseReason) -> Vec<(usize, Said)> {
-        let (to, from) = match (self.role(who), to) {
+    /// Whether `who` is free for a role, if it lives. Whoever asks in time does not have to ask again.
+    fn ask_for_role(&mut self, who: usize) -> Option<bool> {
+        let is_free = matches!(self.role(who)?, Role::Idle { .. });
+        if is_free {
+            self.find_mut(who).role = Role::Idle { until: None };
+        }
+        Some(is_free)
+    }
+
+    fn data(&mut self, who: usize, to: Addressee, shape: Shape, token: usize) -> Vec<(usize, Said)> {
+        let (to, from, about) = match (self.role(who), to) {
             (None, _) => return Vec::new(),
-            (Some(Role::Idle { .. }), _) => return self.close(who, without_role),
-            (Some(Role::Joiner { opener, index }), _) => (opener, Some(index)),
+            (Some(Role::Idle { .. }), _) => return self.refuse(who, "no-role", About::Nothing),
+            (Some(Role::Joiner { opener, index }), _) => (opener, Some(index), About::Nothing),
             (Some(Role::Opener { .. }), Addressee::Unnamed) => {
-                return self.close(who, CloseReason::NoIndex);
+                return self.refuse(who, "no-index", About::Nothing);
             }
             (Some(Role::Opener { .. }), Addressee::Malformed) => {
                 return self.close(who, CloseReason::IndexMalformed);
             }
             (Some(Role::Opener { .. }), Addressee::Index(named)) => {
-                let joiners = self.joiners_of(who);
-                let Some((_, joiner)) = joiners.iter().find(|(index, _)| *index == named.get()) else {
+                let about = About::Index(named.get());
+                let Some(joiner) = self.joiner(who, named.get()) else {
                     self.dropped += 1;
-                    return Vec::new();
+                    return self.refuse(who, "unknown-index", about);
                 };
-                (*joiner, None)
+                (joiner, None, about)
             }
         };
+        if shape == Shape::Any && self.find(to).takes == Shape::Object {
+            return self.refuse(who, "not-an-object", about);
+        }
         self.relayed += 1;
         vec![(to, Said::Data { from, token })]
+    }
+
+    fn kick(&mut self, who: usize, index: u32) -> Vec<(usize, Said)> {
+        match (self.role(who), self.joiner(who, index)) {
+            (None, _) => Vec::new(),
+            (Some(Role::Idle { .. }), _) => self.refuse(who, "no-role", About::Nothing),
+            (Some(Role::Joiner { .. }), _) => self.refuse(who, "wrong-role", About::Nothing),
+            (Some(Role::Opener { .. }), None) => self.refuse(who, "unknown-index", About::Index(index)),
+            (Some(Role::Opener { .. }), Some(joiner)) => {
+                vec![self.dismiss(joiner, RoleEnd::Kicked), (who, Said::PeerLeft { index })]
+            }
+        }
+    }
+
+    /// `who` gives up its role, which must be the right one, and be all that it gives up.
+    fn resign(&mut self, who: usize, is_right: fn(Role) -> bool) -> Vec<(usize, Said)> {
+        match self.role(who) {
+            None => Vec::new(),
+            Some(Role::Idle { .. }) => self.refuse(who, "no-role", About::Nothing),
+            Some(role) if is_right(role) && self.find(who).renewable => {
+                self.make_idle(who);
+                self.after(who, role)
+            }
+            Some(_) => self.refuse(who, "wrong-role", About::Nothing),
+        }
     }
 
     fn timeout(&mut self) -> Vec<(usize, Said)> {
@@ -226,35 +340,73 @@ impl Model {
             .collect()
     }
 
-    fn close(&mut self, who: usize, reason: CloseReason) -> Vec<(usize, Said)> {
-        if self.role(who).is_none() {
-            return Vec::new();
+    /// What `who` asked for is not done. That closes it if it has one role and there is a close code for it.
+    fn refuse(&mut self, who: usize, code: &'static str, about: About) -> Vec<(usize, Said)> {
+        self.refused += 1;
+        let reason = match code {
+            "key-taken" => Some(CloseReason::KeyTaken),
+            "unknown-key" => Some(CloseReason::KeyUnknown),
+            "too-many-joiners" => Some(CloseReason::TooManyJoiners),
+            "has-role" => Some(CloseReason::HasRole),
+            "no-role" => Some(CloseReason::NoRole),
+            "no-index" => Some(CloseReason::NoIndex),
+            "not-an-object" => Some(CloseReason::NotAnObject),
+            _ => None,
+        };
+        match reason {
+            Some(reason) if !self.find(who).renewable => self.close(who, reason),
+            _ => vec![(who, Said::Refused { code, about })],
         }
+    }
+
+    fn close(&mut self, who: usize, reason: CloseReason) -> Vec<(usize, Said)> {
+        let Some(role) = self.role(who) else {
+            return Vec::new();
+        };
         let mut said = vec![self.close_silently(who, reason)];
         // It is dead by now; what is left is to tell the others.
-        said.extend(self.after(who));
+        said.extend(self.after(who, role));
         said
     }
 
     fn end(&mut self, who: usize) -> Vec<(usize, Said)> {
-        if self.role(who).is_none() {
+        let Some(role) = self.role(who) else {
             return Vec::new();
-        }
+        };
         self.bury(who);
-        self.after(who)
+        self.after(who, role)
     }
 
-    /// What the end of `who` means to others.
-    fn after(&mut self, who: usize) -> Vec<(usize, Said)> {
-        match self.find(who).role {
+    /// What it means to others that `who` has `role` no more.
+    fn after(&mut self, who: usize, role: Role) -> Vec<(usize, Said)> {
+        match role {
             Role::Idle { .. } => Vec::new(),
             Role::Joiner { opener, index } => vec![(opener, Said::PeerLeft { index })],
             Role::Opener { .. } => self
                 .joiners_of(who)
                 .into_iter()
-                .map(|(_, joiner)| self.close_silently(joiner, CloseReason::OpenerLeft))
+                .map(|(_, joiner)| self.dismiss(joiner, RoleEnd::OpenerLeft))
                 .collect(),
         }
+    }
+
+    /// Ends the role of a joiner without a word to its opener.
+    fn dismiss(&mut self, joiner: usize, end: RoleEnd) -> (usize, Said) {
+        if self.find(joiner).renewable {
+            self.make_idle(joiner);
+            return (joiner, Said::RoleEnded(end));
+        }
+        let reason = match end {
+            RoleEnd::OpenerLeft => CloseReason::OpenerLeft,
+            RoleEnd::Kicked => CloseReason::Kicked,
+        };
+        self.close_silently(joiner, reason)
+    }
+
+    fn make_idle(&mut self, who: usize) {
+        let client = self.find_mut(who);
+        client.former = Some(client.role);
+        client.role = Role::Idle { until: None };
     }
 
     /// Closes `who` without a word to others.
@@ -272,10 +424,6 @@ impl Model {
     /// The role of `who`, if it lives.
     fn role(&self, who: usize) -> Option<Role> {
         self.living().find(|c| c.name == who).map(|c| c.role)
-    }
-
-    fn set_role(&mut self, who: usize, role: Role) {
-        self.find_mut(who).role = role;
     }
 
     /// Who has `key` open, and how many it was told of.
@@ -300,6 +448,12 @@ impl Model {
         joiners
     }
 
+    /// The living joiner of `who` with this index.
+    fn joiner(&self, who: usize, index: u32) -> Option<usize> {
+        let joiners = self.joiners_of(who);
+        joiners.iter().find(|joiner| joiner.0 == index).map(|joiner| joiner.1)
+    }
+
     fn find(&self, who: usize) -> &Client {
         let found = self.clients.iter().find(|client| client.name == who);
         found.expect("asked only about those that came")
@@ -320,7 +474,7 @@ impl Client {
         }
     }
 
-    /// When it must have a role, if it waits for one and there is a limit.
+    /// When it must have asked for a role, if it has not and there is a limit.
     fn deadline(&self) -> Option<Duration> {
         match self.role {
             Role::Idle { until } => until,

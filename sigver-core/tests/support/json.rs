@@ -1,15 +1,23 @@
 //! Makes JSON texts in every way of writing them, and knows what they say because it put them together: nothing is parsed here.
 
 use proptest::{char, collection::vec, option, prelude::*, sample::select};
-use sigver_core::{Addressee, CloseReason, Index, Limits, Member};
+use sigver_core::{Addressee, CloseReason, Dialect, Index, Limits, Member, Shape};
 
-/// What a text says in the plain dialect, by the protocol page.
+/// The random bits of a key that is made, and the key.
+pub(crate) const RANDOM: u128 = 0x00c0_ffee;
+pub(crate) const MADE: &str = "00000000000000000000000000c0ffee";
+
+/// What a text says, by the protocol page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Open(String),
     Join(String),
-    Data(Addressee),
-    Lookalike(Addressee),
+    /// What is carried is of this shape, and this is its text.
+    Data(Addressee, Shape, String),
+    Lookalike(Addressee, Shape, String),
+    Kick(Index),
+    Leave,
+    CloseKey,
 }
 
 /// One JSON object, as the pieces that its text is made of.
@@ -38,6 +46,8 @@ struct Value {
     depth: u32,
     /// What it says, if it is a string of Unicode text.
     says: Option<String>,
+    /// What it is put together from, if it is the object of a `data`.
+    object: Option<Box<Object>>,
 }
 
 impl Object {
@@ -72,31 +82,74 @@ impl Object {
         object.text()
     }
 
-    /// What the text says, and why its sender is closed when it says nothing.
-    pub(crate) fn reading(&self, limits: &Limits) -> Result<Reading, CloseReason> {
+    /// The value of `data` as it was sent.
+    pub(crate) fn data(&self) -> Option<&str> {
+        self.value(Member::Data).map(|data| data.spelled.as_str())
+    }
+
+    /// The value of `data` with `"index":N` in it, if that is an object.
+    pub(crate) fn data_with_index(&self, number: u32) -> Option<String> {
+        let object = self.value(Member::Data)?.object.as_ref()?;
+        Some(object.text_with_index(number))
+    }
+
+    /// What the text says in `dialect`, and why its sender is closed when it says nothing.
+    pub(crate) fn reading(&self, dialect: Dialect, limits: &Limits) -> Result<Reading, CloseReason> {
+        const SHARED: &[Member] = &[Member::Type, Member::Key, Member::Index];
         if self.text().len() > limits.message_bytes as usize {
             return Err(CloseReason::TooBig);
         }
         if self.depth() > limits.depth {
             return Err(CloseReason::TooDeep);
         }
-        if let Some(member) = self.twice() {
+        let read = |member: &Member| SHARED.contains(member) || dialect == Dialect::V1;
+        if let Some(member) = self.twice(read) {
             return Err(CloseReason::Duplicate(member));
         }
         let to = self.value(Member::Index).map_or(Addressee::Unnamed, Value::addressee);
+        match dialect {
+            Dialect::Plain => self.plain_reading(to, limits),
+            Dialect::V1 => self.v1_reading(to, limits),
+        }
+    }
+
+    fn plain_reading(&self, to: Addressee, limits: &Limits) -> Result<Reading, CloseReason> {
         let (Some(kind), Some(key)) = (self.value(Member::Type), self.value(Member::Key)) else {
-            return Ok(Reading::Data(to));
+            return Ok(Reading::Data(to, Shape::Object, self.text()));
         };
-        let control = match kind.says.as_deref() {
-            Some("open") => Reading::Open,
-            Some("join") => Reading::Join,
-            _ => return Ok(Reading::Lookalike(to)),
-        };
-        let key = key.says.clone().ok_or(CloseReason::KeyNotString)?;
-        match key.len() {
-            0 => Err(CloseReason::KeyEmpty),
-            length if length > limits.key_bytes as usize => Err(CloseReason::KeyTooLong),
-            _ => Ok(control(key)),
+        match kind.says.as_deref() {
+            Some("open") => key.key(limits).map(Reading::Open),
+            Some("join") => key.key(limits).map(Reading::Join),
+            _ => Ok(Reading::Lookalike(to, Shape::Object, self.text())),
+        }
+    }
+
+    fn v1_reading(&self, to: Addressee, limits: &Limits) -> Result<Reading, CloseReason> {
+        let key = self.value(Member::Key);
+        let kind = self.value(Member::Type).and_then(|kind| kind.says.as_deref());
+        match kind {
+            Some("open") => match key {
+                Some(key) => key.key(limits).map(Reading::Open),
+                None => legal_key(MADE, limits).map(Reading::Open),
+            },
+            Some("join") => key.ok_or(CloseReason::KeyMissing)?.key(limits).map(Reading::Join),
+            Some("send") => {
+                let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
+                match to {
+                    Addressee::Malformed => Err(CloseReason::IndexMalformed),
+                    Addressee::Unnamed | Addressee::Index(_) => {
+                        Ok(Reading::Data(to, data.shape(), data.spelled.clone()))
+                    }
+                }
+            }
+            Some("kick") => match to {
+                Addressee::Unnamed => Err(CloseReason::IndexMissing),
+                Addressee::Malformed => Err(CloseReason::IndexMalformed),
+                Addressee::Index(index) => Ok(Reading::Kick(index)),
+            },
+            Some("leave") => Ok(Reading::Leave),
+            Some("close") => Ok(Reading::CloseKey),
+            _ => Err(CloseReason::UnknownMessage),
         }
     }
 
@@ -113,10 +166,11 @@ impl Object {
             .map(|attribute| &attribute.value)
     }
 
-    /// The first member of the server's own that is there again.
-    fn twice(&self) -> Option<Member> {
+    /// The first member of those that are read that is there again.
+    fn twice(&self, read: impl Fn(&Member) -> bool) -> Option<Member> {
         let mut seen = Vec::new();
-        self.members.iter().filter_map(Attribute::means).find(|member| {
+        let members = self.members.iter().filter_map(Attribute::means);
+        members.filter(read).find(|member| {
             let again = seen.contains(member);
             seen.push(*member);
             again
@@ -130,8 +184,17 @@ impl Attribute {
             "type" => Some(Member::Type),
             "key" => Some(Member::Key),
             "index" => Some(Member::Index),
+            "data" => Some(Member::Data),
             _ => None,
         }
+    }
+}
+
+fn legal_key(key: &str, limits: &Limits) -> Result<String, CloseReason> {
+    match key.len() {
+        0 => Err(CloseReason::KeyEmpty),
+        length if length > limits.key_bytes as usize => Err(CloseReason::KeyTooLong),
+        _ => Ok(key.to_owned()),
     }
 }
 
@@ -141,7 +204,32 @@ impl Value {
             spelled: spelled.into(),
             depth: 0,
             says: None,
+            object: None,
         }
+    }
+
+    /// The value of a `data` that is an object.
+    fn object(mut object: Object) -> Self {
+        // White space around it belongs to the message that it is in.
+        (object.before, object.after) = (String::new(), String::new());
+        Self {
+            spelled: object.text(),
+            depth: object.depth(),
+            says: None,
+            object: Some(Box::new(object)),
+        }
+    }
+
+    /// What a `data` is to a recipient of objects, which understands one that repeats `index` as it likes.
+    fn shape(&self) -> Shape {
+        match &self.object {
+            Some(object) if object.twice(|member| *member == Member::Index).is_none() => Shape::Object,
+            Some(_) | None => Shape::Any,
+        }
+    }
+
+    fn key(&self, limits: &Limits) -> Result<String, CloseReason> {
+        legal_key(self.says.as_ref().ok_or(CloseReason::KeyNotString)?, limits)
     }
 
     /// An index is what a number gives back when it is written down.
@@ -157,25 +245,45 @@ impl Value {
     }
 }
 
-/// Any object: few members, most of them those that the server reads, now and then one of them twice.
+/// Any object: few members, most of them those that the plain dialect reads, now and then one of them twice.
 pub(crate) fn objects() -> BoxedStrategy<Object> {
-    let kind = || attribute(spelling("type"), prop_oneof![4 => kinds(), 1 => values()]);
+    let index = option::of(index_member());
+    object((0.7, kinds()), 0.7, index, Just(None), Just(None))
+}
+
+/// Any object, as one in `sigver.v1` may be: most have what their `type` wants, and some more.
+pub(crate) fn frames() -> BoxedStrategy<Object> {
+    let index = option::weighted(0.4, index_member());
+    let data = || attribute(spelling("data"), data_values());
+    let again = option::weighted(0.03, data());
+    object((0.9, v1_kinds()), 0.5, index, option::weighted(0.8, data()), again)
+}
+
+fn object(
+    (typed, kinds): (f64, BoxedStrategy<Value>),
+    keys: f64,
+    index: impl Strategy<Value = Option<Attribute>> + 'static,
+    data: impl Strategy<Value = Option<Attribute>> + 'static,
+    more: impl Strategy<Value = Option<Attribute>> + 'static,
+) -> BoxedStrategy<Object> {
+    let kind = move || {
+        let kinds = kinds.clone();
+        attribute(spelling("type"), prop_oneof![4 => kinds, 1 => values()])
+    };
     let key = || attribute(spelling("key"), prop_oneof![4 => strings(), 1 => values()]);
-    let index = || attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()]);
-    let other = prop_oneof![24 => attribute(names(), values()), 1 => kind(), 1 => key(), 1 => index()];
+    let other = prop_oneof![24 => attribute(names(), values()), 1 => kind(), 1 => key(), 1 => index_member()];
     let members = (
-        option::weighted(0.7, kind()),
-        option::weighted(0.7, key()),
-        option::of(index()),
+        option::weighted(typed, kind()),
+        option::weighted(keys, key()),
+        index,
+        data,
+        more,
         vec(other, 0..4),
     );
     let members = members
-        .prop_map(|(kind, key, index, others)| {
-            kind.into_iter()
-                .chain(key)
-                .chain(index)
-                .chain(others)
-                .collect::<Vec<_>>()
+        .prop_map(|(kind, key, index, data, more, others)| {
+            let members = [kind, key, index, data, more].into_iter().flatten();
+            members.chain(others).collect::<Vec<_>>()
         })
         .prop_shuffle();
     (gap(), gap(), members, gap())
@@ -186,6 +294,22 @@ pub(crate) fn objects() -> BoxedStrategy<Object> {
             after,
         })
         .boxed()
+}
+
+fn index_member() -> BoxedStrategy<Attribute> {
+    attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
+}
+
+/// What a `data` may be: an object of which it is known what it is put together from, or any value that is none.
+fn data_values() -> BoxedStrategy<Value> {
+    let other = values().prop_map(|value| {
+        if value.spelled.starts_with('{') {
+            nest('[', &[value], ']')
+        } else {
+            value
+        }
+    });
+    prop_oneof![3 => objects().prop_map(Value::object), 2 => other].boxed()
 }
 
 fn attribute(
@@ -209,13 +333,22 @@ fn gap() -> BoxedStrategy<String> {
 
 /// Names that are not the server's, or nearly.
 fn names() -> BoxedStrategy<Value> {
-    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex"];
+    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data"];
     prop_oneof![2 => strings(), 1 => select(NEAR).prop_flat_map(spelling)].boxed()
 }
 
 /// What a `type` says.
 fn kinds() -> BoxedStrategy<Value> {
     const KINDS: &[&str] = &["open", "join", "open", "join", "offer", "Open", "join "];
+    select(KINDS).prop_flat_map(spelling).boxed()
+}
+
+/// What a `type` says in `sigver.v1`.
+fn v1_kinds() -> BoxedStrategy<Value> {
+    const KINDS: &[&str] = &[
+        "open", "join", "send", "send", "send", "send", "send", "send", "kick", "kick", "leave", "close", "Send",
+        "data",
+    ];
     select(KINDS).prop_flat_map(spelling).boxed()
 }
 
@@ -286,6 +419,7 @@ fn nest(open: char, parts: &[Value], close: char) -> Value {
         spelled: format!("{open}{}{close}", spelled.join(",")),
         depth: 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0),
         says: None,
+        object: None,
     }
 }
 
@@ -360,5 +494,6 @@ fn string(characters: Vec<Spelled>) -> Value {
         spelled: format!("\"{}\"", spelled.concat()),
         depth: 0,
         says: String::from_utf16(&units.concat()).ok(),
+        object: None,
     }
 }

@@ -5,12 +5,15 @@ use core::time::Duration;
 use std::ops::Range;
 
 use proptest::{collection::vec, prelude::*, strategy::Union};
-use sigver_core::{Addressee, CloseReason, Index, Limits};
+use sigver_core::{Addressee, CloseReason, Index, Limits, Profile, Shape};
 
-use crate::model::{Client, Model, Role, Step};
+use crate::model::{Client, Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Role, Step, V1};
 
 /// How many keys a run knows.
 pub(crate) const KEYS: usize = 3;
+
+/// The name of the first connection of the second of two worlds. Those of the first are all smaller.
+pub(crate) const SECOND_WORLD: usize = 1_000;
 
 /// Limits and the calls that are made under them.
 #[derive(Clone, Debug)]
@@ -22,18 +25,47 @@ pub(crate) struct Run {
 /// Runs under every kind of limits.
 pub(crate) fn runs() -> impl Strategy<Value = Run> {
     let connections = prop_oneof![4 => Just(u32::MAX), 1 => 0..8_u32];
-    under(connections)
+    under(limits(connections))
 }
 
 /// Runs in which no limit is shared by all connections.
 pub(crate) fn runs_without_global_limits() -> impl Strategy<Value = Run> {
-    under(Just(u32::MAX))
+    under(limits(Just(u32::MAX)))
+}
+
+/// Two runs in one hub, turn by turn, that have nothing in common but time and its limits: no connection and no key.
+pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
+    let worlds = [vec(ops(), 0..100), vec(ops(), 0..100)];
+    (limits(Just(u32::MAX)), worlds, vec(any::<bool>(), 1..16)).prop_map(|(limits, [first, second], turns)| {
+        let mut first = resolve(&limits, &first, 0).into_iter();
+        let mut second = resolve(&limits, &second, 1).into_iter();
+        let mut steps = Vec::new();
+        for turn in turns.into_iter().cycle() {
+            let (mine, other) = if turn {
+                (&mut first, &mut second)
+            } else {
+                (&mut second, &mut first)
+            };
+            match mine.next().or_else(|| other.next()) {
+                Some(step) => steps.push(step),
+                None => break,
+            }
+        }
+        Run { limits, steps }
+    })
 }
 
 /// How long a connection may be without a role in most runs.
 const DEADLINE: Duration = Duration::from_millis(100);
 
-fn under(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Run> {
+fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
+    (limits, vec(ops(), 0..160)).prop_map(|(limits, ops)| {
+        let steps = resolve(&limits, &ops, 0);
+        Run { limits, steps }
+    })
+}
+
+fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limits> {
     let joiners_per_key = prop_oneof![8 => 2..6_u32, 1 => 0..2_u32];
     let role_deadline = prop_oneof![
         8 => Just(Some(DEADLINE)),
@@ -41,30 +73,26 @@ fn under(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Run> 
         1 => Just(Some(Duration::ZERO)),
         1 => Just(Some(Duration::MAX)),
     ];
-    let limits = (connections, joiners_per_key, role_deadline);
-    (limits, vec(ops(), 0..160)).prop_map(|(limits, ops)| {
-        let limits = self::limits(limits.0, limits.1, limits.2);
-        let steps = resolve(&limits, &ops);
-        Run { limits, steps }
+    (connections, joiners_per_key, role_deadline).prop_map(|(connections, joiners_per_key, role_deadline)| {
+        let mut limits = Limits::default();
+        limits.connections = connections;
+        limits.joiners_per_key = joiners_per_key;
+        limits.role_deadline = role_deadline;
+        limits
     })
-}
-
-fn limits(connections: u32, joiners_per_key: u32, role_deadline: Option<Duration>) -> Limits {
-    let mut limits = Limits::default();
-    limits.connections = connections;
-    limits.joiners_per_key = joiners_per_key;
-    limits.role_deadline = role_deadline;
-    limits
 }
 
 /// A step whose connections, keys and indexes are still to be chosen among those that there are.
 #[derive(Clone, Debug)]
 enum Op {
-    Connect,
+    Connect(Profile),
     Open(Who, Meeting),
     Join(Who, Meeting),
-    Data(Who, To),
-    Lookalike(Who, To),
+    Data(Who, To, Shape),
+    Lookalike(Who, To, Shape),
+    Kick(Who, u32),
+    Leave(Who),
+    CloseKey(Who),
     Close(Who, CloseReason),
     Disconnect(Who),
     Wait(Duration),
@@ -79,6 +107,8 @@ struct Who(Group, usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
     Idle,
+    /// Those without a role whose last one was an opener's.
+    FormerOpeners,
     Openers,
     Joiners,
     Dead,
@@ -87,6 +117,7 @@ enum Group {
 
 #[derive(Clone, Copy, Debug)]
 enum Meeting {
+    /// Any key, by its place.
     Key(usize),
     /// A key that is open, by its place among those.
     Open(usize),
@@ -104,23 +135,26 @@ enum To {
 }
 
 fn ops() -> impl Strategy<Value = Op> {
-    use Group::{Idle, Joiners, Openers};
+    use Group::{FormerOpeners, Idle, Joiners, Openers};
 
     let any_key = || (0..KEYS).prop_map(Meeting::Key);
     let to_open = prop_oneof![8 => PLACES.prop_map(Meeting::Free), 1 => any_key()];
     let to_join = prop_oneof![12 => PLACES.prop_map(Meeting::Open), 1 => any_key()];
     let wait = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
     prop_oneof![
-        260 => Just(Op::Connect),
-        100 => (mostly(&[Idle]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
+        260 => profile().prop_map(Op::Connect),
+        100 => (mostly(&[Idle, FormerOpeners]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
         240 => (mostly(&[Idle]), to_join).prop_map(|(who, meeting)| Op::Join(who, meeting)),
-        200 => (mostly(&[Openers, Joiners]), to()).prop_map(|(who, to)| Op::Data(who, to)),
-        30 => (mostly(&[Openers, Joiners]), to()).prop_map(|(who, to)| Op::Lookalike(who, to)),
+        200 => (mostly(&[Openers, Joiners]), to(), shape()).prop_map(|(who, to, shape)| Op::Data(who, to, shape)),
+        30 => (mostly(&[Openers, Joiners]), to(), shape()).prop_map(|(who, to, shape)| Op::Lookalike(who, to, shape)),
+        40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
+        30 => mostly(&[Joiners]).prop_map(Op::Leave),
+        35 => mostly(&[Openers]).prop_map(Op::CloseKey),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
-        60 => mostly(&[Joiners, Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
+        50 => mostly(&[Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
         25 => wait.prop_map(Op::Wait),
         30 => Just(Op::Timeout),
-        2 => Just(Op::Shutdown),
+        3 => Just(Op::Shutdown),
     ]
 }
 
@@ -146,16 +180,29 @@ fn to() -> impl Strategy<Value = To> {
     ]
 }
 
+fn profile() -> impl Strategy<Value = Profile> {
+    prop_oneof![
+        5 => Just(PLAIN),
+        5 => Just(V1),
+        1 => Just(ONE_ROLE_OF_ANY_DATA),
+        1 => Just(RENEWABLE_OF_OBJECTS),
+    ]
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    prop_oneof![3 => Just(Shape::Object), 1 => Just(Shape::Any)]
+}
+
 fn reason() -> impl Strategy<Value = CloseReason> {
     prop::sample::select(CloseReason::ALL)
 }
 
 /// Chooses, with the model for knowing who is there. What cannot be chosen is left out.
-fn resolve(limits: &Limits, ops: &[Op]) -> Vec<Step> {
+fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     let mut model = Model::new(limits);
     let mut steps = Vec::new();
-    for (number, op) in ops.iter().enumerate() {
-        if let Some(step) = choose(&model, number, op) {
+    for (number, op) in (world * SECOND_WORLD..).zip(ops) {
+        if let Some(step) = choose(&model, world * KEYS, number, op) {
             let _ = model.play(step);
             steps.push(step);
         }
@@ -164,33 +211,48 @@ fn resolve(limits: &Limits, ops: &[Op]) -> Vec<Step> {
 }
 
 /// `number` is one that was not used before: it names what is new.
-fn choose(model: &Model, number: usize, op: &Op) -> Option<Step> {
+fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Step> {
     Some(match *op {
-        Op::Connect => Step::Connect { who: number },
+        Op::Connect(profile) => Step::Connect { who: number, profile },
         Op::Open(who, meeting) => Step::Open {
             who: who.among(model)?.name,
-            key: meeting.among(model)?,
+            key: meeting.among(model, first_key)?,
         },
         Op::Join(who, meeting) => Step::Join {
             who: who.among(model)?.name,
-            key: meeting.among(model)?,
+            key: meeting.among(model, first_key)?,
         },
-        Op::Data(who, to) => {
+        Op::Data(who, to, shape) => {
             let sender = who.among(model)?;
             Step::Data {
                 who: sender.name,
                 to: to.of(&sender),
+                shape,
                 token: number,
             }
         }
-        Op::Lookalike(who, to) => {
+        Op::Lookalike(who, to, shape) => {
             let sender = who.among(model)?;
             Step::Lookalike {
                 who: sender.name,
                 to: to.of(&sender),
+                shape,
                 token: number,
             }
         }
+        Op::Kick(who, index) => {
+            let sender = who.among(model)?;
+            Step::Kick {
+                who: sender.name,
+                index: index % (announced_to(&sender) + 1),
+            }
+        }
+        Op::Leave(who) => Step::Leave {
+            who: who.among(model)?.name,
+        },
+        Op::CloseKey(who) => Step::CloseKey {
+            who: who.among(model)?.name,
+        },
         Op::Close(who, reason) => Step::Close {
             who: who.among(model)?.name,
             reason,
@@ -219,6 +281,9 @@ impl Group {
             (Self::All, _, _) | (Self::Dead, Some(_), _) => true,
             (Self::Dead, None, _) | (_, Some(_), _) => false,
             (Self::Idle, None, role) => matches!(role, Role::Idle { .. }),
+            (Self::FormerOpeners, None, role) => {
+                matches!((role, client.former), (Role::Idle { .. }, Some(Role::Opener { .. })))
+            }
             (Self::Openers, None, role) => matches!(role, Role::Opener { .. }),
             (Self::Joiners, None, role) => matches!(role, Role::Joiner { .. }),
         }
@@ -226,12 +291,13 @@ impl Group {
 }
 
 impl Meeting {
-    fn among(self, model: &Model) -> Option<usize> {
+    fn among(self, model: &Model, first: usize) -> Option<usize> {
         let is_open = |key: &usize| model.living().any(|client| client.key() == Some(*key));
+        let keys = first..first + KEYS;
         let (place, keys): (usize, Vec<usize>) = match self {
-            Self::Key(key) => return Some(key),
-            Self::Open(place) => (place, (0..KEYS).filter(is_open).collect()),
-            Self::Free(place) => (place, (0..KEYS).filter(|key| !is_open(key)).collect()),
+            Self::Key(place) => (place, keys.collect()),
+            Self::Open(place) => (place, keys.filter(is_open).collect()),
+            Self::Free(place) => (place, keys.filter(|key| !is_open(key)).collect()),
         };
         keys.get(place % keys.len().max(1)).copied()
     }
@@ -243,13 +309,15 @@ impl To {
             Self::Unnamed => Addressee::Unnamed,
             Self::Malformed => Addressee::Malformed,
             Self::Nobody => Addressee::Index(Index::NOBODY),
-            Self::Index(index) => {
-                let announced = match sender.role {
-                    Role::Opener { announced, .. } => announced,
-                    Role::Idle { .. } | Role::Joiner { .. } => 0,
-                };
-                Addressee::Index(Index::new(index % (announced + 1)))
-            }
+            Self::Index(index) => Addressee::Index(Index::new(index % (announced_to(sender) + 1))),
         }
+    }
+}
+
+/// How many joiners `sender` has been told of.
+fn announced_to(sender: &Client) -> u32 {
+    match sender.role {
+        Role::Opener { announced, .. } => announced,
+        Role::Idle { .. } | Role::Joiner { .. } => 0,
     }
 }

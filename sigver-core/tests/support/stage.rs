@@ -3,9 +3,11 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use sigver_core::{ConnId, ConnectError, Hub, InboundMessage, Key, Limits, OutboundMessage, Stats, Time};
+use sigver_core::{
+    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+};
 
-use crate::model::{Said, Step};
+use crate::model::{About, Said, Step};
 
 /// What is carried: neither `Clone` nor `Copy`, so only its end is left to be counted.
 pub(crate) struct Token {
@@ -63,21 +65,27 @@ impl Stage {
     /// Does what `step` says. A connection that was never let in says nothing.
     pub(crate) fn call(&mut self, step: Step) -> Answer {
         Ok(match step {
-            Step::Connect { who } => {
-                let id = self.hub.connect(self.now).map_err(|error| (who, error))?;
+            Step::Connect { who, profile } => {
+                let id = self.hub.connect(self.now, profile).map_err(|error| (who, error))?;
                 self.ids.push((who, id));
                 Vec::new()
             }
             Step::Open { who, key } => self.say(who, InboundMessage::Open { key: name(key) }),
             Step::Join { who, key } => self.say(who, InboundMessage::Join { key: name(key) }),
-            Step::Data { who, to, token } => {
+            Step::Data { who, to, shape, token } => {
                 let payload = self.token(token);
-                self.say(who, InboundMessage::Data { to, payload })
+                self.say(who, InboundMessage::Data { to, shape, payload })
             }
-            Step::Lookalike { who, to, token } => {
+            Step::Lookalike { who, to, shape, token } => {
                 let payload = self.token(token);
-                self.say(who, InboundMessage::Lookalike { to, payload })
+                self.say(who, InboundMessage::Lookalike { to, shape, payload })
             }
+            Step::Kick { who, index } => {
+                let index = Index::new(index);
+                self.say(who, InboundMessage::Kick { index })
+            }
+            Step::Leave { who } => self.say(who, InboundMessage::Leave),
+            Step::CloseKey { who } => self.say(who, InboundMessage::CloseKey),
             Step::Close { who, reason } => match self.id(who) {
                 Some(id) => self.hub.close(id, reason),
                 None => Vec::new(),
@@ -100,7 +108,7 @@ impl Stage {
     pub(crate) fn read(&self, answer: &Answer) -> Vec<(usize, Said)> {
         let outputs = match answer {
             Ok(outputs) => outputs.iter(),
-            Err((who, error)) => return vec![(*who, Said::Refused(*error))],
+            Err((who, error)) => return vec![(*who, Said::NotLetIn(*error))],
         };
         outputs
             .map(|(to, message)| (self.name_of(*to), read(message)))
@@ -147,11 +155,32 @@ fn read(message: &OutboundMessage<Token>) -> Said {
         OutboundMessage::Joined { index } => Said::Joined { index: index.get() },
         OutboundMessage::PeerJoined { index } => Said::PeerJoined { index: index.get() },
         OutboundMessage::Data { from, payload } => Said::Data {
-            from: from.map(sigver_core::Index::get),
+            from: from.map(Index::get),
             token: payload.number,
         },
         OutboundMessage::PeerLeft { index } => Said::PeerLeft { index: index.get() },
+        OutboundMessage::Refused(refusal) => Said::Refused {
+            code: refusal.code(),
+            about: about(refusal),
+        },
+        OutboundMessage::RoleEnded(end) => Said::RoleEnded(*end),
         OutboundMessage::Close(reason) => Said::Close(*reason),
+    }
+}
+
+fn about(refusal: &Refusal) -> About {
+    match refusal {
+        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
+            About::Key(number(key))
+        }
+        Refusal::UnknownIndex { index } | Refusal::NotAnObject { index: Some(index) } => About::Index(index.get()),
+        Refusal::HasRole
+        | Refusal::NoRole
+        | Refusal::WrongRole
+        | Refusal::NoIndex
+        | Refusal::NotAnObject { index: None } => About::Nothing,
+        // The enum may grow, which no match outside of the crate can rule out.
+        unknown => panic!("the protocol page has no {unknown:?}"),
     }
 }
 
@@ -164,46 +193,69 @@ fn number(key: &Key) -> usize {
     number.expect("the hub knows only keys that were given to it")
 }
 
-/// Per sender and recipient: first in, first out. To an opener `PeerJoined` comes before all data of that index and nothing comes
-/// after its `PeerLeft`; `Opened` and `Joined` come before all else.
+/// Per sender and recipient: first in, first out. In each role of a recipient `Opened` or `Joined` comes before all else; to an
+/// opener `PeerJoined` comes before all data of that index and nothing comes after its `PeerLeft`; and behind the end of a role, in
+/// whatever way, nothing comes that belongs to it.
 pub(crate) fn assert_order(record: &[Event]) {
-    /// What one recipient has heard so far.
-    #[derive(Default)]
-    struct Heard {
-        welcome: bool,
-        /// For each index (`None`: the opener) the number of its latest payload; `None` before the first.
-        latest: BTreeMap<Option<u32>, Option<usize>>,
-    }
+    /// For each index (`None`: the opener) the number of its latest payload; `None` before the first.
+    type Latest = BTreeMap<Option<u32>, Option<usize>>;
 
-    let mut heard: BTreeMap<usize, Heard> = BTreeMap::new();
-    for (to, said) in record.iter().flat_map(|event| &event.said) {
-        let Heard { welcome, latest } = heard.entry(*to).or_default();
-        match said {
-            Said::Refused(_) | Said::Close(_) => continue,
-            Said::Opened { .. } => *welcome = true,
-            Said::Joined { .. } => {
-                *welcome = true;
-                latest.insert(None, None);
-            }
-            Said::PeerJoined { index } => {
-                latest.insert(Some(*index), None);
-            }
-            Said::Data { from, token } => {
-                let latest = latest.get_mut(from);
-                let latest = latest.expect("data comes from a peer that is there");
-                assert!(
-                    latest.is_none_or(|latest| latest < *token),
-                    "{to} gets {token} after {latest:?}"
-                );
-                *latest = Some(*token);
-            }
-            Said::PeerLeft { index } => {
-                let known = latest.remove(&Some(*index));
-                assert!(known.is_some(), "{index} leaves {to} and was not there");
+    // What those that have a role have heard in it so far.
+    let mut heard: BTreeMap<usize, Latest> = BTreeMap::new();
+    for event in record {
+        for (to, said) in &event.said {
+            let latest = heard.get_mut(to);
+            match said {
+                Said::NotLetIn(_) | Said::Refused { .. } => {}
+                Said::Close(_) => drop(heard.remove(to)),
+                Said::Opened { .. } => {
+                    assert!(latest.is_none(), "{said:?} to {to}, which has a role");
+                    heard.insert(*to, BTreeMap::new());
+                }
+                Said::Joined { .. } => {
+                    assert!(latest.is_none(), "{said:?} to {to}, which has a role");
+                    heard.insert(*to, BTreeMap::from([(None, None)]));
+                }
+                Said::PeerJoined { index } => {
+                    let latest = latest.expect("an opener was told that it is one");
+                    let known = latest.insert(Some(*index), None);
+                    assert!(known.is_none(), "{index} joins {to} and was there");
+                }
+                Said::Data { from, token } => {
+                    let latest = latest.and_then(|latest| latest.get_mut(from));
+                    let latest = latest.expect("data comes from a peer that is there");
+                    assert!(
+                        latest.is_none_or(|latest| latest < *token),
+                        "{to} gets {token} after {latest:?}"
+                    );
+                    *latest = Some(*token);
+                }
+                Said::PeerLeft { index } => {
+                    let known = latest.and_then(|latest| latest.remove(&Some(*index)));
+                    assert!(known.is_some(), "{index} leaves {to} and was not there");
+                }
+                Said::RoleEnded(_) => {
+                    let known = heard.remove(to).is_some_and(|latest| latest.contains_key(&None));
+                    assert!(known, "the role of {to} ends, which is no joiner");
+                }
             }
         }
-        assert!(*welcome, "{said:?} to {to} before its role");
+        if let Some(who) = resigned(event) {
+            heard.remove(&who);
+        }
+        if let Step::Disconnect { who } = event.step {
+            heard.remove(&who);
+        }
     }
+}
+
+/// Who has given up its role in this step, if it was there to do so.
+pub(crate) fn resigned(event: &Event) -> Option<usize> {
+    let (Step::Leave { who } | Step::CloseKey { who }) = event.step else {
+        return None;
+    };
+    let is_answer = |(to, said): &(usize, Said)| *to == who && matches!(said, Said::Refused { .. } | Said::Close(_));
+    (!event.said.iter().any(is_answer)).then_some(who)
 }
 
 /// Nothing is said to a connection that was closed, or that is gone; so it is closed at most once.
@@ -222,22 +274,27 @@ pub(crate) fn assert_last_word(record: &[Event]) {
     }
 }
 
-/// An opener is told of 0, 1, 2, … without gaps, and each joiner is given the number that its opener is told.
+/// From its `Opened` on, an opener is told of 0, 1, 2, … without gaps, and each joiner is given the number that its opener is told.
 pub(crate) fn assert_indexes(record: &[Event]) {
     let mut next: BTreeMap<usize, u32> = BTreeMap::new();
     for event in record {
         let (mut given, mut told) = (None, None);
         for (to, said) in &event.said {
             match said {
+                Said::Opened { .. } => drop(next.insert(*to, 0)),
                 Said::Joined { index } => given = Some(*index),
                 Said::PeerJoined { index } => {
-                    let next = next.entry(*to).or_default();
+                    let next = next.get_mut(to).expect("an opener was told that it is one");
                     assert_eq!(index, next, "the index that {to} is told");
                     *next += 1;
                     told = Some(*index);
                 }
-                Said::Refused(_) | Said::Opened { .. } | Said::Data { .. } | Said::PeerLeft { .. } | Said::Close(_) => {
-                }
+                Said::NotLetIn(_)
+                | Said::Data { .. }
+                | Said::PeerLeft { .. }
+                | Said::Refused { .. }
+                | Said::RoleEnded(_)
+                | Said::Close(_) => {}
             }
         }
         assert_eq!(given, told, "in {:?}", event.step);

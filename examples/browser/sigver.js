@@ -1,0 +1,521 @@
+// A client of sigver in both its dialects, and perfect negotiation over it. What everything means is told in sigver.d.ts.
+// Top-down: what is exported; Signaling (one role under one key, over as many sockets as it takes); the dialects; events.
+
+/**
+ * @import {
+ *   Backoff, ClientMessage, Dialect, Emits, End, EndCode, OpenerEvent, Options, PeerEvent, ServerMessage, SignalingErrorEvent, State,
+ * } from "./sigver.js"
+ * @typedef {ReturnType<typeof v1>} Wire
+ * @typedef {{ peer: object, emit: (event: PeerEvent) => void }} Entry
+ */
+
+/** @type {typeof import("./sigver.js").open} */
+export function open(url, key, options) {
+  return new Signaling("open", url, key, options);
+}
+
+/** @type {typeof import("./sigver.js").join} */
+export function join(url, key, options) {
+  if (key === undefined) throw new TypeError("a joiner needs a key");
+  return /** @type {any} */ (new Signaling("join", url, key, options));
+}
+
+// The names of the states are those of the example in the WebRTC specification, section "Perfect negotiation example".
+/** @type {typeof import("./sigver.js").negotiate} */
+export function negotiate(pc, channel, { onerror = console.error } = {}) {
+  let makingOffer = false;
+  let ignoreOffer = false;
+  let isSettingRemoteAnswerPending = false;
+  /** @type {(RTCIceCandidateInit | null)[]} */
+  const early = [];
+
+  pc.addEventListener("negotiationneeded", guarded(async () => {
+    makingOffer = true;
+    try {
+      await describe();
+    } finally {
+      makingOffer = false;
+    }
+  }));
+  pc.addEventListener("icecandidate", ({ candidate }) => channel.send({ candidate: candidate && candidate.toJSON() }));
+  channel.on("data", guarded(({ data }) => {
+    if (pc.signalingState === "closed" || !isObject(data)) return;
+    if ("sdp" in data) return takeDescription(/** @type {any} */ (data));
+    if ("candidate" in data) return takeCandidate(/** @type {any} */ (data.candidate));
+  }));
+
+  async function describe() {
+    await pc.setLocalDescription();
+    if (pc.localDescription) channel.send(pc.localDescription.toJSON());
+  }
+
+  /** @param {RTCSessionDescriptionInit} description */
+  async function takeDescription(description) {
+    const isOffer = description.type === "offer";
+    const readyForOffer = !makingOffer && (pc.signalingState === "stable" || isSettingRemoteAnswerPending);
+    ignoreOffer = isOffer && !readyForOffer && !channel.polite;
+    if (ignoreOffer) return;
+    isSettingRemoteAnswerPending = description.type === "answer";
+    try {
+      // Takes back an own offer that is in the way.
+      await pc.setRemoteDescription(description);
+    } finally {
+      isSettingRemoteAnswerPending = false;
+    }
+    early.splice(0).forEach(guarded(takeCandidate));
+    if (isOffer) await describe();
+  }
+
+  /** @param {RTCIceCandidateInit | null} candidate */
+  async function takeCandidate(candidate) {
+    // It may belong to the offer that was ignored, which the connection does not know.
+    const mayFail = ignoreOffer;
+    if (!pc.remoteDescription && !mayFail) {
+      early.push(candidate);
+      return;
+    }
+    try {
+      // Nothing stands for the end of candidates.
+      await pc.addIceCandidate(candidate ?? undefined);
+    } catch (error) {
+      if (!mayFail) throw error;
+    }
+  }
+
+  /**
+   * @template Argument
+   * @param {(argument: Argument) => Promise<void> | void} step
+   * @returns {(argument: Argument) => Promise<void>}
+   */
+  function guarded(step) {
+    return async (argument) => {
+      try {
+        await step(argument);
+      } catch (error) {
+        if (pc.signalingState !== "closed") onerror(error);
+      }
+    };
+  }
+}
+
+// ---- One role ----
+
+/** @type {Backoff} */
+const BACKOFF = { first: 1_000, slow: 5_000, limit: 30_000 };
+const REFUSALS = new Set(["key-taken", "unknown-key", "too-many-joiners"]);
+const WORTH_TRYING = new Set(["lost", "opener-left", "too-many-joiners"]);
+
+class Signaling {
+  /** @type {"open" | "join"} */ #role;
+  /** @type {string} */ #url;
+  /** @type {string | undefined} */ #key;
+  /** @type {string[]} */ #subprotocols;
+  /** @type {number} */ #retries;
+  /** @type {Backoff} */ #backoff;
+  /** @type {AbortSignal | undefined} */ #signal;
+  /** @type {any} */ #WebSocket;
+
+  /** @type {State} */ #state = "connecting";
+  /** @type {Wire | undefined} */ #wire;
+  /** @type {WebSocket | undefined} */ #socket;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  #failures = 0;
+  #hadRole = false;
+  /** An opener's by index; a joiner's only one, the opener, by none. @type {Map<number | undefined, Entry>} */
+  #peers = new Map();
+  /** @type {Emitter<OpenerEvent>} */ #events = emitter();
+  #abort = () => this.close();
+
+  on = this.#events.on;
+
+  /**
+   * @param {"open" | "join"} role
+   * @param {string | URL} url
+   * @param {string | undefined} key
+   * @param {Options} [options]
+   */
+  constructor(role, url, key, { dialect, retries = Infinity, backoff, signal, WebSocket = globalThis.WebSocket } = {}) {
+    if (key !== undefined && (typeof key !== "string" || key === "")) throw new TypeError("a key is a string that is not empty");
+    this.#role = role;
+    this.#url = String(url);
+    this.#key = key;
+    this.#subprotocols = subprotocols(dialect);
+    this.#retries = retries;
+    this.#backoff = { ...BACKOFF, ...backoff };
+    this.#WebSocket = WebSocket;
+    this.#signal = signal;
+    if (signal?.aborted) this.close();
+    else this.#connect();
+    signal?.addEventListener("abort", this.#abort);
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get dialect() {
+    return this.#wire?.dialect;
+  }
+
+  get key() {
+    return this.#key;
+  }
+
+  /** @param {import("./sigver.js").Peer<number>} peer */
+  kick(peer) {
+    if (this.#isHere(peer, peer.index)) this.#say({ type: "kick", index: peer.index });
+  }
+
+  close() {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    this.#state = "closing";
+    clearTimeout(this.#timer);
+    if (!this.#socket) return this.#end({ code: "done", reason: "" });
+    this.#socket.onmessage = null;
+    this.#socket.close(1000);
+  }
+
+  #connect() {
+    /** @type {WebSocket} */
+    const socket = new this.#WebSocket(this.#url, this.#subprotocols);
+    socket.onopen = () => this.#ask(socket.protocol);
+    socket.onmessage = ({ data }) => this.#hear(data);
+    // A close follows, which says more; the class of `ws` throws what nobody listens to.
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }) => this.#end(endOf(code, reason));
+    this.#socket = socket;
+  }
+
+  /** @param {string} subprotocol */
+  #ask(subprotocol) {
+    this.#wire = subprotocol === "sigver.v1" ? v1(this.#role) : plain(this.#role);
+    if (this.#role === "open") {
+      if (this.#wire.dialect === "plain") this.#key ??= madeKey();
+      this.#say({ type: "open", key: this.#key });
+    } else {
+      this.#say({ type: "join", key: /** @type {string} */ (this.#key) });
+    }
+  }
+
+  /** @param {ClientMessage} message */
+  #say(message) {
+    const wire = /** @type {Wire} */ (this.#wire);
+    const said = wire.encode(message);
+    if (typeof said !== "string") return this.#events.emit(said);
+    this.#socket?.send(said);
+    this.#events.emit({ type: "message", direction: "out", text: said });
+    const implied = wire.implied(message);
+    if (implied) this.#take(implied);
+  }
+
+  /** @param {string} text */
+  #hear(text) {
+    this.#events.emit({ type: "message", direction: "in", text });
+    let message;
+    try {
+      message = /** @type {Wire} */ (this.#wire).decode(text);
+    } catch (error) {
+      return this.#events.emit({ type: "error", code: "malformed", message: String(error) });
+    }
+    this.#take(message);
+  }
+
+  /** @param {ServerMessage} message */
+  #take(message) {
+    switch (message.type) {
+      case "opened":
+        this.#key = message.key;
+        this.#accepted();
+        return this.#events.emit(message);
+      case "joined":
+        this.#accepted();
+        return this.#welcome(undefined, message.index);
+      case "join":
+        return this.#welcome(message.index, message.index);
+      case "leave":
+        this.#peers.get(message.index)?.emit({ type: "leave", code: "left" });
+        return this.#peers.delete(message.index);
+      case "data":
+        return this.#peers.get(message.index)?.emit({ type: "data", data: message.data });
+      case "closed":
+        return this.#end({ code: message.code, reason: "" });
+      case "error":
+        if (this.#state === "open" || !REFUSALS.has(message.code)) return this.#events.emit(message);
+        return this.#end({ code: /** @type {EndCode} */ (message.code), reason: message.message });
+    }
+  }
+
+  #accepted() {
+    // An own `close()` may be faster than the server's answer.
+    if (this.#state !== "closing") this.#state = "open";
+  }
+
+  /**
+   * @param {number | undefined} place
+   * @param {number | undefined} index
+   */
+  #welcome(place, index) {
+    /** @type {Emitter<PeerEvent>} */
+    const { on, emit } = emitter();
+    const peer = Object.freeze({
+      index,
+      polite: this.#role === "join",
+      on,
+      /** @param {unknown} data */
+      send: (data) => {
+        if (JSON.stringify(data) === undefined) throw new TypeError("data without a JSON text");
+        const here = this.#isHere(peer, place);
+        if (here) this.#say({ type: "send", index: place, data });
+        return here;
+      },
+    });
+    this.#peers.set(place, { peer, emit });
+    this.#events.emit({ type: "join", peer: /** @type {any} */ (peer) });
+  }
+
+  /**
+   * @param {object} peer
+   * @param {number | undefined} place
+   */
+  #isHere(peer, place) {
+    return this.#state === "open" && this.#peers.get(place)?.peer === peer;
+  }
+
+  // A role ends with its socket, whichever ends first: the next attempt is always made with a new one.
+  /** @param {End} end */
+  #end(end) {
+    // A plain role is taken for given until it is refused.
+    if (this.#state === "open" && !REFUSALS.has(end.code)) {
+      this.#hadRole = true;
+      this.#failures = 0;
+    }
+    if (this.#state === "closing") end = { ...end, code: "done" };
+    this.#letGoOfSocket();
+    const peers = [...this.#peers.values()];
+    this.#peers.clear();
+    if (this.#isWorthTrying(end)) this.#tryLater(end);
+    else this.#finish(end);
+    peers.forEach(({ emit }) => emit({ type: "leave", code: end.code }));
+  }
+
+  #letGoOfSocket() {
+    if (!this.#socket) return;
+    this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close(1000);
+    this.#socket = undefined;
+  }
+
+  /** @param {End} end */
+  #isWorthTrying({ code }) {
+    // Whoever had the key and lost it is refused while the server has not noticed the loss, or while the other side is away.
+    const worth = WORTH_TRYING.has(code) || (this.#hadRole && REFUSALS.has(code));
+    return worth && this.#failures < this.#retries;
+  }
+
+  /** @param {End} end */
+  #tryLater(end) {
+    const { first, slow, limit } = this.#backoff;
+    const bound = Math.min(limit, (end.code === "lost" ? first : slow) * 2 ** this.#failures);
+    const delay = Math.random() * bound;
+    this.#failures += 1;
+    this.#state = "reconnecting";
+    this.#timer = setTimeout(() => this.#connect(), delay);
+    this.#events.emit({ type: "reconnecting", .../** @type {any} */ (end), delay });
+  }
+
+  /** @param {End} end */
+  #finish(end) {
+    this.#state = "closed";
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#events.emit({ type: "closed", ...end });
+  }
+}
+
+/** @type {Record<string, EndCode>} By close code, or by code and text where the code alone does not tell. */
+const ENDS = {
+  1001: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost", "1008 no sign of life": "lost",
+  "1008 key is taken": "key-taken", "1008 key is unknown": "unknown-key", "1013 too many joiners on the key": "too-many-joiners",
+  4001: "opener-left", 4003: "kicked",
+};
+
+/**
+ * @param {number} status
+ * @param {string} reason
+ * @returns {End}
+ */
+function endOf(status, reason) {
+  return { code: ENDS[`${status} ${reason}`] ?? ENDS[status] ?? "refused", reason, status };
+}
+
+function madeKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// ---- The dialects: texts from and to the messages of sigver.v1 ----
+
+/** @param {Dialect | undefined} dialect */
+function subprotocols(dialect) {
+  switch (dialect) {
+    case undefined: return ["sigver.v1", "sigver.plain"];
+    case "v1": return ["sigver.v1"];
+    case "plain": return ["sigver.plain"];
+    default: throw new TypeError(`no dialect of sigver: ${dialect}`);
+  }
+}
+
+/** What a server may say to each role, and what has to be in it. @type {Record<string, Record<string, (message: any) => boolean>>} */
+const SHAPES = {
+  open: {
+    opened: ({ key }) => typeof key === "string",
+    join: ({ index }) => isIndex(index),
+    leave: ({ index }) => isIndex(index),
+    data: (message) => isIndex(message.index) && "data" in message,
+    error: ({ code, message }) => typeof code === "string" && typeof message === "string",
+  },
+  join: {
+    joined: ({ index }) => isIndex(index),
+    data: (message) => message.index === undefined && "data" in message,
+    closed: ({ code }) => code === "opener-left" || code === "kicked",
+    error: ({ code, message }) => typeof code === "string" && typeof message === "string",
+  },
+};
+
+/** @param {"open" | "join"} role */
+function v1(role) {
+  const shapes = SHAPES[role];
+  return {
+    dialect: /** @type {Dialect} */ ("v1"),
+
+    /** @type {(message: ClientMessage) => string | SignalingErrorEvent} */
+    encode: (message) => JSON.stringify(message),
+
+    /** @type {(text: string) => ServerMessage} */
+    decode(text) {
+      const message = objectIn(text);
+      if (!Object.hasOwn(shapes, message.type) || !shapes[message.type](message)) throw new TypeError("not of sigver.v1");
+      return /** @type {any} */ (message);
+    },
+
+    /** What a server's silence answers. @type {(message: ClientMessage) => ServerMessage | undefined} */
+    implied: () => undefined,
+  };
+}
+
+/**
+ * @param {"open" | "join"} role
+ * @returns {Wire}
+ */
+function plain(role) {
+  let joins = 0;
+  return {
+    dialect: "plain",
+
+    encode(message) {
+      switch (message.type) {
+        case "open":
+        case "join":
+          return JSON.stringify(message);
+        case "send": {
+          const data = JSON.parse(JSON.stringify(message.data));
+          if (!isObject(data)) return refusal("not-an-object", "the plain dialect carries JSON objects only");
+          if (isControl(data)) return refusal("not-in-plain", "the server would take a `type` of open or join beside a `key` for its own");
+          return JSON.stringify(role === "open" ? { ...data, index: message.index } : data);
+        }
+        default:
+          return refusal("not-in-plain", `the plain dialect has no ${message.type}`);
+      }
+    },
+
+    decode(text) {
+      const { index, ...data } = objectIn(text);
+      if (role === "join") return { type: "data", data };
+      if (isIndex(index)) return { type: "data", index, data };
+      // What a joiner sends always arrives with its index; the join line alone has none.
+      if (index === undefined && data.type === "join") return { type: "join", index: joins++ };
+      throw new TypeError("neither a join line nor with the index of a joiner");
+    },
+
+    implied(message) {
+      if (message.type === "open") return { type: "opened", key: /** @type {string} */ (message.key) };
+      // A plain joiner is not told its index.
+      if (message.type === "join") return { type: "joined", index: /** @type {any} */ (undefined) };
+    },
+  };
+}
+
+/** @type {(code: SignalingErrorEvent["code"], message: string) => SignalingErrorEvent} */
+function refusal(code, message) {
+  return { type: "error", code, message };
+}
+
+/** @param {Record<string, unknown>} data */
+function isControl(data) {
+  return (data.type === "open" || data.type === "join") && "key" in data;
+}
+
+/** @type {(text: string) => Record<string, any>} */
+function objectIn(text) {
+  const value = JSON.parse(text);
+  if (!isObject(value)) throw new TypeError("not an object");
+  return value;
+}
+
+/** @type {(value: unknown) => value is Record<string, unknown>} */
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @param {unknown} value */
+function isIndex(value) {
+  return Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0;
+}
+
+// ---- Events ----
+
+/** How many events of a type wait for a first listener: more than a negotiation has, and no load for whoever never listens. */
+const EARLY_EVENTS = 100;
+
+/**
+ * @template {{ type: string }} Event
+ * @typedef {Emits<Event> & { emit(event: Event): void }} Emitter
+ */
+
+/**
+ * @template {{ type: string }} Event
+ * @returns {Emitter<Event>}
+ */
+function emitter() {
+  /** @type {Map<string, Set<(event: any) => void>>} */
+  const listeners = new Map();
+  /** @type {Map<string, any[]>} */
+  const early = new Map();
+
+  return {
+    on(type, listener) {
+      const others = listeners.get(type) ?? new Set();
+      listeners.set(type, others.add(listener));
+      early.get(type)?.forEach((event) => tell(listener, event));
+      early.delete(type);
+      return () => void others.delete(listener);
+    },
+
+    emit(event) {
+      const heard = listeners.get(event.type);
+      if (heard) return [...heard].forEach((listener) => tell(listener, event));
+      const waiting = early.get(event.type) ?? [];
+      if (waiting.length < EARLY_EVENTS) early.set(event.type, [...waiting, event]);
+    },
+  };
+}
+
+/** A listener that throws is its owner's to hear of, and nobody else's. @type {(listener: (event: any) => void, event: any) => void} */
+function tell(listener, event) {
+  try {
+    listener(event);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}
