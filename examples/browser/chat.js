@@ -1,10 +1,12 @@
-// Both sides of a chat over a data channel, as clients of sigver's plain protocol.
-// Top-down: the page, the opener, the joiner; then Signaling (the socket), Peer (one connection), and what is shown.
+// Both sides of a chat over a data channel. sigver.js does the signaling; what is here is the page.
+// Top-down: the page, the key, Peer (one connection to another browser), and what is shown.
 
+import { join, negotiate, open } from "./sigver.js";
+
+const query = new URLSearchParams(location.search);
 const invitation = new URLSearchParams(location.hash.slice(1)).get("join");
 const role = invitation === null ? "opener" : "joiner";
-const begin = { opener: openKey, joiner: joinKey }[role];
-let session = { signaling: null, peers: [] };
+let session = { peers: [] };
 
 const byId = (id) => document.getElementById(id);
 const connectForm = byId("connect");
@@ -14,11 +16,12 @@ const sayForm = byId("say");
 
 function setUp() {
   document.body.dataset.role = role;
+  document.body.dataset.dialect = query.get("dialect") ?? "v1";
   fillIn(connectForm.elements);
   connectForm.addEventListener("submit", onConnect);
   sayForm.addEventListener("submit", onSay);
   byId("copy").addEventListener("click", copyLink);
-  byId("stop").addEventListener("click", stopAccepting);
+  byId("stop").addEventListener("click", stop);
   addEventListener("hashchange", () => location.reload());
   // Else the others would learn only from a timeout that this page is gone.
   addEventListener("pagehide", closePeers);
@@ -26,15 +29,10 @@ function setUp() {
 }
 
 function fillIn({ key, server, ice }) {
-  const query = new URLSearchParams(location.search);
-  key.value = invitation ?? suggestKey();
+  key.value = invitation ?? "";
+  key.required = role === "joiner";
   server.value = query.get("server") ?? ownServer();
   ice.value = query.get("ice") ?? "";
-}
-
-function suggestKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function ownServer() {
@@ -48,7 +46,7 @@ function onConnect(event) {
   closePeers();
   clearView();
   try {
-    session = begin({ key, server, rtc: rtcConfiguration(ice) });
+    session = begin(key, server, rtcConfiguration(ice));
   } catch (error) {
     showTrouble(error.message);
   }
@@ -74,8 +72,18 @@ function closePeers() {
   session.peers.forEach((peer) => peer.close());
 }
 
-function stopAccepting() {
-  session.signaling.close("Nobody new can join. Open chats go on: they do not need signaling.");
+function stop() {
+  endSignaling({
+    opener: "Nobody new can join. Open chats go on: they do not need signaling.",
+    joiner: "This page does not try any longer.",
+  }[role]);
+}
+
+function endSignaling(farewell) {
+  session.farewell = farewell;
+  showNote(farewell);
+  session.signaling.close();
+  showControls();
 }
 
 function linkTo(key) {
@@ -98,111 +106,64 @@ async function copyLink() {
   }
 }
 
-// ---- The opener: owns the key, answers every joiner ----
+// ---- The key: opened or joined, it brings peers ----
 
-function openKey({ key, server, rtc }) {
-  // The n-th join line announces index n-1, which is its place in this list.
+function begin(key, server, rtc) {
+  const options = { dialect: query.get("dialect") ?? undefined };
+  const signaling = role === "opener" ? open(server, key || undefined, options) : join(server, key, options);
   const peers = [];
-  const signaling = new Signaling(server, {
-    opened() {
-      signaling.send({ type: "open", key });
-      byId("link").value = linkTo(key);
-    },
-    received(message) {
-      // What a joiner sends always arrives with its index; the join line alone has none.
-      if ("index" in message) peers[message.index]?.receive(message);
-      else peers.push(expectJoiner(peers.length));
-    },
+  showSocket("connecting", `to ${server}`);
+
+  signaling.on("message", ({ direction, text }) => showMessage(direction, text));
+  signaling.on("opened", ({ key }) => {
+    connectForm.elements.key.value = key;
+    byId("link").value = linkTo(key);
+    connected();
   });
+  signaling.on("join", ({ peer }) => {
+    if (role === "opener") {
+      showNote(`peer ${peer.index} has come`);
+    } else {
+      // It came back to an opener with which it had got nowhere.
+      peers.splice(0).forEach((former) => former.close());
+      connected();
+    }
+    peers.push(new Peer(signaling, peer, rtc));
+  });
+  signaling.on("error", ({ code, message }) => {
+    // Who has just left may be sent something still.
+    if (code !== "unknown-index") showNote(`The server and this page do not understand each other: ${message}`);
+  });
+  signaling.on("reconnecting", (end) => showEnd("reconnecting", "after", `${AGAIN[end.code] ?? ENDS[end.code]} ${nextTry(end)}`, end));
+  signaling.on("closed", (end) => showEnd("closed", "with", session.farewell ?? ENDS[end.code], end));
   return { signaling, peers };
 
-  function expectJoiner(index) {
-    return new Peer(`peer ${index}`, rtc, { signal: (message) => signaling.send({ ...message, index }) });
-  }
-}
-
-// ---- The joiner: makes the offer, for it is the one who arrives ----
-
-function joinKey({ key, server, rtc }) {
-  const signaling = new Signaling(server, {
-    opened() {
-      signaling.send({ type: "join", key });
-      opener.offer();
-    },
-    received: (message) => opener.receive(message),
-  });
-  const opener = new Peer("opener", rtc, {
-    signal: (message) => signaling.send(message),
-    connected: () => signaling.close("The channel is open: signaling is no longer needed."),
-  });
-  return { signaling, peers: [opener] };
-}
-
-// ---- The socket to the signaling server ----
-
-class Signaling {
-  #socket;
-  #farewell;
-
-  constructor(url, { opened, received }) {
-    this.#socket = new WebSocket(url);
-    showSocket("connecting", `to ${url}`);
-    this.#socket.onopen = () => {
-      showSocket("open", `to ${url}`);
-      opened();
-      showControls();
-    };
-    this.#socket.onmessage = ({ data }) => {
-      showMessage("in", data);
-      received(JSON.parse(data));
-    };
-    this.#socket.onclose = ({ code, reason }) => this.#closed(code, reason);
-  }
-
-  get state() {
-    return ["connecting", "open", "closing", "closed"][this.#socket.readyState];
-  }
-
-  send(message) {
-    // Candidates are still found after the channel is open; by then nobody needs them.
-    if (this.state !== "open") return;
-    const text = JSON.stringify(message);
-    this.#socket.send(text);
-    showMessage("out", text);
-  }
-
-  close(farewell) {
-    if (this.state === "closed") return;
-    this.#farewell = farewell;
-    this.#socket.close(1000);
-    showSocket("closing", "");
-    showNote(farewell);
-    showControls();
-  }
-
-  #closed(code, reason) {
-    const words = this.#farewell ?? closeInWords(code);
-    showSocket("closed", `with code ${code}${reason && ` "${reason}"`}. ${words}`);
-    if (!this.#farewell) showTrouble(byId("socket").textContent);
+  function connected() {
+    document.body.dataset.dialect = signaling.dialect;
+    byId("trouble").replaceChildren();
+    showSocket("open", `to ${server}`);
     showControls();
   }
 }
 
-function closeInWords(code) {
-  const words = {
-    1000: "The server said goodbye.",
-    1001: "The server is shutting down.",
-    1006: "There was no connection, or it broke. Is a signaling server running at this address, and has it room?",
-    1007: "The server could not read that. Is the key too long?",
-    1008: {
-      opener: "The server refuses: somebody has this key open already. Choose another.",
-      joiner: "The server refuses: nobody has this key open, or not any more. Ask for a new link.",
-    }[role],
-    1009: "A message was too big for the server.",
-    1013: "Too many have joined this key, or this browser reads too slowly. Try again later.",
-    4001: "The opener is gone, or accepts nobody new.",
-  };
-  return words[code] ?? "The server objects to what this page sent.";
+const ENDS = {
+  lost: "There was no connection, or it broke. Is a signaling server running at this address, and has it room?",
+  "key-taken": "The server refuses: somebody has this key open already. Choose another.",
+  "unknown-key": "The server refuses: nobody has this key open, or not any more. Ask for a new link.",
+  "too-many-joiners": "The server refuses: too many have joined this key.",
+  "opener-left": "The opener is gone, or accepts nobody new.",
+  kicked: "The opener has sent you away.",
+  refused: "The server objects to what this page sent.",
+};
+
+/** What it means to somebody who had the key. */
+const AGAIN = {
+  "key-taken": "The server has not noticed yet that this page was gone, and takes its key for taken.",
+  "unknown-key": ENDS["opener-left"],
+};
+
+function nextTry({ delay }) {
+  return `The next try is in ${Math.ceil(delay / 1000)} s.`;
 }
 
 // ---- One connection to another browser ----
@@ -211,39 +172,28 @@ class Peer {
   #label;
   #connection;
   #channel;
-  #signal;
-  #connected;
   #row;
+  #atServer = true;
   #left = false;
-  #markDescribed;
-  // addIceCandidate is an error before setRemoteDescription: candidates that come early wait for this.
-  #described = new Promise((resolve) => (this.#markDescribed = resolve));
 
-  constructor(label, rtc, { signal, connected = () => {} }) {
-    this.#label = label;
-    this.#signal = signal;
-    this.#connected = connected;
-    this.#row = addPeerRow(label);
+  constructor(signaling, peer, rtc) {
+    this.#label = role === "opener" ? `peer ${peer.index}` : "opener";
+    this.#row = addPeerRow(this.#label, () => {
+      // The plain protocol cannot send anybody away from the server.
+      if (signaling.dialect === "v1") signaling.kick(peer);
+      this.#leave("was sent away");
+    });
     this.#connection = new RTCPeerConnection(rtc);
-    this.#connection.onicecandidate = ({ candidate }) => this.#signal({ candidate });
     this.#connection.oniceconnectionstatechange = () => this.#show();
     this.#connection.onconnectionstatechange = () => this.#connectionChanged();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
+    negotiate(this.#connection, peer, {
+      onerror: (error) => showNote(`${this.#label} sent what this browser cannot use: ${error.message}`),
+    });
+    peer.on("leave", () => this.#leftServer());
+    // The joiner makes the channel, and so the offer, for it is the one who arrives.
+    if (role === "joiner") this.#adopt(this.#connection.createDataChannel("chat"));
     this.#show();
-  }
-
-  offer() {
-    this.#adopt(this.#connection.createDataChannel("chat"));
-    return this.#describeSelf();
-  }
-
-  async receive(message) {
-    try {
-      if ("candidate" in message) await this.#addCandidate(message.candidate);
-      else await this.#describeRemote(message);
-    } catch (error) {
-      if (!this.#left) showNote(`${this.#label} sent what this browser cannot use: ${error.message}`);
-    }
   }
 
   get isOpen() {
@@ -260,22 +210,6 @@ class Peer {
     this.#show();
   }
 
-  async #describeSelf() {
-    await this.#connection.setLocalDescription();
-    this.#signal(this.#connection.localDescription.toJSON());
-  }
-
-  async #describeRemote(description) {
-    await this.#connection.setRemoteDescription(description);
-    this.#markDescribed();
-    if (description.type === "offer") await this.#describeSelf();
-  }
-
-  async #addCandidate(candidate) {
-    await this.#described;
-    await this.#connection.addIceCandidate(candidate);
-  }
-
   #adopt(channel) {
     this.#channel = channel;
     channel.onopen = () => this.#channelOpened();
@@ -287,7 +221,15 @@ class Peer {
   #channelOpened() {
     showNote(`${this.#label} is connected`);
     this.#show();
-    this.#connected();
+    if (role === "joiner") endSignaling("The channel is open: signaling is no longer needed.");
+  }
+
+  #leftServer() {
+    this.#atServer = false;
+    // Without an offer nothing can come of it; with one the browsers may find each other without the server. The connection's state says
+    // less: it lags behind, and a joiner leaves as soon as its channel is open.
+    if (role === "opener" && !this.#connection.remoteDescription) this.#leave("is gone, and was never connected");
+    this.#show();
   }
 
   #connectionChanged() {
@@ -304,10 +246,11 @@ class Peer {
 
   #show() {
     showPeer(this.#row, [
+      this.#atServer ? "here" : "gone",
       this.#connection.iceConnectionState,
       this.#connection.connectionState,
       this.#channel?.readyState ?? "none",
-    ]);
+    ], this.#left);
     showControls();
   }
 }
@@ -320,7 +263,7 @@ function showControls() {
   connectForm.firstElementChild.disabled = socket !== "closed" || talking;
   sayForm.firstElementChild.disabled = !talking;
   byId("invitation").hidden = socket !== "open";
-  byId("stop").disabled = socket !== "open";
+  byId("stop").disabled = socket !== "open" && socket !== "reconnecting";
 }
 
 function clearView() {
@@ -337,23 +280,39 @@ function showSocket(state, words) {
   socket.replaceChildren(element("b", {}, state), ` ${words}`);
 }
 
+function showEnd(state, preposition, words, { code, status, reason }) {
+  const exactly = `${status ? `code ${status}` : code}${reason && ` "${reason}"`}`;
+  showSocket(state, `${preposition} ${exactly}. ${words}`);
+  if (code !== "done") showTrouble(byId("socket").textContent);
+  showControls();
+}
+
 function showMessage(direction, text) {
-  const message = JSON.parse(text);
   const way = { out: "\u2191 you \u2192 server", in: "\u2193 server \u2192 you" }[direction];
   const item = element("li", {},
     element("time", {}, clock.format()),
     element("span", { className: "way" }, way),
-    ...explained(message, text));
+    ...explained(text));
   item.dataset.direction = direction;
   append(byId("messages"), item);
 }
 
-function explained(message, text) {
+function explained(text) {
+  const message = parsed(text);
   const json = element("pre", {}, wrappable(text));
-  const meaning = meaningOf(message);
   // Session descriptions are long: folded, they leave the course of events in sight.
-  if ("sdp" in message) return [element("details", {}, element("summary", {}, meaning), json)];
-  return [element("div", {}, meaning), json];
+  if ("sdp" in Object(message.data ?? message)) {
+    return [element("details", {}, element("summary", {}, meaningOf(message)), json)];
+  }
+  return [element("div", {}, meaningOf(message)), json];
+}
+
+function parsed(text) {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return {};
+  }
 }
 
 /** The text as it passed, but for a space after commas and a line break after each one that is written \r\n. */
@@ -362,31 +321,56 @@ function wrappable(json) {
 }
 
 function meaningOf(message) {
-  // The end of candidates is null, or a candidate without text: browsers differ.
-  if ("candidate" in message) return message.candidate?.candidate ? "An address to try: a candidate" : "No more candidates";
   switch (message.type) {
-    case "open": return "I want to own this key (no reply means yes)";
-    case "join": return "key" in message ? "I want to meet whoever opened this key" : "Somebody joined: the next index is theirs";
+    case "open": return wish(message);
+    case "opened": return "The key is yours";
+    case "join": return "key" in message ? "I want to meet whoever opened this key" : arrival(message);
+    case "joined": return `You have joined: the opener knows you as peer ${message.index}`;
+    case "leave": return `Peer ${message.index} is gone from the server`;
+    case "kick": return `Send peer ${message.index} away`;
+    case "closed": return ENDS[message.code];
+    case "error": return `That was not done: ${message.message}`;
     case "offer": return "What I can do: an offer";
     case "answer": return "Agreed: an answer";
-    default: return "Something this page does not know";
+    case "send":
+    case "data": return meaningOf(Object(message.data)) + envelope(message);
   }
+  if (!("candidate" in message)) return "Something this page does not know";
+  // The end of candidates is null, or a candidate without text: browsers differ.
+  return message.candidate?.candidate ? "An address to try: a candidate" : "No more candidates";
+}
+
+function wish({ key }) {
+  if (key === undefined) return "I want to own a key: make me one";
+  return document.body.dataset.dialect === "plain" ? "I want to own this key (no reply means yes)" : "I want to own this key";
+}
+
+function arrival({ index }) {
+  return index === undefined ? "Somebody joined: the next index is theirs" : `Somebody joined: peer ${index}`;
+}
+
+function envelope({ type, index }) {
+  return index === undefined ? "" : `, ${type === "send" ? "to" : "from"} peer ${index}`;
 }
 
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
-function addPeerRow(label) {
-  const name = element("th", { scope: "row" }, label);
-  const row = element("tr", {}, name, element("td"), element("td"), element("td"));
+function addPeerRow(label, sendAway) {
+  const button = element("button", { type: "button", onclick: sendAway }, "Send away");
+  const row = element("tr", {},
+    element("th", { scope: "row" }, label),
+    element("td"), element("td"), element("td"), element("td"),
+    element("td", { className: "for-opener" }, button));
   byId("peers").append(row);
   return row;
 }
 
-function showPeer(row, states) {
+function showPeer(row, states, isOver) {
   states.forEach((state, place) => {
     const cell = row.cells[place + 1];
     cell.textContent = cell.dataset.state = state;
   });
+  row.querySelector("button").disabled = isOver;
 }
 
 function showChat(from, text) {

@@ -100,8 +100,10 @@ export interface Peer<Index extends number | undefined = number | undefined> ext
   /** Joiners are. */
   readonly polite: boolean;
   /**
-   * Sends anything that has a JSON text; in plain, and to a plain peer, objects only, and a member `index` does not survive.
-   * False if the peer is gone. Throws a `TypeError` if there is no such text.
+   * Sends anything that has a JSON text, and throws a `TypeError` if there is none. False if the peer is gone.
+   *
+   * In plain, and to a plain peer, only objects pass, and `index` is no name for a member: it is the protocol's own. A v1 joiner sees
+   * the one that a plain opener has to write.
    */
   send(data: unknown): boolean;
 }

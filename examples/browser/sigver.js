@@ -420,7 +420,7 @@ function plain(role) {
           const data = JSON.parse(JSON.stringify(message.data));
           if (!isObject(data)) return refusal("not-an-object", "the plain dialect carries JSON objects only");
           if (isControl(data)) return refusal("not-in-plain", "the server would take a `type` of open or join beside a `key` for its own");
-          return JSON.stringify(role === "open" ? { ...data, index: message.index } : data);
+          return JSON.stringify({ ...data, index: message.index });
         }
         default:
           return refusal("not-in-plain", `the plain dialect has no ${message.type}`);

@@ -2,7 +2,7 @@
 
 use sigver_server::Page;
 
-/// The page and its script.
+/// The page, its script, and the client that this imports.
 pub(crate) const PAGES: &[Page] = &[
     Page {
         path: "/",
@@ -13,5 +13,10 @@ pub(crate) const PAGES: &[Page] = &[
         path: "/chat.js",
         content_type: "text/javascript; charset=utf-8",
         body: include_str!("../demo/chat.js"),
+    },
+    Page {
+        path: "/sigver.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("../demo/sigver.js"),
     },
 ];

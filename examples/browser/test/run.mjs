@@ -1,21 +1,18 @@
-// The demo page in a real browser, against a real server. Needs Chromium (CHROMIUM, or /usr/bin/chromium) and the
-// server (SIGVER_BIN, or target/release/sigver); without them it fails.
+// The demo page and sigver.js in a real browser, against a real server. Needs Chromium (CHROMIUM, or /usr/bin/chromium); without
+// it the test fails.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { freePort, startServer } from "./server.mjs";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const SIGVER_BIN = process.env.SIGVER_BIN ?? here("../../../target/release/sigver");
-const DEADLINE = 30_000;
-const WAIT = 20_000;
+const DIALECTS = ["v1", "plain"];
+const DEADLINE = 60_000;
+const WAIT = 40_000;
 const FIVE = [0, 1, 2, 3, 4];
 
 const CHROMIUM_FLAGS = [
@@ -58,7 +55,7 @@ browserTest("two pages chat, and go on when signaling is over", async (newPage) 
   await opener.getByRole("button", { name: "Stop accepting" }).click();
   await socketShows(opener, "closed", /code 1000\b.*Open chats go on/);
   const latecomer = await newPage(link);
-  await alertShows(latecomer, /code 1008\b/);
+  await alertShows(latecomer, /unknown-key\b.*nobody has this key open/);
 
   const afterwards = numbered("afterwards", 100);
   await say(joiner, afterwards);
@@ -67,6 +64,104 @@ browserTest("two pages chat, and go on when signaling is over", async (newPage) 
 
   await joiner.goto("about:blank");
   await opener.getByText("peer 0 left").waitFor();
+});
+
+for (const one of DIALECTS) {
+  for (const other of DIALECTS) {
+    browserTest(`a ${one} page opens, a ${other} page joins`, async (newPage) => {
+      const opener = await newPage();
+      const link = new URL(await openKey(opener, "", { dialect: one }));
+      assert.match(link.hash, /^#join=[0-9a-f]{32}$/, "a key was made");
+      link.searchParams.set("dialect", other);
+      const joiner = await newPage(link.href);
+      await say(joiner, ["hello"]);
+      await hears(opener, "peer 0", ["hello"]);
+      await say(opener, ["goodbye"]);
+      await hears(joiner, "opener", ["goodbye"]);
+      assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
+    });
+  }
+}
+
+browserTest("who comes and goes is shown, and every message", async (newPage) => {
+  const opener = await newPage();
+  const link = await openKey(opener);
+  const joiner = await newPage(link);
+  await noteShows(opener, "peer 0 has come");
+  await noteShows(opener, "peer 0 is connected");
+  await noteShows(joiner, "opener is connected");
+  await serverColumnShows(opener, "gone");
+  await joiner.close();
+  await noteShows(opener, "peer 0 left");
+
+  // One that stays on the server, and never says a word.
+  const silent = await newPage(server.demo);
+  await silent.evaluate(joinAndStay, keyOf(link));
+  await noteShows(opener, "peer 1 has come");
+  await serverColumnShows(opener, "here");
+  await silent.close();
+  await noteShows(opener, "peer 1 is gone, and was never connected");
+
+  const own = await messages(opener);
+  for (const words of ["I want to own a key: make me one", "The key is yours", "Somebody joined: peer 0", "What I can do: an offer, from peer 0",
+    "Agreed: an answer, to peer 0", "An address to try: a candidate, from peer 0", "Peer 0 is gone from the server"]) {
+    assert(own.includes(words), `${words}: not among ${own.join("; ")}`);
+  }
+});
+
+browserTest("who is sent away is told so", async (newPage) => {
+  const opener = await newPage();
+  const link = await openKey(opener);
+  const joiner = await newPage(server.demo);
+  const ended = joiner.evaluate(joinAndStay, keyOf(link)).then(() => joiner.evaluate(() => globalThis.ended));
+  await noteShows(opener, "peer 0 has come");
+  await opener.getByRole("button", { name: "Send away" }).click();
+  await noteShows(opener, "peer 0 was sent away");
+  assert.equal(await ended, "kicked");
+
+  const strict = await newPage(server.demo);
+  await strict.evaluate(async () => {
+    const { open } = await import("/sigver.js");
+    const opener = open(`ws://${location.host}`, "strict");
+    opener.on("join", ({ peer }) => opener.kick(peer));
+    await new Promise((resolve) => opener.on("opened", resolve));
+  });
+  const refused = await newPage(`${server.demo}#join=strict`);
+  await alertShows(refused, /closed with kicked\. The opener has sent you away\./);
+});
+
+browserTest("a server that ends and comes back: the chat goes on, and somebody new can come", async (newPage, t) => {
+  let own = await startServer();
+  t.after(() => own.stop());
+  const opener = await newPage();
+  const link = await openKey(opener, "", { demo: own.demo });
+  const joiner = await newPage(link);
+  await say(joiner, ["before"]);
+  await hears(opener, "peer 0", ["before"]);
+
+  await own.stop("SIGKILL");
+  await alertShows(opener, /reconnecting after code 1006\. .*The next try is in \d+ s\./);
+  await say(joiner, ["without"]);
+  await hears(opener, "peer 0", ["before", "without"]);
+
+  own = await startServer(own.port);
+  await socketShows(opener, "open", /./);
+  assert.equal(await opener.getByLabel("Link to join").inputValue(), link);
+  const newcomer = await newPage(link);
+  await say(newcomer, ["I am new"]);
+  await opener.getByText("I am new").waitFor();
+  await say(opener, ["to both"]);
+  await hears(joiner, "opener", ["to both"]);
+  await hears(newcomer, "opener", ["to both"]);
+});
+
+browserTest("negotiations that collide over and over end in agreement", async (newPage) => {
+  const page = await newPage(server.demo);
+  const { errors, collisions, channels, states } = await page.evaluate(collide, 20);
+  assert.deepEqual(errors, []);
+  assert.deepEqual(states, ["stable", "stable"]);
+  assert(collisions > 0, "nothing collided");
+  assert.deepEqual(channels, [40, 40]);
 });
 
 browserTest("five join one key at once, and its opener speaks to all", async (newPage) => {
@@ -114,30 +209,46 @@ browserTest("candidates that come before the offer are kept for it", async (newP
   const heard = joiner.evaluate((url) => plainClients.joinCandidatesFirst(url, "early"), server.url);
   await say(opener, ["kept"]);
   assert.equal(await heard, "kept");
-  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 is connected"]);
+  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 has come", "peer 0 is connected"]);
 });
 
-browserTest("a key that is taken is refused in plain words", async (newPage) => {
-  const first = await newPage();
-  await openKey(first, "taken");
-  const second = await newPage(server.demo);
-  await second.getByLabel("Key").fill("taken");
-  await second.getByRole("button", { name: "Open the key" }).click();
+const REFUSALS = {
+  v1: { taken: /closed with key-taken "`key` is taken: another opener has it"\. .*somebody/, unknown: /unknown-key "`key` is unknown.*"\. .*nobody/ },
+  plain: { taken: /closed with code 1008 "key is taken"\. .*somebody/, unknown: /closed with code 1008 "key is unknown"\. .*nobody/ },
+};
 
-  await alertShows(second, /code 1008 "key is taken"\. .*somebody has this key open already/);
-  await socketShows(first, "open", /./);
-});
+for (const dialect of DIALECTS) {
+  browserTest(`${dialect}: refusals are told in plain words`, async (newPage) => {
+    const key = `taken ${dialect}`;
+    const first = await newPage();
+    await openKey(first, key);
+    const second = await newPage(`${server.demo}?dialect=${dialect}`);
+    await second.getByLabel("Key").fill(key);
+    await second.getByRole("button", { name: "Open the key" }).click();
+    await alertShows(second, REFUSALS[dialect].taken);
+    await socketShows(first, "open", /./);
 
-browserTest("a key that nobody has opened is refused in plain words", async (newPage) => {
-  const joiner = await newPage(`${server.demo}#join=nobody`);
-  await alertShows(joiner, /code 1008 "key is unknown"\. .*nobody has this key open/);
-});
+    const joiner = await newPage(`${server.demo}?dialect=${dialect}#join=nobody`);
+    await alertShows(joiner, REFUSALS[dialect].unknown);
 
-browserTest("a joiner whose opener leaves before the channel is open is told so", async (newPage) => {
-  const opener = await newPage(server.demo);
-  await opener.evaluate((url) => plainClients.openAndLeaveAtOnce(url, "fickle"), server.url);
-  const joiner = await newPage(`${server.demo}#join=fickle`);
-  await alertShows(joiner, /code 4001 "opener left"\. The opener is gone/);
+    await second.getByLabel("Key").fill("k".repeat(300));
+    await second.getByRole("button", { name: "Open the key" }).click();
+    await alertShows(second, /closed with code 1007 "`key` over the length limit"\. The server objects/);
+  });
+
+  browserTest(`${dialect}: a joiner whose opener leaves before the channel is open is told so, and can stop`, async (newPage) => {
+    const key = `fickle ${dialect}`;
+    const opener = await newPage(server.demo);
+    await opener.evaluate(([url, key]) => plainClients.openAndLeaveAtOnce(url, key), [server.url, key]);
+    const joiner = await newPage(`${server.demo}?dialect=${dialect}#join=${key}`);
+    await alertShows(joiner, /The opener is gone, or accepts nobody new\. The next try is in \d+ s\./);
+    await joiner.getByRole("button", { name: "Stop trying" }).click();
+    await socketShows(joiner, "closed", /This page does not try any longer/);
+  });
+}
+
+browserTest("an unknown dialect is told in plain words", async (newPage) => {
+  await alertShows(await newPage(`${server.demo}?dialect=v9#join=any`), /no dialect of sigver: v9/);
 });
 
 browserTest("a server that is not there is told in plain words", async (newPage) => {
@@ -147,8 +258,8 @@ browserTest("a server that is not there is told in plain words", async (newPage)
 
 // ---- The demo page, driven as a person would, through what it shows ----
 
-async function openKey(page, key) {
-  await page.goto(server.demo);
+async function openKey(page, key, { demo = server.demo, dialect } = {}) {
+  await page.goto(dialect ? `${demo}?dialect=${dialect}` : demo);
   if (key) await page.getByLabel("Key").fill(key);
   await page.getByRole("button", { name: "Open the key" }).click();
   await socketShows(page, "open", /./);
@@ -204,6 +315,85 @@ async function alertShows(page, words) {
   await page.getByRole("alert").filter({ hasText: words }).waitFor();
 }
 
+async function noteShows(page, words) {
+  await page.locator("#chat .note").getByText(words, { exact: true }).waitFor();
+}
+
+/** Of the newest peer. */
+async function serverColumnShows(page, words) {
+  await page.locator("#peers tr:last-child td").first().getByText(words, { exact: true }).waitFor();
+}
+
+async function messages(page) {
+  return page.locator("#messages :is(div, summary)").allTextContents();
+}
+
+async function firstMessage(page) {
+  return page.locator("#messages pre").first().textContent();
+}
+
+function keyOf(link) {
+  return new URLSearchParams(new URL(link).hash.slice(1)).get("join");
+}
+
+// ---- Sent into a page: sigver.js without the demo ----
+
+/** Resolves when it has joined; `ended` when it is over, with how. */
+async function joinAndStay(key) {
+  const { join } = await import("/sigver.js");
+  const joiner = join(`ws://${location.host}`, key);
+  globalThis.ended = new Promise((resolve) => joiner.on("closed", ({ code }) => resolve(code)));
+  await new Promise((resolve) => joiner.on("join", resolve));
+}
+
+/** Two connections that add channels and restart ICE at the same moments, `rounds` times, over signaling that is slow and in order. */
+async function collide(rounds) {
+  const { negotiate } = await import("/sigver.js");
+  const errors = [];
+  let collisions = 0;
+  const sides = [false, true].map((polite) => ({ polite, pc: new RTCPeerConnection(), listeners: [], channels: 0 }));
+  sides.forEach((side, number) => {
+    const other = sides[1 - number];
+    let queue = Promise.resolve();
+    negotiate(side.pc, {
+      polite: side.polite,
+      on: (_, listener) => side.listeners.push(listener),
+      send: (data) => {
+        queue = queue.then(() => new Promise((resolve) => setTimeout(resolve, Math.random() * 5))).then(() => {
+          if (data.type === "offer" && other.pc.signalingState === "have-local-offer") collisions += 1;
+          other.listeners.forEach((listener) => listener({ data }));
+        });
+      },
+    }, { onerror: (error) => errors.push(String(error)) });
+    side.pc.ondatachannel = () => (side.channels += 1);
+  });
+
+  for (let round = 0; round < rounds; round += 1) {
+    for (const { pc } of sides) {
+      // Media needs a new description every time, a further channel does not.
+      pc.addTransceiver("audio");
+      pc.createDataChannel("one");
+      pc.createDataChannel("two");
+      if (round % 5 === 4) pc.restartIce();
+    }
+    await settled();
+  }
+  await until(() => sides.every(({ channels }) => channels === 2 * rounds));
+  return {
+    errors, collisions,
+    channels: sides.map(({ channels }) => channels),
+    states: sides.map(({ pc }) => pc.signalingState),
+  };
+
+  function settled() {
+    return until(() => sides.every(({ pc }) => pc.signalingState === "stable" && pc.getTransceivers().every(({ mid }) => mid !== null)));
+  }
+
+  async function until(isTrue) {
+    while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 // ---- Lines and echoes ----
 
 function numbered(name, count) {
@@ -222,7 +412,7 @@ function eachHeardItsOwnEcho(heard) {
     assert.deepEqual(lines, numbered(name, 20).map((line) => `${indexes[name]} heard ${line}`)));
 }
 
-// ---- Browser and server ----
+// ---- The browser ----
 
 /** A test that opens pages in a context of its own, and fails if one of them throws. */
 function browserTest(name, body) {
@@ -240,7 +430,7 @@ function browserTest(name, body) {
       return page;
     };
     try {
-      await body(newPage);
+      await body(newPage, t);
     } catch (error) {
       for (const page of context.pages()) t.diagnostic(`${page.url()} showed:\n${await page.innerText("body")}`);
       throw new AggregateError([error, ...errors], error.message);
@@ -257,44 +447,6 @@ async function startBrowser() {
     chromiumSandbox: process.getuid() !== 0,
     args: CHROMIUM_FLAGS,
   });
-}
-
-async function startServer() {
-  assert(existsSync(SIGVER_BIN), `no server at ${SIGVER_BIN}: cargo build --release -p sigver-server, or set SIGVER_BIN`);
-  const child = spawn(SIGVER_BIN, ["--listen", "127.0.0.1:0", "--demo"], {
-    stdio: ["ignore", "pipe", "inherit"],
-    env: { RUST_LOG: "warn", ...process.env },
-  });
-  process.once("exit", () => child.kill());
-  const address = await announcedAddress(child);
-  return { demo: `http://${address}/`, url: `ws://${address}`, stop: () => stop(child) };
-}
-
-function announcedAddress(child) {
-  return new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`the server ended with code ${code} before it listened`)));
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      const announced = /^sigver listening on (127\.0\.0\.1:\d+)$/.exec(line);
-      if (announced) resolve(announced[1]);
-    });
-  });
-}
-
-async function freePort() {
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, "close");
-  return port;
-}
-
-async function stop(child) {
-  if (child.exitCode !== null) return;
-  const exited = once(child, "exit");
-  child.kill();
-  await exited;
 }
 
 function here(path) {
