@@ -22,6 +22,8 @@ fn a_half_open_connection_is_found_out() {
     let (patience, began) = (config.keep_alive * 3, Instant::now());
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
+    // The gauges are published when the join is on its way already.
+    eventually("the joiner is counted", || server.handle.stats().joiners == 1);
     let silent = thread::spawn(move || {
         // It reads nothing, so it answers no ping. Bytes that make no whole frame are no sign of life.
         let header = [0x81, 0xfe, 0x40, 0x00];
