@@ -1,10 +1,11 @@
-// sigver.js without a browser: against the real server, against servers that talk nonsense, and with sockets that the test plays.
+// sigver.js without a browser: against the real server, against servers that talk nonsense, and with sockets and connections that the
+// test plays.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, mock, test } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
-import { join, open } from "../sigver.js";
+import { join, negotiate, open } from "../sigver.js";
 import { startServer } from "./server.mjs";
 
 const DEADLINE = 30_000;
@@ -22,7 +23,7 @@ after(() => server?.stop(), { timeout: DEADLINE });
 for (const [one, other] of PAIRINGS) {
   serverTest(`${one} opener, ${other} joiners: everything arrives, at whom it is for`, async (start) => {
     const opener = start(open, undefined, { dialect: one });
-    const { key } = await next(opener, "opened");
+    const { key } = await isOpen(opener);
     assert.match(key, /^[0-9a-f]{32}$/);
     assert.equal(opener.key, key);
     assert.equal(opener.dialect, one);
@@ -123,7 +124,7 @@ for (const dialect of DIALECTS) {
 
 serverTest("a plain opener cannot kick, and is told so", async (start) => {
   const opener = start(open, "no kick", { dialect: "plain" });
-  await next(opener, "opened");
+  await isOpen(opener);
   start(join, "no kick");
   const { peer } = await next(opener, "join");
   opener.kick(peer);
@@ -153,7 +154,7 @@ for (const [one, other] of PAIRINGS) {
       t.after(() => own.stop());
       const start = starter(t, own.url);
       const opener = start(open, "phoenix", { dialect: one });
-      await next(opener, "opened");
+      await isOpen(opener);
       const joiner = start(join, "phoenix", { dialect: other });
       const [{ peer: toOpener }, { peer: toJoiner }] = await Promise.all([next(joiner, "join"), next(opener, "join")]);
 
@@ -423,6 +424,21 @@ playedTest("a full key is tried again from the first", () => {
   assert.deepEqual(waiting(plain, "reconnecting").map(({ code }) => code), ["too-many-joiners"]);
 });
 
+playedTest("who was there before a loss is not there after it, and has left once", () => {
+  const opener = openedPlayed("sigver.v1");
+  PlayedSocket.last.says({ type: "join", index: 0 });
+  const [{ peer }] = waiting(opener, "join");
+  for (let loss = 0; loss < 2; loss += 1) {
+    PlayedSocket.last.ends(1006);
+    mock.timers.tick(1_000);
+    PlayedSocket.last.accepts();
+    assert.equal(peer.send({}), false);
+    opener.kick(peer);
+    assert.deepEqual(PlayedSocket.last.sent, [{ type: "open", key: "tea" }]);
+  }
+  assert.deepEqual(waiting(peer, "leave"), [{ type: "leave", code: "lost" }]);
+});
+
 playedTest("what comes before a first listener waits for it, in order, and not without bound", () => {
   const opener = openedPlayed("sigver.v1");
   PlayedSocket.last.says({ type: "join", index: 0 });
@@ -444,6 +460,102 @@ playedTest("a listener can be taken away, and hears nothing more", () => {
   assert.deepEqual(heard, [0]);
 });
 
+// ---- Negotiation, of a connection that the test plays. In real ones these moments cannot be hit at will ----
+
+/** As much of an RTCPeerConnection as `negotiate` uses. What it is asked to do waits for `settle`. */
+class PlayedConnection extends EventTarget {
+  signalingState = "stable";
+  remoteDescription = null;
+  localDescription = null;
+  asked = [];
+
+  setLocalDescription = () => this.#ask("setLocalDescription");
+  setRemoteDescription = (description) => this.#ask("setRemoteDescription", description);
+  addIceCandidate = (candidate) => this.#ask("addIceCandidate", candidate);
+
+  #ask(what, argument) {
+    return new Promise((resolve, reject) => this.asked.push({ what, argument, resolve, reject }));
+  }
+
+  /** Does the oldest thing asked for, which leads to `change`; or fails at it. */
+  async settle(what, change = {}) {
+    const oldest = this.asked.shift();
+    assert.equal(oldest?.what, what);
+    if (change instanceof Error) oldest.reject(change);
+    else oldest.resolve(void Object.assign(this, change));
+    await new Promise(setImmediate);
+    return oldest.argument;
+  }
+}
+
+const described = (type) => ({ type, sdp: `of an ${type}`, toJSON: () => ({ type, sdp: `of an ${type}` }) });
+const CANDIDATE = { candidate: "candidate:1 1 UDP 1 192.0.2.1 9 typ host", sdpMid: "0" };
+
+negotiationTest("an offer that comes while an own one is being made is a collision", async ({ start, says, sent }) => {
+  for (const polite of [false, true]) {
+    const pc = start(polite);
+    pc.dispatchEvent(new Event("negotiationneeded"));
+    says(described("offer"));
+    assert.deepEqual(pc.asked.map(({ what }) => what), polite ? ["setLocalDescription", "setRemoteDescription"] : ["setLocalDescription"]);
+    await pc.settle("setLocalDescription", { signalingState: "have-local-offer", localDescription: described("offer") });
+    assert.deepEqual(sent(), [{ type: "offer", sdp: "of an offer" }]);
+  }
+});
+
+negotiationTest("candidates of an ignored offer may fail, later ones may not", async ({ start, says, errors }) => {
+  const pc = start(false);
+  Object.assign(pc, { signalingState: "have-local-offer", remoteDescription: described("answer") });
+  says(described("offer"));
+  says({ candidate: CANDIDATE });
+  says(described("answer"));
+  says({ candidate: CANDIDATE });
+  await pc.settle("addIceCandidate", new Error("of the ignored offer"));
+  await pc.settle("setRemoteDescription", { signalingState: "stable" });
+  await pc.settle("addIceCandidate", new Error("of the answer"));
+  assert.deepEqual(errors(), ["of the answer"]);
+});
+
+negotiationTest("candidates that come early are kept, those of an ignored offer are not", async ({ start, says, sent, errors }) => {
+  const pc = start(false);
+  pc.signalingState = "have-local-offer";
+  says(described("offer"));
+  says({ candidate: { candidate: "of the ignored offer" } });
+  await pc.settle("addIceCandidate", new Error("no description yet"));
+  says(described("answer"));
+  says({ candidate: CANDIDATE });
+  says({ candidate: null });
+  assert.deepEqual(pc.asked.map(({ what }) => what), ["setRemoteDescription"]);
+  await pc.settle("setRemoteDescription", { signalingState: "stable", remoteDescription: described("answer") });
+  assert.deepEqual(await pc.settle("addIceCandidate"), CANDIDATE);
+  assert.equal(await pc.settle("addIceCandidate"), undefined, "the end of candidates");
+  assert.deepEqual([pc.asked, sent(), errors()], [[], [], []]);
+});
+
+negotiationTest("an answer that is being set makes room for the next offer", async ({ start, says, sent }) => {
+  const pc = start(false);
+  pc.signalingState = "have-local-offer";
+  says(described("answer"));
+  says(described("offer"));
+  await pc.settle("setRemoteDescription", { signalingState: "stable" });
+  await pc.settle("setRemoteDescription", { signalingState: "have-remote-offer" });
+  await pc.settle("setLocalDescription", { signalingState: "stable", localDescription: described("answer") });
+  assert.deepEqual(sent(), [{ type: "answer", sdp: "of an answer" }]);
+});
+
+negotiationTest("what a connection cannot use is told once, and data of others is none of its business", async ({ start, says, errors }) => {
+  const pc = start(true);
+  [null, 5, "text", [], {}, { type: "offer" }, { chat: "hello" }].forEach(says);
+  assert.deepEqual(pc.asked, []);
+  says({ type: "answer", sdp: "nonsense" });
+  await pc.settle("setRemoteDescription", new Error("no answer was due"));
+  assert.deepEqual(errors(), ["no answer was due"]);
+  says(described("offer"));
+  pc.signalingState = "closed";
+  await pc.settle("setRemoteDescription", new Error("closed"));
+  says(described("offer"));
+  assert.deepEqual([pc.asked, errors()], [[], []]);
+});
+
 // ---- Setting up and listening ----
 
 function serverTest(name, body) {
@@ -455,10 +567,30 @@ function starter(t, url) {
   const started = [];
   t.after(() => started.forEach((signaling) => signaling.close()));
   return (ask, key, options) => {
-    const signaling = ask(url, key, { WebSocket, backoff: QUICK, ...options });
+    let socket;
+    class Watched extends WebSocket {
+      constructor(...args) {
+        super(...args);
+        socket = this;
+      }
+    }
+    const signaling = ask(url, key, { WebSocket: Watched, backoff: QUICK, ...options });
+    sockets.set(signaling, () => socket);
     started.push(signaling);
     return signaling;
   };
+}
+
+/** The socket that a client has now. */
+const sockets = new WeakMap();
+
+/** `opened`, and certain: a plain server does not answer an open, but a pong follows the handling of what was sent before its ping. */
+async function isOpen(opener) {
+  const event = await next(opener, "opened");
+  const socket = sockets.get(opener)();
+  socket.ping();
+  await once(socket, "pong");
+  return event;
 }
 
 function playedTest(name, body) {
@@ -472,6 +604,25 @@ function playedTest(name, body) {
       mock.timers.reset();
       mock.restoreAll();
     }
+  });
+}
+
+function negotiationTest(name, body) {
+  test(name, { timeout: DEADLINE }, async () => {
+    let listener;
+    const messages = [];
+    const failures = [];
+    await body({
+      start(polite) {
+        const pc = new PlayedConnection();
+        const channel = { polite, on: (_, heard) => (listener = heard), send: (data) => messages.push(data) };
+        negotiate(pc, channel, { onerror: ({ message }) => failures.push(message) });
+        return pc;
+      },
+      says: (data) => listener({ data }),
+      sent: () => messages.splice(0),
+      errors: () => failures.splice(0),
+    });
   });
 }
 

@@ -2,7 +2,7 @@
 // it the test fails.
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -153,6 +153,23 @@ browserTest("a server that ends and comes back: the chat goes on, and somebody n
   await say(opener, ["to both"]);
   await hears(joiner, "opener", ["to both"]);
   await hears(newcomer, "opener", ["to both"]);
+});
+
+browserTest("what the README shows works, with both sides making the channel at once", async (newPage) => {
+  const [, shown] = /```js\n(.*?)```/s.exec(readFileSync(here("../README.md"), "utf8"));
+  const content = shown.replace("./sigver.js", "/sigver.js").replaceAll("ws://localhost:8000", server.url);
+  const run = async (hash) => {
+    const page = await newPage(`${server.demo}#${hash}`);
+    const told = (words) => page.waitForEvent("console", { predicate: (message) => message.text().startsWith(words) });
+    const [address, hello] = [told("others join at /#"), told("hello")];
+    // Whichever a side waits for in vain ends with its page.
+    for (const event of [address, hello]) event.catch(() => {});
+    await page.addScriptTag({ type: "module", content });
+    return { address, hello };
+  };
+  const opener = await run("");
+  const joiner = await run((await opener.address).text().split("#")[1]);
+  await Promise.all([opener.hello, joiner.hello]);
 });
 
 browserTest("negotiations that collide over and over end in agreement", async (newPage) => {
