@@ -77,6 +77,8 @@ fn conservation() {
                 let delivered = carried.len() as u64;
                 let dropped = after.dropped - before.dropped;
                 let refused = after.refused - before.refused - dropped;
+                let names_nobody = said.iter().any(|(_, said)| is_refused_as(said, "unknown-index"));
+                assert_eq!(dropped, u64::from(names_nobody), "{step:?}: {said:?}");
                 let broke_a_rule = said.iter().any(|(to, said)| *to == who && is_of_a_broken_rule(said));
                 let inert = !people.parts.contains_key(&who);
                 let fates = delivered + dropped + refused + u64::from(broke_a_rule) + u64::from(inert);
@@ -807,11 +809,11 @@ fn is_of_a_broken_rule(said: &Said) -> bool {
 }
 
 fn is_too_many(said: &Said) -> bool {
-    match said {
-        Said::Close(reason) => *reason == CloseReason::TooManyJoiners,
-        Said::Refused { code, .. } => *code == "too-many-joiners",
-        _ => false,
-    }
+    *said == Said::Close(CloseReason::TooManyJoiners) || is_refused_as(said, "too-many-joiners")
+}
+
+fn is_refused_as(said: &Said, as_code: &str) -> bool {
+    matches!(said, Said::Refused { code, .. } if *code == as_code)
 }
 
 fn is_out_of_time(said: &Said) -> bool {
