@@ -166,10 +166,12 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
     // From an opener with the index, from a joiner without.
     ('A', r#"{"type":"send","index":1,"data":"hello"}"#, "not-an-object",    r#","index":1"#),
     ('A', r#"{"type":"send","index":1,"data":[{}]}"#,    "not-an-object",    r#","index":1"#),
+    ('A', r#"{"type":"send","index":1,"data":{"index":1,"index":1}}"#, "not-an-object", r#","index":1"#),
     ('C', r#"{"type":"send","data":null}"#,              "not-an-object",    ""),
     ('C', r#"{"type":"send","index":7,"data":0}"#,       "not-an-object",    ""),
     ('C', r#"{"type":"send","data":{"index":1,"index":1}}"#, "not-an-object", ""),
     ('C', r#"{"type":"send","data":{"\u0069ndex":1,"index":1}}"#, "not-an-object", ""),
+    ('C', r#"{"type":"send","index":7,"data":{"index":1,"index":1}}"#, "not-an-object", ""),
 ];
 
 /// Values of `data`, and what each is to a plain opener whose joiner 0 sends it; to one that takes no such value, nothing.
@@ -363,6 +365,19 @@ fn data_from_v1_to_plain_is_the_whole_frame_and_only_an_object() {
             }
         }
         assert_eq!(scene.hub.stats().relayed, if with_index.is_some() { 2 } else { 0 });
+    }
+}
+
+/// Found by `fuzz/targets/decode.rs`: the index that a joiner named took the place of its own, which was then not in the frame.
+#[test]
+fn a_joiner_that_names_an_index_speaks_for_itself_all_the_same() {
+    for (data, with_index) in DATA {
+        let mut scene = Scene::new();
+        let heard = scene.say('C', &format!(r#"{{"type":"send","index":7,"data":{data}}}"#));
+        match with_index {
+            Some(with_index) => assert_eq!(heard, [frame('O', with_index)]),
+            None => assert!(matches!(&heard[..], [Seen::Frame('C', _)])),
+        }
     }
 }
 

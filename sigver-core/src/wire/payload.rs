@@ -21,8 +21,6 @@ pub struct Payload {
 pub(super) enum Spot {
     /// Nowhere: it is no object, or one with several members of that name.
     Nowhere,
-    /// It is an object, but its sender is an opener, whose data gets no index.
-    Unsought,
     /// In place of these bytes, behind this lead.
     At(Range<u32>, Lead),
 }
@@ -75,7 +73,7 @@ impl Payload {
     pub fn shape(&self) -> Shape {
         match self.spot {
             Spot::Nowhere => Shape::Any,
-            Spot::Unsought | Spot::At(..) => Shape::Object,
+            Spot::At(..) => Shape::Object,
         }
     }
 

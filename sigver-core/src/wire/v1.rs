@@ -8,7 +8,6 @@ use core::fmt::Write;
 
 use super::{
     Encoded, Payload,
-    payload::Spot,
     scan::{self, Members},
 };
 use crate::{Addressee, CloseReason, InboundMessage, Index, Key, Limits, Member, OutboundMessage, Refusal};
@@ -72,14 +71,11 @@ pub(super) fn encode(message: &OutboundMessage, out: &mut String) -> Encoded {
 fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
     let data = members.data.ok_or(CloseReason::DataMissing)?;
     let to = scan::addressee(members.index);
-    let spot = match to {
-        Addressee::Malformed => return Err(CloseReason::IndexMalformed),
-        // Who names a joiner is its opener, or is refused; an opener's data gets no index.
-        Addressee::Index(_) if data.starts_with('{') => Spot::Unsought,
-        Addressee::Index(_) => Spot::Nowhere,
-        Addressee::Unnamed => scan::place_for_index(data),
-    };
-    let payload = Payload::new(data, spot);
+    if to == Addressee::Malformed {
+        return Err(CloseReason::IndexMalformed);
+    }
+    // Also where an index is named: a joiner may do so, and only the hub knows that it is one.
+    let payload = Payload::new(data, scan::place_for_index(data));
     Ok(InboundMessage::Data {
         to,
         shape: payload.shape(),
