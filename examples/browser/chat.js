@@ -212,7 +212,9 @@ class Peer {
 
   #adopt(channel) {
     this.#channel = channel;
-    channel.onopen = () => this.#channelOpened();
+    // One that the other side has made may be open already, and Chromium then does not always say so.
+    if (channel.readyState === "open") queueMicrotask(() => this.#channelOpened());
+    else channel.onopen = () => this.#channelOpened();
     channel.onmessage = ({ data }) => showChat(this.#label, data);
     channel.onclose = () => this.#leave("left");
     this.#show();
