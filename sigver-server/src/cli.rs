@@ -19,6 +19,10 @@ struct Args {
     #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
 
+    /// The longest message, in bytes. Default: 65536
+    #[arg(long, value_name = "N")]
+    message_bytes: Option<u32>,
+
     /// Serve a demonstration page at /: a chat between browsers that find each other through this server
     #[arg(long)]
     demo: bool,
@@ -55,6 +59,9 @@ pub(crate) fn read() -> Result<Command, Stop> {
         let number = port.to_str().and_then(|port| port.parse::<u16>().ok());
         let port = number.ok_or_else(|| Stop::Wrong(format!("PORT is not a port number: {port:?}")))?;
         config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+    }
+    if let Some(bytes) = args.message_bytes {
+        config.limits.message_bytes = bytes;
     }
     if args.demo {
         config.pages = demo::PAGES.to_vec();

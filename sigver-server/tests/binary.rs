@@ -79,6 +79,8 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
     for (arguments, says) in [
         (&["--listen", "8000"][..], "expected IP:PORT"),
         (&["--listen"], "--listen"),
+        (&["--message-bytes", "-1"], "-1"),
+        (&["--message-bytes", "64K"], "64K"),
         (&["--colour"], "--colour"),
         (&["8000"], "8000"),
     ] {
@@ -124,6 +126,21 @@ fn the_environment_chooses_the_port_and_every_interface_is_served() {
     );
     let loopback = SocketAddr::from(([127, 0, 0, 1], program.addr.port()));
     assert!(Client::connect(loopback, "/").is_ok());
+}
+
+#[test]
+fn the_longest_message_can_be_chosen() {
+    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--message-bytes", "32"]));
+    let mut client = program.client();
+    let open = r#"{"type":"open","key":"tea12345"}"#;
+    assert_eq!(open.len(), 32);
+    client.send_text(open).expect("connected");
+    client.sync();
+    client.send_text(&format!("{open} ")).expect("connected");
+    assert_eq!(
+        client.receive(),
+        Seen::Close(Some(1009), "message over the size limit".into())
+    );
 }
 
 #[test]
