@@ -66,6 +66,7 @@ impl Answer {
     }
 
     const BAD_REQUEST: Self = Self::error("400 Bad Request", "", "not an HTTP/1.1 request\n");
+    const BAD_HOST: Self = Self::error("400 Bad Request", "", "Host is missing or repeated\n");
     const BAD_KEY: Self = Self::error(
         "400 Bad Request",
         "",
@@ -243,6 +244,9 @@ fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
     let headers = Headers(request.headers);
     Some(if version != 1 {
         Parsed::Plain(Answer::HTTP_VERSION)
+    } else if headers.only("Host").is_none() {
+        // RFC 9112 section 3.2.
+        Parsed::Plain(Answer::BAD_HOST)
     } else if headers.lists("Upgrade", "websocket") && headers.lists("Connection", "upgrade") {
         match handshake(method, &headers) {
             Ok(upgrade) => Parsed::Upgrade(upgrade, length),

@@ -1,0 +1,253 @@
+//! Holds the server to RFC 6455 section 4.2 and RFC 9112 to the byte: what it answers to a handshake with something odd in it,
+//! however the bytes come, and that nothing of a request gets into the answer but a subprotocol. `frames.rs` has the plain cases.
+
+mod support;
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use sigver_server::Config;
+use sigver_transcripts::socket::{Opcode, Piece, frame};
+use support::Running;
+
+const REQUEST_LINE: &str = "GET /chat HTTP/1.1";
+const HOST: &str = "Host: server.example.com";
+const UPGRADE: &str = "Upgrade: websocket";
+const CONNECTION: &str = "Connection: Upgrade";
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+const VERSION: &str = "Sec-WebSocket-Version: 13";
+
+/// A handshake with one of its lines replaced.
+fn with(line: &str, other: &str) -> String {
+    let lines = [REQUEST_LINE, HOST, UPGRADE, CONNECTION, KEY, VERSION];
+    assert!(lines.contains(&line), "{line:?} is a line of the handshake");
+    let lines = lines.map(|one| if one == line { other } else { one });
+    format!("{}\r\n\r\n", lines.join("\r\n"))
+}
+
+/// A handshake with further lines.
+fn and(lines: &str) -> String {
+    with(HOST, &format!("{HOST}\r\n{lines}"))
+}
+
+/// What an accepted handshake gets, with this behind the usual lines.
+fn accepted(lines: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n{lines}\r\n"
+    )
+}
+
+/// How the bytes of a request come.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Whole,
+    Bytes,
+}
+
+/// Sends these bytes; what the server answers until it closes.
+fn exchange(addr: SocketAddr, bytes: &[u8], cut: Cut) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let size = match cut {
+        Cut::Whole => bytes.len(),
+        Cut::Bytes => 1,
+    };
+    for piece in bytes.chunks(size) {
+        stream.write_all(piece)?;
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The frames that come in one piece with the handshake are the first of the WebSocket.
+#[test]
+fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
+    let server = Running::start(Config::default());
+    let cases = [
+        ("nothing odd", and("X: y"), ""),
+        ("empty lines first", format!("\r\n\r\n{}", and("X: y")), ""),
+        ("line feeds alone", and("X: y").replace("\r\n", "\n"), ""),
+        ("a host with a port", with(HOST, "Host: [::1]:8000"), ""),
+        ("an empty host", with(HOST, "Host:"), ""),
+        ("a host in capitals", with(HOST, "HOST: SERVER.EXAMPLE.COM"), ""),
+        ("capitals", with(UPGRADE, "UPGRADE: WEBSOCKET"), ""),
+        (
+            "one upgrade of several",
+            with(UPGRADE, "Upgrade: h2c\r\nUpgrade: foo/2, websocket"),
+            "",
+        ),
+        ("a header twice", and("Origin: http://a\r\nOrigin: http://b"), ""),
+        ("bytes that are no ASCII", and("X: \u{1F375}"), ""),
+        (
+            "headers that the answer has",
+            and("Sec-WebSocket-Accept: AAAA\r\nX-Injected: y"),
+            "",
+        ),
+        (
+            "a line break in the target, as a URL has it",
+            with(REQUEST_LINE, "GET /%0d%0aX-Injected:%20y HTTP/1.1"),
+            "",
+        ),
+        (
+            "a line break in a subprotocol, as a URL has it",
+            and("Sec-WebSocket-Protocol: a%0d%0aX-Injected"),
+            "Sec-WebSocket-Protocol: a%0d%0aX-Injected\r\n",
+        ),
+    ];
+    let frames = [
+        frame(Opcode::Ping, Piece::Last, b"first"),
+        frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes()),
+    ]
+    .concat();
+    for (what, request, lines) in cases {
+        let expected = [accepted(lines).as_bytes(), b"\x8a\x05first", b"\x88\x02\x03\xe8"].concat();
+        for cut in [Cut::Whole, Cut::Bytes] {
+            let what = format!("{what}, {cut:?}");
+            let answer = exchange(server.addr, &[request.as_bytes(), &frames].concat(), cut)
+                .map_err(|error| io::Error::other(format!("{what}: {error}")))?;
+            assert_eq!(
+                String::from_utf8_lossy(&answer),
+                String::from_utf8_lossy(&expected),
+                "{what}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What follows a refused request is no second one, whatever it looks like, and nothing of a request is in its refusal.
+#[test]
+fn what_is_refused_is_answered_once_and_with_nothing_of_it() -> io::Result<()> {
+    const BAD_REQUEST: &str = "400 Bad Request";
+    const METHOD: &str = "405 Method Not Allowed";
+    const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
+    const TOO_LARGE: &str = "431 Request Header Fields Too Large";
+    const HTTP_VERSION: &str = "505 HTTP Version Not Supported";
+    let server = Running::start(Config::default());
+    let line = |other: &str| with(REQUEST_LINE, other);
+    let cases = [
+        // The request line.
+        ("no version of HTTP", line("GET /injected"), BAD_REQUEST),
+        ("HTTP/1.0", line("GET /injected HTTP/1.0"), HTTP_VERSION),
+        ("HTTP/2.0", line("GET /injected HTTP/2.0"), BAD_REQUEST),
+        ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), BAD_REQUEST),
+        ("a method in small letters", line("get /injected HTTP/1.1"), METHOD),
+        ("HEAD of a handshake", line("HEAD /injected HTTP/1.1"), METHOD),
+        ("CONNECT", line("CONNECT injected:80 HTTP/1.1"), METHOD),
+        ("a method that is no name", line("G(T /injected HTTP/1.1"), BAD_REQUEST),
+        ("a space in the target", line("GET /in jected HTTP/1.1"), BAD_REQUEST),
+        ("no target", line("GET HTTP/1.1"), BAD_REQUEST),
+        // What has to be there once (RFC 6455 section 4.2.1). Without an upgrade as well, Host has to (RFC 9112 section 3.2).
+        (
+            "no host and no upgrade",
+            "GET /injected HTTP/1.1\r\n\r\n".into(),
+            BAD_REQUEST,
+        ),
+        ("no host", with(HOST, "X: injected"), BAD_REQUEST),
+        ("two hosts", and("Host: injected"), BAD_REQUEST),
+        ("two versions", and("Sec-WebSocket-Version: 8"), UPGRADE_REQUIRED),
+        (
+            "a list of versions",
+            with(VERSION, "Sec-WebSocket-Version: 13, 8"),
+            UPGRADE_REQUIRED,
+        ),
+        ("013", with(VERSION, "Sec-WebSocket-Version: 013"), UPGRADE_REQUIRED),
+        ("+13", with(VERSION, "Sec-WebSocket-Version: +13"), UPGRADE_REQUIRED),
+        ("a list of keys", with(KEY, &format!("{KEY}, injected")), BAD_REQUEST),
+        (
+            "a key without its padding",
+            with(KEY, KEY.trim_end_matches('=')),
+            BAD_REQUEST,
+        ),
+        (
+            "a key in the base64 of URLs",
+            with(KEY, &KEY.replace("dGhl", "_-_-")),
+            BAD_REQUEST,
+        ),
+        (
+            "another upgrade",
+            with(UPGRADE, "Upgrade: websockets"),
+            UPGRADE_REQUIRED,
+        ),
+        (
+            "another connection",
+            with(CONNECTION, "Connection: keep-alive"),
+            UPGRADE_REQUIRED,
+        ),
+        // Lines that different servers take apart differently.
+        ("a line that goes on in the next", and("X: y\r\n injected"), BAD_REQUEST),
+        (
+            "a first line that goes on",
+            line("GET / HTTP/1.1\r\n X: injected"),
+            BAD_REQUEST,
+        ),
+        (
+            "white space before a colon",
+            with(UPGRADE, "Upgrade : websocket"),
+            BAD_REQUEST,
+        ),
+        ("white space in a name", and("X Injected: y"), BAD_REQUEST),
+        ("no name", and(": injected"), BAD_REQUEST),
+        ("NUL in a value", and("X: \0injected"), BAD_REQUEST),
+        ("CR in a value", and("X: y\rX-Injected: y"), BAD_REQUEST),
+        (
+            "CR in a subprotocol",
+            and("Sec-WebSocket-Protocol: a\rX-Injected: y"),
+            BAD_REQUEST,
+        ),
+        (
+            "a subprotocol in quotes",
+            and("Sec-WebSocket-Protocol: \"injected\""),
+            BAD_REQUEST,
+        ),
+        (
+            "a header in a subprotocol",
+            and("Sec-WebSocket-Protocol: a:injected"),
+            BAD_REQUEST,
+        ),
+        (
+            "two lengths",
+            and("Content-Length: 0\r\nContent-Length: 5"),
+            BAD_REQUEST,
+        ),
+        ("a length below zero", and("Content-Length: -1"), BAD_REQUEST),
+        (
+            "a length in chunks",
+            and("Content-Length: 0\r\nTransfer-Encoding: chunked"),
+            BAD_REQUEST,
+        ),
+        // Sizes.
+        (
+            "a long name",
+            and(&format!("{}: injected", "X".repeat(9_000))),
+            TOO_LARGE,
+        ),
+        (
+            "a long line without an end",
+            "GET /".to_owned() + &"x".repeat(9_000),
+            TOO_LARGE,
+        ),
+        ("65 headers", and(&["X: y"; 60].join("\r\n")), TOO_LARGE),
+    ];
+    for (what, request, status) in cases {
+        for cut in [Cut::Whole, Cut::Bytes] {
+            let what = format!("{what}, {cut:?}");
+            let answer = exchange(server.addr, &[request.as_bytes(), and("X: y").as_bytes()].concat(), cut)
+                .map_err(|error| io::Error::other(format!("{what}: {error}")))?;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{what}: {answer}"
+            );
+            assert_eq!(answer.matches("Content-Length: ").count(), 1, "{what}: {answer}");
+            assert!(!answer.to_ascii_lowercase().contains("injected"), "{what}: {answer}");
+        }
+    }
+    Ok(())
+}
