@@ -1,0 +1,744 @@
+//! Holds the schemas beside the transcripts to the protocol: what they accept is what the codecs read, and what the codecs write is
+//! what they accept. Never asks whether they are good JSON Schema: `.ci/schema-test` does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs,
+    path::Path,
+};
+
+use jsonschema::Validator;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Map, Value, json};
+use sigver_core::{
+    CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, Index, Key, Limits, Member, OutboundMessage, Payload,
+    Refusal, RoleEnd, Time,
+};
+use sigver_transcripts::{Frame, Limit, StepKind, Transcript, all};
+
+/// What a client is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    None,
+    Opener,
+    Joiner,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::None, Self::Opener, Self::Joiner];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "no-role",
+            Self::Opener => "opener",
+            Self::Joiner => "joiner",
+        }
+    }
+}
+
+/// What becomes of a frame from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is done, or it is refused for the state of others.
+    Fine,
+    /// It is nothing for the sender's role, which may be closed with a reason.
+    OutOfRole(Option<CloseReason>),
+    /// It is wrong by itself.
+    Wrong(CloseReason),
+}
+
+impl Verdict {
+    /// Whether the schema accepts it from any client, and from one of the sender's role.
+    fn accepted(self) -> (bool, bool) {
+        match self {
+            Self::Fine => (true, true),
+            Self::OutOfRole(_) => (true, false),
+            Self::Wrong(_) => (false, false),
+        }
+    }
+
+    fn reason(self) -> Option<CloseReason> {
+        match self {
+            Self::Fine => None,
+            Self::OutOfRole(reason) => reason,
+            Self::Wrong(reason) => Some(reason),
+        }
+    }
+}
+
+/// The definitions of a dialect.
+struct Schema {
+    document: Value,
+    definitions: BTreeMap<String, Validator>,
+}
+
+fn file(name: &str) -> Result<String, Box<dyn Error>> {
+    Ok(fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name),
+    )?)
+}
+
+impl Schema {
+    fn of(dialect: Dialect) -> Self {
+        Self::read(dialect).unwrap_or_else(|error| panic!("{}: {error}", dialect.subprotocol()))
+    }
+
+    fn read(dialect: Dialect) -> Result<Self, Box<dyn Error>> {
+        let document: Value = serde_json::from_str(&file(&format!("{}.json", dialect.subprotocol()))?)?;
+        let mut definitions = BTreeMap::new();
+        for name in document["$defs"].as_object().ok_or("no $defs")?.keys() {
+            let one = json!({
+                "$schema": document["$schema"],
+                "$ref": format!("#/$defs/{name}"),
+                "$defs": document["$defs"],
+            });
+            definitions.insert(name.clone(), jsonschema::draft202012::new(&one)?);
+        }
+        Ok(Self { document, definitions })
+    }
+
+    fn accepts(&self, definition: &str, value: &Value) -> bool {
+        let definition = self.definitions.get(definition);
+        definition.is_some_and(|definition| definition.is_valid(value))
+    }
+
+    /// Whether it accepts a frame from any client, and from one of this role.
+    fn accepts_of(&self, role: Role, value: &Value) -> (bool, bool) {
+        (
+            self.accepts("client-to-server", value),
+            self.accepts(&format!("{}-to-server", role.name()), value),
+        )
+    }
+
+    fn accepts_to(&self, role: Role, value: &Value) -> bool {
+        self.accepts(&format!("server-to-{}", role.name()), value)
+    }
+
+    fn codes(&self, definition: &str) -> BTreeSet<&str> {
+        let codes = self.document["$defs"][definition]["enum"].as_array();
+        codes.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+}
+
+/// The bare core and what each of its clients is.
+struct Core {
+    hub: Hub,
+    limits: Limits,
+    clients: BTreeMap<ConnId, (Dialect, Role)>,
+}
+
+/// What was sent: to whom, who has which role, and the text.
+type Sent = Vec<(Dialect, Role, String)>;
+
+impl Core {
+    fn new(limits: Limits) -> Self {
+        Self {
+            hub: Hub::new(limits.clone()),
+            limits,
+            clients: BTreeMap::new(),
+        }
+    }
+
+    fn connect(&mut self, dialect: Dialect) -> ConnId {
+        let id = self.hub.connect(Time::ZERO, dialect.profile()).expect("room for all");
+        self.clients.insert(id, (dialect, Role::None));
+        id
+    }
+
+    /// Handles a frame of a client that is still there.
+    fn say(&mut self, from: ConnId, text: &str) -> (Verdict, Sent) {
+        let (dialect, role) = self.clients[&from];
+        let message = match dialect.decode(text, &self.limits, || Some(MADE)) {
+            Ok(message) => message,
+            Err(reason) => {
+                let outputs = self.hub.close(from, reason);
+                return (Verdict::Wrong(reason), self.deliver(outputs));
+            }
+        };
+        let gives_up = matches!(
+            (&message, role),
+            (InboundMessage::Leave, Role::Joiner) | (InboundMessage::CloseKey, Role::Opener)
+        );
+        let outputs = self.hub.handle(from, message);
+        let to_itself = outputs.iter().find(|(to, _)| *to == from).map(|(_, message)| message);
+        let verdict = match to_itself {
+            Some(OutboundMessage::Refused(
+                Refusal::HasRole | Refusal::NoRole | Refusal::WrongRole | Refusal::NoIndex,
+            )) => Verdict::OutOfRole(None),
+            Some(OutboundMessage::Close(
+                reason @ (CloseReason::HasRole
+                | CloseReason::NoRole
+                | CloseReason::NoIndex
+                | CloseReason::UnknownType
+                | CloseReason::IndexMalformed),
+            )) => Verdict::OutOfRole(Some(*reason)),
+            _ => Verdict::Fine,
+        };
+        if gives_up {
+            self.clients.insert(from, (dialect, Role::None));
+        }
+        (verdict, self.deliver(outputs))
+    }
+
+    fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage)>) -> Sent {
+        let mut sent = Vec::new();
+        for (to, message) in outputs {
+            let Some((dialect, role)) = self.clients.get_mut(&to) else {
+                continue;
+            };
+            match message {
+                OutboundMessage::Opened { .. } => *role = Role::Opener,
+                OutboundMessage::Joined { .. } => *role = Role::Joiner,
+                _ => {}
+            }
+            let mut text = String::new();
+            if dialect.encode(&message, &mut text) == Encoded::Text {
+                sent.push((*dialect, *role, text));
+            }
+            match message {
+                OutboundMessage::RoleEnded(_) => *role = Role::None,
+                OutboundMessage::Close(_) => _ = self.clients.remove(&to),
+                _ => {}
+            }
+        }
+        sent
+    }
+}
+
+/// The random bits of a key that is made.
+const MADE: u128 = 0x1234_5678;
+
+/// What `serde_json` cannot hold in a value, and what stands in for it. The schemas look at none of it.
+const STAND_INS: [(&str, &str); 3] = [
+    ("e400", "e4"),
+    (r"\ud800", r"\ufffd"),
+    (r"\udf75\ud83c", r"\ufffd\ufffd"),
+];
+
+/// What is closed with one of these reasons, in a text that has the snippet, although the schema accepts it; and why that must be.
+const BLIND: [(&[CloseReason], &str, &str); 8] = [
+    (
+        &[
+            CloseReason::Duplicate(Member::Type),
+            CloseReason::Duplicate(Member::Key),
+            CloseReason::Duplicate(Member::Index),
+            CloseReason::Duplicate(Member::Data),
+        ],
+        "",
+        "whoever parses an object keeps one of two members of a name",
+    ),
+    (
+        &[CloseReason::TooBig],
+        "",
+        "the length of a text is not seen in its value",
+    ),
+    (&[CloseReason::TooDeep], "", "JSON Schema cannot count levels"),
+    (
+        &[CloseReason::KeyTooLong],
+        "",
+        "JSON Schema counts characters, not bytes; and the transcript lowers the limit",
+    ),
+    (&[CloseReason::IndexMalformed], r#""index":-0,"#, "-0 is the integer 0"),
+    (
+        &[CloseReason::IndexMalformed],
+        r#""index":0.0,"#,
+        "0.0 is the integer 0",
+    ),
+    (
+        &[CloseReason::IndexMalformed],
+        r#""index":1e0,"#,
+        "1e0 is the integer 1",
+    ),
+    (
+        &[CloseReason::IndexMalformed],
+        r#""index":1.0,"#,
+        "1.0 is the integer 1",
+    ),
+];
+
+/// What is about a transcript's frames.
+struct Judge {
+    schemas: BTreeMap<&'static str, Schema>,
+    stand_ins: BTreeSet<usize>,
+    blind: BTreeSet<usize>,
+    frames: usize,
+    refused: usize,
+    texts: usize,
+    faults: Vec<String>,
+}
+
+impl Judge {
+    /// The value of a text, if it is JSON.
+    fn value(&mut self, text: &str) -> Option<Value> {
+        serde_json::from_str(text).ok().or_else(|| {
+            let mut text = text.to_owned();
+            let mut used = Vec::new();
+            for (number, (what, stand_in)) in STAND_INS.iter().enumerate() {
+                if text.contains(what) {
+                    text = text.replace(what, stand_in);
+                    used.push(number);
+                }
+            }
+            let value = serde_json::from_str(&text).ok()?;
+            self.stand_ins.extend(used);
+            Some(value)
+        })
+    }
+
+    fn frame(&mut self, place: &str, dialect: Dialect, role: Role, text: &str, verdict: Verdict) {
+        self.frames += 1;
+        self.refused += usize::from(verdict != Verdict::Fine);
+        let value = self.value(text);
+        let schema = &self.schemas[dialect.subprotocol()];
+        let accepted = value.map_or((false, false), |value| schema.accepts_of(role, &value));
+        if accepted == verdict.accepted() {
+            return;
+        }
+        let blind = BLIND.iter().position(|(reasons, snippet, _)| {
+            verdict.reason().is_some_and(|reason| reasons.contains(&reason)) && text.contains(snippet)
+        });
+        match blind {
+            Some(number) => _ = self.blind.insert(number),
+            None => self.faults.push(format!(
+                "{place}: {verdict:?} of {role:?}, but accepted {accepted:?}: {text}"
+            )),
+        }
+    }
+
+    fn text(&mut self, place: &str, dialect: Dialect, role: Option<Role>, text: &str) {
+        self.texts += 1;
+        let value = self.value(text).unwrap_or_else(|| panic!("{place}: no JSON: {text}"));
+        let schema = &self.schemas[dialect.subprotocol()];
+        if !schema.accepts("server-to-client", &value) || role.is_some_and(|role| !schema.accepts_to(role, &value)) {
+            self.faults.push(format!("{place}: {role:?} receives {text}"));
+        }
+    }
+
+    fn transcript(&mut self, transcript: &Transcript) {
+        let mut limits = Limits::default();
+        for (limit, value) in &transcript.limits {
+            match limit {
+                Limit::Depth => limits.depth = *value,
+                Limit::JoinersPerKey => limits.joiners_per_key = *value,
+                Limit::KeyBytes => limits.key_bytes = *value,
+                Limit::MessageBytes => limits.message_bytes = *value,
+            }
+        }
+        let mut core = Core::new(limits);
+        let mut names = BTreeMap::new();
+        for step in &transcript.steps {
+            let place = format!("{}.txt:{}", transcript.name, step.line);
+            let Some(who) = step.kind.who() else { continue };
+            let (id, dialect) = *names.entry(who).or_insert_with(|| {
+                let offers = step.kind.subprotocol().into_iter().flat_map(|offer| offer.split(", "));
+                let (dialect, _) = Dialect::negotiate(offers);
+                (core.connect(dialect), dialect)
+            });
+            let made = format!("{MADE:032x}");
+            let sends = match &step.kind {
+                StepKind::Sends(_, Frame::Text(text)) => String::from_utf8(text.clone()).ok(),
+                StepKind::Sends(_, Frame::Pieces(pieces)) => Some(pieces.concat()),
+                StepKind::SendsMade(_, text) => Some(text.replacen('*', &made, 1)),
+                StepKind::Receives(_, text) => {
+                    self.text(&place, dialect, None, text);
+                    None
+                }
+                StepKind::ReceivesMade(_, text) => {
+                    self.text(&place, dialect, None, &text.replacen('*', &made, 1));
+                    None
+                }
+                StepKind::Closes(..) | StepKind::Vanishes(_) => {
+                    let outputs = core.hub.disconnect(id);
+                    core.clients.remove(&id);
+                    for (dialect, role, text) in core.deliver(outputs) {
+                        self.text(&place, dialect, Some(role), &text);
+                    }
+                    None
+                }
+                StepKind::Sends(_, Frame::Binary(_) | Frame::Raw(_))
+                | StepKind::Connects(..)
+                | StepKind::Closed(..)
+                | StepKind::WaitRoleDeadline => None,
+            };
+            // What a client says that is closed already is read by nobody.
+            if let (Some(text), Some((_, role))) = (sends, core.clients.get(&id).copied()) {
+                let (verdict, sent) = core.say(id, &text);
+                self.frame(&place, dialect, role, &text, verdict);
+                for (dialect, role, text) in sent {
+                    self.text(&place, dialect, Some(role), &text);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_message_of_every_transcript_is_what_its_schema_says() -> Result<(), Box<dyn Error>> {
+    let mut judge = Judge {
+        schemas: Dialect::ALL
+            .iter()
+            .map(|dialect| (dialect.subprotocol(), Schema::of(*dialect)))
+            .collect(),
+        stand_ins: BTreeSet::new(),
+        blind: BTreeSet::new(),
+        frames: 0,
+        refused: 0,
+        texts: 0,
+        faults: Vec::new(),
+    };
+    for transcript in all()? {
+        judge.transcript(&transcript);
+    }
+    assert!(judge.faults.is_empty(), "{:#?}", judge.faults);
+    for (number, (_, _, why)) in BLIND.iter().enumerate() {
+        assert!(
+            judge.blind.contains(&number),
+            "no transcript needs this exception: {why}"
+        );
+    }
+    assert_eq!(judge.stand_ins.len(), STAND_INS.len(), "a stand-in is not needed");
+    assert!(
+        judge.frames > 300 && judge.refused > 80 && judge.texts > 300,
+        "{} frames, {} of them refused, and {} texts are too few",
+        judge.frames,
+        judge.refused,
+        judge.texts
+    );
+    Ok(())
+}
+
+#[test]
+fn the_codes_are_those_of_the_core() {
+    let schema = Schema::of(Dialect::V1);
+    assert_eq!(
+        schema.codes("error-code"),
+        Refusal::CODES.iter().copied().collect::<BTreeSet<_>>()
+    );
+    assert_eq!(
+        schema.codes("closed-code"),
+        ENDS.iter().map(|end| end.code()).collect::<BTreeSet<_>>()
+    );
+}
+
+/// The AsyncAPI document says of each close code in which dialect it happens, as the table of PROTOCOL.md does.
+#[test]
+fn the_close_codes_are_those_of_the_protocol_page() -> Result<(), Box<dyn Error>> {
+    let asyncapi: Value = serde_json::from_str(&file("asyncapi.json")?)?;
+    assert_eq!(asyncapi["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let page = file("../../PROTOCOL.md")?;
+    for (channel, other) in [("plain", "[v1]"), ("v1", "[plain]")] {
+        let codes = asyncapi["channels"][channel]["x-close-codes"]
+            .as_array()
+            .ok_or("no codes")?;
+        let listed: BTreeSet<(String, &str)> = codes
+            .iter()
+            .filter_map(|close| Some((close["code"].to_string(), close["text"].as_str()?)))
+            .collect();
+        let texts: Vec<(String, String)> = CloseReason::ALL
+            .iter()
+            .map(|reason| (reason.code().to_string(), reason.to_string()))
+            .collect();
+        let expected: BTreeSet<(String, &str)> = texts
+            .iter()
+            .filter(|(code, text)| {
+                let row = page
+                    .lines()
+                    .find(|line| line.starts_with(&format!("| {code} | `")) && line.contains(text));
+                row.is_some_and(|row| !row.contains(&format!("` | {other}")))
+            })
+            .map(|(code, text)| (code.clone(), text.as_str()))
+            .collect();
+        assert_eq!(listed, expected, "{channel}");
+        assert_eq!(listed.len(), codes.len(), "{channel}: a code is there twice");
+    }
+    Ok(())
+}
+
+const ENDS: [RoleEnd; 2] = [RoleEnd::OpenerLeft, RoleEnd::Kicked];
+
+/// Any JSON value, small, without a number that `serde_json` would spell otherwise than it was.
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e9..1e9)
+            .prop_filter("1.0 is no index and is an integer", |number: &f64| number.fract()
+                != 0.0)
+            .prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let name = prop_oneof![4 => any::<String>(), 1 => select(NAMES).prop_map(str::to_owned)];
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            vec((name, inner), 0..3).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+const NAMES: &[&str] = &["type", "key", "index", "data", "code", "Type"];
+
+/// What a client might send: most often nearly right.
+fn frames() -> impl Strategy<Value = Value> {
+    const TYPES: &[&str] = &[
+        "open", "join", "send", "kick", "close", "leave", "opened", "joined", "data", "closed", "error", "Open",
+        "offer", "",
+    ];
+    const NEAR: &[&str] = &[
+        "00",
+        "-1",
+        "+1",
+        " 0",
+        "0 ",
+        "0\n",
+        "",
+        "1.0",
+        "1e0",
+        "0x1",
+        "١",
+        "18446744073709551616",
+    ];
+    let kind = prop_oneof![8 => select(TYPES).prop_map(Value::from), 1 => values()];
+    let key = prop_oneof![
+        8 => keys().prop_map(|key| Value::from(key.as_str())),
+        // Over the limit in characters and so in bytes; what is over it only in bytes is what a schema cannot see.
+        1 => (255..259_usize).prop_map(|length| Value::from("k".repeat(length))),
+        1 => Just(Value::from("")),
+        1 => values(),
+    ];
+    let index = prop_oneof![
+        4 => (0..3_u32).prop_map(Value::from),
+        2 => any::<u64>().prop_map(Value::from),
+        2 => any::<u64>().prop_map(|number| Value::from(number.to_string())),
+        2 => select(NEAR).prop_map(Value::from),
+        1 => Just(Value::from(-1)),
+        1 => values(),
+    ];
+    let members = (
+        option::weighted(0.9, kind),
+        option::of(key),
+        option::of(index),
+        option::of(values()),
+        vec((any::<String>(), values()), 0..2),
+    );
+    let object = members.prop_map(|(kind, key, index, data, others)| {
+        let named = [("type", kind), ("key", key), ("index", index), ("data", data)];
+        let named = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Value::Object(others.into_iter().chain(named).collect())
+    });
+    prop_oneof![16 => object, 1 => values()]
+}
+
+/// Any key within the limits, as its bytes and characters are.
+fn keys() -> impl Strategy<Value = Key> {
+    prop_oneof![
+        any::<String>(),
+        "[\"\\\\\u{0}-\u{1f}\u{7f}\u{2028}\u{feff}\u{10ffff}{}]{1,64}",
+        Just("k".repeat(256)),
+    ]
+    .prop_filter_map("a key has 1 to 256 bytes", |text| {
+        Key::new(&text, &Limits::default()).ok()
+    })
+}
+
+fn indexes() -> impl Strategy<Value = Index> {
+    prop_oneof![Just(0), Just(u32::MAX - 1), 0..u32::MAX].prop_map(Index::new)
+}
+
+/// What is carried: the value of `data` in a `send`, as the codec reads it.
+fn payload(data: &Value) -> Payload {
+    let text = json!({"type": "send", "data": data}).to_string();
+    let message = Dialect::V1.decode(&text, &Limits::default(), || None);
+    match message {
+        Ok(InboundMessage::Data { payload, .. }) => payload,
+        other => panic!("{text} is data, not {other:?}"),
+    }
+}
+
+/// Every message that the hub may have for a client, with the role that it then has. `Close` is no text.
+fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
+    let refusal = prop_oneof![
+        keys().prop_map(|key| Refusal::KeyTaken { key }),
+        keys().prop_map(|key| Refusal::UnknownKey { key }),
+        keys().prop_map(|key| Refusal::TooManyJoiners { key }),
+        Just(Refusal::HasRole),
+        Just(Refusal::NoRole),
+        Just(Refusal::WrongRole),
+        Just(Refusal::NoIndex),
+        prop_oneof![4 => indexes(), 1 => Just(Index::NOBODY)].prop_map(|index| Refusal::UnknownIndex { index }),
+        option::of(indexes()).prop_map(|index| Refusal::NotAnObject { index }),
+    ];
+    prop_oneof![
+        keys().prop_map(|key| (Role::Opener, OutboundMessage::Opened { key })),
+        indexes().prop_map(|index| (Role::Joiner, OutboundMessage::Joined { index })),
+        indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerJoined { index })),
+        indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerLeft { index })),
+        (option::of(indexes()), prop_oneof![values(), frames()]).prop_map(|(from, data)| {
+            let role = from.map_or(Role::Joiner, |_| Role::Opener);
+            let payload = payload(&data);
+            (role, OutboundMessage::Data { from, payload })
+        }),
+        (select(&Role::ALL[..]), refusal).prop_map(|(role, refusal)| (role, OutboundMessage::Refused(refusal))),
+        select(&ENDS[..]).prop_map(|end| (Role::Joiner, OutboundMessage::RoleEnded(end))),
+    ]
+}
+
+/// A variant that is added stops this from compiling: [`outbound`], [`ENDS`] and the schema want it as well.
+fn is_text(message: &OutboundMessage) -> bool {
+    match message {
+        OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
+        | OutboundMessage::Opened { .. }
+        | OutboundMessage::Joined { .. }
+        | OutboundMessage::PeerJoined { .. }
+        | OutboundMessage::Data { .. }
+        | OutboundMessage::PeerLeft { .. }
+        | OutboundMessage::Refused(_) => true,
+        OutboundMessage::Close(_) => false,
+    }
+}
+
+/// `message` with one thing wrong with it, in every way.
+fn broken(message: &Map<String, Value>) -> Vec<Value> {
+    let mut all = Vec::new();
+    for name in message.keys() {
+        let mut without = message.clone();
+        without.remove(name);
+        all.push(without.into());
+        if name != "data" {
+            for wrong in [
+                json!(null),
+                json!([message[name]]),
+                json!(-1),
+                json!(0.5),
+                json!(u32::MAX),
+                json!(""),
+            ] {
+                let mut other = message.clone();
+                other.insert(name.clone(), wrong);
+                all.push(other.into());
+            }
+        }
+    }
+    for (name, value) in [
+        ("key", json!("k")),
+        ("index", json!(0)),
+        ("data", json!(null)),
+        ("code", json!("kicked")),
+        ("more", json!(null)),
+    ] {
+        if !message.contains_key(name) {
+            let mut more = message.clone();
+            more.insert(name.to_owned(), value);
+            all.push(more.into());
+        }
+    }
+    all
+}
+
+fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundMessage) -> Result<(), TestCaseError> {
+    prop_assert!(is_text(message));
+    for (dialect, schema) in schemas {
+        let mut text = String::new();
+        // The hub gives a plain peer objects only.
+        let takes = match message {
+            OutboundMessage::Data { payload, .. } => payload.shape() <= dialect.profile().takes,
+            _ => true,
+        };
+        if !takes || dialect.encode(message, &mut text) != Encoded::Text {
+            continue;
+        }
+        let value: Value = serde_json::from_str(&text).expect("the codecs write JSON");
+        prop_assert!(schema.accepts("server-to-client", &value), "{text}");
+        prop_assert!(schema.accepts_to(role, &value), "{role:?}: {text}");
+        let array = json!([value]);
+        prop_assert!(!schema.accepts("server-to-client", &array) && !schema.accepts_to(role, &array));
+        let object = value.as_object().expect("an object");
+        match dialect {
+            Dialect::Plain if role == Role::Opener => {
+                let mut bare = object.clone();
+                bare.remove("index");
+                let is_notice = Value::from(bare.clone()) == json!({"type": "join"});
+                prop_assert_eq!(schema.accepts_to(role, &bare.clone().into()), is_notice);
+                for wrong in [json!(null), json!("0"), json!(-1), json!(u32::MAX)] {
+                    bare.insert("index".into(), wrong);
+                    prop_assert!(!schema.accepts_to(role, &bare.clone().into()), "{bare:?}");
+                }
+            }
+            // Any object goes.
+            Dialect::Plain => {}
+            Dialect::V1 => {
+                let is_error = matches!(message, OutboundMessage::Refused(_));
+                for other in Role::ALL.into_iter().filter(|other| *other != role) {
+                    prop_assert_eq!(schema.accepts_to(other, &value), is_error, "{:?}: {}", other, &text);
+                }
+                // Data with an index and without is data to an opener and to a joiner; some errors may have one.
+                let may = matches!(
+                    message,
+                    OutboundMessage::Data { .. }
+                        | OutboundMessage::Refused(Refusal::UnknownIndex { .. } | Refusal::NotAnObject { .. })
+                );
+                for wrong in broken(object) {
+                    let legal = may && wrong.get("index").is_some() != object.contains_key("index");
+                    prop_assert!(legal || !schema.accepts("server-to-client", &wrong), "{wrong}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A hub with a pair, and a client of `dialect` in `role` among or beside them. Index 0 is there.
+fn scene(dialect: Dialect, role: Role) -> (Core, ConnId) {
+    let mut core = Core::new(Limits::default());
+    let (opener, joiner) = (core.connect(dialect), core.connect(dialect));
+    core.say(opener, r#"{"type":"open","key":"the pair's"}"#);
+    core.say(joiner, r#"{"type":"join","key":"the pair's"}"#);
+    let client = match role {
+        Role::None => core.connect(dialect),
+        Role::Opener => opener,
+        Role::Joiner => joiner,
+    };
+    assert_eq!(core.clients[&client].1, role);
+    (core, client)
+}
+
+#[test]
+fn the_schemas_accept_what_the_codecs_write_and_nothing_like_it() -> Result<(), Box<dyn Error>> {
+    let schemas: Vec<_> = Dialect::ALL
+        .iter()
+        .map(|dialect| (*dialect, Schema::of(*dialect)))
+        .collect();
+    let mut runner = proptest::test_runner::TestRunner::default();
+    runner.run(&outbound(), |(role, message)| check_outbound(&schemas, role, &message))?;
+    Ok(())
+}
+
+/// The law of the other direction: what the schema says of a frame is what comes of it, for each role.
+#[test]
+fn the_schemas_accept_exactly_what_the_core_does() -> Result<(), Box<dyn Error>> {
+    for &dialect in Dialect::ALL {
+        let schema = Schema::of(dialect);
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2_000));
+        runner.run(&(select(&Role::ALL[..]), frames()), |(role, frame)| {
+            let text = frame.to_string();
+            let (mut core, client) = scene(dialect, role);
+            let (verdict, _) = core.say(client, &text);
+            prop_assert_eq!(
+                schema.accepts_of(role, &frame),
+                verdict.accepted(),
+                "{:?}: {:?} of {:?}: {}",
+                dialect,
+                verdict,
+                role,
+                text
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
