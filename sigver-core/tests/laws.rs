@@ -21,11 +21,12 @@ use sigver_core::{
 };
 
 use crate::{
-    json::{Object, RANDOM, Reading, frames, objects},
+    json::{Object, RANDOM, Reading, carried, random, reading},
     model::{Model, PLAIN, Role, Said, Step, V1},
     refusals::refusals,
     runs::{KEYS, Run, SECOND_WORLD, runs, runs_without_global_limits, two_worlds},
     stage::{Event, Stage, assert_indexes, assert_last_word, assert_order, resigned},
+    texts::{frames, objects},
 };
 
 #[path = "support/json.rs"]
@@ -37,6 +38,8 @@ mod refusals;
 mod runs;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/texts.rs"]
+mod texts;
 
 /// Every call returns what a naive reading of the protocol says, and all that can be seen of the hub agrees with it.
 ///
@@ -995,24 +998,6 @@ fn texts() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Where the random bits of a key come from.
-fn random() -> Option<u128> {
-    Some(RANDOM)
-}
-
-/// What a peer that speaks `hearer` gets for `text`, if that is data: from the joiner with this index, or from the opener.
-fn carried(speaker: Dialect, text: &str, hearer: Dialect, from: Option<u32>) -> Option<String> {
-    let message = speaker.decode(text, &Limits::default(), random).ok()?;
-    let (InboundMessage::Data { payload, .. } | InboundMessage::Lookalike { payload, .. }) = message else {
-        return None;
-    };
-    let from = from.map(Index::new);
-    let mut out = String::new();
-    let encoded = hearer.encode(&OutboundMessage::Data { from, payload }, &mut out);
-    assert_eq!(encoded, Encoded::Text);
-    Some(out)
-}
-
 /// What `speaker` says with `text` comes to peers in `sigver.v1` as `data`.
 fn assert_enveloped(speaker: Dialect, text: &str, data: &str, number: u32) {
     let towards_joiner = carried(speaker, text, Dialect::V1, None);
@@ -1077,18 +1062,6 @@ fn addressee(text: &str) -> Option<Addressee> {
     match Dialect::Plain.decode(text, &Limits::default(), random) {
         Ok(InboundMessage::Data { to, .. } | InboundMessage::Lookalike { to, .. }) => Some(to),
         Ok(_) | Err(_) => None,
-    }
-}
-
-fn reading(message: InboundMessage) -> Reading {
-    match message {
-        InboundMessage::Open { key } => Reading::Open(key.as_str().to_owned()),
-        InboundMessage::Join { key } => Reading::Join(key.as_str().to_owned()),
-        InboundMessage::Data { to, shape, payload } => Reading::Data(to, shape, payload.as_str().to_owned()),
-        InboundMessage::Lookalike { to, shape, payload } => Reading::Lookalike(to, shape, payload.as_str().to_owned()),
-        InboundMessage::Kick { index } => Reading::Kick(index),
-        InboundMessage::Leave => Reading::Leave,
-        InboundMessage::CloseKey => Reading::CloseKey,
     }
 }
 

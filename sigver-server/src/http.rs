@@ -257,6 +257,19 @@ fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
     })
 }
 
+/// The answer to a request whose head is at the beginning of `bytes`, `None` while it is not whole; and of a legal handshake the head's
+/// length and the client's dialect. Its key stands in the answer for what is derived from it. For the fuzz target `head` only.
+#[doc(hidden)]
+pub fn read_head(bytes: &[u8], pages: &[Page]) -> Option<(Vec<u8>, usize, Option<Dialect>)> {
+    Some(match parse(bytes, pages)? {
+        Parsed::Plain(answer) => (answer.to_bytes(), 0, None),
+        Parsed::Upgrade(upgrade, length) => {
+            let answer = switching_protocols(&upgrade, &upgrade.key);
+            (answer, length, Some(upgrade.dialect))
+        }
+    })
+}
+
 /// Checks a request that asks for an upgrade, in the order of RFC 6455 section 4.2.1.
 fn handshake(method: &str, headers: &Headers<'_>) -> Result<Upgrade, Answer> {
     if method != "GET" {

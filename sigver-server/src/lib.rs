@@ -42,5 +42,7 @@ mod sync;
 mod wake;
 
 pub use config::{Config, Page};
+#[doc(hidden)]
+pub use http::read_head;
 pub use server::{BindError, Handle, RunError, Server};
 pub use sigver_core as core;

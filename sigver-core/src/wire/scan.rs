@@ -9,7 +9,7 @@ use alloc::{borrow::Cow, string::String};
 use core::{fmt, ops::Range};
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{error::Category, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::payload::Spot;
 use crate::{Addressee, CloseReason, Index, Key, Limits, Member};
@@ -64,10 +64,11 @@ fn members<'a>(text: &'a str, wanted: &[Member]) -> Result<Members<'a>, CloseRea
             twice: &mut twice,
         })
         .and_then(|members| reader.end().map(|()| members));
-    members.map_err(|error| match (twice, error.classify()) {
+    // serde_json gives up at the first byte that begins no object, and what it makes of that is no judgement on the rest.
+    members.map_err(|_| match (twice, serde_json::from_str::<&RawValue>(text)) {
         (Some(member), _) => CloseReason::Duplicate(member),
-        (None, Category::Data) => CloseReason::NotAnObject,
-        (None, Category::Io | Category::Syntax | Category::Eof) => CloseReason::InvalidJson,
+        (None, Ok(_)) => CloseReason::NotAnObject,
+        (None, Err(_)) => CloseReason::InvalidJson,
     })
 }
 

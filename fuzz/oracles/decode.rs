@@ -1,0 +1,222 @@
+//! Holds `Dialect::decode` and `Dialect::encode` to an independent reading of JSON and of the protocol page. Never calls a hub.
+
+use core::cell::Cell;
+
+use sigver_core::{
+    CloseReason, Dialect, Encoded, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, Refusal, Shape,
+};
+
+use crate::{
+    json::{Object, RANDOM, Reading, Value, reading},
+    reader::{self, Text},
+};
+
+/// Texts that are longer show nothing new, and the reader goes down a call for each of their brackets.
+const LONGEST: usize = 16 * 1024;
+
+/// Indexes of one digit and of many.
+const INDEXES: [u32; 3] = [0, 10, u32::MAX - 1];
+
+/// Whatever the text: both dialects read in it what it says and nothing else, under limits that it just meets and just does not; and what
+/// it carries comes out to the byte, with nothing added but an index.
+///
+/// # Panics
+///
+/// When that is not so.
+pub(crate) fn check(bytes: &[u8]) {
+    let Ok(text) = core::str::from_utf8(bytes) else {
+        return;
+    };
+    if text.len() > LONGEST {
+        return;
+    }
+    let is = reader::read(text);
+    if let Text::Object(object) = &is {
+        assert_eq!(object.text(), text, "the reader has lost something");
+    }
+    for dialect in Dialect::ALL {
+        for limits in limits_near(text, &is) {
+            check_reading(*dialect, text, &is, &limits);
+        }
+        if let Text::Object(object) = &is {
+            check_what_comes_of_it(*dialect, text, object);
+        }
+    }
+}
+
+/// The default ones; those that the text just meets; and for each of these the same but one less.
+fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
+    let depth = match is {
+        Text::Object(object) => object.depth(),
+        Text::Other(depth) => *depth,
+        Text::Broken(_) => 4,
+    };
+    let says = |dialect| match is {
+        Text::Object(object) => match object.reading(dialect, &Limits::default()) {
+            Ok(Reading::Open(key) | Reading::Join(key)) => Some(key.len()),
+            Ok(_) | Err(_) => None,
+        },
+        Text::Other(_) | Text::Broken(_) => None,
+    };
+    let key = says(Dialect::Plain).or_else(|| says(Dialect::V1)).unwrap_or(8);
+    let mut just = Limits::default();
+    just.message_bytes = text.len() as u32;
+    just.depth = depth;
+    just.key_bytes = key as u32;
+    let mut all = vec![Limits::default(), just.clone()];
+    let less: [fn(&mut Limits) -> &mut u32; 3] = [
+        |limits| &mut limits.message_bytes,
+        |limits| &mut limits.depth,
+        |limits| &mut limits.key_bytes,
+    ];
+    for one in less {
+        let mut limits = just.clone();
+        let limit = one(&mut limits);
+        *limit = limit.saturating_sub(1);
+        all.push(limits);
+    }
+    all
+}
+
+fn check_reading(dialect: Dialect, text: &str, is: &Text, limits: &Limits) {
+    let asked = Cell::new(false);
+    let read = dialect.decode(text, limits, || {
+        asked.set(true);
+        Some(RANDOM)
+    });
+    if let Ok(InboundMessage::Data { shape, payload, .. } | InboundMessage::Lookalike { shape, payload, .. }) = &read {
+        assert_eq!(*shape, payload.shape());
+    }
+    let read = read.map(reading);
+    let is_too_big = text.len() > limits.message_bytes as usize;
+    match is {
+        Text::Object(object) => assert_eq!(read, object.reading(dialect, limits), "{dialect:?} under {limits:?}"),
+        _ if is_too_big => assert_eq!(read, Err(CloseReason::TooBig)),
+        Text::Other(depth) if *depth > limits.depth => assert_eq!(read, Err(CloseReason::TooDeep)),
+        Text::Other(_) => assert_eq!(read, Err(CloseReason::NotAnObject)),
+        Text::Broken(until) => check_refusal_of_what_is_not_json(dialect, text, until.as_ref(), limits, &read),
+    }
+    // Where the only thing to say is that a key is wanted, a source that fails is to blame.
+    let wants_a_key = matches!(is, Text::Object(object) if wants_a_key(dialect, object, limits));
+    assert_eq!(asked.get(), wants_a_key, "{dialect:?}");
+    let without_random = dialect.decode(text, limits, || None).map(reading);
+    let expected = if wants_a_key { Err(CloseReason::Internal) } else { read };
+    assert_eq!(without_random, expected, "{dialect:?}");
+}
+
+/// What is first in the text is what its sender hears of, but that depth is counted in brackets, before anything is read.
+fn check_refusal_of_what_is_not_json(
+    dialect: Dialect,
+    text: &str,
+    until: Option<&Object>,
+    limits: &Limits,
+    read: &Result<Reading, CloseReason>,
+) {
+    let brackets = text.bytes().filter(|byte| b"{[".contains(byte)).count();
+    let expected = match until.and_then(|object| object.repeats(dialect)) {
+        Some(member) => CloseReason::Duplicate(member),
+        None => CloseReason::InvalidJson,
+    };
+    let is_right = match read {
+        Err(CloseReason::TooDeep) => brackets > limits.depth as usize,
+        Err(reason) => *reason == expected,
+        Ok(_) => false,
+    };
+    assert!(is_right, "{dialect:?}: {read:?} instead of {expected:?}");
+}
+
+/// What `dialect` has read in `text` is encoded in both.
+fn check_what_comes_of_it(dialect: Dialect, text: &str, object: &Object) {
+    match dialect.decode(text, &Limits::default(), || Some(RANDOM)) {
+        Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => check_key(&key),
+        Ok(InboundMessage::Data { payload, .. } | InboundMessage::Lookalike { payload, .. }) => {
+            check_payload(dialect, text, object, payload);
+        }
+        Ok(InboundMessage::Kick { .. } | InboundMessage::Leave | InboundMessage::CloseKey) | Err(_) => {}
+    }
+}
+
+/// Whatever is in a key, it comes back as it was.
+fn check_key(key: &Key) {
+    let key = || key.clone();
+    for message in [
+        OutboundMessage::Opened { key: key() },
+        OutboundMessage::Refused(Refusal::KeyTaken { key: key() }),
+        OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
+        OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),
+    ] {
+        let mut out = String::new();
+        assert_eq!(Dialect::Plain.encode(&message, &mut out), Encoded::Nothing);
+        assert_eq!(Dialect::V1.encode(&message, &mut out), Encoded::Text);
+        let Text::Object(object) = reader::read(&out) else {
+            panic!("{out} is no object");
+        };
+        let said: Vec<_> = values(&object, "key").map(|value| value.says.as_deref()).collect();
+        assert_eq!(said, [Some(key().as_str())], "{out}");
+    }
+}
+
+fn check_payload(dialect: Dialect, text: &str, object: &Object, payload: Payload) {
+    let sent = match dialect {
+        Dialect::Plain => text,
+        Dialect::V1 => object.data().expect("a send has data"),
+    };
+    assert_eq!(payload.as_str(), sent);
+    let shape = payload.shape();
+    let mut message = OutboundMessage::Data { from: None, payload };
+    assert_eq!(
+        encoded(Dialect::V1, &message),
+        format!(r#"{{"type":"data","data":{sent}}}"#)
+    );
+    assert_eq!(encoded(Dialect::Plain, &message), sent);
+    for number in INDEXES {
+        if let OutboundMessage::Data { from, .. } = &mut message {
+            *from = Some(Index::new(number));
+        }
+        let expected = format!(r#"{{"type":"data","index":{number},"data":{sent}}}"#);
+        assert_eq!(encoded(Dialect::V1, &message), expected);
+        // The hub gives nothing else to an opener of the plain dialect.
+        if shape == Shape::Object {
+            let expected = match dialect {
+                Dialect::Plain => Some(object.text_with_index(number)),
+                Dialect::V1 => object.data_with_index(number),
+            };
+            let out = encoded(Dialect::Plain, &message);
+            assert_eq!(Some(&out), expected.as_ref());
+            check_spliced(&out, number);
+        }
+    }
+}
+
+/// Whoever reads it finds one `index`, which is the joiner's.
+fn check_spliced(out: &str, number: u32) {
+    let Text::Object(object) = reader::read(out) else {
+        panic!("{out} is no object");
+    };
+    let indexes: Vec<_> = values(&object, "index").map(|value| &value.spelled).collect();
+    assert_eq!(indexes, [&number.to_string()], "{out}");
+}
+
+/// Whether `object` is an open without a key, and has passed all that is checked before one is made.
+fn wants_a_key(dialect: Dialect, object: &Object, limits: &Limits) -> bool {
+    let is_open = matches!(
+        object.reading(dialect, limits),
+        Ok(Reading::Open(_)) | Err(CloseReason::KeyTooLong)
+    );
+    let says_open = values(object, "type").any(|value| value.says.as_deref() == Some("open"));
+    dialect == Dialect::V1 && is_open && says_open && values(object, "key").next().is_none()
+}
+
+fn values<'a>(object: &'a Object, name: &'a str) -> impl Iterator<Item = &'a Value> {
+    let named = object.members.iter();
+    named
+        .filter(move |member| member.name.says.as_deref() == Some(name))
+        .map(|member| &member.value)
+}
+
+fn encoded(dialect: Dialect, message: &OutboundMessage) -> String {
+    // What is there before has to stay.
+    let mut out = String::from("before");
+    assert_eq!(dialect.encode(message, &mut out), Encoded::Text);
+    out.strip_prefix("before").expect("it is appended").to_owned()
+}

@@ -1,0 +1,15 @@
+//! Any text against both dialects. What is checked is in `oracles/decode.rs`.
+
+#![no_main]
+#![allow(dead_code, reason = "the laws use the rest of `json`")]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../oracles/decode.rs"]
+mod decode;
+#[path = "../../sigver-core/tests/support/json.rs"]
+mod json;
+#[path = "../oracles/reader.rs"]
+mod reader;
+
+fuzz_target!(|bytes: &[u8]| decode::check(bytes));

@@ -1,0 +1,58 @@
+//! Replays what the fuzz targets start from and have found, without a fuzzer: `fuzz/README.md`.
+
+#![allow(dead_code, reason = "the laws use the rest of `json`, `model` and `stage`")]
+
+use std::error::Error;
+
+use proptest::{prelude::*, test_runner::Config};
+use sigver_core::{Dialect, Limits};
+
+use crate::{
+    json::Object,
+    reader::Text,
+    replay::replay,
+    texts::{frames, objects},
+};
+
+#[path = "../../fuzz/oracles/decode.rs"]
+mod decode;
+#[path = "../../fuzz/oracles/hub.rs"]
+mod hub;
+#[path = "support/json.rs"]
+mod json;
+mod model;
+#[path = "../../fuzz/oracles/reader.rs"]
+mod reader;
+#[path = "../../fuzz/oracles/replay.rs"]
+mod replay;
+#[path = "support/stage.rs"]
+mod stage;
+#[path = "support/texts.rs"]
+mod texts;
+
+#[test]
+fn every_seed_of_decode_is_read_as_it_should_be() -> Result<(), Box<dyn Error>> {
+    replay("decode", decode::check)
+}
+
+#[test]
+fn every_seed_of_the_hub_ends_as_the_model_says() -> Result<(), Box<dyn Error>> {
+    replay("hub", hub::check)
+}
+
+/// The oracle of `decode` is as good as its reader.
+#[test]
+fn the_reader_takes_apart_what_was_put_together() {
+    let texts = prop_oneof![objects(), frames()];
+    proptest!(Config { failure_persistence: None, ..Config::default() }, |(object in texts, number: u32)| {
+        let Text::Object(read) = reader::read(&object.text()) else {
+            panic!("{} is an object", object.text());
+        };
+        let says = |object: &Object| [Dialect::Plain, Dialect::V1].map(|dialect| object.reading(dialect, &Limits::default()));
+        assert_eq!(read.text(), object.text());
+        assert_eq!(read.depth(), object.depth());
+        assert_eq!(says(&read), says(&object));
+        assert_eq!(read.text_with_index(number), object.text_with_index(number));
+        assert_eq!(read.data_with_index(number), object.data_with_index(number));
+    });
+}

@@ -1,0 +1,258 @@
+//! Makes JSON texts in every way of writing them, which are known to say what they say because they are put together here.
+
+use proptest::{char, collection::vec, option, prelude::*, sample::select};
+
+use crate::json::{Attribute, Object, Value};
+
+/// Any object: few members, most of them those that the plain dialect reads, now and then one of them twice.
+pub(crate) fn objects() -> BoxedStrategy<Object> {
+    let index = option::of(index_member());
+    object((0.7, kinds()), 0.7, index, Just(None), Just(None))
+}
+
+/// Any object, as one in `sigver.v1` may be: most have what their `type` wants, and some more.
+pub(crate) fn frames() -> BoxedStrategy<Object> {
+    let index = option::weighted(0.4, index_member());
+    let data = || attribute(spelling("data"), data_values());
+    let again = option::weighted(0.03, data());
+    object((0.9, v1_kinds()), 0.5, index, option::weighted(0.8, data()), again)
+}
+
+fn object(
+    (typed, kinds): (f64, BoxedStrategy<Value>),
+    keys: f64,
+    index: impl Strategy<Value = Option<Attribute>> + 'static,
+    data: impl Strategy<Value = Option<Attribute>> + 'static,
+    more: impl Strategy<Value = Option<Attribute>> + 'static,
+) -> BoxedStrategy<Object> {
+    let kind = move || {
+        let kinds = kinds.clone();
+        attribute(spelling("type"), prop_oneof![4 => kinds, 1 => values()])
+    };
+    let key = || attribute(spelling("key"), prop_oneof![4 => strings(), 1 => values()]);
+    let other = prop_oneof![24 => attribute(names(), values()), 1 => kind(), 1 => key(), 1 => index_member()];
+    let members = (
+        option::weighted(typed, kind()),
+        option::weighted(keys, key()),
+        index,
+        data,
+        more,
+        vec(other, 0..4),
+    );
+    let members = members
+        .prop_map(|(kind, key, index, data, more, others)| {
+            let members = [kind, key, index, data, more].into_iter().flatten();
+            members.chain(others).collect::<Vec<_>>()
+        })
+        .prop_shuffle();
+    (gap(), gap(), members, gap())
+        .prop_map(|(before, gap, members, after)| Object {
+            before,
+            gap,
+            members,
+            after,
+        })
+        .boxed()
+}
+
+fn index_member() -> BoxedStrategy<Attribute> {
+    attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
+}
+
+/// What a `data` may be: an object of which it is known what it is put together from, or any value that is none.
+fn data_values() -> BoxedStrategy<Value> {
+    let other = values().prop_map(|value| {
+        if value.spelled.starts_with('{') {
+            nest('[', &[value], ']')
+        } else {
+            value
+        }
+    });
+    prop_oneof![3 => objects().prop_map(Value::object), 2 => other].boxed()
+}
+
+fn attribute(
+    name: impl Strategy<Value = Value> + 'static,
+    value: impl Strategy<Value = Value> + 'static,
+) -> BoxedStrategy<Attribute> {
+    (gap(), name, [gap(), gap(), gap()], value)
+        .prop_map(|(lead, name, gaps, value)| Attribute {
+            lead,
+            name,
+            gaps,
+            value,
+        })
+        .boxed()
+}
+
+/// White space as JSON has it, most often none.
+fn gap() -> BoxedStrategy<String> {
+    prop_oneof![4 => Just(String::new()), 1 => "[ \t\r\n]{1,3}"].boxed()
+}
+
+/// Names that are not the server's, or nearly.
+fn names() -> BoxedStrategy<Value> {
+    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data"];
+    prop_oneof![2 => strings(), 1 => select(NEAR).prop_flat_map(spelling)].boxed()
+}
+
+/// What a `type` says.
+fn kinds() -> BoxedStrategy<Value> {
+    const KINDS: &[&str] = &["open", "join", "open", "join", "offer", "Open", "join "];
+    select(KINDS).prop_flat_map(spelling).boxed()
+}
+
+/// What a `type` says in `sigver.v1`.
+fn v1_kinds() -> BoxedStrategy<Value> {
+    const KINDS: &[&str] = &[
+        "open", "join", "send", "send", "send", "send", "send", "send", "kick", "kick", "leave", "close", "Send",
+        "data",
+    ];
+    select(KINDS).prop_flat_map(spelling).boxed()
+}
+
+/// Indexes, right and wrong, as numbers and as strings.
+fn indexes() -> BoxedStrategy<Value> {
+    const INTEGERS: &[&str] = &[
+        "0",
+        "7",
+        "10",
+        "4294967294",
+        "4294967295",
+        "4294967296",
+        "18446744073709551616",
+    ];
+    const NEAR: &[&str] = &["-0", "-1", "0.0", "1e0", "null"];
+    const NO_VALUES: &[&str] = &["00", "01", "+1", " 0", "0 ", "", "push", "0x1", "١", "1_0"];
+    prop_oneof![
+        2 => select(INTEGERS).prop_map(Value::scalar),
+        2 => select(INTEGERS).prop_flat_map(spelling),
+        2 => select(NEAR).prop_map(Value::scalar),
+        1 => select(NEAR).prop_flat_map(spelling),
+        1 => select(NO_VALUES).prop_flat_map(spelling),
+    ]
+    .boxed()
+}
+
+/// Any JSON value, small.
+fn values() -> BoxedStrategy<Value> {
+    const NUMBERS: &[&str] = &[
+        "0",
+        "-0",
+        "1.0",
+        "1e0",
+        "1E+2",
+        "1e400",
+        "0.10",
+        "9223372036854775808",
+        "18446744073709551616",
+        "3.141592653589793238462643383279",
+    ];
+    let leaf = prop_oneof![
+        2 => select(&["null", "true", "false"]).prop_map(Value::scalar),
+        2 => select(NUMBERS).prop_map(Value::scalar),
+        1 => any::<i64>().prop_map(|number| Value::scalar(number.to_string())),
+        4 => strings(),
+    ];
+    leaf.prop_recursive(4, 12, 3, |inner| {
+        let name = prop_oneof![names(), spelling("index"), spelling("type")];
+        let member = (gap(), name, gap(), inner.clone(), gap()).prop_map(|(a, name, b, value, c)| {
+            let spelled = format!("{a}{}{b}:{}{c}", name.spelled, value.spelled);
+            Value { spelled, ..value }
+        });
+        let element = (gap(), inner, gap()).prop_map(|(before, value, behind)| {
+            let spelled = format!("{before}{}{behind}", value.spelled);
+            Value { spelled, ..value }
+        });
+        prop_oneof![
+            vec(element, 0..3).prop_map(|elements| nest('[', &elements, ']')),
+            vec(member, 0..3).prop_map(|members| nest('{', &members, '}')),
+        ]
+    })
+    .boxed()
+}
+
+fn nest(open: char, parts: &[Value], close: char) -> Value {
+    let spelled: Vec<&str> = parts.iter().map(|part| part.spelled.as_str()).collect();
+    Value {
+        spelled: format!("{open}{}{close}", spelled.join(",")),
+        depth: 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0),
+        says: None,
+        object: None,
+    }
+}
+
+/// A character of a JSON string, or half of one: how it is spelled and which UTF-16 code units it stands for.
+type Spelled = (String, Vec<u16>);
+
+/// Any JSON string: also one with escapes where none are needed, and one that is not Unicode.
+fn strings() -> BoxedStrategy<Value> {
+    const SHORT: &[(&str, char)] = &[
+        (r#"\""#, '"'),
+        (r"\\", '\\'),
+        (r"\/", '/'),
+        (r"\b", '\u{8}'),
+        (r"\n", '\n'),
+    ];
+    let character = prop_oneof![
+        6 => char::range('#', 'Z').prop_map(raw),
+        1 => any::<char>().prop_filter("needs no escape", |c| !matches!(c, '\0'..' ' | '"' | '\\')).prop_map(raw),
+        1 => select(SHORT).prop_map(|(spelled, c)| (spelled.to_owned(), units(c))),
+        1 => any::<u16>().prop_map(|unit| (format!("\\u{unit:04x}"), vec![unit])),
+        1 => any::<char>().prop_map(escaped),
+    ];
+    let lone = (0xD800..=0xDFFF_u16).prop_map(|unit| (format!("\\u{unit:04X}"), vec![unit]));
+    let json = select(&['{', '[', '[', '{', ']', ':']).prop_map(raw);
+    prop_oneof![
+        4 => vec(character.clone(), 0..6),
+        1 => vec(prop_oneof![lone, character.clone()], 1..4),
+        1 => vec(prop_oneof![4 => json, 1 => character], 1..6),
+    ]
+    .prop_map(string)
+    .boxed()
+}
+
+/// `text` as a JSON string, each character raw or escaped.
+fn spelling(text: &str) -> BoxedStrategy<Value> {
+    let characters: Vec<char> = text.chars().collect();
+    let escapes = prop_oneof![
+        2 => Just(vec![false; characters.len()]),
+        1 => vec(any::<bool>(), characters.len()),
+    ];
+    escapes
+        .prop_map(move |escapes| {
+            let spelled = characters.iter().zip(escapes).map(|(&character, escape)| {
+                if escape || character < ' ' {
+                    escaped(character)
+                } else {
+                    (character.to_string(), units(character))
+                }
+            });
+            string(spelled.collect())
+        })
+        .boxed()
+}
+
+fn raw(character: char) -> Spelled {
+    (character.to_string(), units(character))
+}
+
+fn escaped(character: char) -> Spelled {
+    let units = units(character);
+    let spelled = units.iter().map(|unit| format!("\\u{unit:04x}"));
+    (spelled.collect(), units)
+}
+
+fn units(character: char) -> Vec<u16> {
+    character.encode_utf16(&mut [0; 2]).to_vec()
+}
+
+fn string(characters: Vec<Spelled>) -> Value {
+    let (spelled, units): (Vec<String>, Vec<Vec<u16>>) = characters.into_iter().unzip();
+    Value {
+        spelled: format!("\"{}\"", spelled.concat()),
+        depth: 0,
+        says: String::from_utf16(&units.concat()).ok(),
+        object: None,
+    }
+}
