@@ -45,12 +45,21 @@ pub struct Hub<P = Payload> {
     payload: PhantomData<fn(P) -> P>,
 }
 
-struct Conn {
-    profile: Profile,
-    role: Role,
+/// What a connection is to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It has the key open.
+    Opener,
+    /// It has joined it.
+    Joiner,
 }
 
-enum Role {
+struct Conn {
+    profile: Profile,
+    state: State,
+}
+
+enum State {
     Idle {
         /// Until it first asks for a role.
         deadline: Option<Time>,
@@ -97,7 +106,7 @@ impl<P> Hub<P> {
         let deadline = self.limits.role_deadline.and_then(|allowed| now.checked_add(allowed));
         let id = self.conns.insert(Conn {
             profile,
-            role: Role::Idle { deadline },
+            state: State::Idle { deadline },
         });
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
@@ -112,9 +121,9 @@ impl<P> Hub<P> {
             InboundMessage::Open { key } => self.open(from, key),
             InboundMessage::Join { key } => self.join(from, key),
             InboundMessage::Data { to, shape, payload } => self.data(from, to, shape, payload),
-            InboundMessage::Lookalike { to, shape, payload } => match self.role(from) {
-                Some(Role::Idle { .. }) => self.close(from, CloseReason::UnknownType),
-                Some(Role::Opener { .. } | Role::Joiner { .. }) | None => self.data(from, to, shape, payload),
+            InboundMessage::Lookalike { to, shape, payload } => match self.state(from) {
+                Some(State::Idle { .. }) => self.close(from, CloseReason::UnknownType),
+                Some(State::Opener { .. } | State::Joiner { .. }) | None => self.data(from, to, shape, payload),
             },
             InboundMessage::Kick { index } => self.kick(from, index),
             InboundMessage::Leave => self.leave(from),
@@ -122,16 +131,29 @@ impl<P> Hub<P> {
         }
     }
 
+    /// As [`handle`](Self::handle), but keys are not to be had: a join is answered as one of an unknown key, an open as one of a taken
+    /// key, whether they are or not. For an embedder that has seen a connection, or its like, guess at keys too often.
+    #[must_use = "the outputs are to be sent"]
+    pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let refusal = match (&message, self.state(from)) {
+            (InboundMessage::Open { key }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
+            (InboundMessage::Join { key }, Some(State::Idle { .. })) => Refusal::UnknownKey { key: key.clone() },
+            _ => return self.handle(from, message),
+        };
+        self.meet_deadline(from);
+        self.refuse(from, refusal)
+    }
+
     /// The embedder ends a connection: it broke its dialect, is too slow, or the like. The first output is its
     /// [`OutboundMessage::Close`]; the others tell those who have to do with it.
     #[must_use = "the outputs are to be sent"]
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let Some(Conn { role, .. }) = self.conns.remove(conn) else {
+        let Some(Conn { state, .. }) = self.conns.remove(conn) else {
             return Vec::new();
         };
         self.counters.closed += 1;
         let mut outputs = vec![(conn, OutboundMessage::Close(reason))];
-        self.retire(conn, role, &mut outputs);
+        self.retire(conn, state, &mut outputs);
         outputs
     }
 
@@ -139,8 +161,8 @@ impl<P> Hub<P> {
     #[must_use = "the outputs are to be sent"]
     pub fn disconnect(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        if let Some(Conn { role, .. }) = self.conns.remove(conn) {
-            self.retire(conn, role, &mut outputs);
+        if let Some(Conn { state, .. }) = self.conns.remove(conn) {
+            self.retire(conn, state, &mut outputs);
         }
         outputs
     }
@@ -194,6 +216,16 @@ impl<P> Hub<P> {
         }
     }
 
+    /// The role of a connection; `None` while it has none, and when it is gone.
+    #[must_use]
+    pub fn role(&self, conn: ConnId) -> Option<Role> {
+        match self.state(conn)? {
+            State::Idle { .. } => None,
+            State::Opener { .. } => Some(Role::Opener),
+            State::Joiner { .. } => Some(Role::Joiner),
+        }
+    }
+
     /// The limits that the hub was made with.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -201,18 +233,18 @@ impl<P> Hub<P> {
     }
 
     fn open(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.role(from) {
+        match self.state(from) {
             None => return Vec::new(),
-            Some(Role::Opener { .. } | Role::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
-            Some(Role::Idle { .. }) => {}
+            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
         if self.keys.contains_key(&key) {
             return self.refuse(from, Refusal::KeyTaken { key });
         }
-        self.set_role(
+        self.set_state(
             from,
-            Role::Opener {
+            State::Opener {
                 key: key.clone(),
                 joiners: BTreeMap::new(),
                 next: 0,
@@ -223,15 +255,15 @@ impl<P> Hub<P> {
     }
 
     fn join(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.role(from) {
+        match self.state(from) {
             None => return Vec::new(),
-            Some(Role::Opener { .. } | Role::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
-            Some(Role::Idle { .. }) => {}
+            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
         let opener = self.keys.get(&key).copied();
-        let Some((opener, Role::Opener { joiners, next, .. })) =
-            opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.role)))
+        let Some((opener, State::Opener { joiners, next, .. })) =
+            opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
         else {
             return self.refuse(from, Refusal::UnknownKey { key });
         };
@@ -243,7 +275,7 @@ impl<P> Hub<P> {
         *next += 1;
         joiners.insert(index, from);
         self.joiners += 1;
-        self.set_role(from, Role::Joiner { opener, index });
+        self.set_state(from, State::Joiner { opener, index });
         vec![
             (from, OutboundMessage::Joined { index }),
             (opener, OutboundMessage::PeerJoined { index }),
@@ -251,11 +283,11 @@ impl<P> Hub<P> {
     }
 
     fn data(&mut self, from: ConnId, to: Addressee, shape: Shape, payload: P) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let (recipient, sender, index) = match self.role(from) {
+        let (recipient, sender, index) = match self.state(from) {
             None => return Vec::new(),
-            Some(Role::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
-            Some(Role::Joiner { opener, index }) => (*opener, Some(*index), None),
-            Some(Role::Opener { joiners, .. }) => match to {
+            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
+            Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
+            Some(State::Opener { joiners, .. }) => match to {
                 Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex),
                 Addressee::Malformed => return self.close(from, CloseReason::IndexMalformed),
                 Addressee::Index(index) => match joiners.get(&index) {
@@ -277,11 +309,11 @@ impl<P> Hub<P> {
     }
 
     fn kick(&mut self, from: ConnId, index: Index) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.role) {
+        let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.state) {
             None => return Vec::new(),
-            Some(Role::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
-            Some(Role::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole),
-            Some(Role::Opener { joiners, .. }) => joiners.remove(&index),
+            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
+            Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole),
+            Some(State::Opener { joiners, .. }) => joiners.remove(&index),
         };
         let Some(joiner) = joiner else {
             return self.refuse(from, Refusal::UnknownIndex { index });
@@ -293,19 +325,19 @@ impl<P> Hub<P> {
     }
 
     fn leave(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.role(from) {
-            Some(Role::Joiner { .. }) => self.resign(from),
-            Some(Role::Opener { .. }) => self.refuse(from, Refusal::WrongRole),
-            Some(Role::Idle { .. }) => self.refuse(from, Refusal::NoRole),
+        match self.state(from) {
+            Some(State::Joiner { .. }) => self.resign(from),
+            Some(State::Opener { .. }) => self.refuse(from, Refusal::WrongRole),
+            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole),
             None => Vec::new(),
         }
     }
 
     fn close_key(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.role(from) {
-            Some(Role::Opener { .. }) => self.resign(from),
-            Some(Role::Joiner { .. }) => self.refuse(from, Refusal::WrongRole),
-            Some(Role::Idle { .. }) => self.refuse(from, Refusal::NoRole),
+        match self.state(from) {
+            Some(State::Opener { .. }) => self.resign(from),
+            Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole),
+            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole),
             None => Vec::new(),
         }
     }
@@ -314,9 +346,9 @@ impl<P> Hub<P> {
     fn resign(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
         match self.conns.get_mut(conn) {
-            Some(Conn { profile, role }) if profile.tenure == Tenure::Renewable => {
-                let role = mem::replace(role, Role::Idle { deadline: None });
-                self.retire(conn, role, &mut outputs);
+            Some(Conn { profile, state }) if profile.tenure == Tenure::Renewable => {
+                let state = mem::replace(state, State::Idle { deadline: None });
+                self.retire(conn, state, &mut outputs);
                 outputs
             }
             // For one role and life, the way to give it up is to go.
@@ -339,17 +371,17 @@ impl<P> Hub<P> {
     }
 
     /// The end of a role that its connection does not have any more: what it means to others.
-    fn retire(&mut self, conn: ConnId, role: Role, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
-        match role {
-            Role::Idle { deadline } => self.cancel_deadline(conn, deadline),
-            Role::Opener { key, joiners, .. } => {
+    fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
+        match state {
+            State::Idle { deadline } => self.cancel_deadline(conn, deadline),
+            State::Opener { key, joiners, .. } => {
                 self.keys.remove(&key);
                 for joiner in joiners.into_values() {
                     self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
             }
-            Role::Joiner { opener, index } => {
-                if let Some(Role::Opener { joiners, .. }) = self.conns.get_mut(opener).map(|conn| &mut conn.role) {
+            State::Joiner { opener, index } => {
+                if let Some(State::Opener { joiners, .. }) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
                     joiners.remove(&index);
                     self.joiners -= 1;
                     outputs.push((opener, OutboundMessage::PeerLeft { index }));
@@ -362,8 +394,8 @@ impl<P> Hub<P> {
     fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
         self.joiners -= 1;
         match self.conns.get_mut(joiner) {
-            Some(Conn { profile, role }) if profile.tenure == Tenure::Renewable => {
-                *role = Role::Idle { deadline: None };
+            Some(Conn { profile, state }) if profile.tenure == Tenure::Renewable => {
+                *state = State::Idle { deadline: None };
                 outputs.push((joiner, OutboundMessage::RoleEnded(end)));
             }
             _ => {
@@ -374,19 +406,19 @@ impl<P> Hub<P> {
         }
     }
 
-    fn role(&self, conn: ConnId) -> Option<&Role> {
-        self.conns.get(conn).map(|conn| &conn.role)
+    fn state(&self, conn: ConnId) -> Option<&State> {
+        self.conns.get(conn).map(|conn| &conn.state)
     }
 
-    fn set_role(&mut self, conn: ConnId, role: Role) {
+    fn set_state(&mut self, conn: ConnId, state: State) {
         if let Some(conn) = self.conns.get_mut(conn) {
-            conn.role = role;
+            conn.state = state;
         }
     }
 
     /// A connection without a role asks for one, in time: whatever the answer, it has no deadline any more.
     fn meet_deadline(&mut self, conn: ConnId) {
-        if let Some(Role::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.role) {
+        if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
             let deadline = deadline.take();
             self.cancel_deadline(conn, deadline);
         }
@@ -405,29 +437,29 @@ impl<P> Hub<P> {
         let mut joined = 0;
         let mut waiting = 0;
         for (id, conn) in self.conns.iter() {
-            match &conn.role {
-                Role::Idle { deadline: None } => {}
-                Role::Idle {
+            match &conn.state {
+                State::Idle { deadline: None } => {}
+                State::Idle {
                     deadline: Some(deadline),
                 } => {
                     waiting += 1;
                     assert!(self.deadlines.contains(&(*deadline, id)));
                 }
-                Role::Opener { key, joiners, next } => {
+                State::Opener { key, joiners, next } => {
                     openers += 1;
                     assert_eq!(self.keys.get(key), Some(&id), "a key points at its opener");
                     for (index, joiner) in joiners {
                         assert!(index.get() < *next);
                         assert!(
-                            matches!(self.role(*joiner), Some(Role::Joiner { opener, index: i }) if *opener == id && i == index),
+                            matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
                             "a joiner knows its opener and its index"
                         );
                     }
                 }
-                Role::Joiner { opener, index } => {
+                State::Joiner { opener, index } => {
                     joined += 1;
                     assert!(
-                        matches!(self.role(*opener), Some(Role::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
+                        matches!(self.state(*opener), Some(State::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
                         "an opener knows its joiners"
                     );
                 }

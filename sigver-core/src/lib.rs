@@ -58,9 +58,10 @@
 //! # Four kinds of method
 //!
 //! - **In from the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
-//! - **In from the embedder**: [`Hub::close`] (you end a connection: malformed, too big, too slow), [`Hub::shutdown`].
+//! - **In from the embedder**: [`Hub::close`] (you end a connection: malformed, too big, too slow), [`Hub::deny`] (it has guessed at
+//!   keys too often), [`Hub::shutdown`].
 //! - **Time**: [`Hub::poll_timeout`] says when to call [`Hub::handle_timeout`]. Calling it early is harmless.
-//! - **Getters**: [`Hub::stats`], [`Hub::limits`].
+//! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].
 //!
 //! # Dialects
 //!
@@ -107,7 +108,7 @@ mod stats;
 mod time;
 mod wire;
 
-pub use hub::Hub;
+pub use hub::{Hub, Role};
 pub use id::{ConnId, Index, Key};
 pub use limits::Limits;
 pub use message::{Addressee, InboundMessage, OutboundMessage, Shape};
