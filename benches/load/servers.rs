@@ -54,7 +54,11 @@ pub(crate) fn candidates(common: &Common) -> Result<Vec<Candidate>, Error> {
         },
         match &common.server {
             Some(command) => Candidate::command(command)?,
-            None => Candidate::command(&beside("sigver")?)?,
+            // Its pace is a limit on one client, and what is measured is the server.
+            None => Candidate::command(&format!(
+                "{} --messages-per-second 0 --bytes-per-second 0",
+                beside("sigver")?
+            ))?,
         },
     ];
     for command in &common.against {

@@ -204,19 +204,21 @@ impl<'a> Head<'a> {
         if is_upgrade {
             return match method {
                 Some(b"GET") => self.handshake(),
-                _ => refused("405 Method Not Allowed", "only GET is understood here\n"),
+                _ => refused("405 Method Not Allowed", "a WebSocket handshake is a GET\n"),
             };
         }
-        let path = target.split(|byte| *byte == b'?').next();
-        let page = PAGES.iter().find(|page| Some(page.path.as_bytes()) == path);
-        match (method, page) {
-            (Some(b"GET"), Some(page)) => refused("200 OK", page.body),
-            (Some(b"HEAD"), Some(_)) => refused("200 OK", ""),
-            (Some(b"GET"), None) => refused(
-                "426 Upgrade Required",
-                "this is a sigver signaling server: connect with WebSocket\n",
-            ),
-            (Some(b"HEAD"), None) => refused("426 Upgrade Required", ""),
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let page = PAGES.iter().find(|page| page.path.as_bytes() == path);
+        let is_stripped = self.values("Sec-WebSocket-Key").count() > 0;
+        let (status, body) = match (page, path) {
+            _ if is_stripped => ("426 Upgrade Required", STRIPPED),
+            (Some(page), _) => ("200 OK", page.body),
+            (None, b"/health" | b"/ready") => ("200 OK", "ok\n"),
+            (None, _) => ("404 Not Found", NOTHING),
+        };
+        match method {
+            Some(b"GET") => refused(status, body),
+            Some(b"HEAD") => refused(status, ""),
             _ => refused("405 Method Not Allowed", "only GET is understood here\n"),
         }
     }
@@ -246,6 +248,7 @@ impl<'a> Head<'a> {
                 _ => return refused("400 Bad Request", "Sec-WebSocket-Protocol is not a list of tokens\n"),
             }
         }
+        offers.retain(|offer| !offer.starts_with("sigver.bearer."));
         let known = offers
             .iter()
             .find(|offer| ["sigver.v1", "sigver.plain"].contains(offer));
@@ -272,6 +275,11 @@ impl<'a> Head<'a> {
             .any(|item| item.eq_ignore_ascii_case(wanted.as_bytes()))
     }
 }
+
+const STRIPPED: &str =
+    "a WebSocket handshake without its Upgrade and Connection headers: is there a proxy that does not pass them on?\n";
+
+const NOTHING: &str = "nothing is here: this is a sigver signaling server, and wants a WebSocket\n";
 
 const BAD_KEY: &str = "Sec-WebSocket-Key is missing, repeated, or not 16 bytes in base64\n";
 

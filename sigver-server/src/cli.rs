@@ -1,9 +1,21 @@
 //! Owns the command line: flags and environment in, [`Config`] out. Never serves.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    ffi::OsString,
+    net::{Ipv6Addr, SocketAddr},
+    num::ParseFloatError,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use clap::{Parser, error::ErrorKind};
-use sigver_server::Config;
+use clap::{
+    Args, Parser,
+    builder::BoolishValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    value_parser,
+};
+use sigver_server::{Config, Network, Origin, Origins, Tokens};
 
 use crate::demo;
 
@@ -11,27 +23,153 @@ use crate::demo;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "RUST_LOG sets what is logged to stderr: error, warn, info (default) or debug."
+    max_term_width = 110,
+    after_help = "Every flag is also an environment variable; a flag wins. Lists are separated by commas there.\n\
+        RUST_LOG sets what is logged to stderr: error, warn, info (default) or debug.\n\n\
+        Behind a proxy on the same machine, for pages of one site:\n  \
+        sigver --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1 --allow-origin https://example.org"
 )]
-struct Args {
+struct Cli {
+    #[command(flatten)]
+    serving: Serving,
+    #[command(flatten)]
+    admission: Admission,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    times: Times,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Serving")]
+struct Serving {
     /// Address to listen on, as IP:PORT; port 0 takes a free one. May be given more than once. Default: port 8000 of every
     /// interface, IPv6 and IPv4; the environment variable PORT chooses another port
-    #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
+    #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
 
-    /// The longest message, in bytes. Default: 65536
-    #[arg(long, value_name = "N")]
-    message_bytes: Option<u32>,
-
     /// Serve a demonstration page at /: a chat between browsers that find each other through this server
-    #[arg(long)]
+    #[arg(long, env = "SIGVER_DEMO", value_parser = BoolishValueParser::new())]
     demo: bool,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Who may connect")]
+struct Admission {
+    /// Origin whose pages may connect: `https://example.org`, `https://*.example.org` for every subdomain, or null. May be given more than
+    /// once. Programs send no origin and are not concerned. Default: all
+    #[arg(long, env = "SIGVER_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<Origin>,
+
+    /// File with a token a line, one of which a client has to bring: as Authorization: Bearer TOKEN, as subprotocol
+    /// sigver.bearer.TOKEN beside its own, or as ?token=TOKEN. Read again on SIGHUP
+    #[arg(long, env = "SIGVER_TOKEN_FILE", value_name = "PATH")]
+    token_file: Option<PathBuf>,
+
+    /// Address or network (10.0.0.0/8) of a proxy whose X-Forwarded-For is believed. May be given more than once
+    #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
+    /// Connections at the same time; more get HTTP 503. 0: as many as the system can carry
+    #[arg(long, env = "SIGVER_CONNECTIONS", value_name = "N", default_value_t = 0)]
+    connections: u32,
+
+    /// Joiners of one key at the same time
+    #[arg(long, env = "SIGVER_JOINERS_PER_KEY", value_name = "N", default_value_t = 1_000)]
+    joiners_per_key: u32,
+
+    /// The longest key, in bytes
+    #[arg(long, env = "SIGVER_KEY_BYTES", value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    key_bytes: u32,
+
+    /// The longest message, in bytes
+    #[arg(long, env = "SIGVER_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 65_536, value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    message_bytes: u32,
+
+    /// How deep arrays and objects may nest in a message, itself counted
+    #[arg(long, env = "SIGVER_DEPTH", value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(1..))]
+    depth: u32,
+
+    /// The longest request head, in bytes
+    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value_t = 8_192, value_parser = value_parser!(u32).range(1..))]
+    head_bytes: u32,
+
+    /// Bytes that wait for a client that does not read, beside what the system buffers; with more it is closed
+    #[arg(
+        long,
+        env = "SIGVER_BACKLOG_BYTES",
+        value_name = "BYTES",
+        default_value_t = 1_048_576
+    )]
+    backlog_bytes: u32,
+
+    /// Messages that a client may send in a second, pings counted; it is read more slowly then, and not closed. 0: no limit
+    #[arg(long, env = "SIGVER_MESSAGES_PER_SECOND", value_name = "N", default_value_t = 1_000)]
+    messages_per_second: u32,
+
+    /// Bytes that a client may send in a second; it is read more slowly then, and not closed. 0: no limit
+    #[arg(
+        long,
+        env = "SIGVER_BYTES_PER_SECOND",
+        value_name = "BYTES",
+        default_value_t = 4_194_304
+    )]
+    bytes_per_second: u32,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits for each source: an IPv4 address, or an IPv6 network of 64 bits. 0: no limit")]
+struct Sources {
+    /// Connections at the same time; more get HTTP 503. Not without --trusted-proxy when there is a proxy: everyone comes from it
+    #[arg(long, env = "SIGVER_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
+    connections_per_ip: u32,
+
+    /// Handshakes that are not finished, of clients that connect directly; more get HTTP 503
+    #[arg(long, env = "SIGVER_HANDSHAKES_PER_IP", value_name = "N", default_value_t = 0)]
+    handshakes_per_ip: u32,
+
+    /// Failed joins, and opens of taken keys, in a minute. Beyond that, for the rest of it, no key is known there: stops the guessing of
+    /// keys
+    #[arg(long, env = "SIGVER_GUESSES_PER_IP", value_name = "N", default_value_t = 0)]
+    guesses_per_ip: u32,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Time, in seconds")]
+struct Times {
+    /// For a request head to be whole
+    #[arg(long, env = "SIGVER_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = some_time)]
+    handshake_timeout: Duration,
+
+    /// For a client to ask for its first role. 0: no limit
+    #[arg(long, env = "SIGVER_ROLE_DEADLINE", value_name = "SECONDS", default_value = "60", value_parser = time)]
+    role_deadline: Duration,
+
+    /// From one ping to the next; a client that leaves two without a sign of life is closed
+    #[arg(long, env = "SIGVER_KEEP_ALIVE", value_name = "SECONDS", default_value = "25", value_parser = some_time)]
+    keep_alive: Duration,
+
+    /// For a client to take its close frame and go
+    #[arg(long, env = "SIGVER_CLOSE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = time)]
+    close_timeout: Duration,
+
+    /// Over which the closes are spread when the server ends, so that not all clients come back at once
+    #[arg(long, env = "SIGVER_DRAIN", value_name = "SECONDS", default_value = "5", value_parser = time)]
+    drain: Duration,
 }
 
 /// What the command line asks for.
 pub(crate) struct Command {
     pub(crate) config: Config,
     pub(crate) demo: bool,
+    /// What is to be read again on SIGHUP.
+    pub(crate) tokens: Option<Arc<Tokens>>,
 }
 
 /// Why there is nothing to do.
@@ -44,32 +182,99 @@ pub(crate) enum Stop {
 
 /// Reads this process's arguments and environment. A flag wins over the environment.
 pub(crate) fn read() -> Result<Command, Stop> {
-    let args = Args::try_parse().map_err(|error| match error.kind() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = Cli::try_parse_from(&arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has seen enough may close the pipe.
             let _ = error.print();
             Stop::Answered
         }
-        _ => Stop::Wrong(first_line(&error.to_string())),
+        _ => Stop::Wrong(first_line(&error, &arguments)),
     })?;
-    let mut config = Config::default();
-    if !args.listen.is_empty() {
-        config.listen = args.listen;
-    } else if let Some(port) = std::env::var_os("PORT") {
-        let number = port.to_str().and_then(|port| port.parse::<u16>().ok());
-        let port = number.ok_or_else(|| Stop::Wrong(format!("PORT is not a port number: {port:?}")))?;
-        config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+    let tokens = match &cli.admission.token_file {
+        Some(path) => Some(Tokens::from_file(path).map_err(|problem| Stop::Wrong(problem.to_string()))?),
+        None => None,
+    };
+    let tokens = tokens.map(Arc::new);
+    let mut config = cli.config();
+    if config.listen.is_empty() {
+        config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))];
     }
-    if let Some(bytes) = args.message_bytes {
-        config.limits.message_bytes = bytes;
-    }
-    if args.demo {
-        config.pages = demo::PAGES.to_vec();
+    if let Some(tokens) = &tokens {
+        let tokens = Arc::clone(tokens);
+        config.admission.push(tokens);
     }
     Ok(Command {
         config,
-        demo: args.demo,
+        demo: cli.serving.demo,
+        tokens,
     })
+}
+
+impl Cli {
+    /// What the flags say, each in its place.
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.listen.clone_from(&self.serving.listen);
+        if self.serving.demo {
+            config.pages = demo::PAGES.to_vec();
+        }
+        if !self.admission.allow_origin.is_empty() {
+            let origins: Origins = self.admission.allow_origin.iter().cloned().collect();
+            config.admission.push(Arc::new(origins));
+        }
+        config.trusted_proxies.clone_from(&self.admission.trusted_proxy);
+        let Limits {
+            connections,
+            joiners_per_key,
+            key_bytes,
+            message_bytes,
+            depth,
+            head_bytes,
+            backlog_bytes,
+            messages_per_second,
+            bytes_per_second,
+        } = self.limits;
+        config.limits.connections = or_no_limit(connections);
+        config.limits.joiners_per_key = joiners_per_key;
+        config.limits.key_bytes = key_bytes;
+        config.limits.message_bytes = message_bytes;
+        config.limits.depth = depth;
+        config.head_bytes = head_bytes;
+        config.backlog_bytes = backlog_bytes;
+        config.messages_per_second = or_no_limit(messages_per_second);
+        config.bytes_per_second = or_no_limit(bytes_per_second);
+        let Sources {
+            connections_per_ip,
+            handshakes_per_ip,
+            guesses_per_ip,
+        } = self.sources;
+        config.connections_per_ip = or_no_limit(connections_per_ip);
+        config.handshakes_per_ip = or_no_limit(handshakes_per_ip);
+        config.guesses_per_ip = or_no_limit(guesses_per_ip);
+        let Times {
+            handshake_timeout,
+            role_deadline,
+            keep_alive,
+            close_timeout,
+            drain,
+        } = self.times;
+        config.handshake_timeout = handshake_timeout;
+        config.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
+        config.keep_alive = keep_alive;
+        config.close_timeout = close_timeout;
+        config.drain = drain;
+        config
+    }
+}
+
+/// The port when no address is given.
+fn port() -> Result<u16, Stop> {
+    let Some(port) = std::env::var_os("PORT") else {
+        return Ok(8000);
+    };
+    let number = port.to_str().and_then(|port| port.parse().ok());
+    number.ok_or_else(|| Stop::Wrong(format!("PORT is not a port number: {port:?}")))
 }
 
 fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
@@ -77,8 +282,146 @@ fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "expected IP:PORT, as in 127.0.0.1:8000 or [::]:8000")
 }
 
-/// The part of clap's message that says what is wrong.
-fn first_line(message: &str) -> String {
-    let line = message.lines().next().unwrap_or(message);
-    format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(line))
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error: ParseFloatError| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("it has to be more than none".into()),
+        some => Ok(some),
+    }
+}
+
+/// A number, of which zero stands for no limit.
+fn or_no_limit(number: u32) -> u32 {
+    if number == 0 { u32::MAX } else { number }
+}
+
+/// The part of clap's message that says what is wrong, and where the wrong value is if it is not among the arguments.
+fn first_line(error: &clap::Error, arguments: &[OsString]) -> String {
+    let message = error.to_string();
+    let line = message.lines().next().unwrap_or(&message);
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(usage)) => usage.split([' ', '=']).next().unwrap_or(usage),
+        _ => "",
+    };
+    let is_argument = |argument: &OsString| argument.to_string_lossy().starts_with(flag);
+    match flag.strip_prefix("--") {
+        Some(name) if error.kind() != ErrorKind::UnknownArgument && !arguments.iter().any(is_argument) => {
+            let variable = name.to_uppercase().replace('-', "_");
+            format!("{line}, from SIGVER_{variable} (see --help)")
+        }
+        _ => format!("{line} (see --help)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn without_a_flag_everything_is_as_the_library_has_it() {
+        let cli = Cli::try_parse_from(["sigver"]).expect("nothing is required");
+        let mut config = cli.config();
+        assert_eq!(config.listen, [], "the port may come from PORT");
+        config.listen = Config::default().listen;
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable_of_its_name() {
+        for arg in Cli::command().get_arguments() {
+            let Some(flag) = arg.get_long() else { continue };
+            let name = format!("SIGVER_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env(), Some(name.as_ref()), "--{flag}");
+            assert!(arg.get_help_heading().is_some(), "--{flag} has its place in --help");
+        }
+    }
+
+    #[test]
+    fn every_flag_and_its_default_are_on_the_page_for_operators() {
+        let page = include_str!("../OPERATING.md");
+        for arg in Cli::command().get_arguments() {
+            let Some(flag) = arg.get_long() else { continue };
+            assert!(page.contains(&format!("`--{flag}")), "--{flag}");
+            if let Some(default) = arg.get_default_values().first() {
+                let row = format!("| `--{flag}` | {} |", default.to_string_lossy());
+                assert!(page.contains(&row), "{row}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let cli = Cli::try_parse_from([
+            "sigver",
+            "--listen=127.0.0.1:1,[::1]:2",
+            "--allow-origin=https://a",
+            "--trusted-proxy=10.0.0.0/8,::1",
+            "--connections=1",
+            "--joiners-per-key=2",
+            "--key-bytes=3",
+            "--message-bytes=4",
+            "--depth=5",
+            "--head-bytes=6",
+            "--backlog-bytes=7",
+            "--messages-per-second=8",
+            "--bytes-per-second=9",
+            "--connections-per-ip=10",
+            "--handshakes-per-ip=11",
+            "--guesses-per-ip=12",
+            "--handshake-timeout=0.25",
+            "--role-deadline=14",
+            "--keep-alive=15",
+            "--close-timeout=0",
+            "--drain=17",
+        ]);
+        let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
+        let shown = format!("{config:?}");
+        for part in [
+            "listen: [127.0.0.1:1, [::1]:2]",
+            "connections: 1,",
+            "joiners_per_key: 2,",
+            "key_bytes: 3,",
+            "message_bytes: 4,",
+            "depth: 5,",
+            "role_deadline: Some(14s)",
+            "handshake_timeout: 250ms,",
+            "head_bytes: 6,",
+            "backlog_bytes: 7,",
+            "keep_alive: 15s,",
+            "close_timeout: 0ns,",
+            "messages_per_second: 8,",
+            "bytes_per_second: 9,",
+            "connections_per_ip: 10,",
+            "handshakes_per_ip: 11,",
+            "guesses_per_ip: 12,",
+            "Exact(\"https://a\")",
+            "drain: 17s,",
+        ] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert_eq!(config.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn zero_is_no_limit_where_it_says_so() {
+        let cli = Cli::try_parse_from([
+            "sigver",
+            "--role-deadline=0",
+            "--messages-per-second=0",
+            "--bytes-per-second=0",
+        ]);
+        let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.limits.role_deadline, None);
+        assert_eq!(
+            (config.messages_per_second, config.bytes_per_second),
+            (u32::MAX, u32::MAX)
+        );
+    }
 }

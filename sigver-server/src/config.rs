@@ -2,10 +2,13 @@
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use sigver_core::Limits;
+
+use crate::{Admission, Network};
 
 /// What a [`Server`](crate::Server) is made from.
 #[derive(Clone, Debug)]
@@ -32,6 +35,40 @@ pub struct Config {
     pub keep_alive: Duration,
     /// How long a client that was sent a close frame may take to close its side, before the socket is cut. Default: 5 seconds.
     pub close_timeout: Duration,
+    /// How many messages a client may send in a second, pings and pongs counted. Default: 1,000; [`u32::MAX`] for no limit.
+    ///
+    /// A second's worth may come at once. Beyond that the server does not read from the client for a while, which TCP tells it: it is
+    /// slowed down, not closed, and nothing is lost.
+    pub messages_per_second: u32,
+    /// How many bytes a client may send in a second. Default: 4 MiB; [`u32::MAX`] for no limit. As
+    /// [`messages_per_second`](Self::messages_per_second).
+    pub bytes_per_second: u32,
+    /// How many connections a source may have: an IPv4 address, or an IPv6 network of 64 bits. Default: [`u32::MAX`], no limit. One more
+    /// gets HTTP 503.
+    ///
+    /// Behind a proxy everyone comes from its address, unless it is one of [`trusted_proxies`](Self::trusted_proxies); behind the address
+    /// translation of an office or a mobile network many do. 100 is a start.
+    pub connections_per_ip: u32,
+    /// How many handshakes of one source may be unfinished. Default: [`u32::MAX`], no limit. One more gets HTTP 503.
+    ///
+    /// For clients that connect directly; a proxy's are its own affair. 20 is a start.
+    pub handshakes_per_ip: u32,
+    /// How often in a minute a source may ask for a key that it cannot have: join one that nobody has open, open one that is taken. Default:
+    /// [`u32::MAX`], no limit.
+    ///
+    /// It stops the guessing of keys: beyond that, for the rest of the minute, every join from there looks like one of an unknown key,
+    /// and every open like one of a taken key. 30 is a start, for keys that people type.
+    pub guesses_per_ip: u32,
+    /// Who may connect: everyone whom each of these admits. Default: empty, everyone.
+    pub admission: Vec<Arc<dyn Admission>>,
+    /// Proxies whose `X-Forwarded-For` is believed. Default: none.
+    ///
+    /// It is read from the right for as long as the proxies that wrote it are in these networks; the first address that is not is the
+    /// client's.
+    pub trusted_proxies: Vec<Network>,
+    /// Over how long the closes of a [`Handle::shutdown`](crate::Handle::shutdown) are spread, so that the clients do not all come back in the
+    /// same moment. Default: 5 seconds. Few connections need less: they are closed 10 milliseconds apart.
+    pub drain: Duration,
     /// Files to serve to plain HTTP requests. Default: none. An upgrade request for the same path is a WebSocket all the same.
     pub pages: Vec<Page>,
 }
@@ -46,6 +83,14 @@ impl Default for Config {
             backlog_bytes: 1024 * 1024,
             keep_alive: Duration::from_secs(25),
             close_timeout: Duration::from_secs(5),
+            messages_per_second: 1_000,
+            bytes_per_second: 4 * 1024 * 1024,
+            connections_per_ip: u32::MAX,
+            handshakes_per_ip: u32::MAX,
+            guesses_per_ip: u32::MAX,
+            admission: Vec::new(),
+            trusted_proxies: Vec::new(),
+            drain: Duration::from_secs(5),
             pages: Vec::new(),
         }
     }

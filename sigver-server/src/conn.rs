@@ -3,9 +3,11 @@
 
 use std::{
     io::{self, Read, Write},
+    mem,
     net::TcpStream,
     sync::{Arc, mpsc::SyncSender},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{io::Errno, net::RecvFlags};
@@ -19,47 +21,92 @@ use tungstenite::{
 
 use crate::{
     Config,
+    answer::Answer,
     http::{self, Request, Upgrade},
+    pace::Pace,
     peer::{Peer, Ticket},
     registry::Entry,
     relay::{Event, What},
     sched,
+    server::Shared,
+    sources::{Share, Source},
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
 const READ_BUFFER: usize = 2 * 1024;
 
+/// The longest time for which a thread that rests does not look at its connection.
+const REST: Duration = Duration::from_millis(100);
+
 /// Runs a connection from its first byte to its last.
-pub(crate) fn run(peer: &Arc<Peer>, config: &Config, events: SyncSender<Event>, _entry: Entry) {
+pub(crate) fn run(
+    peer: &Arc<Peer>,
+    shared: &Shared,
+    events: SyncSender<Event>,
+    _entry: Entry,
+    mut share: Option<Share>,
+) {
     let started = Instant::now();
     peer.credit.bind();
     sched::take_turns();
-    let serial = peer.serial;
-    log::debug!("#{serial} from {} came", peer.addr);
-    match http::receive(&peer.stream, config) {
-        Err(error) => log::debug!("#{serial} left before its request was whole: {error}"),
-        Ok(Request::Plain(answer)) => {
-            // A client that is gone, or does not read, gets no answer.
-            let _ = answer.send(&peer.stream);
-            log::info!("#{serial} from {} answered {}", peer.addr, answer.status);
+    log::debug!("{peer} came");
+    let request = match http::receive(&peer.stream, peer.addr.ip(), shared) {
+        Ok(request) => request,
+        Err(error) => {
+            log::debug!("{peer} left before its request was whole: {error}");
+            return;
         }
-        Ok(Request::Upgrade(upgrade, rest)) => {
-            let mut conn = Conn {
-                peer,
-                config,
-                events: Link { peer, events },
-            };
-            let ending = conn.serve(&upgrade, rest);
-            let seconds = started.elapsed().as_secs_f32();
-            match peer.verdict() {
-                Some(reason) => log::info!(
-                    "#{serial} from {} closed after {seconds:.1} s: {} {reason}",
-                    peer.addr,
-                    reason.code()
-                ),
-                None => log::info!("#{serial} from {} {ending} after {seconds:.1} s", peer.addr),
+    };
+    let answer = match request {
+        Request::Plain(answer) => answer,
+        Request::Upgrade(..) if shared.is_ending() => Answer::UNAVAILABLE,
+        Request::Upgrade(upgrade, rest) => {
+            peer.set_client(upgrade.client);
+            if let Some(share) = &mut share {
+                share.end_handshake();
+            }
+            match admit(shared, peer, share) {
+                Ok(_share) => return serve(peer, &shared.config, events, &upgrade, rest, started),
+                Err(answer) => answer,
             }
         }
+    };
+    // A client that is gone, or does not read, gets no answer.
+    let _ = answer.send(&peer.stream);
+    log::info!("{peer} answered {}", answer.status);
+}
+
+/// The share of a client whose proxy has none. One that connects directly has its share from the beginning.
+fn admit(shared: &Shared, peer: &Peer, share: Option<Share>) -> Result<Option<Share>, Answer> {
+    if share.is_some() || !shared.shares.are_limited() {
+        return Ok(share);
+    }
+    let mut share = shared
+        .shares
+        .take(Source::from(peer.client()))
+        .ok_or(Answer::UNAVAILABLE)?;
+    share.end_handshake();
+    Ok(Some(share))
+}
+
+fn serve(
+    peer: &Arc<Peer>,
+    config: &Config,
+    events: SyncSender<Event>,
+    upgrade: &Upgrade,
+    rest: Vec<u8>,
+    started: Instant,
+) {
+    let mut conn = Conn {
+        peer,
+        config,
+        events: Link { peer, events },
+    };
+    let ending = conn.serve(upgrade, rest);
+    let seconds = started.elapsed().as_secs_f32();
+    match peer.verdict() {
+        Some(reason) => log::info!("{peer} closed after {seconds:.1} s: {} {reason}", reason.code()),
+        None => log::info!("{peer} {ending} after {seconds:.1} s"),
     }
 }
 
@@ -122,6 +169,9 @@ impl Conn<'_> {
             .max_frame_size(limit.max(Some(125)));
         let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
         let mut stream = Inbound::new(&self.peer.stream, self.config);
+        let now = Instant::now();
+        let mut messages = Pace::new(self.config.messages_per_second, now);
+        let mut bytes = Pace::new(self.config.bytes_per_second, now);
         // The handshake had a timeout. From here on the relay watches for signs of life, because a timer that is set and cleared by
         // every read is a measurable part of an exchange. Failing to clear it means that the socket is dead.
         if self.peer.stream.set_read_timeout(None).is_err() {
@@ -139,6 +189,8 @@ impl Conn<'_> {
                     if let Err(end) = self.take(message, dialect) {
                         return end;
                     }
+                    let now = Instant::now();
+                    self.rest(messages.spend(1, now).max(bytes.spend(stream.take_count(), now)));
                 }
                 Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
                 Err(error) => return end_of(&error),
@@ -162,6 +214,23 @@ impl Conn<'_> {
             Message::Close(Some(frame)) if is_violation(&frame) => Err(End::Fault(CloseReason::BrokenFraming)),
             Message::Close(frame) => Err(End::Left(frame.map(|frame| frame.code.into()))),
             Message::Frame(_) => Err(End::Fault(CloseReason::BrokenFraming)),
+        }
+    }
+
+    /// Reads nothing for a while: the client has sent faster than it may. What it sends meanwhile waits in the kernel, and then in
+    /// the client.
+    fn rest(&self, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if left.is_zero() || self.peer.verdict().is_some() || self.peer.is_cut() {
+                return;
+            }
+            // Nobody is closed for being busy: its answers to our pings wait behind what is not read.
+            self.peer.heard();
+            thread::sleep(left.min(REST));
         }
     }
 
@@ -195,7 +264,7 @@ impl Link<'_> {
 
 impl Drop for Link<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.tell(What::Fault(CloseReason::Internal));
         }
         self.tell(What::Gone);
@@ -209,6 +278,8 @@ struct Inbound<'a> {
     /// How many bytes may still come before a message is whole.
     quota: u64,
     full_quota: u64,
+    /// How many bytes have come since that was last asked.
+    count: usize,
 }
 
 /// A message may take so many times its largest size on the wire. One cut into single bytes takes seven; one cut into empty pieces
@@ -225,7 +296,13 @@ impl<'a> Inbound<'a> {
             stream,
             quota: full_quota,
             full_quota,
+            count: 0,
         }
+    }
+
+    /// How many bytes have come since this was last asked.
+    fn take_count(&mut self) -> usize {
+        mem::take(&mut self.count)
     }
 
     /// Takes note of a message. A control frame is a sign of life, but may stand amid the pieces of a message that never ends: it
@@ -256,6 +333,7 @@ impl Read for Inbound<'_> {
                 Err(error) => return Err(error.into()),
                 Ok((read, _)) => {
                     self.quota = self.quota.saturating_sub(read as u64);
+                    self.count += read;
                     return Ok(read);
                 }
             }

@@ -1,21 +1,26 @@
-//! Owns the HTTP of the port: reading a request head within its limits, telling a WebSocket handshake (RFC 6455 section 4.2) from
-//! anything else, and the bytes of every answer. Never reads a body, keeps a connection alive, or speaks WebSocket.
+//! Owns the requests of the port: reading a head within its limits, and telling a WebSocket handshake (RFC 6455 section 4.2) from
+//! anything else. Never reads a body, keeps a connection alive, or speaks WebSocket.
 
 use std::{
-    io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
-    time::{Duration, Instant},
+    io::{self, Read},
+    net::{IpAddr, Ipv4Addr, TcpStream},
+    time::Instant,
 };
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use sigver_core::Dialect;
 
-use crate::{Config, Page};
+use crate::{
+    Config, Handshake, Page,
+    answer::{Answer, remaining},
+    server::Shared,
+    sources,
+};
 
 /// What a client asked for.
 pub(crate) enum Request {
-    /// A legal WebSocket handshake, and what came behind its head.
+    /// A legal WebSocket handshake that is admitted, and what came behind its head.
     Upgrade(Upgrade, Vec<u8>),
     /// Anything else, with its answer.
     Plain(Answer),
@@ -30,141 +35,15 @@ pub(crate) struct Upgrade {
     pub(crate) subprotocol: Option<String>,
     /// What the client will speak.
     pub(crate) dialect: Dialect,
+    /// Where the client is, behind its proxies.
+    pub(crate) client: IpAddr,
 }
 
-/// An HTTP answer after which the connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Code and phrase.
-    pub(crate) status: &'static str,
-    /// Whole header lines.
-    headers: &'static str,
-    content_type: &'static str,
-    body: &'static str,
-    with_body: bool,
-}
+/// What begins a subprotocol that is no subprotocol, but brings a token.
+pub(crate) const BEARER: &str = "sigver.bearer.";
 
 /// Headers that a request may have; nginx and browsers together send about 30.
 const MAX_HEADERS: usize = 64;
-
-/// How long a client may take to notice that it was answered, and how much of what it still sends is read meanwhile. Closing a
-/// socket with unread bytes in it would destroy the answer on its way.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
-
-const TEXT: &str = "text/plain; charset=utf-8";
-
-impl Answer {
-    const fn error(status: &'static str, headers: &'static str, body: &'static str) -> Self {
-        Self {
-            status,
-            headers,
-            content_type: TEXT,
-            body,
-            with_body: true,
-        }
-    }
-
-    const BAD_REQUEST: Self = Self::error("400 Bad Request", "", "not an HTTP/1.1 request\n");
-    const BAD_HOST: Self = Self::error("400 Bad Request", "", "Host is missing or repeated\n");
-    const BAD_KEY: Self = Self::error(
-        "400 Bad Request",
-        "",
-        "Sec-WebSocket-Key is missing, repeated, or not 16 bytes in base64\n",
-    );
-    const BAD_SUBPROTOCOL: Self = Self::error(
-        "400 Bad Request",
-        "",
-        "Sec-WebSocket-Protocol is not a list of tokens\n",
-    );
-    const HAS_BODY: Self = Self::error("400 Bad Request", "", "a WebSocket handshake has no body\n");
-    const METHOD: Self = Self::error(
-        "405 Method Not Allowed",
-        "Allow: GET, HEAD\r\n",
-        "only GET is understood here\n",
-    );
-    const TOO_SLOW: Self = Self::error("408 Request Timeout", "", "the request head did not arrive in time\n");
-    const NO_UPGRADE: Self = Self::error(
-        "426 Upgrade Required",
-        "Upgrade: websocket\r\n",
-        "this is a sigver signaling server: connect with WebSocket\n",
-    );
-    const WRONG_VERSION: Self = Self::error(
-        "426 Upgrade Required",
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-        "only WebSocket version 13 is understood\n",
-    );
-    const HEAD_TOO_LARGE: Self = Self::error(
-        "431 Request Header Fields Too Large",
-        "",
-        "the request head is too large\n",
-    );
-    /// The server takes no further connection, now.
-    pub(crate) const UNAVAILABLE: Self = Self::error(
-        "503 Service Unavailable",
-        "Retry-After: 5\r\n",
-        "too many connections, or shutting down\n",
-    );
-    const HTTP_VERSION: Self = Self::error("505 HTTP Version Not Supported", "", "only HTTP/1.1 is understood\n");
-
-    const fn page(page: &Page) -> Self {
-        Self {
-            status: "200 OK",
-            headers: "Cache-Control: no-cache\r\n",
-            content_type: page.content_type,
-            body: page.body,
-            with_body: true,
-        }
-    }
-
-    /// The answer's bytes.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let Self {
-            status,
-            headers,
-            content_type,
-            body,
-            with_body,
-        } = self;
-        let connection = if headers.starts_with("Upgrade:") {
-            "close, Upgrade"
-        } else {
-            "close"
-        };
-        let mut bytes = format!(
-            "HTTP/1.1 {status}\r\nConnection: {connection}\r\n{headers}X-Content-Type-Options: nosniff\r\n\
-             Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        )
-        .into_bytes();
-        if with_body {
-            bytes.extend_from_slice(body.as_bytes());
-        }
-        bytes
-    }
-
-    /// Sends the answer and closes the connection such that the answer arrives. A client that takes nothing for [`LINGER`] is given
-    /// up.
-    pub(crate) fn send(self, mut stream: &TcpStream) -> io::Result<()> {
-        stream.set_write_timeout(Some(LINGER))?;
-        stream.write_all(&self.to_bytes())?;
-        stream.shutdown(Shutdown::Write)?;
-        let deadline = Instant::now() + LINGER;
-        let mut left = LINGER_BYTES;
-        let mut sink = [0; 1024];
-        while let Some(patience) = remaining(deadline) {
-            stream.set_read_timeout(Some(patience))?;
-            match stream.read(&mut sink)? {
-                0 => break,
-                read => match left.checked_sub(read) {
-                    Some(rest) => left = rest,
-                    None => break,
-                },
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The answer that accepts a handshake; `accept` is derived from its key (RFC 6455 section 4.2.2).
 pub(crate) fn switching_protocols(upgrade: &Upgrade, accept: &str) -> Vec<u8> {
@@ -185,7 +64,8 @@ pub(crate) fn switching_protocols(upgrade: &Upgrade, accept: &str) -> Vec<u8> {
 /// # Errors
 ///
 /// The client is gone.
-pub(crate) fn receive(mut stream: &TcpStream, config: &Config) -> io::Result<Request> {
+pub(crate) fn receive(mut stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::Result<Request> {
+    let config = &shared.config;
     let deadline = Instant::now() + config.handshake_timeout;
     let limit = config.head_bytes as usize;
     let mut head = Vec::with_capacity(limit.min(1024));
@@ -208,7 +88,7 @@ pub(crate) fn receive(mut stream: &TcpStream, config: &Config) -> io::Result<Req
             .windows(2)
             .any(|pair| pair == b"\n\n" || pair == b"\n\r");
         if known == 0 || may_be_whole || head.len() >= limit {
-            match parse(&head, &config.pages) {
+            match parse(&head, peer, config, shared.is_ending()) {
                 Some(Parsed::Upgrade(upgrade, length)) => {
                     return Ok(Request::Upgrade(upgrade, head.split_off(length)));
                 }
@@ -222,13 +102,13 @@ pub(crate) fn receive(mut stream: &TcpStream, config: &Config) -> io::Result<Req
 
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed {
-    /// A handshake whose head has this length.
+    /// An admitted handshake whose head has this length.
     Upgrade(Upgrade, usize),
     Plain(Answer),
 }
 
 /// Reads a head from the beginning of `bytes`; `None` while it is not whole.
-fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
+fn parse(bytes: &[u8], peer: IpAddr, config: &Config, is_ending: bool) -> Option<Parsed> {
     // On the heap: what a thread's stack has touched once it keeps for life.
     let mut headers = vec![EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -248,12 +128,12 @@ fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
         // RFC 9112 section 3.2.
         Parsed::Plain(Answer::BAD_HOST)
     } else if headers.lists("Upgrade", "websocket") && headers.lists("Connection", "upgrade") {
-        match handshake(method, &headers) {
+        match handshake(method, target, headers, peer, config) {
             Ok(upgrade) => Parsed::Upgrade(upgrade, length),
             Err(answer) => Parsed::Plain(answer),
         }
     } else {
-        Parsed::Plain(plain(method, target, pages))
+        Parsed::Plain(plain(method, target, headers, &config.pages, is_ending))
     })
 }
 
@@ -261,7 +141,11 @@ fn parse(bytes: &[u8], pages: &[Page]) -> Option<Parsed> {
 /// length and the client's dialect. Its key stands in the answer for what is derived from it. For the fuzz target `head` only.
 #[doc(hidden)]
 pub fn read_head(bytes: &[u8], pages: &[Page]) -> Option<(Vec<u8>, usize, Option<Dialect>)> {
-    Some(match parse(bytes, pages)? {
+    let config = Config {
+        pages: pages.to_vec(),
+        ..Config::default()
+    };
+    Some(match parse(bytes, Ipv4Addr::LOCALHOST.into(), &config, false)? {
         Parsed::Plain(answer) => (answer.to_bytes(), 0, None),
         Parsed::Upgrade(upgrade, length) => {
             let answer = switching_protocols(&upgrade, &upgrade.key);
@@ -270,13 +154,16 @@ pub fn read_head(bytes: &[u8], pages: &[Page]) -> Option<(Vec<u8>, usize, Option
     })
 }
 
-/// Checks a request that asks for an upgrade, in the order of RFC 6455 section 4.2.1.
-fn handshake(method: &str, headers: &Headers<'_>) -> Result<Upgrade, Answer> {
+/// Checks a request that asks for an upgrade, in the order of RFC 6455 section 4.2.1, and asks whether it is admitted.
+fn handshake(
+    method: &str,
+    target: &str,
+    headers: Headers<'_>,
+    peer: IpAddr,
+    config: &Config,
+) -> Result<Upgrade, Answer> {
     if method != "GET" {
-        return Err(Answer {
-            headers: "Allow: GET\r\n",
-            ..Answer::METHOD
-        });
+        return Err(Answer::HANDSHAKE_METHOD);
     }
     let has_body = headers.all("Content-Length").any(|length| length.trim_ascii() != b"0")
         || headers.all("Transfer-Encoding").next().is_some();
@@ -290,40 +177,56 @@ fn handshake(method: &str, headers: &Headers<'_>) -> Result<Upgrade, Answer> {
         .only("Sec-WebSocket-Key")
         .filter(|key| is_websocket_key(key))
         .ok_or(Answer::BAD_KEY)?;
-    let offers: Vec<&[u8]> = headers.items("Sec-WebSocket-Protocol").collect();
-    if !offers.iter().all(|offer| is_token(offer)) {
+    if !headers.items("Sec-WebSocket-Protocol").all(is_token) {
         return Err(Answer::BAD_SUBPROTOCOL);
     }
-    // Tokens are ASCII.
-    let offers = offers.iter().filter_map(|offer| std::str::from_utf8(offer).ok());
+    let client = sources::client(peer, &config.trusted_proxies, headers.all("X-Forwarded-For"));
+    let handshake = Handshake {
+        client,
+        target,
+        headers,
+    };
+    for admission in &config.admission {
+        admission.admit(&handshake).map_err(|denied| Answer::denied(&denied))?;
+    }
+    // A token is not echoed, whoever else sees the answer.
+    let offers = headers.subprotocols().filter(|name| !name.starts_with(BEARER));
     let (dialect, echo) = Dialect::negotiate(offers);
     Ok(Upgrade {
         key: text(key),
         subprotocol: echo.map(str::to_owned),
         dialect,
+        client,
     })
 }
 
-fn plain(method: &str, target: &str, pages: &[Page]) -> Answer {
+fn plain(method: &str, target: &str, headers: Headers<'_>, pages: &[Page], is_ending: bool) -> Answer {
+    if !matches!(method, "GET" | "HEAD") {
+        return Answer::METHOD;
+    }
     let path = target.split('?').next().unwrap_or(target);
-    let answer = pages
-        .iter()
-        .find(|page| page.path == path)
-        .map_or(Answer::NO_UPGRADE, Answer::page);
-    match method {
-        "GET" => answer,
-        "HEAD" => Answer {
-            with_body: false,
-            ..answer
-        },
-        _ => Answer::METHOD,
+    let page = pages.iter().find(|page| page.path == path);
+    let answer = match (page, path) {
+        _ if headers.all("Sec-WebSocket-Key").next().is_some() => Answer::STRIPPED,
+        (Some(page), _) => Answer::page(page),
+        (None, "/ready") if is_ending => Answer::ENDING,
+        (None, "/ready" | "/health") => Answer::HEALTHY,
+        (None, "/") => Answer::NO_UPGRADE,
+        (None, _) => Answer::NOT_FOUND,
+    };
+    if method == "HEAD" {
+        answer.without_body()
+    } else {
+        answer
     }
 }
 
-struct Headers<'a>(&'a [Header<'a>]);
+/// The headers of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers<'a>(&'a [Header<'a>]);
 
 impl<'a> Headers<'a> {
-    fn all(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn all(self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
         self.0
             .iter()
             .filter(move |header| header.name.eq_ignore_ascii_case(name))
@@ -331,22 +234,28 @@ impl<'a> Headers<'a> {
     }
 
     /// The value of a header that must be there once.
-    fn only(&self, name: &'static str) -> Option<&'a [u8]> {
+    fn only(self, name: &'static str) -> Option<&'a [u8]> {
         let mut values = self.all(name);
         let value = values.next()?.trim_ascii();
         values.next().is_none().then_some(value)
     }
 
     /// The items of a header that is a list, over all its lines.
-    fn items(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    fn items(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.all(name)
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|item| !item.is_empty())
     }
 
-    fn lists(&self, name: &'static str, item: &str) -> bool {
+    fn lists(self, name: &'static str, item: &str) -> bool {
         self.items(name).any(|one| one.eq_ignore_ascii_case(item.as_bytes()))
+    }
+
+    /// The subprotocols that are offered. Tokens are ASCII, and what is none is no subprotocol.
+    pub(crate) fn subprotocols(self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.items("Sec-WebSocket-Protocol")
+            .filter_map(|name| std::str::from_utf8(name).ok())
     }
 }
 
@@ -369,13 +278,6 @@ fn is_token(text: &[u8]) -> bool {
 /// The text of what was checked to be ASCII.
 fn text(ascii: &[u8]) -> String {
     String::from_utf8_lossy(ascii).into_owned()
-}
-
-/// The time left until `deadline`, if any: a socket takes no timeout of zero.
-fn remaining(deadline: Instant) -> Option<Duration> {
-    deadline
-        .checked_duration_since(Instant::now())
-        .filter(|left| !left.is_zero())
 }
 
 fn timed_out(error: &io::Error) -> bool {

@@ -22,6 +22,8 @@
 
 #![deny(unsafe_code)]
 
+mod admission;
+mod answer;
 mod ceiling;
 mod config;
 mod conn;
@@ -32,17 +34,25 @@ mod http;
 mod listen;
 #[cfg(all(test, loom))]
 mod models;
+mod origins;
 mod outbox;
+mod pace;
 mod peer;
 mod registry;
 mod relay;
 mod sched;
 mod server;
+mod sources;
 mod sync;
+mod tokens;
 mod wake;
 
+pub use admission::{Admission, Denied, Handshake};
 pub use config::{Config, Page};
 #[doc(hidden)]
 pub use http::read_head;
+pub use origins::{BadOrigin, Origin, Origins};
 pub use server::{BindError, Handle, RunError, Server};
 pub use sigver_core as core;
+pub use sources::{BadNetwork, Network};
+pub use tokens::{Tokens, TokensError};

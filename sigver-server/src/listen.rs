@@ -2,7 +2,7 @@
 //! Never reads a request.
 
 use std::{
-    io,
+    io, mem,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::{Arc, mpsc::SyncSender},
@@ -17,7 +17,14 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{conn, http::Answer, peer::Peer, relay::Event, server::Shared};
+use crate::{
+    answer::Answer,
+    conn,
+    peer::Peer,
+    relay::Event,
+    server::{Shared, Stage},
+    sources::{self, Source},
+};
 
 /// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
 const STACK: usize = 256 * 1024;
@@ -65,7 +72,7 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// Accepts until the server shuts down.
+/// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer.
 pub(crate) fn run(listeners: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
     let mut acceptor = Acceptor {
         shared,
@@ -74,8 +81,14 @@ pub(crate) fn run(listeners: &[TcpListener], shared: &Arc<Shared>, events: &Sync
         exhausted: false,
         refused: Vec::new(),
     };
-    while !shared.is_shutting_down() {
+    let mut stage = Stage::Serving;
+    while stage < Stage::Closed {
         acceptor.wait(listeners);
+        let before = mem::replace(&mut stage, shared.stage());
+        if stage != before {
+            // A full channel keeps the relay awake as well.
+            let _ = events.try_send(Event::Wake);
+        }
         for listener in listeners {
             acceptor.accept_all(listener);
         }
@@ -121,32 +134,35 @@ impl Acceptor<'_> {
     /// Accepts what waits, but no more than a backlog at a time.
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
-            if self.shared.is_shutting_down() {
+            if self.shared.stage() == Stage::Closed {
                 return;
             }
             match listener.accept() {
                 Ok((stream, addr)) => {
-                    if self.exhausted {
-                        self.exhausted = false;
-                        log::info!("accepting again");
-                    }
                     self.take(stream, addr);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
                     // The client was gone before it was accepted.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => return self.pause(&error),
+                    _ => return self.pause("accept connections", &error),
                 },
             }
         }
     }
 
-    /// Out of descriptors or memory. The listener stays readable, so trying again at once would only burn time.
-    fn pause(&mut self, error: &io::Error) {
-        if !self.exhausted {
-            self.exhausted = true;
-            log::error!("cannot accept connections: {error}");
+    /// Out of descriptors, threads or memory. The listener stays readable, so trying again at once would only burn time; and the log
+    /// needs to hear of it once.
+    fn pause(&mut self, what: &str, error: &io::Error) {
+        if !mem::replace(&mut self.exhausted, true) {
+            log::error!("cannot {what}: {error}");
+        }
+    }
+
+    /// What could not be had before can be had again.
+    fn resume(&mut self) {
+        if mem::replace(&mut self.exhausted, false) {
+            log::info!("accepting again");
         }
     }
 
@@ -157,21 +173,34 @@ impl Acceptor<'_> {
         if shared.registry.len() >= shared.ceiling.connections as usize {
             return self.refuse(peer, "too many connections");
         }
+        // A trusted proxy has as many as it likes: its clients' shares are taken when they are known.
+        let is_proxy = || sources::any_contains(&shared.config.trusted_proxies, addr.ip());
+        let share = if shared.shares.are_limited() && !is_proxy() {
+            match shared.shares.take(Source::from(addr.ip())) {
+                None => return self.refuse(peer, "too many connections from there"),
+                share => share,
+            }
+        } else {
+            None
+        };
         let entry = shared.registry.enter(&peer);
         let (its_peer, its_shared, its_events) = (Arc::clone(&peer), Arc::clone(shared), self.events.clone());
         let thread = thread::Builder::new()
             .name("sigver-conn".into())
             .stack_size(STACK)
-            .spawn(move || conn::run(&its_peer, &its_shared.config, its_events, entry));
-        if let Err(error) = thread {
-            log::warn!("cannot start a thread: {error}");
-            self.refuse(peer, "no thread for it");
+            .spawn(move || conn::run(&its_peer, &its_shared, its_events, entry, share));
+        match thread {
+            Ok(_) => self.resume(),
+            Err(error) => {
+                self.pause("start a thread for a connection", &error);
+                self.refuse(peer, "no thread for it");
+            }
         }
     }
 
     /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
     fn refuse(&mut self, peer: Arc<Peer>, why: &str) {
-        log::info!("#{} from {} refused: {why}", peer.serial, peer.addr);
+        log::info!("{peer} refused: {why}");
         // The answer fits the empty buffer of a new socket; a client that is gone needs none.
         let _ = peer.finish(&Answer::UNAVAILABLE.to_bytes());
         if self.refused.len() < LINGERING {

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn serve(command: cli::Command) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::bind(command.config)?;
-    signals::forward(server.handle())?;
+    signals::handle(server.handle(), command.tokens)?;
     announce(&server, command.demo);
     Ok(server.run()?)
 }

@@ -1,13 +1,13 @@
 //! Owns what the threads share about one connection: its socket, its outbox, its credit. Never has a role: the core does.
 
 use std::{
-    io,
-    net::{Shutdown, SocketAddr, TcpStream},
+    fmt, io,
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -30,6 +30,9 @@ pub(crate) struct Peer {
     /// What the hub calls this connection. For the relay thread, which stores it on arrival; no other thread has use for it.
     id: AtomicU64,
     verdict: OnceLock<CloseReason>,
+    /// Where the client is, when proxies had to be asked.
+    client: OnceLock<IpAddr>,
+    is_cut: AtomicBool,
     /// Pings since the last whole frame came.
     unanswered: AtomicU8,
 }
@@ -44,8 +47,20 @@ impl Peer {
             outbox: Outbox::new(backlog_bytes),
             id: AtomicU64::new(u64::MAX),
             verdict: OnceLock::new(),
+            client: OnceLock::new(),
+            is_cut: AtomicBool::new(false),
             unanswered: AtomicU8::new(0),
         }
+    }
+
+    /// The handshake says that the client is there. For the connection's thread, once.
+    pub(crate) fn set_client(&self, client: IpAddr) {
+        let _ = self.client.set(client);
+    }
+
+    /// Where the client is, as far as is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client.get().copied().unwrap_or(self.addr.ip())
     }
 
     /// A whole frame has come, which is a sign of life. For the connection's thread.
@@ -104,8 +119,25 @@ impl Peer {
 
     /// Ends the connection at once, both ways. A thread that is blocked in reading from it returns.
     pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
         self.outbox.abandon();
         self.stream.cut();
+    }
+
+    /// Whether it has been cut. Its thread may be elsewhere than in a read that would tell.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+}
+
+/// How log lines name a connection.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { serial, addr, .. } = self;
+        match self.client.get() {
+            Some(client) if *client != addr.ip().to_canonical() => write!(f, "#{serial} from {client} by {addr}"),
+            _ => write!(f, "#{serial} from {addr}"),
+        }
     }
 }
 

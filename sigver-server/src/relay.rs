@@ -3,24 +3,24 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Time};
+use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time};
 
 use crate::{
+    answer::Answer,
     flusher::Handover,
     frame,
-    http::Answer,
     outbox::Sent,
     peer::{Peer, Ticket},
     sched,
-    server::Shared,
+    server::{Shared, Stage},
+    sources::{Guesses, Source},
 };
 
 /// What goes through the channel.
@@ -68,10 +68,23 @@ pub(crate) struct Relay {
     text: String,
     frame: Vec<u8>,
     flusher: Arc<Handover<Arc<Peer>>>,
+    guesses: Guesses,
+    /// The closing of everyone, while it is under way.
+    drain: Option<Drain>,
     shared: Arc<Shared>,
     epoch: Instant,
-    shut_down: bool,
 }
+
+/// Connections that are closed one after the other, since the server ends.
+struct Drain {
+    left: VecDeque<ConnId>,
+    /// From one to the next.
+    pause: Duration,
+    next: Instant,
+}
+
+/// The longest pause from one to the next: a few clients do not have to be kept from coming back together.
+const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection that the hub knows.
 struct Seat {
@@ -91,9 +104,10 @@ impl Relay {
             text: String::new(),
             frame: Vec::new(),
             flusher,
+            guesses: Guesses::new(shared.config.guesses_per_ip),
+            drain: None,
             shared,
             epoch: Instant::now(),
-            shut_down: false,
         }
     }
 
@@ -124,7 +138,8 @@ impl Relay {
             .and_then(|time| self.epoch.checked_add(time.elapsed()));
         let cut = self.cuts.front().map(|(at, _)| *at);
         let ping = self.pings.front().map(|(at, _)| *at);
-        match hub.into_iter().chain(cut).chain(ping).min() {
+        let drain = self.drain.as_ref().map(|drain| drain.next);
+        match hub.into_iter().chain(cut).chain(ping).chain(drain).min() {
             None => events.recv().map(Some).map_err(RecvTimeoutError::from),
             Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -139,7 +154,11 @@ impl Relay {
         match what {
             What::Arrived { response, dialect } => self.admit(&peer, dialect, &response),
             What::Said(message) => {
-                let outputs = self.hub.handle(id, message);
+                let outputs = if self.guesses.are_limited() {
+                    self.handle_guess(&peer, id, message)
+                } else {
+                    self.hub.handle(id, message)
+                };
                 self.deliver(outputs);
             }
             What::Pinged(payload) => {
@@ -189,11 +208,27 @@ impl Relay {
                 }
             }
             Err(refusal) => {
-                log::info!("#{} from {} refused: {refusal}", peer.serial, peer.addr);
+                log::info!("{peer} refused: {refusal}");
                 let sent = peer.finish(&Answer::UNAVAILABLE.to_bytes());
                 self.dismiss(peer, sent);
             }
         }
+    }
+
+    /// Lets the hub handle a message, unless it asks for a key and its source has asked for too many that it could not have.
+    fn handle_guess(&mut self, peer: &Peer, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
+        if !matches!(message, InboundMessage::Open { .. } | InboundMessage::Join { .. }) {
+            return self.hub.handle(id, message);
+        }
+        let (source, now) = (Source::from(peer.client()), Instant::now());
+        if self.guesses.are_spent(source, now) {
+            return self.hub.deny(id, message);
+        }
+        let outputs = self.hub.handle(id, message);
+        if outputs.iter().any(|(_, output)| is_wrong_guess(output)) {
+            self.guesses.count(source, now);
+        }
+        outputs
     }
 
     /// Sends everything that follows from one call into the hub, and all that follows from that.
@@ -261,9 +296,10 @@ impl Relay {
 
     /// Does what is due.
     fn handle_time(&mut self) {
-        if self.shared.is_shutting_down() && !mem::replace(&mut self.shut_down, true) {
-            let outputs = self.hub.shutdown();
-            self.deliver(outputs);
+        match self.shared.stage() {
+            Stage::Serving | Stage::Closed => {}
+            Stage::Draining => self.drain(),
+            Stage::Closing => self.close_all(),
         }
         let outputs = self.hub.handle_timeout(self.now());
         self.deliver(outputs);
@@ -279,6 +315,38 @@ impl Relay {
             };
             self.ping(id);
         }
+    }
+
+    /// Closes those whose turn has come, since the server ends. Openers come last: as long as they are there, their joiners are closed
+    /// for the server's reason and not for want of an opener.
+    fn drain(&mut self) {
+        let now = Instant::now();
+        let mut drain = self.drain.take().unwrap_or_else(|| {
+            let ids = self.peers.iter().flatten().map(|seat| seat.peer.id());
+            let (openers, others): (Vec<_>, Vec<_>) = ids.partition(|id| self.hub.role(*id) == Some(Role::Opener));
+            let left: VecDeque<_> = others.into_iter().chain(openers).collect();
+            let count = left.len().max(1).try_into().unwrap_or(u32::MAX);
+            let pause = DRAIN_PAUSE.min(self.shared.config.drain / count);
+            log::info!("ending: {} connections to close", left.len());
+            Drain { left, pause, next: now }
+        });
+        while drain.next <= now {
+            let Some(id) = drain.left.pop_front() else {
+                return self.close_all();
+            };
+            drain.next += drain.pause;
+            let outputs = self.hub.close(id, CloseReason::ShuttingDown);
+            self.deliver(outputs);
+        }
+        self.drain = Some(drain);
+    }
+
+    /// Closes everyone who is left.
+    fn close_all(&mut self) {
+        self.drain = None;
+        let outputs = self.hub.shutdown();
+        self.deliver(outputs);
+        self.shared.advance(Stage::Closed);
     }
 
     fn schedule_ping(&mut self, id: ConnId) {
@@ -310,6 +378,15 @@ impl Relay {
 /// The connection that the hub calls `id`, while it is open.
 fn find(peers: &[Option<Seat>], id: ConnId) -> Option<&Seat> {
     peers.get(id.slot())?.as_ref().filter(|seat| seat.peer.id() == id)
+}
+
+/// Whether it says that a key was not to be had.
+fn is_wrong_guess(output: &OutboundMessage) -> bool {
+    matches!(
+        output,
+        OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
+            | OutboundMessage::Close(CloseReason::KeyUnknown | CloseReason::KeyTaken)
+    )
 }
 
 /// Takes the first of a queue in order of time, once its time has come.

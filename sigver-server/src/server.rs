@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
         mpsc::sync_channel,
     },
     thread,
@@ -21,7 +21,8 @@ use crate::{
     flusher::{self, Handover},
     listen,
     registry::Registry,
-    relay::{Event, Relay},
+    relay::Relay,
+    sources::Shares,
     wake::{Pipe, Waker},
 };
 
@@ -88,8 +89,23 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     /// Wakes the accepting thread.
     pub(crate) waker: Waker,
-    shutting_down: AtomicBool,
+    pub(crate) shares: Arc<Shares>,
+    /// A [`Stage`].
+    stage: AtomicU8,
     stats: Mutex<Stats>,
+}
+
+/// How far a server has come. It never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    Serving,
+    /// It takes no further client, and closes those that it has one after the other.
+    Draining,
+    /// It closes all that are left, at once.
+    Closing,
+    /// All are closed, and some may not have gone yet.
+    Closed,
 }
 
 impl Server {
@@ -110,12 +126,14 @@ impl Server {
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
         let ceiling = Ceiling::find(config.limits.connections);
+        let shares = Arc::new(Shares::new(config.connections_per_ip, config.handshakes_per_ip));
         let shared = Shared {
             config,
             ceiling,
             registry: Arc::new(Registry::default()),
             waker: Waker::new(Pipe::new()?),
-            shutting_down: AtomicBool::new(false),
+            shares,
+            stage: AtomicU8::new(Stage::Serving as u8),
             stats: Mutex::new(Stats::default()),
         };
         Ok(Self {
@@ -144,7 +162,7 @@ impl Server {
     }
 
     /// Serves until [`Handle::shutdown`]; this thread does the accepting. Returns when every client has been sent a close frame
-    /// with 1001, and has answered it or been cut: within a second.
+    /// with 1001, and has answered it or been cut: within a second of the last.
     ///
     /// # Errors
     ///
@@ -158,17 +176,14 @@ impl Server {
         let relay = {
             let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));
             thread::Builder::new().name("sigver-relay".into()).spawn(move || {
-                let _guard = ShutdownOnDrop(Arc::clone(&shared));
+                let _guard = ClosedOnDrop(Arc::clone(&shared));
                 Relay::new(shared, flusher).run(&inbox);
             })
         };
         let relay = relay.inspect_err(|_| flusher.stop())?;
 
         listen::run(&listeners, &shared, &events);
-
         drop(listeners);
-        // A full channel keeps the relay awake as well.
-        let _ = events.try_send(Event::Wake);
         if !shared.registry.wait_empty(GOODBYE) {
             shared.registry.cut_all();
             if !shared.registry.wait_empty(CUT) {
@@ -186,10 +201,16 @@ impl Server {
 }
 
 impl Handle {
-    /// Ends the server: no further connection is taken, every client gets a close frame with 1001, and [`Server::run`] returns.
-    /// Calling it again changes nothing.
+    /// Ends the server: no further client is taken, those that are there are closed with 1001, one after the other over
+    /// [`Config::drain`], openers last, and [`Server::run`] returns. Calling it again changes nothing.
     pub fn shutdown(&self) {
-        self.shared.shut_down();
+        self.shared.advance(Stage::Draining);
+    }
+
+    /// Ends the server without spreading anything: everyone who is left is closed with 1001 at once. May follow a
+    /// [`shutdown`](Self::shutdown) that takes too long.
+    pub fn shutdown_now(&self) {
+        self.shared.advance(Stage::Closing);
     }
 
     /// The hub's gauges and counters, as of the last message.
@@ -204,17 +225,29 @@ impl Handle {
 }
 
 impl Shared {
-    pub(crate) fn is_shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::SeqCst)
+    /// How far the server has come.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::SeqCst) {
+            stage if stage == Stage::Serving as u8 => Stage::Serving,
+            stage if stage == Stage::Draining as u8 => Stage::Draining,
+            stage if stage == Stage::Closing as u8 => Stage::Closing,
+            _ => Stage::Closed,
+        }
+    }
+
+    /// The server comes to this stage, unless it is further already. The accepting thread learns of it, and tells the relay.
+    pub(crate) fn advance(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Whether no further client is taken.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.stage() > Stage::Serving
     }
 
     pub(crate) fn publish(&self, stats: Stats) {
         *self.stats() = stats;
-    }
-
-    fn shut_down(&self) {
-        self.shutting_down.store(true, Ordering::SeqCst);
-        self.waker.wake();
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
@@ -231,10 +264,10 @@ impl std::fmt::Debug for Shared {
 }
 
 /// Ends the server with the relay, also when the relay panics.
-struct ShutdownOnDrop(Arc<Shared>);
+struct ClosedOnDrop(Arc<Shared>);
 
-impl Drop for ShutdownOnDrop {
+impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
-        self.0.shut_down();
+        self.0.advance(Stage::Closed);
     }
 }

@@ -1,26 +1,46 @@
-//! Owns the signals that end the process: the first SIGTERM or SIGINT asks the server to end, a second one does not wait for it.
+//! Owns the signals of the process. SIGTERM or SIGINT asks the server to end, a second one does not let it take its time, a third one
+//! does not wait at all. SIGHUP has the tokens read again.
 
-use std::{io, process, thread};
+use std::{io, process, sync::Arc, thread};
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
-use sigver_server::Handle;
+use sigver_server::{Handle, Tokens};
 
-/// Forwards signals to the server from now on.
-pub(crate) fn forward(handle: Handle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// Acts on signals from now on.
+pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     thread::Builder::new().name("sigver-signals".into()).spawn(move || {
-        let mut signals = signals.forever();
-        if let Some(signal) = signals.next() {
-            log::info!("ending on signal {signal}");
-            handle.shutdown();
-        }
-        if let Some(signal) = signals.next() {
-            // What a shell says of a process that a signal has ended.
-            process::exit(128 + signal);
+        let mut asked = 0;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reload(tokens.as_deref());
+                continue;
+            }
+            asked += 1;
+            match asked {
+                1 => {
+                    log::info!("ending on signal {signal}; another one ends at once");
+                    server.shutdown();
+                }
+                2 => {
+                    log::info!("ending at once on signal {signal}");
+                    server.shutdown_now();
+                }
+                // What a shell says of a process that a signal has ended.
+                _ => process::exit(128 + signal),
+            }
         }
     })?;
     Ok(())
+}
+
+fn reload(tokens: Option<&Tokens>) {
+    match tokens.map(Tokens::reload) {
+        None => log::info!("there is nothing to read again"),
+        Some(Ok(count)) => log::info!("{count} tokens are read again"),
+        Some(Err(problem)) => log::error!("the tokens stay as they were: {problem}"),
+    }
 }

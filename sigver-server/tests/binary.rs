@@ -1,70 +1,17 @@
 //! The program, as whoever starts it sees it: arguments, exit codes, what it prints, what it logs, signals, and the ceiling.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::Read,
     net::{SocketAddr, TcpListener},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use program::{Program, SIGVER, sigver};
+use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
-const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
-
-/// The program, running; killed if the test forgets it.
-struct Program {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("stdout is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
-        let addr = line
-            .trim()
-            .strip_prefix("sigver listening on ")
-            .expect("it says where it listens");
-        let addr = addr.parse().expect("an address");
-        Self { child, addr }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.addr, "/").expect("the server takes a connection")
-    }
-
-    /// Ends the program; its exit code and what it logged.
-    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
-        let mut log = String::new();
-        self.child
-            .stderr
-            .take()
-            .expect("stderr is a pipe")
-            .read_to_string(&mut log)
-            .expect("the log is text");
-        (self.child.wait().expect("the program ends").code(), log)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn sigver(arguments: &[&str]) -> Command {
-    let mut command = Command::new(SIGVER);
-    command.args(arguments).env_remove("PORT").env_remove("RUST_LOG");
-    command
-}
+#[path = "support/program.rs"]
+mod program;
 
 /// Exit code, and stderr, which is one line.
 fn refusal(command: &mut Command) -> (Option<i32>, String) {
@@ -200,7 +147,7 @@ fn the_demonstration_page_is_built_in() {
         );
         assert!(answer.contains(content), "{path}");
     }
-    assert!(get(program.addr, "/other").starts_with("HTTP/1.1 426 "));
+    assert!(get(program.addr, "/other").starts_with("HTTP/1.1 404 "));
     assert!(
         Client::connect(program.addr, "/").is_ok(),
         "an upgrade wins over the page"

@@ -4,13 +4,15 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{self, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use sigver_server::{Config, Handle, RunError, Server};
 use sigver_transcripts::{Seen, socket::Client};
+use socket2::{Domain, Socket, Type};
 
 /// A server that runs until this is dropped.
 pub(crate) struct Running {
@@ -50,9 +52,9 @@ impl Running {
         (opener, joiner)
     }
 
-    /// Ends the server; what its `run` returned.
+    /// Ends the server at once; what its `run` returned.
     pub(crate) fn stop(mut self) -> Result<(), RunError> {
-        self.handle.shutdown();
+        self.handle.shutdown_now();
         let thread = self.thread.take().expect("only this and the drop take it");
         thread.join().expect("the accepting thread does not panic")
     }
@@ -61,7 +63,7 @@ impl Running {
 impl Drop for Running {
     /// Ends the server. One that has failed fails the test, unless the test has failed already.
     fn drop(&mut self) {
-        self.handle.shutdown();
+        self.handle.shutdown_now();
         let outcome = self.thread.take().map(JoinHandle::join);
         if !thread::panicking() {
             assert!(
@@ -70,6 +72,26 @@ impl Drop for Running {
             );
         }
     }
+}
+
+/// A connection to `addr` from this address of our own.
+pub(crate) fn connect_from(addr: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect(&addr.into())?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// Shakes hands on a connection; the client, and the head of the answer.
+pub(crate) fn handshake(mut stream: TcpStream, target: &str, headers: &str) -> io::Result<(Client, String)> {
+    // One write: a server that has answered already, and closed, must not make the second half fail.
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    );
+    let _ = stream.write_all(request.as_bytes());
+    Client::after_request(stream)
 }
 
 /// Waits until `condition` holds, and fails if it never does.

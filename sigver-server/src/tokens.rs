@@ -1,0 +1,247 @@
+//! Owns the bearer tokens that let a client in: where they are read from, where a client may put one, how two are compared. Never shows
+//! or logs one.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use subtle::{Choice, ConstantTimeEq};
+use thiserror::Error;
+
+use crate::{Admission, Denied, Handshake, http::BEARER};
+
+/// Admits clients that bring one of the tokens in a file.
+///
+/// The file has a token a line; empty lines and lines that begin with `#` mean nothing. A token has letters, digits and any of
+/// `-._~`, and at least 16 of them: `openssl rand -hex 16` makes a good one. A client brings it in one of three places, since a browser
+/// cannot choose the headers of a WebSocket:
+///
+/// - `Authorization: Bearer TOKEN` (RFC 6750 section 2.1),
+/// - as a subprotocol `sigver.bearer.TOKEN` beside the one that it wants to speak, which is never echoed,
+/// - `?token=TOKEN` behind the path. Proxies log that, so it is the last choice.
+///
+/// Without one, or with another, it gets HTTP 401. Comparing takes as long for a token that is nearly right as for one that is not at all.
+pub struct Tokens {
+    path: PathBuf,
+    tokens: RwLock<Vec<String>>,
+}
+
+/// Why a file of tokens is not taken.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TokensError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line is no token.
+    #[error("{path}, line {line}: a token is 16 or more letters, digits and -._~")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1. It is not quoted, since it may be nearly a token.
+        line: usize,
+    },
+    /// It has no token at all, and nobody could connect.
+    #[error("{path} has no token")]
+    None {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The shortest token: 64 bits, where every character carries four.
+const SHORTEST: usize = 16;
+
+impl Tokens {
+    /// Reads a file of tokens.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is not such a file.
+    pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, TokensError> {
+        let path = path.into();
+        let tokens = RwLock::new(read(&path)?);
+        Ok(Self { path, tokens })
+    }
+
+    /// Reads the file again, and says how many tokens it has now. Clients that are connected stay, whatever token they came with.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file); the tokens are then those of before.
+    pub fn reload(&self) -> Result<usize, TokensError> {
+        let tokens = read(&self.path)?;
+        let count = tokens.len();
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        Ok(count)
+    }
+
+    /// Whether this is one of the tokens. Looks at all of them, whichever it is.
+    fn has(&self, offered: &[u8]) -> bool {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        tokens
+            .iter()
+            .fold(Choice::from(0), |found, token| found | token.as_bytes().ct_eq(offered))
+            .into()
+    }
+}
+
+/// Shows how many there are.
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.tokens.read().unwrap_or_else(PoisonError::into_inner).len();
+        f.debug_struct("Tokens")
+            .field("path", &self.path)
+            .field("count", &count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Admission for Tokens {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+        let in_header = handshake.headers("Authorization").filter_map(after_bearer);
+        let in_subprotocol = handshake
+            .subprotocols()
+            .filter_map(|name| name.strip_prefix(BEARER))
+            .map(str::as_bytes);
+        let in_query = handshake
+            .query()
+            .into_iter()
+            .flat_map(|query| query.split('&'))
+            .filter_map(|pair| pair.strip_prefix("token="))
+            .map(str::as_bytes);
+        if in_header
+            .chain(in_subprotocol)
+            .chain(in_query)
+            .any(|token| self.has(token))
+        {
+            Ok(())
+        } else {
+            Err(Denied::new(401, "a token is needed to connect"))
+        }
+    }
+}
+
+/// The token of an `Authorization` header, whose scheme is not case-sensitive (RFC 9110 section 11.1).
+fn after_bearer(value: &[u8]) -> Option<&[u8]> {
+    let value = value.trim_ascii();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn read(path: &Path) -> Result<Vec<String>, TokensError> {
+    let text = fs::read_to_string(path).map_err(|source| TokensError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut tokens = Vec::new();
+    for (line, token) in text.lines().enumerate() {
+        let token = token.trim();
+        if token.is_empty() || token.starts_with('#') {
+            continue;
+        }
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if token.len() < SHORTEST || !token.bytes().all(is_token) {
+            return Err(TokensError::Line {
+                path: path.to_owned(),
+                line: line + 1,
+            });
+        }
+        tokens.push(token.to_owned());
+    }
+    if tokens.is_empty() {
+        return Err(TokensError::None { path: path.to_owned() });
+    }
+    Ok(tokens)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A file that is there as long as this.
+    struct File(PathBuf);
+
+    impl File {
+        fn with(name: &str, text: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sigver-{}-{name}", std::process::id()));
+            fs::write(&path, text).expect("a temporary file");
+            Self(path)
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_token_a_line() -> Result<(), TokensError> {
+        let file = File::with(
+            "tokens",
+            "# of the app\n0123456789abcdef\n\n  with/a/slash-0123456789  \r\n",
+        );
+        assert!(matches!(
+            Tokens::from_file(&file.0),
+            Err(TokensError::Line { line: 4, .. })
+        ));
+        fs::write(
+            &file.0,
+            "# of the app\n0123456789abcdef\n\n  all_of.-~-0123456789  \r\n",
+        )
+        .expect("written");
+        let tokens = Tokens::from_file(&file.0)?;
+        assert!(tokens.has(b"0123456789abcdef") && tokens.has(b"all_of.-~-0123456789"));
+        for other in [
+            "",
+            "# of the app",
+            "0123456789abcde",
+            "0123456789abcdeF",
+            "0123456789abcdef0",
+        ] {
+            assert!(!tokens.has(other.as_bytes()), "{other:?}");
+        }
+        assert!(!format!("{tokens:?}").contains("0123"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_is_no_such_file_changes_nothing() -> Result<(), TokensError> {
+        let file = File::with("reload", "0123456789abcdef\n");
+        let tokens = Tokens::from_file(&file.0)?;
+        for wrong in [
+            "",
+            "# none\n",
+            "0123456789abcdef\nshort\n",
+            "with spaces in it, and long\n",
+        ] {
+            fs::write(&file.0, wrong).expect("written");
+            let problem = tokens.reload().expect_err("no tokens").to_string();
+            assert!(!problem.contains("short"), "{problem}");
+            assert!(tokens.has(b"0123456789abcdef"));
+        }
+        fs::remove_file(&file.0).expect("it is there");
+        assert!(matches!(tokens.reload(), Err(TokensError::Read { .. })));
+        fs::write(&file.0, "fedcba9876543210\nanother-0123456789\n").expect("written");
+        assert_eq!(tokens.reload()?, 2);
+        assert!(tokens.has(b"fedcba9876543210") && !tokens.has(b"0123456789abcdef"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case() {
+        assert_eq!(after_bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(after_bearer(b" bEARER   abc "), Some(&b"abc"[..]));
+        assert_eq!(after_bearer(b"Basic abc"), None);
+        assert_eq!(after_bearer(b"Bearer"), None);
+        assert_eq!(after_bearer(b""), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! Who may connect: origins, tokens, decisions of the embedder, and what is said to whoever may not.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use sigver_server::{Admission, Config, Denied, Handshake, Origins, Tokens};
+use sigver_transcripts::Seen;
+use support::{Running, connect_from, handshake};
+
+mod support;
+
+/// The whole answer to a handshake with this target and these headers.
+fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(server.addr)?;
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )?;
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+    }
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        stream.read_to_end(&mut head)?;
+    }
+    String::from_utf8(head).map_err(io::Error::other)
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+#[test]
+fn pages_of_other_origins_are_refused() -> io::Result<()> {
+    let origins = ["https://example.org", "https://*.example.org", "null"].map(|text| text.parse().expect("an origin"));
+    let mut config = Config::default();
+    config.admission.push(Arc::new(Origins::from_iter(origins)));
+    let server = Running::start(config);
+    for (headers, seen) in [
+        ("Origin: https://example.org\r\n", "101"),
+        ("Origin: HTTPS://EXAMPLE.ORG\r\n", "101"),
+        ("origin:https://a.example.org\r\n", "101"),
+        ("Origin: null\r\n", "101"),
+        ("", "101"),
+        ("Origin: https://example.com\r\n", "403"),
+        ("Origin: http://example.org\r\n", "403"),
+        ("Origin:\r\n", "403"),
+        ("Origin: https://example.org\r\nOrigin: https://example.com\r\n", "403"),
+        ("Origin: https://example.org\r\nOrigin: https://example.org\r\n", "403"),
+        ("Origin: https://example.org, https://example.com\r\n", "403"),
+    ] {
+        let answer = answer(&server, "/", headers)?;
+        assert_eq!(status(&answer), seen, "{headers}");
+        if seen == "403" {
+            assert!(answer.contains("Connection: close\r\n") && answer.ends_with("may not connect\n"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_token_is_brought_in_one_of_three_places_and_comes_back_in_none() -> io::Result<()> {
+    let path = std::env::temp_dir().join(format!("sigver-admission-{}", std::process::id()));
+    std::fs::write(&path, "first-0123456789\nsecond-0123456789\n")?;
+    let tokens = Arc::new(Tokens::from_file(&path).expect("a file of tokens"));
+    let mut config = Config::default();
+    config.admission.push(Arc::<Tokens>::clone(&tokens));
+    let server = Running::start(config);
+    for (target, headers, seen) in [
+        ("/", "Authorization: Bearer first-0123456789\r\n", "101"),
+        ("/", "authorization: bearer  second-0123456789\r\n", "101"),
+        ("/a?token=first-0123456789", "", "101"),
+        ("/?x=y&token=second-0123456789&z", "", "101"),
+        (
+            "/",
+            "Sec-WebSocket-Protocol: sigver.v1, sigver.bearer.first-0123456789\r\n",
+            "101",
+        ),
+        (
+            "/",
+            "Sec-WebSocket-Protocol: sigver.bearer.first-0123456789,sigver.plain\r\n",
+            "101",
+        ),
+        ("/", "Sec-WebSocket-Protocol: sigver.bearer.first-0123456789\r\n", "101"),
+        (
+            "/?token=wrong-0123456789",
+            "Authorization: Bearer first-0123456789\r\n",
+            "101",
+        ),
+        ("/", "", "401"),
+        ("/", "Authorization: Basic first-0123456789\r\n", "401"),
+        ("/", "Authorization: Bearer first-012345678\r\n", "401"),
+        ("/", "Authorization: Bearer first-01234567890\r\n", "401"),
+        ("/", "Authorization: Bearer\r\n", "401"),
+        ("/?token=", "", "401"),
+        ("/?Token=first-0123456789", "", "401"),
+        ("/token=first-0123456789", "", "401"),
+        ("/", "Sec-WebSocket-Protocol: first-0123456789\r\n", "401"),
+    ] {
+        let answer = answer(&server, target, headers)?;
+        assert_eq!(status(&answer), seen, "{target} {headers}");
+        assert!(!answer.contains("0123456789"), "{answer}");
+        assert_eq!(
+            answer.contains("WWW-Authenticate: Bearer\r\n"),
+            seen == "401",
+            "{answer}"
+        );
+    }
+    let head = answer(
+        &server,
+        "/",
+        "Sec-WebSocket-Protocol: sigver.bearer.first-0123456789, sigver.v1\r\n",
+    )?;
+    assert!(head.contains("Sec-WebSocket-Protocol: sigver.v1\r\n"), "{head}");
+
+    std::fs::write(&path, "third-0123456789\n")?;
+    assert_eq!(tokens.reload().expect("a file of tokens"), 1);
+    assert_eq!(status(&answer(&server, "/?token=first-0123456789", "")?), "401");
+    assert_eq!(status(&answer(&server, "/?token=third-0123456789", "")?), "101");
+    std::fs::remove_file(&path)
+}
+
+/// Notes what it is shown, and refuses by the path.
+#[derive(Debug, Default)]
+struct Doorman(Mutex<Vec<(IpAddr, String)>>);
+
+impl Admission for Doorman {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+        let names: Vec<&str> = handshake.subprotocols().collect();
+        let cookies = handshake.headers("cookie").count();
+        let seen = format!("{:?} {:?} {names:?} {cookies}", handshake.path(), handshake.query());
+        let mut all = self.0.lock().expect("nobody panics with it");
+        all.push((handshake.client(), seen));
+        match handshake.path().strip_prefix("/refused/") {
+            Some(status) => Err(Denied::new(status.parse().unwrap_or(0), format!("no {status}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn the_embedder_decides_by_the_request() -> io::Result<()> {
+    let doorman = Arc::new(Doorman::default());
+    let mut config = Config::default();
+    config.admission.push(Arc::<Doorman>::clone(&doorman));
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let server = Running::start(config);
+    let headers = "Cookie: a\r\nCookie: b\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n\
+                   Sec-WebSocket-Protocol: x, sigver.v1\r\n";
+    assert_eq!(status(&answer(&server, "/a?b?c", headers)?), "101");
+    for (code, line) in [
+        ("403", "403 Forbidden"),
+        ("404", "404 Not Found"),
+        ("429", "429 Too Many Requests"),
+        ("418", "418 Refused"),
+        ("503", "503 Service Unavailable"),
+        ("200", "403 Forbidden"),
+        ("101", "403 Forbidden"),
+    ] {
+        let answer = answer(&server, &format!("/refused/{code}"), "")?;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\nno {code}\n")), "{answer}");
+    }
+    let (_direct, _) = handshake(connect_from(server.addr, IpAddr::from([127, 0, 0, 2]))?, "/", headers)?;
+    let seen = doorman.0.lock().expect("nobody panics with it");
+    assert_eq!(
+        seen[0],
+        (
+            IpAddr::from([192, 0, 2, 1]),
+            r#""/a" Some("b?c") ["x", "sigver.v1"] 2"#.into()
+        )
+    );
+    assert_eq!(
+        seen[8].0,
+        IpAddr::from([127, 0, 0, 2]),
+        "only a trusted proxy is believed"
+    );
+    // What is no handshake is not asked about.
+    assert_eq!(seen.len(), 9);
+    Ok(())
+}
+
+/// A panic in what an embedder brings ends that one connection.
+#[derive(Debug)]
+struct Panics;
+
+impl Admission for Panics {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+        assert_ne!(handshake.path(), "/panic", "as it was asked to");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_on_a_connection_s_thread_ends_that_connection() -> io::Result<()> {
+    let mut config = Config::default();
+    config.admission.push(Arc::new(Panics));
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    for _ in 0..20 {
+        assert_eq!(answer(&server, "/panic", "")?, "");
+    }
+    joiner.send_text("{}")?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    support::eventually("their threads have ended", || server.handle.connections() == 2);
+    server.stop().expect("the server ends in order");
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What goes wrong on our side: the system refuses descriptors or threads, the process is stopped and goes on, stderr stalls. Each time the
+//! pairs that are there go on, and the log says it once.
+#![cfg(target_os = "linux")]
+
+use std::{
+    io,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use program::{Program, sigver};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use sigver_transcripts::{Seen, socket::Client};
+
+#[path = "support/program.rs"]
+mod program;
+
+const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
+
+impl Program {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn pair(&self) -> io::Result<(Client, Client)> {
+        let (mut opener, mut joiner) = (self.client(), self.client());
+        opener.send_text(r#"{"type":"open","key":"k"}"#)?;
+        opener.sync();
+        joiner.send_text(r#"{"type":"join","key":"k"}"#)?;
+        assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+        Ok((opener, joiner))
+    }
+
+    fn limit(&self, resource: Resource, current: Option<u64>) {
+        let maximum = getrlimit(resource).maximum;
+        prlimit(Some(self.pid()), resource, Rlimit { current, maximum }).expect("a child of our own");
+    }
+}
+
+fn talk((opener, joiner): &mut (Client, Client)) -> io::Result<()> {
+    joiner.send_text(r#"{"a":1}"#)?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"a":1,"index":0}"#.into()));
+    opener.send_text(r#"{"index":0}"#)?;
+    assert_eq!(joiner.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    Ok(())
+}
+
+fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        if condition() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+#[test]
+fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
+    let program = Program::start(&mut sigver(LISTEN));
+    let mut pair = program.pair()?;
+    program.limit(Resource::Nofile, Some(3));
+    let waiting: Vec<_> = (0..5)
+        .map(|_| TcpStream::connect(program.addr))
+        .collect::<io::Result<_>>()?;
+    for _ in 0..20 {
+        talk(&mut pair)?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    program.limit(Resource::Nofile, Some(1000));
+    drop(waiting);
+    assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
+    talk(&mut pair)?;
+    let (_, log) = program.end(Signal::TERM);
+    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
+    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    Ok(())
+}
+
+#[test]
+fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
+    let program = Program::start(&mut sigver(LISTEN));
+    let mut pair = program.pair()?;
+    // Room for what is there, and not for the stack of another thread.
+    let path = format!("/proc/{}/statm", program.child.id());
+    let pages = std::fs::read_to_string(path)?;
+    let pages: u64 = pages
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    program.limit(Resource::As, Some(pages * rustix::param::page_size() as u64));
+    for _ in 0..5 {
+        let refused = Client::connect(program.addr, "/").err().map(|error| error.to_string());
+        assert!(refused.as_ref().is_some_and(|text| text.contains("503")), "{refused:?}");
+        talk(&mut pair)?;
+    }
+    program.limit(Resource::As, None);
+    assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
+    talk(&mut pair)?;
+    let (_, log) = program.end(Signal::TERM);
+    assert_eq!(log.matches("cannot start a thread").count(), 1, "{log}");
+    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    Ok(())
+}
+
+/// What a suspended laptop, a snapshot of a machine or a starved host is to the server: its clock has jumped.
+#[test]
+fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
+    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
+    let mut pair = program.pair()?;
+    for _ in 0..2 {
+        kill_process(program.pid(), Signal::STOP)?;
+        thread::sleep(Duration::from_millis(1500));
+        kill_process(program.pid(), Signal::CONT)?;
+        talk(&mut pair)?;
+    }
+    assert_eq!(pair.0.leftover(), Seen::Nothing);
+    assert_eq!(pair.1.leftover(), Seen::Nothing);
+    Ok(())
+}
+
+/// Nobody reads the log, and its pipe is full.
+#[test]
+fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
+    let program = Program::start(sigver(LISTEN).env("RUST_LOG", "debug"));
+    let mut pair = program.pair()?;
+    // Two lines and more for each; a pipe holds 64 KiB, the queue 1,024 lines.
+    for _ in 0..2_000 {
+        drop(TcpStream::connect(program.addr)?);
+    }
+    // It is accepted behind all of these.
+    drop(program.client());
+    talk(&mut pair)?;
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(log.contains("log lines are lost"), "the loss is owned up to");
+    Ok(())
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
+    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
+    // One after the other they would take three seconds.
+    let mut clients: Vec<_> = (0..300).map(|_| program.client()).collect();
+    let began = Instant::now();
+    kill_process(program.pid(), Signal::TERM)?;
+    let bye = Seen::Close(Some(1001), "server shutting down".into());
+    assert_eq!(clients[0].receive(), bye);
+    let (code, log) = program.end(Signal::INT);
+    assert!(clients.iter_mut().skip(1).all(|client| client.receive() == bye));
+    assert_eq!(code, Some(0), "{log}");
+    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[test]
+fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()> {
+    let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
+    std::fs::write(&path, "first-SECRET-0123456789\n")?;
+    let program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path).env("RUST_LOG", "trace"));
+    let admits = |token: &str| Client::connect(program.addr, &format!("/?token={token}")).is_ok();
+    assert!(admits("first-SECRET-0123456789"));
+    assert!(!admits("second-SECRET-0123456789"));
+    std::fs::write(&path, "second-SECRET-0123456789\n")?;
+    kill_process(program.pid(), Signal::HUP)?;
+    assert!(eventually(|| admits("second-SECRET-0123456789")));
+    assert!(!admits("first-SECRET-0123456789"));
+    std::fs::write(&path, "short SECRET\n")?;
+    kill_process(program.pid(), Signal::HUP)?;
+    thread::sleep(Duration::from_millis(100));
+    assert!(admits("second-SECRET-0123456789"));
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(log.contains("1 tokens are read again"), "{log}");
+    assert!(
+        log.contains("the tokens stay as they were") && log.contains("line 1"),
+        "{log}"
+    );
+    assert!(!log.contains("SECRET"), "{log}");
+    std::fs::remove_file(&path)
+}

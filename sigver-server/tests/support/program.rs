@@ -1,0 +1,70 @@
+//! The program itself, as whoever starts it has it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sigver_transcripts::socket::Client;
+
+pub(crate) const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
+
+/// The program, running; killed if the test forgets it.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
+        let addr = line
+            .trim()
+            .strip_prefix("sigver listening on ")
+            .expect("it says where it listens");
+        let addr = addr.parse().expect("an address");
+        Self { child, addr }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.addr, "/").expect("the server takes a connection")
+    }
+
+    /// Ends the program; its exit code and what it logged.
+    pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
+        let mut log = String::new();
+        self.child
+            .stderr
+            .take()
+            .expect("stderr is a pipe")
+            .read_to_string(&mut log)
+            .expect("the log is text");
+        (self.child.wait().expect("the program ends").code(), log)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program with these arguments, and nothing of what the environment may say.
+pub(crate) fn sigver(arguments: &[&str]) -> Command {
+    let mut command = Command::new(SIGVER);
+    command.args(arguments).env_remove("PORT").env_remove("RUST_LOG");
+    command
+}
