@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
-const READ_BUFFER: usize = 2 * 1024;
+pub(crate) const READ_BUFFER: usize = 2 * 1024;
 
 /// The longest time for which a thread that rests does not look at its connection.
 const REST: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use crate::sync::{AtomicU32, Ordering, Thread, current, park};
 
 /// How many events of one connection may be on their way to the relay. Two keep the relay busy while the connection's thread
 /// decodes; more only lengthen the queue of everyone else.
-const EVENTS: u32 = if cfg!(loom) { 2 } else { 4 };
+pub(crate) const EVENTS: u32 = if cfg!(loom) { 2 } else { 4 };
 
 /// One connection's credit. Its thread spends, the relay refunds.
 pub(crate) struct Credit {

@@ -32,6 +32,7 @@ mod flusher;
 mod frame;
 mod http;
 mod listen;
+mod memory;
 #[cfg(all(test, loom))]
 mod models;
 mod origins;
@@ -51,6 +52,7 @@ pub use admission::{Admission, Denied, Handshake};
 pub use config::{Config, Page};
 #[doc(hidden)]
 pub use http::read_head;
+pub use memory::MemoryBound;
 pub use origins::{BadOrigin, Origin, Origins};
 pub use server::{BindError, Handle, RunError, Server};
 pub use sigver_core as core;

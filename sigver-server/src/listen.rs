@@ -27,13 +27,16 @@ use crate::{
 };
 
 /// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
-const STACK: usize = 256 * 1024;
+pub(crate) const STACK: usize = 256 * 1024;
 
 /// Connections that the kernel completes before they are accepted. It lowers this to its own limit (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
 /// What the kernel buffers for a client that does not read; it doubles this. Left alone, it may grow to 4 MiB.
-const SEND_BUFFER: usize = 128 * 1024;
+pub(crate) const SEND_BUFFER: usize = 128 * 1024;
+
+/// What the kernel buffers of what a client sends; it doubles this. Left alone, it may grow to 6 MiB.
+pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// How long accepting pauses when the process has run out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -60,6 +63,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit these.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;

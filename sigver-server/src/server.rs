@@ -16,7 +16,7 @@ use sigver_core::Stats;
 use thiserror::Error;
 
 use crate::{
-    Config,
+    Config, MemoryBound,
     ceiling::Ceiling,
     flusher::{self, Handover},
     listen,
@@ -28,7 +28,7 @@ use crate::{
 
 /// Events that fit the channel into the relay. Each connection may have a few on their way, so this many connections can speak at
 /// the same moment before one has to wait for the relay.
-const CHANNEL: usize = 1024;
+pub(crate) const CHANNEL: usize = 1024;
 
 /// How long clients have to answer the close frame of a shutdown before they are cut.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -154,6 +154,11 @@ impl Server {
         &self.addrs
     }
 
+    /// The most memory that this server takes.
+    pub fn memory_bound(&self) -> MemoryBound {
+        self.shared.memory_bound()
+    }
+
     /// A handle that ends this server.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -170,6 +175,7 @@ impl Server {
     pub fn run(self) -> Result<(), RunError> {
         let Self { listeners, shared, .. } = self;
         log::info!("up to {}", shared.ceiling);
+        log::info!("{}", shared.memory_bound());
         let flusher = Arc::new(Handover::new(Pipe::new()?));
         let flusher_thread = flusher::start(&flusher)?;
         let (events, inbox) = sync_channel(CHANNEL);
@@ -244,6 +250,10 @@ impl Shared {
     /// Whether no further client is taken.
     pub(crate) fn is_ending(&self) -> bool {
         self.stage() > Stage::Serving
+    }
+
+    fn memory_bound(&self) -> MemoryBound {
+        MemoryBound::of(&self.config, self.ceiling.connections)
     }
 
     pub(crate) fn publish(&self, stats: Stats) {

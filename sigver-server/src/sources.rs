@@ -187,6 +187,9 @@ pub(crate) struct Guesses {
     minute_ends: Option<Instant>,
 }
 
+/// Sources that are counted in a minute: whoever has so many cannot be held up by counting, and must not fill our memory.
+const SOURCES: usize = 65_536;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Guesses {
@@ -216,7 +219,9 @@ impl Guesses {
     /// Counts a wrong guess.
     pub(crate) fn count(&mut self, source: Source, now: Instant) {
         self.minute_ends.get_or_insert_with(|| now + MINUTE);
-        *self.made.entry(source).or_default() += 1;
+        if self.made.len() < SOURCES || self.made.contains_key(&source) {
+            *self.made.entry(source).or_default() += 1;
+        }
     }
 }
 
@@ -321,6 +326,9 @@ mod tests {
         assert!(guesses.are_spent(source, start));
         assert!(!guesses.are_spent(other, start));
         assert!(guesses.are_spent(source, start + MINUTE - Duration::from_millis(1)));
+        let many = |n: u32| Source::from(IpAddr::from(n.to_be_bytes()));
+        (0..100_000).for_each(|n| guesses.count(many(n), start));
+        assert_eq!(guesses.made.len(), SOURCES);
         assert!(!guesses.are_spent(source, start + MINUTE));
         assert!(guesses.made.is_empty());
     }

@@ -1,0 +1,199 @@
+//! The stated bound on memory, against clients that do all they can to exceed it. Alone in its file: it counts the memory of sockets of the
+//! whole system.
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use program::{Program, sigver};
+use rustix::process::Signal;
+use sigver_server::{Config, Server};
+use sigver_transcripts::socket::{Client, Opcode, Piece, frame};
+use socket2::SockRef;
+
+#[path = "support/program.rs"]
+mod program;
+
+const CONNECTIONS: u32 = 60;
+const MESSAGE: u32 = 65_536;
+const BACKLOG: u32 = 1_048_576;
+
+/// Connections that have a full backlog. The others do other things.
+const FILLED: u32 = 40;
+
+/// How long everybody does their worst.
+const SIEGE: Duration = Duration::from_secs(4);
+
+/// The highest resident memory of a process so far, in bytes.
+fn peak(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    Ok(kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) * 1024)
+}
+
+/// What the buffers of all TCP sockets of this machine take, in bytes.
+fn sockets() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/net/sockstat")?;
+    let line = stat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let pages: Option<u64> = line
+        .split(' ')
+        .skip_while(|word| *word != "mem")
+        .nth(1)
+        .and_then(|pages| pages.parse().ok());
+    Ok(pages.unwrap_or(0) * rustix::param::page_size() as u64)
+}
+
+fn client(addr: SocketAddr) -> io::Result<Client> {
+    let client = Client::connect(addr, "/")?;
+    // Its own share of what is measured stays small.
+    SockRef::from(client.stream()).set_send_buffer_size(4096)?;
+    SockRef::from(client.stream()).set_recv_buffer_size(4096)?;
+    client.stream().set_write_timeout(Some(Duration::from_millis(300)))?;
+    Ok(client)
+}
+
+/// Sends the same bytes for as long as the siege lasts, or until nobody takes them.
+fn pour(client: &mut Client, bytes: &[u8], until: Instant) {
+    while Instant::now() < until && client.send_raw(bytes).is_ok() {}
+}
+
+fn text(length: usize) -> Vec<u8> {
+    frame(
+        Opcode::Text,
+        Piece::Last,
+        format!(r#"{{"x":"{}"}}"#, "x".repeat(length - 8)).as_bytes(),
+    )
+}
+
+/// Joiners that do not read, and an opener that sends to each as much as it may without being closed, and then stays.
+fn fill_joiners(addr: SocketAddr, until: Instant) -> io::Result<()> {
+    let mut opener = client(addr)?;
+    opener.stream().set_write_timeout(None)?;
+    opener.send_text(r#"{"type":"open","key":"k"}"#)?;
+    opener.sync();
+    let mut joiners = Vec::new();
+    for _ in 0..FILLED {
+        let mut joiner = client(addr)?;
+        joiner.send_text(r#"{"type":"join","key":"k"}"#)?;
+        joiners.push(joiner);
+    }
+    opener.sync();
+    for _ in 0..BACKLOG / MESSAGE {
+        for index in 0..FILLED {
+            let message = format!(r#"{{"index":{index},"x":"{}"}}"#, "x".repeat(MESSAGE as usize - 100));
+            opener.send_text(&message)?;
+        }
+    }
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    Ok(())
+}
+
+/// An opener that does not read and a joiner that sends all it can, until both are closed; again and again.
+fn flood_an_opener(addr: SocketAddr, key: u32, until: Instant) -> io::Result<()> {
+    let mut opener = client(addr)?;
+    opener.send_text(&format!(r#"{{"type":"open","key":"{key}"}}"#))?;
+    opener.sync();
+    let mut joiner = client(addr)?;
+    joiner.send_text(&format!(r#"{{"type":"join","key":"{key}"}}"#))?;
+    pour(&mut joiner, &text(MESSAGE as usize), until);
+    drop(opener);
+    Ok(())
+}
+
+/// A message that is all there but for its last byte, as its largest piece and many before it; then nothing.
+fn almost_send(addr: SocketAddr, until: Instant) -> io::Result<()> {
+    let mut client = client(addr)?;
+    let half = vec![b' '; MESSAGE as usize / 2 - 1];
+    client.send_frame(Opcode::Text, Piece::More, &half)?;
+    let last = frame(Opcode::Continuation, Piece::Last, &half);
+    client.send_raw(&last[..last.len() - 1])?;
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    Ok(())
+}
+
+/// Pings whose pongs nobody reads.
+fn ping(addr: SocketAddr, until: Instant) -> io::Result<()> {
+    let mut client = client(addr)?;
+    pour(
+        &mut client,
+        &frame(Opcode::Ping, Piece::Last, &[7; 125]).repeat(500),
+        until,
+    );
+    Ok(())
+}
+
+/// A request that is all there but for its end.
+fn almost_ask(addr: SocketAddr, until: Instant) -> io::Result<()> {
+    use io::Write;
+    let mut stream = TcpStream::connect(addr)?;
+    write!(stream, "GET /{} HTTP/1.1\r\nX: ", "x".repeat(8000))?;
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    Ok(())
+}
+
+#[test]
+fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
+    let mut config = Config::default();
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.limits.connections = CONNECTIONS;
+    config.limits.message_bytes = MESSAGE;
+    config.backlog_bytes = BACKLOG;
+    let bound = Server::bind(config).expect("a free port").memory_bound();
+    let arguments = format!(
+        "--listen 127.0.0.1:0 --connections {CONNECTIONS} --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} \
+         --messages-per-second 0 --bytes-per-second 0 --handshake-timeout 60"
+    );
+    let program = Program::start(&mut sigver(&arguments.split(' ').collect::<Vec<_>>()));
+    let (addr, pid) = (program.addr, program.child.id());
+    let before = sockets()?;
+    let until = Instant::now() + SIEGE;
+    let mut most = 0;
+    thread::scope(|scope| -> io::Result<()> {
+        // What they meet on their way is of no interest: being refused, closed, cut.
+        let filled = scope.spawn(move || fill_joiners(addr, until));
+        thread::sleep(SIEGE / 8);
+        for key in 0..3 {
+            scope.spawn(move || {
+                while Instant::now() < until {
+                    let _ = flood_an_opener(addr, key, until);
+                }
+            });
+            scope.spawn(move || almost_send(addr, until));
+            scope.spawn(move || while Instant::now() < until && ping(addr, until).is_err() {});
+            scope.spawn(move || almost_ask(addr, until));
+        }
+        // Those that are too many.
+        scope.spawn(move || {
+            while Instant::now() < until {
+                let _ = Client::connect(addr, "/");
+            }
+        });
+        while Instant::now() < until {
+            assert!(!filled.is_finished(), "they are there first");
+            most = most.max(sockets()?.saturating_sub(before));
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    })?;
+    let (peak, process) = (peak(pid)?, bound.fixed + u64::from(CONNECTIONS) * bound.process);
+    let kernel = u64::from(CONNECTIONS) * bound.kernel;
+    eprintln!("resident: {peak} of {process} bytes; sockets: {most} of {kernel}");
+    assert!(peak <= process, "{peak} bytes of {process}");
+    assert!(most <= kernel, "{most} bytes of sockets, of {kernel}");
+    // It was a siege, and the bound is not beyond all that can happen.
+    let backlogs = u64::from(FILLED) * u64::from(BACKLOG) * 3 / 4;
+    assert!(
+        peak >= backlogs,
+        "{peak} bytes, and the backlogs alone should have taken {backlogs}"
+    );
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(log.contains(&format!("{bound}")), "{bound} is said in {log}");
+    Ok(())
+}
