@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most memory that a server takes, when every client does its worst at the same moment: it follows from the
-/// [`Config`](crate::Config). [`Server::memory_bound`](crate::Server::memory_bound) gives it, and `Display` says it in a line.
+/// [`Config`]. [`Server::memory_bound`](crate::Server::memory_bound) gives it, and `Display` says it in a line.
 ///
 /// Not counted: connections that the system holds until they are accepted, what the allocator keeps in small pieces, and what an
 /// [`Admission`](crate::Admission) takes.
