@@ -97,14 +97,19 @@ impl Agent {
         writeln!(input, "{GO}").context("an agent is gone")
     }
 
+    /// Asks the agent to end, without waiting for its result.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.input = None;
+    }
+
     /// Ends the agent and takes its result.
     pub(crate) fn finish(mut self, time: Duration) -> Result<Findings, Error> {
-        self.input = None;
+        self.ask_to_end();
         let line = self.lines.recv_timeout(time);
         parse_result(&line.map_err(|_| Error::new("an agent gave no result in time"))?)
     }
 
-    /// The result of an agent that ends by itself, if it has one yet.
+    /// The result of an agent that ends by itself or was asked to, if it has one yet.
     pub(crate) fn try_result(&self) -> Result<Option<Findings>, Error> {
         match self.lines.try_recv() {
             Ok(line) => parse_result(&line).map(Some),

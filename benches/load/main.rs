@@ -24,6 +24,7 @@ mod procfs;
 mod report;
 mod servers;
 mod sessions;
+mod soak;
 mod storm;
 mod verify;
 
@@ -81,6 +82,7 @@ fn run(mode: Mode) -> Result<(), Error> {
             messages,
             common,
         } => many::run(many::Extent { pairs, messages }, common),
+        Mode::Soak(options) => soak::run(&options),
         Mode::Agent { url, nice, task } => agent::run(&url, nice, &task),
     }
 }

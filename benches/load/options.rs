@@ -94,6 +94,8 @@ pub(crate) enum Mode {
         #[command(flatten)]
         common: Common,
     },
+    /// Pairs that do nothing wrong, every payload checked, beside clients that do everything wrong; exit status 1 if a pair was harmed.
+    Soak(Soak),
     /// Part of a mode, in a process of its own.
     #[command(hide = true)]
     Agent {
@@ -106,6 +108,23 @@ pub(crate) enum Mode {
         #[command(subcommand)]
         task: Task,
     },
+}
+
+/// What `soak` needs. It has one server, and nothing to compare it with.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How many pairs.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) pairs: usize,
+    /// How long: a tenth of it calm, eight tenths attacked, a tenth calm again.
+    #[arg(long, default_value_t = 60.0)]
+    pub(crate) seconds: f64,
+    /// How to start the server. [default: sigver, from the directory of this program, with its defaults]
+    #[arg(long, value_name = "CMD")]
+    pub(crate) server: Option<String>,
+    /// Where to put what the server writes to standard error. It is thrown away otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// What all modes have in common.

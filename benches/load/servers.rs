@@ -86,6 +86,14 @@ pub(crate) fn candidates(common: &Common) -> Result<Vec<Candidate>, Error> {
     Ok(candidates)
 }
 
+/// The server under test alone, with the limits that it has by default.
+pub(crate) fn under_test(command: Option<&str>) -> Result<Candidate, Error> {
+    match command {
+        Some(command) => Candidate::command(command),
+        None => Candidate::command(&beside("sigver")?),
+    }
+}
+
 impl Candidate {
     fn command(command: &str) -> Result<Self, Error> {
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();

@@ -66,6 +66,28 @@ fn many_runs_in_processes_of_its_own() {
     assert!(table.contains("clean: every payload arrived"), "{table}");
 }
 
+/// Runs `soak` for a few seconds with this server under test.
+fn soak(server: &str) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_load"))
+        .args(["soak", "--pairs", "20", "--seconds", "4", "--server", server])
+        .output()
+        .expect("load can be started");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn soak_passes_a_server_that_serves_and_no_other() {
+    let yardstick = format!("{} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_yardstick"));
+    let (is_clean, report) = soak(&yardstick);
+    assert!(is_clean, "{report}");
+    assert!(report.contains("pairs harmed: 0; payloads: "), "{report}");
+    assert!(report.contains("byte by byte, not served: 0\n"), "{report}");
+    let (is_clean, report) = soak(&format!("timeout 2 {yardstick}"));
+    assert!(!is_clean, "it ends in the middle of it: {report}");
+}
+
 #[test]
 fn a_server_that_cannot_be_started_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_load"))

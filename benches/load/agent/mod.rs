@@ -5,6 +5,7 @@
 
 mod attack;
 mod members;
+mod siege;
 mod storm;
 
 use std::{
@@ -34,6 +35,8 @@ pub(crate) enum Task {
         #[arg(long)]
         kind: Attack,
     },
+    /// Does wrong in every way, until its input ends.
+    Siege,
     /// Connects everything at once.
     Storm {
         /// How many openers.
@@ -70,6 +73,7 @@ pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
     let mut engine = Engine::new(&endpoint, bench::stop_on_signals()?)?;
     let parent = Parent::listen();
     let findings = match task {
+        Task::Siege => siege::run(&endpoint, &parent)?,
         Task::Attack { kind } => attack::run(&mut engine, &parent, *kind)?,
         Task::Storm { connections } => storm::run(&mut engine, &parent, *connections)?,
         Task::Openers(members) => members::run_openers(&mut engine, &parent, members)?,
