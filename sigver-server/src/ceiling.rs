@@ -5,9 +5,10 @@ use std::{fmt, fs};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The most connections that there may be, and what to change to have more.
+/// The most connections that there may be at the same time. `Display` says what to change to have more.
+/// [`Config::ceiling`](crate::Config::ceiling) finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ceiling {
+pub struct Ceiling {
     pub(crate) connections: u32,
     knob: Knob,
 }
@@ -33,6 +34,11 @@ const OTHER_THREADS: u64 = 64;
 const OTHER_FILES: u64 = 64;
 
 impl Ceiling {
+    /// The number.
+    pub fn connections(&self) -> u32 {
+        self.connections
+    }
+
     /// Finds the ceiling, after raising the soft limit on open files to the hard one. No more than `configured`.
     pub(crate) fn find(configured: u32) -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();

@@ -10,11 +10,13 @@ use std::{
 };
 
 use clap::{
-    Args, Parser,
+    Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser,
     builder::BoolishValueParser,
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
     value_parser,
 };
+use clap_complete::Shell;
 use sigver_server::{Config, Network, Origin, Origins, Tokens};
 
 use crate::demo;
@@ -49,6 +51,14 @@ struct Serving {
     /// interface, IPv6 and IPv4; the environment variable PORT chooses another port
     #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
+
+    /// Print the whole configuration as it is in effect, where each value is from, the most connections and the most memory, and exit
+    #[arg(long, env = "SIGVER_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
+    check_config: bool,
+
+    /// Print completions for a shell, and exit
+    #[arg(long, env = "SIGVER_COMPLETIONS", value_name = "SHELL")]
+    completions: Option<Shell>,
 
     /// Serve a demonstration page at /: a chat between browsers that find each other through this server
     #[arg(long, env = "SIGVER_DEMO", value_parser = BoolishValueParser::new())]
@@ -165,7 +175,14 @@ struct Times {
 }
 
 /// What the command line asks for.
-pub(crate) struct Command {
+pub(crate) enum Command {
+    Serve(Box<Serve>),
+    /// Print this, and exit.
+    Print(String),
+}
+
+/// A server that is asked for.
+pub(crate) struct Serve {
     pub(crate) config: Config,
     pub(crate) demo: bool,
     /// What is to be read again on SIGHUP.
@@ -183,7 +200,9 @@ pub(crate) enum Stop {
 /// Reads this process's arguments and environment. A flag wins over the environment.
 pub(crate) fn read() -> Result<Command, Stop> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = Cli::try_parse_from(&arguments).map_err(|error| match error.kind() {
+    let matches = Cli::command().try_get_matches_from(&arguments);
+    let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has seen enough may close the pipe.
             let _ = error.print();
@@ -191,6 +210,11 @@ pub(crate) fn read() -> Result<Command, Stop> {
         }
         _ => Stop::Wrong(first_line(&error, &arguments)),
     })?;
+    if let Some(shell) = cli.serving.completions {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "sigver", &mut script);
+        return Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()));
+    }
     let tokens = match &cli.admission.token_file {
         Some(path) => Some(Tokens::from_file(path).map_err(|problem| Stop::Wrong(problem.to_string()))?),
         None => None,
@@ -204,11 +228,60 @@ pub(crate) fn read() -> Result<Command, Stop> {
         let tokens = Arc::clone(tokens);
         config.admission.push(tokens);
     }
-    Ok(Command {
+    if cli.serving.check_config {
+        return Ok(Command::Print(effective(&matches, &config)));
+    }
+    Ok(Command::Serve(Box::new(Serve {
         config,
         demo: cli.serving.demo,
         tokens,
-    })
+    })))
+}
+
+/// Every flag with its value and where that is from, and what follows from all of them.
+fn effective(matches: &ArgMatches, config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |flag: &str, value: &str, source: &str| {
+        text.push_str(&format!("{:36}{source}\n", format!("--{flag} {value}")));
+    };
+    for arg in Cli::command().get_arguments() {
+        let (Some(flag), false) = (arg.get_long(), is_question(arg)) else {
+            continue;
+        };
+        let source = match matches.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => "from the command line",
+            Some(ValueSource::EnvVariable) => "from the environment",
+            _ => "by default",
+        };
+        let values: Vec<String> = matches
+            .get_raw(arg.get_id().as_str())
+            .into_iter()
+            .flatten()
+            .map(|value| value.to_string_lossy().into_owned())
+            .collect();
+        match &values[..] {
+            [] if flag == "listen" => {
+                let source = if std::env::var_os("PORT").is_some() {
+                    "from PORT"
+                } else {
+                    source
+                };
+                config
+                    .listen
+                    .iter()
+                    .for_each(|addr| line(flag, &addr.to_string(), source));
+            }
+            [] => line(flag, "none", source),
+            values => values.iter().for_each(|value| line(flag, value, source)),
+        }
+    }
+    text.push_str(&format!("\nup to {}\n{}\n", config.ceiling(), config.memory_bound()));
+    text
+}
+
+/// Whether a flag asks something instead of setting something.
+fn is_question(arg: &Arg) -> bool {
+    ["help", "version", "check_config", "completions"].contains(&arg.get_id().as_str())
 }
 
 impl Cli {
@@ -320,8 +393,6 @@ fn first_line(error: &clap::Error, arguments: &[OsString]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -348,7 +419,7 @@ mod tests {
         let page = include_str!("../OPERATING.md");
         for arg in Cli::command().get_arguments() {
             let Some(flag) = arg.get_long() else { continue };
-            assert!(page.contains(&format!("`--{flag}")), "--{flag}");
+            assert!(page.contains(&format!("--{flag}")), "--{flag}");
             if let Some(default) = arg.get_default_values().first() {
                 let row = format!("| `--{flag}` | {} |", default.to_string_lossy());
                 assert!(page.contains(&row), "{row}");

@@ -8,7 +8,7 @@ use std::{
 
 use sigver_core::Limits;
 
-use crate::{Admission, Network};
+use crate::{Admission, Ceiling, MemoryBound, Network};
 
 /// What a [`Server`](crate::Server) is made from.
 #[derive(Clone, Debug)]
@@ -71,6 +71,19 @@ pub struct Config {
     pub drain: Duration,
     /// Files to serve to plain HTTP requests. Default: none. An upgrade request for the same path is a WebSocket all the same.
     pub pages: Vec<Page>,
+}
+
+impl Config {
+    /// The most connections that a server of this configuration takes here and now: what the system can carry, or less if
+    /// [`Limits::connections`] says so. Raises this process's soft limit on open files to the hard one.
+    pub fn ceiling(&self) -> Ceiling {
+        Ceiling::find(self.limits.connections)
+    }
+
+    /// The most memory that it takes, with as many connections.
+    pub fn memory_bound(&self) -> MemoryBound {
+        MemoryBound::of(self, self.ceiling().connections())
+    }
 }
 
 impl Default for Config {

@@ -49,6 +49,7 @@ mod tokens;
 mod wake;
 
 pub use admission::{Admission, Denied, Handshake};
+pub use ceiling::Ceiling;
 pub use config::{Config, Page};
 #[doc(hidden)]
 pub use http::read_head;

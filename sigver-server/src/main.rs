@@ -18,7 +18,12 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let command = match cli::read() {
-        Ok(command) => command,
+        Ok(cli::Command::Serve(command)) => *command,
+        Ok(cli::Command::Print(text)) => {
+            // A reader that has seen enough may close the pipe.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
         Err(cli::Stop::Answered) => return ExitCode::SUCCESS,
         Err(cli::Stop::Wrong(problem)) => {
             eprintln!("sigver: {problem}");
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(command: cli::Command) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::bind(command.config)?;
     signals::handle(server.handle(), command.tokens)?;
     announce(&server, command.demo);

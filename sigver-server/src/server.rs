@@ -125,7 +125,7 @@ impl Server {
             .iter()
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
-        let ceiling = Ceiling::find(config.limits.connections);
+        let ceiling = config.ceiling();
         let shares = Arc::new(Shares::new(config.connections_per_ip, config.handshakes_per_ip));
         let shared = Shared {
             config,

@@ -91,6 +91,59 @@ fn the_longest_message_can_be_chosen() {
 }
 
 #[test]
+fn the_configuration_can_be_looked_at() {
+    let mut command = sigver(&[
+        "--check-config",
+        "--key-bytes",
+        "12",
+        "--allow-origin",
+        "https://a,https://b",
+    ]);
+    let output = command.env("SIGVER_DEPTH", "64").env("PORT", "81").output();
+    let Output { status, stdout, .. } = output.expect("the program starts");
+    let text = String::from_utf8(stdout).expect("stdout is text");
+    assert!(status.success());
+    let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    for line in [
+        "--listen [::]:81 from PORT",
+        "--allow-origin https://a from the command line",
+        "--allow-origin https://b from the command line",
+        "--token-file none by default",
+        "--key-bytes 12 from the command line",
+        "--depth 64 from the environment",
+        "--drain 5 by default",
+    ] {
+        assert!(words.iter().any(|words| words.join(" ") == line), "{line} in {text}");
+    }
+    assert!(text.contains("\nup to ") && text.contains(" MiB of memory: "), "{text}");
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_said_to_be_there() {
+    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than none"),
+        "{text}"
+    );
+    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("/no/such/file"), "{text}");
+}
+
+#[test]
+fn shells_can_complete_its_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = sigver(&["--completions", shell]).output().expect("the program starts");
+        assert!(output.status.success());
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("backlog-bytes"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
 fn a_signal_ends_it_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
         let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0"]));
