@@ -225,3 +225,27 @@ impl Acceptor<'_> {
         });
     }
 }
+
+#[cfg(all(test, not(loom), target_os = "linux"))]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    /// What the stated bound on memory counts with.
+    #[test]
+    fn the_kernel_buffers_no_more_than_it_was_told() -> io::Result<()> {
+        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let _client = TcpStream::connect(listener.local_addr()?)?;
+        let accepted = loop {
+            match listener.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                accepted => break accepted?.0,
+            }
+        };
+        let accepted = SockRef::from(&accepted);
+        assert_eq!(accepted.send_buffer_size()?, 2 * SEND_BUFFER);
+        assert_eq!(accepted.recv_buffer_size()?, 2 * RECEIVE_BUFFER);
+        Ok(())
+    }
+}
