@@ -24,7 +24,13 @@ struct Pieces {
     bytes: Vec<u8>,
     /// How many of them are whole characters. The others begin one whose end has not come.
     characters: usize,
+    /// What the frames have taken on the wire.
+    wire: usize,
 }
+
+/// A message may take so many times the limit on the wire. One cut into single bytes takes seven; one in empty pieces
+/// would never end, and never be over any other limit.
+const WIRE_FACTOR: usize = 8;
 
 /// What a client has sent.
 pub(crate) enum Received<'a> {
@@ -60,7 +66,13 @@ impl Reader {
             OpCode::Control(Control::Ping) => Received::Ping(payload),
             OpCode::Control(Control::Pong) => Received::Pong,
             OpCode::Control(_) => Received::Close(close_code(payload)?),
-            OpCode::Data(_) => self.data(&header, payload)?,
+            OpCode::Data(_) => {
+                let wire = self.pieces.as_ref().map_or(0, |pieces| pieces.wire) + end;
+                if wire > WIRE_FACTOR * limit as usize {
+                    return Err(CloseReason::TooBig);
+                }
+                self.data(&header, payload, wire)?
+            }
         };
         Ok(Some((end, received)))
     }
@@ -87,13 +99,15 @@ impl Reader {
         }
     }
 
-    /// Takes a text, or a piece of one. Which of them, and that it may come now, `check` has seen.
-    fn data<'a>(&mut self, header: &FrameHeader, payload: &'a [u8]) -> Result<Received<'a>, CloseReason> {
+    /// Takes a text, or a piece of one, which has taken `wire` bytes so far. Which of them, and that it may come now, `check`
+    /// has seen.
+    fn data<'a>(&mut self, header: &FrameHeader, payload: &'a [u8], wire: usize) -> Result<Received<'a>, CloseReason> {
         let text = match (self.pieces.take(), header.is_final) {
             (None, true) => std::str::from_utf8(payload).ok().map(Cow::Borrowed),
             (pieces, _) => {
                 let mut pieces = pieces.unwrap_or_default();
                 pieces.push(payload)?;
+                pieces.wire = wire;
                 if !header.is_final {
                     self.pieces = Some(pieces);
                     return Ok(Received::Piece);

@@ -90,6 +90,10 @@ fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         return Err(Refusal::HttpVersion);
     }
     let headers = Headers(request.headers);
+    // RFC 9112 section 3.2.
+    if headers.only("Host").is_none() {
+        return Err(Refusal::BadRequest);
+    }
     if request.method != Some("GET") {
         return Err(Refusal::BadMethod);
     }

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{
     Limit, Seen, Transcript, all, play,
-    socket::{Client, Sockets},
+    socket::{Client, Opcode, Piece, Sockets, frame},
 };
 
 /// The example's binary, which cargo has built beside this test.
@@ -241,14 +241,35 @@ fn embed_mio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
+fn embed_mio_ends_a_message_of_empty_pieces() -> Result<(), Box<dyn Error>> {
+    let serving = Serving::start("embed_mio", &["--message-bytes", "64"])?;
+    let mut client = Client::connect(serving.addr, "/")?;
+    client.send_frame(Opcode::Text, Piece::More, b"{")?;
+    // 7 bytes, and 84 times 6, are within 8 times 64.
+    client.send_raw(&frame(Opcode::Continuation, Piece::More, b"").repeat(84))?;
+    assert_eq!(client.leftover(), Seen::Nothing);
+    client.send_raw(&frame(Opcode::Continuation, Piece::More, b""))?;
+    assert_eq!(
+        client.receive(),
+        Seen::Close(Some(1009), "message over the size limit".into())
+    );
+    Ok(())
+}
+
+#[test]
 fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
     const HANDSHAKE: &str = "GET /any/path?at=all HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
     let serving = Serving::start("embed_mio", &["--connections", "1"])?;
     for (request, status) in [
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "426 Upgrade Required"),
-        ("POST / HTTP/1.1\r\n\r\n".to_owned(), "405 Method Not Allowed"),
+        ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "426 Upgrade Required"),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            "405 Method Not Allowed",
+        ),
+        (HANDSHAKE.replace("Host: h\r\n", "") + "\r\n", "400 Bad Request"),
+        (HANDSHAKE.to_owned() + "Host: h\r\n\r\n", "400 Bad Request"),
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), "505 HTTP Version Not Supported"),
         ("\u{1}\u{2}".to_owned(), "400 Bad Request"),
         (HANDSHAKE.replace("13", "8") + "\r\n", "426 Upgrade Required"),
@@ -271,11 +292,7 @@ fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
     let mut stream = TcpStream::connect(serving.addr)?;
     stream.set_nodelay(true)?;
     let offer = "Sec-WebSocket-Protocol: unknown, sigver.plain\r\n\r\n";
-    let open = sigver_transcripts::socket::frame(
-        sigver_transcripts::socket::Opcode::Text,
-        sigver_transcripts::socket::Piece::Last,
-        br#"{"type":"open","key":"tea"}"#,
-    );
+    let open = frame(Opcode::Text, Piece::Last, br#"{"type":"open","key":"tea"}"#);
     let request = [HANDSHAKE.as_bytes(), offer.as_bytes(), &open, &open].concat();
     for piece in request.chunks(101) {
         stream.write_all(piece)?;
