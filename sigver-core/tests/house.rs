@@ -145,11 +145,23 @@ fn the_protocol_page_quotes_transcripts_to_the_byte() -> Result<(), Box<dyn Erro
             .ok_or("a mark without a quotation")?;
         let (quoted, _) = rest.split_once("\n```").ok_or("a quotation without an end")?;
         let transcript = self::page(&format!("transcripts/{name}.txt"))?;
-        let steps: Vec<&str> = transcript.lines().skip_while(|line| line.starts_with('#')).collect();
+        let is_header = |line: &&str| line.starts_with('#') || line.starts_with("section ");
+        let steps: Vec<&str> = transcript.lines().skip_while(is_header).collect();
         assert_eq!(quoted, steps.join("\n"), "{name}");
         quotes += 1;
     }
     assert!(quotes > 0);
+    Ok(())
+}
+
+#[test]
+fn every_transcript_names_a_section_of_the_protocol_page() -> Result<(), Box<dyn Error>> {
+    let page = page("PROTOCOL.md")?;
+    let headings: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    for transcript in all()? {
+        let (name, section) = (transcript.name, transcript.section);
+        assert!(headings.contains(section.as_str()), "{name}.txt: {section:?}");
+    }
     Ok(())
 }
 

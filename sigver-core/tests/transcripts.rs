@@ -1,6 +1,9 @@
 //! Plays every transcript that is not about frames against the bare core: no socket, and time is a number.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
 
 use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, Limits, OutboundMessage, Time};
 use sigver_transcripts::{Frame, Limit, Seen, Stage, Transcript, all, play};
@@ -69,51 +72,56 @@ impl Core {
 }
 
 impl Stage for Core {
-    fn connect(&mut self, who: char, subprotocol: Option<&str>) {
+    fn connect(&mut self, who: char, subprotocol: Option<&str>) -> io::Result<()> {
         let (dialect, _) = Dialect::negotiate(subprotocol);
         let id = self
             .hub
             .connect(self.now, dialect.profile())
-            .expect("room for every client");
+            .map_err(io::Error::other)?;
         self.names.insert(id, (who, dialect));
         self.clients.insert(who, (id, VecDeque::new()));
+        Ok(())
     }
 
-    fn send(&mut self, who: char, frame: &Frame) {
+    fn send(&mut self, who: char, frame: &Frame) -> io::Result<()> {
         let from = self.clients[&who].0;
         let outputs = match frame {
             Frame::Text(text) => self.say(from, text),
             Frame::Pieces(pieces) => self.say(from, pieces.concat().as_bytes()),
             Frame::Binary(_) => self.hub.close(from, CloseReason::Binary),
-            Frame::Raw(_) => panic!("a transcript with raw bytes says `only sockets`"),
+            Frame::Raw(_) => return Err(io::Error::other("a transcript with raw bytes says `only sockets`")),
         };
         self.deliver(outputs);
+        Ok(())
     }
 
-    fn receive(&mut self, who: char) -> Seen {
-        self.inbox(who).pop_front().unwrap_or(Seen::Nothing)
+    fn receive(&mut self, who: char) -> io::Result<Seen> {
+        Ok(self.inbox(who).pop_front().unwrap_or(Seen::Nothing))
     }
 
-    fn leftover(&mut self, who: char) -> Seen {
+    fn leftover(&mut self, who: char) -> io::Result<Seen> {
         self.receive(who)
     }
 
-    fn close(&mut self, who: char, code: Option<u16>) {
-        self.vanish(who);
+    fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()> {
+        self.vanish(who)?;
         self.inbox(who).push_back(Seen::Close(code, String::new()));
+        Ok(())
     }
 
-    fn vanish(&mut self, who: char) {
+    fn vanish(&mut self, who: char) -> io::Result<()> {
         let outputs = self.hub.disconnect(self.clients[&who].0);
         self.deliver(outputs);
+        Ok(())
     }
 
-    fn wait_role_deadline(&mut self) {
+    fn wait_role_deadline(&mut self) -> io::Result<()> {
         if let Some(deadline) = self.hub.poll_timeout() {
             self.now = deadline;
         }
         let outputs = self.hub.handle_timeout(self.now);
         self.deliver(outputs);
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A transcript is a text file with one scenario. It is documentation that runs: the same files are played against the bare core,
 //! against the server over sockets, and against any other server. This crate knows no server and no state machine; what it plays
-//! against is a [`Stage`].
+//! against is a [`Stage`], which may fail.
 //!
 //! # Format
 //!
@@ -26,10 +26,14 @@
 //! | `A closes 1000`, `A closes` | A sends a close frame with this code, or none, and gets the same back |
 //! | `A vanishes` | A's connection ends without a close frame |
 //! | `wait role-deadline` | time passes until the role deadline |
+//! | `section HEADING` | before the first step: the section of PROTOCOL.md that this shows |
 //! | `set LIMIT NUMBER` | before the first step: this limit is other than the default |
 //! | `only sockets` | before the first step: this is about frames, which the bare core does not see |
 //!
 //! At the end no client may have received anything else, and every client that was not closed must still be connected.
+//!
+//! What is the same is for the stage to say ([`Stage::is_same`]). Our own server and core are compared to the byte, the texts of close
+//! frames included; `examples/conformance` compares of other servers what PROTOCOL.md holds them to.
 
 mod parse;
 mod play;

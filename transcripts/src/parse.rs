@@ -9,6 +9,8 @@ pub struct Transcript {
     pub name: String,
     /// The first lines that start with `#`, as one.
     pub title: String,
+    /// The section of PROTOCOL.md that it shows.
+    pub section: String,
     /// Limits that are other than the default.
     pub limits: Vec<(Limit, u32)>,
     /// Whether it is about frames, which only sockets have.
@@ -107,6 +109,7 @@ impl Transcript {
         let mut transcript = Self {
             name: name.into(),
             title: title.join(" "),
+            section: String::new(),
             limits: Vec::new(),
             only_sockets: false,
             steps: Vec::new(),
@@ -129,6 +132,10 @@ impl Transcript {
                 self.only_sockets = true;
                 return Some(());
             }
+            if let Some(section) = line.strip_prefix("section ") {
+                self.section = section.into();
+                return Some(());
+            }
             if let Some(setting) = line.strip_prefix("set ") {
                 let (limit, value) = setting.split_once(' ')?;
                 self.limits.push((Limit::parse(limit)?, value.parse().ok()?));
@@ -144,13 +151,24 @@ impl Transcript {
 }
 
 impl Limit {
-    fn parse(name: &str) -> Option<Self> {
+    /// The limit of this name.
+    pub fn parse(name: &str) -> Option<Self> {
         match name {
             "depth" => Some(Self::Depth),
             "joiners-per-key" => Some(Self::JoinersPerKey),
             "key-bytes" => Some(Self::KeyBytes),
             "message-bytes" => Some(Self::MessageBytes),
             _ => None,
+        }
+    }
+
+    /// Its name, as [`parse`](Self::parse) reads it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Depth => "depth",
+            Self::JoinersPerKey => "joiners-per-key",
+            Self::KeyBytes => "key-bytes",
+            Self::MessageBytes => "message-bytes",
         }
     }
 }
@@ -238,12 +256,13 @@ mod tests {
 
     #[test]
     fn every_form_of_line_is_read() {
-        let text = "# A title\n# in two lines.\nset depth 4\nonly sockets\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
+        let text = "# A title\n# in two lines.\nsection Limits\nset depth 4\nonly sockets\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
                     A >pieces a|b\nA >binary 00ff\nA >raw 8100\n# between\nA < {\"a\":1}\nA ! 1008 key is taken\n\
                     B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\nC speaks sigver.v1\n\
                     A >made a*\nA <made *b\n";
         let transcript = Transcript::parse("t", text).expect("readable");
         assert_eq!(transcript.title, "A title in two lines.");
+        assert_eq!(transcript.section, "Limits");
         assert_eq!(transcript.limits, [(Limit::Depth, 4)]);
         assert!(transcript.only_sockets);
         let kinds: Vec<_> = transcript.steps.into_iter().map(|step| step.kind).collect();
@@ -280,6 +299,7 @@ mod tests {
             "set depth x",
             "set colour 3",
             "A > {}\nset depth 3",
+            "A > {}\nsection Plain",
             "A >",
         ] {
             let unreadable = Transcript::parse("t", line).map(|_| ()).map_err(|error| error.text);
