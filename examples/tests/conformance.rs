@@ -1,0 +1,453 @@
+//! Runs the conformance kit as a user would: against our servers, which pass, and against servers with one thing wrong, which fail
+//! the cases that show it and no others.
+
+use std::{collections::BTreeSet, error::Error, net::SocketAddr, process::Output, sync::Mutex, thread, time::Duration};
+
+use defective::{Defect, Defective};
+use serde_json::Value;
+use sigver_server::{Config, Server};
+use sigver_transcripts::Limit;
+use support::{Serving, example};
+
+mod defective;
+mod support;
+
+type Fallible<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What the kit says.
+fn kit(addr: SocketAddr, args: &[&str]) -> Fallible<Output> {
+    Ok(example("conformance").arg(format!("ws://{addr}")).args(args).output()?)
+}
+
+/// The names of the cases, by their verdicts.
+#[derive(Debug, Default)]
+struct Verdicts {
+    passed: BTreeSet<String>,
+    failed: BTreeSet<String>,
+    skipped: BTreeSet<String>,
+    /// The report on those that failed.
+    report: String,
+}
+
+fn verdicts(addr: SocketAddr, args: &[&str]) -> Fallible<Verdicts> {
+    let output = kit(addr, &[&["--format", "json"], args].concat())?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let mut verdicts = Verdicts::default();
+    for case in report["cases"].as_array().ok_or("no cases")? {
+        let name = case["case"].as_str().ok_or("no name")?.to_owned();
+        match case["verdict"].as_str() {
+            Some("passed") => verdicts.passed.insert(name),
+            Some("failed") => {
+                verdicts.report += &format!("{:.500}\n", case.to_string());
+                verdicts.failed.insert(name)
+            }
+            Some("skipped") => verdicts.skipped.insert(name),
+            other => return Err(format!("{other:?} is no verdict").into()),
+        };
+    }
+    let expected = i32::from(!verdicts.failed.is_empty());
+    if output.status.code() != Some(expected) {
+        return Err(format!("exit status {:?}, and not {expected}", output.status.code()).into());
+    }
+    Ok(verdicts)
+}
+
+/// A server of ours, as the library is.
+fn serve(change: impl FnOnce(&mut Config)) -> Fallible<SocketAddr> {
+    let mut config = Config::default();
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    change(&mut config);
+    let server = Server::bind(config)?;
+    let addr = server.local_addr();
+    // It serves until the process ends.
+    thread::spawn(|| server.run());
+    Ok(addr)
+}
+
+#[test]
+fn our_server_passes_with_its_defaults() -> Fallible {
+    let seen = verdicts(serve(|_| {})?, &[])?;
+    assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
+    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
+    // Those that want another limit, or a minute of patience.
+    for name in &seen.skipped {
+        let transcript = sigver_transcripts::all()?.into_iter().find(|it| it.name == *name);
+        assert!(transcript.is_some_and(|it| wants_more(&it)), "{name} is skipped");
+    }
+    Ok(())
+}
+
+/// Whether a transcript wants a server that is configured for it.
+fn wants_more(transcript: &sigver_transcripts::Transcript) -> bool {
+    let waits = |step: &sigver_transcripts::Step| step.kind == sigver_transcripts::StepKind::WaitRoleDeadline;
+    !transcript.limits.is_empty() || transcript.steps.iter().any(waits)
+}
+
+#[test]
+fn the_event_loop_of_the_examples_passes() -> Fallible {
+    let server = Serving::start("embed_mio", &[]).map_err(|error| error.to_string())?;
+    let seen = verdicts(server.addr, &[])?;
+    assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
+    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
+    Ok(())
+}
+
+/// Every transcript that wants limits of its own is played against a server that has them.
+#[test]
+fn limits_can_be_told() -> Fallible {
+    let mut wanted: Vec<Vec<(Limit, u32)>> = Vec::new();
+    let mut names = BTreeSet::new();
+    for transcript in sigver_transcripts::all()? {
+        if !transcript.limits.is_empty() {
+            names.insert(transcript.name);
+            if !wanted.contains(&transcript.limits) {
+                wanted.push(transcript.limits);
+            }
+        }
+    }
+    for limits in wanted {
+        let addr = serve(|config| limits.iter().for_each(|(limit, number)| set(config, *limit, *number)))?;
+        let told: Vec<String> = limits
+            .iter()
+            .map(|(limit, number)| format!("--set={}={number}", name(*limit)))
+            .collect();
+        let seen = verdicts(addr, &told.iter().map(String::as_str).collect::<Vec<_>>())?;
+        assert_eq!(seen.failed, BTreeSet::new(), "{told:?} {}", seen.report);
+        names.retain(|name| !seen.passed.contains(name));
+    }
+    assert_eq!(names, BTreeSet::new(), "are never played");
+    let addr = serve(|config| config.limits.role_deadline = Some(Duration::from_secs(1)))?;
+    let seen = verdicts(addr, &["--role-deadline", "1", "--only", "no-role-in-time"])?;
+    assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
+    assert_eq!(seen.passed.len(), 2, "in both dialects");
+    Ok(())
+}
+
+fn set(config: &mut Config, limit: Limit, number: u32) {
+    match limit {
+        Limit::Depth => config.limits.depth = number,
+        Limit::JoinersPerKey => config.limits.joiners_per_key = number,
+        Limit::KeyBytes => config.limits.key_bytes = number,
+        Limit::MessageBytes => config.limits.message_bytes = number,
+    }
+}
+
+fn name(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Depth => "depth",
+        Limit::JoinersPerKey => "joiners-per-key",
+        Limit::KeyBytes => "key-bytes",
+        Limit::MessageBytes => "message-bytes",
+    }
+}
+
+/// Reports can be read by programs, and the exit status says what came of it.
+#[test]
+fn reports_are_a_table_tap_or_json() -> Fallible {
+    let addr = serve(|_| {})?;
+    let only = ["--only", "offer-and-answer", "--only", "too-big"];
+    let run = |format: &'static str| -> Fallible<(Option<i32>, String)> {
+        let output = kit(addr, &[&["--format", format], &only[..]].concat())?;
+        Ok((output.status.code(), String::from_utf8(output.stdout)?))
+    };
+    let (code, table) = run("table")?;
+    assert_eq!(code, Some(0));
+    assert!(
+        table.contains("offer-and-answer") && table.contains("Plain") && table.contains("1 passed, 0 failed"),
+        "{table}"
+    );
+    let (code, tap) = run("tap")?;
+    assert_eq!(code, Some(0));
+    assert!(
+        tap.starts_with("TAP version 1") && tap.contains("\n1..2\n") && tap.contains("# SKIP"),
+        "{tap}"
+    );
+    let (_, json) = run("json")?;
+    assert_eq!(
+        serde_json::from_str::<Value>(&json)?["cases"].as_array().map(Vec::len),
+        Some(2),
+        "{json}"
+    );
+    for wrong in [&["--set", "tea=1"][..], &["--deadline", "0"], &["--dialect", "v2"]] {
+        assert_eq!(kit(addr, wrong)?.status.code(), Some(2), "{wrong:?}");
+    }
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(kit(nobody, &[])?.status.code(), Some(2));
+    Ok(())
+}
+
+/// What a server with each defect fails, and nothing else.
+const FAILED: &[(Defect, &[&str])] = &[
+    (Defect::None, &[]),
+    (
+        Defect::OpenerLeavesInSilence,
+        &[
+            "after-close",
+            "binary",
+            "broken-framing",
+            "close-codes",
+            "cut-off-in-mid-frame",
+            "duplicate-index",
+            "empty-object",
+            "has-role",
+            "index-malformed",
+            "invalid-json",
+            "invalid-utf8",
+            "key-unknown",
+            "no-index",
+            "not-an-object",
+            "opener-is-closed",
+            "opener-left",
+            "opener-that-vanishes-from-a-crowd/plain",
+            "opener-that-vanishes-from-a-crowd/v1",
+            "opener-vanishes",
+            "reset-in-mid-frame/plain",
+            "reset-in-mid-frame/v1",
+            "two-keys",
+            "v1-and-plain",
+            "v1-roles-end",
+        ],
+    ),
+    (
+        Defect::JoinWhileClosingKills,
+        &[
+            "close-codes",
+            "close-in-mid-message/v1",
+            "frames-behind-a-close/v1",
+            "key-unknown",
+            "opener-left",
+            "two-keys",
+            "v1-and-plain",
+            "v1-roles-end",
+        ],
+    ),
+    (
+        Defect::AnyKey,
+        &[
+            "key-empty",
+            "key-not-string",
+            "key-of-60000-bytes/plain",
+            "key-of-60000-bytes/v1",
+            "key-of-default-length",
+            "v1-malformed",
+        ],
+    ),
+    (
+        Defect::NoSizeLimit,
+        &[
+            "empty-pieces-without-end/plain",
+            "empty-pieces-without-end/v1",
+            "message-of-16-MiB/plain",
+            "message-of-16-MiB/v1",
+            "million-brackets",
+            "white-space-of-1-MiB/plain",
+            "white-space-of-1-MiB/v1",
+        ],
+    ),
+    (
+        Defect::RefusedOpenerTakesTheKey,
+        &["key-taken", "refused-joiners-use-no-index", "v1-refusals"],
+    ),
+    (
+        Defect::WrittenAgain,
+        &[
+            "answer-to-a-gone-joiner",
+            "control-and-data",
+            "duplicate-index",
+            "duplicate-key",
+            "duplicate-type",
+            "empty-object",
+            "fidelity-names",
+            "fidelity-numbers",
+            "fidelity-strings",
+            "fidelity-white-space",
+            "flood-of-one-client/plain",
+            "flood-of-one-client/v1",
+            "joiner-writes-index",
+            "members-by-the-thousand/plain",
+            "members-by-the-thousand/v1",
+            "offer-and-answer",
+            "v1-and-plain",
+            "v1-data-to-plain",
+            "v1-session",
+            "white-space-of-60000-bytes/plain",
+            "white-space-of-60000-bytes/v1",
+        ],
+    ),
+    (
+        Defect::WaitsForReaders,
+        &["opener-that-never-reads/plain", "opener-that-never-reads/v1"],
+    ),
+    (Defect::HeadsTakeForEver, &["half-a-head-and-silence"]),
+    (
+        Defect::JoinerForgesIndex,
+        &["duplicate-index", "has-role", "joiner-writes-index"],
+    ),
+    (Defect::DataIsTakenForControl, &["control-and-data"]),
+    (Defect::RolesAddUp, &["has-role", "v1-refusals"]),
+    (Defect::ArrayIsRelayed, &["texts-that-are-no-json/plain"]),
+    (Defect::SecondOpenOrphansTheFirst, &["has-role", "v1-refusals"]),
+    (
+        Defect::IndexOfNobodyKills,
+        &["index-malformed", "index-names-nobody", "v1-refusals"],
+    ),
+    (
+        Defect::HasOwnPropertyKills,
+        &["control-in-any-spelling", "fidelity-names", "no-role"],
+    ),
+    (
+        Defect::BrokenJsonKills,
+        &[
+            "invalid-json",
+            "joiner-is-closed",
+            "pieces",
+            "refused-joiners-use-no-index",
+            "texts-that-are-no-json/plain",
+            "texts-that-are-no-json/v1",
+            "v1-malformed",
+        ],
+    ),
+    (
+        Defect::NonObjectKills,
+        &[
+            "not-an-object",
+            "texts-that-are-no-json/plain",
+            "texts-that-are-no-json/v1",
+            "v1-malformed",
+        ],
+    ),
+    (
+        Defect::BrokenFramesKill,
+        &[
+            "broken-framing",
+            "close-codes-that-are-none",
+            "empty-pieces-without-end/plain",
+            "empty-pieces-without-end/v1",
+            "frame-that-says-it-is-huge/plain",
+            "frame-that-says-it-is-huge/v1",
+            "invalid-utf8",
+            "mask-of-zeros/plain",
+            "mask-of-zeros/v1",
+            "message-of-16-MiB/plain",
+            "message-of-16-MiB/v1",
+            "million-brackets",
+            "pieces-cut-within-a-character",
+            "ping-of-16-KiB/plain",
+            "ping-of-16-KiB/v1",
+            "random-bytes/plain",
+            "random-bytes/v1",
+            "utf-8-broken-between-pieces/plain",
+            "utf-8-broken-between-pieces/v1",
+            "white-space-of-1-MiB/plain",
+            "white-space-of-1-MiB/v1",
+        ],
+    ),
+    (Defect::Compresses, &["head-that-offers-compression"]),
+    (Defect::IndexWithoutRoleKills, &["duplicate-index", "no-role"]),
+    (
+        Defect::AnswerToGoneKills,
+        &[
+            "answer-to-a-gone-joiner",
+            "index-names-nobody",
+            "joiner-is-closed",
+            "order",
+            "v1-session",
+        ],
+    ),
+];
+
+/// Defects that any exchange shows, so that most cases fail: what shows them first, played alone, fails; what has no part in them passes.
+const EVERYWHERE: &[(Defect, &[&str], &[&str])] = &[
+    (
+        Defect::IndexIsThePlaceOfTheOpener,
+        &["several-joiners"],
+        &["key-taken", "v1-malformed"],
+    ),
+    (
+        Defect::IndexAsString,
+        &["offer-and-answer", "joiner-writes-index"],
+        &["key-taken", "key-unknown"],
+    ),
+];
+
+/// Longer than any server takes for what the kit waits for, and short, since it is waited for where nothing comes.
+const DEADLINE: &[&str] = &["--deadline", "2"];
+
+#[test]
+fn servers_with_one_defect_fail_the_cases_that_show_it_and_no_others() {
+    let queue = Mutex::new(FAILED.iter().rev().collect::<Vec<_>>());
+    let wrong = Mutex::new(String::new());
+    let unsure = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().expect("nobody panics with it").pop();
+                    let Some((defect, expected)) = next else { break };
+                    match fail(*defect, expected) {
+                        Ok(more) if more.is_empty() => {}
+                        Ok(more) => unsure.lock().expect("nobody panics with it").push((*defect, more)),
+                        Err(error) => wrong
+                            .lock()
+                            .expect("nobody panics with it")
+                            .push_str(&format!("{defect:?}: {error}\n")),
+                    }
+                }
+            });
+        }
+    });
+    let mut wrong = wrong.into_inner().expect("nobody panics with it");
+    // With so many at work a server may be late. What failed beside the expected is played again, alone and without haste.
+    for (defect, more) in unsure.into_inner().expect("nobody panics with it") {
+        for name in more {
+            match Defective::start(defect)
+                .map_err(Into::into)
+                .and_then(|server| verdicts(server.addr, &["--only", &name]))
+            {
+                Ok(seen) if seen.passed.contains(&name) => {}
+                other => wrong.push_str(&format!("{defect:?}: {name} fails as well, {other:?}\n")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Plays everything against a server with this defect, which has to fail these cases; which others it fails.
+fn fail(defect: Defect, expected: &[&str]) -> Fallible<BTreeSet<String>> {
+    let server = Defective::start(defect)?;
+    let mut seen = verdicts(server.addr, DEADLINE)?;
+    for name in expected {
+        if !seen.failed.remove(*name) {
+            return Err(format!("{name} passes").into());
+        }
+    }
+    Ok(seen.failed)
+}
+
+#[test]
+fn defects_that_show_everywhere_are_found_at_once() -> Fallible {
+    for (defect, failed, passed) in EVERYWHERE {
+        let server = Defective::start(*defect)?;
+        for (names, fail) in [(failed, true), (passed, false)] {
+            for name in *names {
+                let seen = verdicts(server.addr, &[DEADLINE, &["--only", name]].concat())?;
+                let found = if fail { &seen.failed } else { &seen.passed };
+                assert!(found.contains(*name), "{defect:?} {name}: {seen:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A server of the plain dialect alone is held to that alone, when one says so.
+#[test]
+fn a_server_without_v1_passes_in_plain() -> Fallible {
+    let server = Defective::start(Defect::OnlyPlain)?;
+    let seen = verdicts(server.addr, &[DEADLINE, &["--dialect", "plain"]].concat())?;
+    assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
+    assert!(seen.skipped.contains("v1-session"));
+    let seen = verdicts(server.addr, &[DEADLINE, &["--only", "v1-session"]].concat())?;
+    assert!(seen.failed.contains("v1-session"), "{seen:?}");
+    Ok(())
+}

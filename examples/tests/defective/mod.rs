@@ -1,0 +1,188 @@
+//! A small server of the protocol, with one thing wrong: what the conformance kit has to find. A thread for each connection, another
+//! that writes to it, and the hub behind a mutex. Never meant to serve anyone.
+//!
+//! Where the original's process would end, all connections of this one end, everything is forgotten, and it listens on: as if
+//! somebody started it again.
+
+mod defect;
+#[path = "../../embed_mio/frame.rs"]
+#[allow(dead_code, reason = "it pings nobody")]
+mod frame;
+#[path = "../../embed_mio/http.rs"]
+#[allow(dead_code, reason = "it refuses fewer requests")]
+mod http;
+mod world;
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sigver_core::{Dialect, Limits};
+
+pub(crate) use defect::Defect;
+use frame::{Frame, Reader, Received};
+use http::{Head, Refusal};
+use world::World;
+
+/// How long a request head may take. Short, since a case waits for it.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A server with a defect.
+pub(crate) struct Defective {
+    pub(crate) addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    defect: Defect,
+    limits: Limits,
+    world: Mutex<World>,
+}
+
+impl Defective {
+    pub(crate) fn start(defect: Defect) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let addr = listener.local_addr()?;
+        let mut limits = Limits::default();
+        match defect {
+            Defect::NoSizeLimit => limits.message_bytes = i32::MAX as u32,
+            Defect::AnyKey => limits.key_bytes = u32::MAX,
+            _ => {}
+        }
+        let shared = Arc::new(Shared {
+            defect,
+            world: Mutex::new(World::new(defect, &limits)),
+            limits,
+        });
+        let server = Arc::clone(&shared);
+        thread::spawn(move || {
+            for (socket, stream) in (0..).zip(listener.incoming()) {
+                let Ok(stream) = stream else { continue };
+                let shared = Arc::clone(&server);
+                thread::spawn(move || {
+                    // What becomes of a connection is for its client to say.
+                    let _ = shared.serve(socket, &stream);
+                    shared.world().lose(socket);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+                if server.world().is_over() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { addr, shared })
+    }
+}
+
+impl Drop for Defective {
+    fn drop(&mut self) {
+        self.shared.world().end();
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(self.addr));
+    }
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a connection until it has ended.
+    fn serve(&self, socket: u64, mut stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut bytes = Vec::new();
+        let Some((length, dialect, response)) = self.read_head(stream, &mut bytes)? else {
+            return Ok(());
+        };
+        self.world().arrive(socket, dialect, stream.try_clone()?, response)?;
+        bytes.drain(..length);
+        let mut reader = Reader::default();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let mut handled = 0;
+            while self.world().is_open(socket) {
+                match reader.next(&mut bytes[handled..], self.limits.message_bytes) {
+                    Ok(None) => break,
+                    Ok(Some((length, received))) => {
+                        handled += length;
+                        self.take(socket, received);
+                    }
+                    Err(reason) => self.world().break_off(socket, reason),
+                }
+            }
+            bytes.drain(..handled);
+            match stream.read(&mut buffer)? {
+                0 => return Ok(()),
+                // Behind its close frame a client is read, so that it sees that, and not listened to.
+                read if self.world().is_open(socket) => bytes.extend(&buffer[..read]),
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&self, socket: u64, received: Received<'_>) {
+        let mut world = self.world();
+        match received {
+            Received::Text(text) => world.hear(socket, &text),
+            Received::Ping(payload) => world.send(socket, Frame::Pong(payload)),
+            Received::Close(code) => world.leave(socket, code),
+            Received::Piece | Received::Pong => {}
+        }
+    }
+
+    /// Reads a request into `bytes`: how long its head is, what it wants, and the answer; `None` where it was refused.
+    fn read_head(&self, mut stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<Option<(usize, Dialect, Vec<u8>)>> {
+        let until = Instant::now() + HEAD_DEADLINE;
+        let mut buffer = [0; 4096];
+        let mut known = 0;
+        let refusal = loop {
+            match http::read(bytes, known) {
+                Head::Refused(refusal) => break refusal,
+                Head::Upgrade {
+                    length,
+                    dialect,
+                    response,
+                } => {
+                    stream.set_read_timeout(None)?;
+                    return Ok(Some(self.accept(&bytes[..length], length, dialect, response)));
+                }
+                Head::Partial => {}
+            }
+            if self.defect != Defect::HeadsTakeForEver {
+                let left = until.saturating_duration_since(Instant::now());
+                stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            }
+            known = bytes.len();
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(read) => bytes.extend(&buffer[..read]),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    break Refusal::TooSlow;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        stream.write_all(&refusal.to_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        // A socket that is closed with unread bytes resets the connection, and the answer may never be seen.
+        stream.set_read_timeout(Some(HEAD_DEADLINE))?;
+        while stream.read(&mut buffer)? > 0 {}
+        Ok(None)
+    }
+
+    fn accept(&self, head: &[u8], length: usize, dialect: Dialect, response: Vec<u8>) -> (usize, Dialect, Vec<u8>) {
+        match self.defect {
+            Defect::OnlyPlain => (length, Dialect::Plain, response),
+            Defect::Compresses if String::from_utf8_lossy(head).contains("permessage-deflate") => {
+                let end = response.len() - 2;
+                let extension = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+                (length, dialect, [&response[..end], extension].concat())
+            }
+            _ => (length, dialect, response),
+        }
+    }
+}
