@@ -2,7 +2,7 @@
 //! state.
 
 use alloc::{format, sync::Arc};
-use core::{borrow::Borrow, fmt};
+use core::fmt;
 
 use crate::{CloseReason, Limits};
 
@@ -118,12 +118,6 @@ impl Key {
 
     /// The key's text.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
         &self.0
     }
 }

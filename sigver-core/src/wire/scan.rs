@@ -121,7 +121,8 @@ fn deeper_than(limit: usize, text: &[u8]) -> bool {
     while let Some(&byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            b'\\' if in_string => {
+            // What it escapes is no quote. Outside of strings JSON has none.
+            b'\\' => {
                 bytes.next();
             }
             b'{' | b'[' if !in_string => {
