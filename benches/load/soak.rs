@@ -30,7 +30,7 @@ use crate::{
 pub(crate) fn run(options: &Soak) -> Result<(), Error> {
     let _ = limits::raise_descriptors();
     let server = servers::under_test(options.server.as_deref())?.start(None, options.log.as_deref())?;
-    let before = Footing::of(&server)?;
+    let before = Footing::at_start(&server)?;
     let mut engine = Engine::new(&server.endpoint, bench::stop_on_signals()?).context("cannot make an engine")?;
     let mut steady = Steady::establish(&mut engine, options.pairs)?;
     let part = Duration::from_secs_f64(options.seconds / 10.0);
@@ -101,6 +101,19 @@ impl Footing {
             })
         };
         read().context("the server is gone")
+    }
+
+    /// What it takes once all its own threads are there.
+    fn at_start(server: &Server) -> Result<Self, Error> {
+        let mut before = Self::of(server)?;
+        loop {
+            thread::sleep(Duration::from_millis(300));
+            let now = Self::of(server)?;
+            if (now.threads, now.descriptors) == (before.threads, before.descriptors) {
+                return Ok(now);
+            }
+            before = now;
+        }
     }
 
     fn max(self, other: Self) -> Self {
@@ -228,7 +241,10 @@ impl Steady {
             if side.next > now || side.under_way.is_some() || side.is_harmed {
                 continue;
             }
-            side.next = now + INTERVAL;
+            // In its own step: were it from now, those that once waited for the same thing would come at the same moment ever after.
+            while side.next <= now {
+                side.next += INTERVAL;
+            }
             side.under_way = Some(now);
             let text = payload::build(stream(tag), side.sent, SIZES);
             side.sent += 1;

@@ -372,4 +372,22 @@ mod tests {
         assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
         assert_eq!(kernel.taken(), "");
     }
+
+    /// Wherever in a frame it breaks, nothing follows the part that the peer has.
+    #[test]
+    fn a_wire_that_breaks_half_way_gets_nothing_more() {
+        for room in 0..3 {
+            let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(room));
+            assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
+            assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
+            kernel.broken.set(true);
+            assert_eq!(outbox.flush(&kernel), Flushed::Clean, "the flusher is done with it");
+            assert!(kernel.cut.get() && outbox.is_clean());
+            kernel.broken.set(false);
+            kernel.room.set(100);
+            assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done);
+            assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Keep), Sent::Done);
+            assert_eq!(kernel.taken(), &"aaa"[..room]);
+        }
+    }
 }
