@@ -58,6 +58,7 @@ impl Answer {
         "",
         "nothing is here: this is a sigver signaling server, and wants a WebSocket\n",
     );
+    pub(crate) const NO_PAGE: Self = Self::new("404 Not Found", "", "only /metrics is here\n");
     pub(crate) const METHOD: Self = Self::new(
         "405 Method Not Allowed",
         "Allow: GET, HEAD\r\n",
@@ -104,6 +105,17 @@ impl Answer {
     pub(crate) const HTTP_VERSION: Self =
         Self::new("505 HTTP Version Not Supported", "", "only HTTP/1.1 is understood\n");
 
+    /// The metrics page.
+    pub(crate) fn metrics(text: String) -> Self {
+        Self {
+            status: Cow::Borrowed("200 OK"),
+            headers: "Cache-Control: no-store\r\n",
+            content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            body: text.into(),
+            with_body: true,
+        }
+    }
+
     pub(crate) const fn page(page: &Page) -> Self {
         Self {
             status: Cow::Borrowed("200 OK"),
@@ -132,6 +144,11 @@ impl Answer {
             body: format!("{}\n", denied.text()).into(),
             with_body: true,
         }
+    }
+
+    /// The code of its status, unless it is one of success.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.status.split(' ').next().filter(|code| !code.starts_with('2'))
     }
 
     /// The same answer to a HEAD request.

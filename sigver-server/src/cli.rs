@@ -19,7 +19,7 @@ use clap::{
 use clap_complete::Shell;
 use sigver_server::{Config, Network, Origin, Origins, Tokens};
 
-use crate::demo;
+use crate::{demo, logging::Format};
 
 /// A signaling server for WebRTC: one side opens a key, others join it, and JSON is relayed between them until they talk directly.
 #[derive(Parser)]
@@ -51,6 +51,15 @@ struct Serving {
     /// interface, IPv6 and IPv4; the environment variable PORT chooses another port
     #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
+
+    /// Address that serves /metrics in the form of OpenMetrics, for Prometheus and others, as IP:PORT. May be given more than once.
+    /// Whoever can reach it can read it
+    #[arg(long, env = "SIGVER_ADMIN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
+    admin: Vec<SocketAddr>,
+
+    /// What the lines of the log look like
+    #[arg(long, env = "SIGVER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
 
     /// Print the whole configuration as it is in effect, where each value is from, the most connections and the most memory, and exit
     #[arg(long, env = "SIGVER_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
@@ -185,6 +194,7 @@ pub(crate) enum Command {
 pub(crate) struct Serve {
     pub(crate) config: Config,
     pub(crate) demo: bool,
+    pub(crate) log_format: Format,
     /// What is to be read again on SIGHUP.
     pub(crate) tokens: Option<Arc<Tokens>>,
 }
@@ -234,6 +244,7 @@ pub(crate) fn read() -> Result<Command, Stop> {
     Ok(Command::Serve(Box::new(Serve {
         config,
         demo: cli.serving.demo,
+        log_format: cli.serving.log_format,
         tokens,
     })))
 }
@@ -289,6 +300,7 @@ impl Cli {
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.listen.clone_from(&self.serving.listen);
+        config.admin.clone_from(&self.serving.admin);
         if self.serving.demo {
             config.pages = demo::PAGES.to_vec();
         }
@@ -432,6 +444,7 @@ mod tests {
         let cli = Cli::try_parse_from([
             "sigver",
             "--listen=127.0.0.1:1,[::1]:2",
+            "--admin=127.0.0.1:3",
             "--allow-origin=https://a",
             "--trusted-proxy=10.0.0.0/8,::1",
             "--connections=1",
@@ -456,6 +469,7 @@ mod tests {
         let shown = format!("{config:?}");
         for part in [
             "listen: [127.0.0.1:1, [::1]:2]",
+            "admin: [127.0.0.1:3]",
             "connections: 1,",
             "joiners_per_key: 2,",
             "key_bytes: 3,",

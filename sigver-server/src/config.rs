@@ -69,6 +69,8 @@ pub struct Config {
     /// Over how long the closes of a [`Handle::shutdown`](crate::Handle::shutdown) are spread, so that the clients do not all come back in the
     /// same moment. Default: 5 seconds. Few connections need less: they are closed 10 milliseconds apart.
     pub drain: Duration,
+    /// Addresses that serve `/metrics` in the form of OpenMetrics, to whoever can reach them. Default: none.
+    pub admin: Vec<SocketAddr>,
     /// Files to serve to plain HTTP requests. Default: none. An upgrade request for the same path is a WebSocket all the same.
     pub pages: Vec<Page>,
 }
@@ -104,6 +106,7 @@ impl Default for Config {
             admission: Vec::new(),
             trusted_proxies: Vec::new(),
             drain: Duration::from_secs(5),
+            admin: Vec::new(),
             pages: Vec::new(),
         }
     }

@@ -22,6 +22,7 @@ use tungstenite::{
 use crate::{
     Config,
     answer::Answer,
+    figures::Traffic,
     http::{self, Request, Upgrade},
     pace::Pace,
     peer::{Peer, Ticket},
@@ -37,6 +38,9 @@ pub(crate) const READ_BUFFER: usize = 2 * 1024;
 
 /// The longest time for which a thread that rests does not look at its connection.
 const REST: Duration = Duration::from_millis(100);
+
+/// How long a connection that has ended waits for the relay to have handled it, before the log hears of it.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Runs a connection from its first byte to its last.
 pub(crate) fn run(
@@ -71,9 +75,11 @@ pub(crate) fn run(
             }
         }
     };
+    shared.count_answer(&answer);
     // A client that is gone, or does not read, gets no answer.
     let _ = answer.send(&peer.stream);
-    log::info!("{peer} answered {}", answer.status);
+    let (client, status) = (peer.client(), &answer.status);
+    log::info!(conn = peer.serial, client:%, status:%; "{peer} answered {status}");
 }
 
 /// The share of a client whose proxy has none. One that connects directly has its share from the beginning.
@@ -101,19 +107,38 @@ fn serve(
         peer,
         config,
         events: Link { peer, events },
+        received: Traffic::default(),
     };
-    let ending = conn.serve(upgrade, rest);
-    let seconds = started.elapsed().as_secs_f32();
-    match peer.verdict() {
-        Some(reason) => log::info!("{peer} closed after {seconds:.1} s: {} {reason}", reason.code()),
-        None => log::info!("{peer} {ending} after {seconds:.1} s"),
-    }
+    let (ending, code) = conn.serve(upgrade, rest);
+    // What the relay has done for it is known once it has handled everything.
+    peer.credit.settle(SETTLE);
+    let (ending, code, reason) = match peer.verdict() {
+        Some(reason) => ("closed", Some(reason.code()), Some(reason.to_string())),
+        None => (ending, code, None),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let (role, received, sent) = (peer.account.role(), &conn.received, peer.account.sent());
+    let dialect = match upgrade.dialect {
+        Dialect::Plain => "plain",
+        Dialect::V1 => "sigver.v1",
+    };
+    let why = match (code, &reason) {
+        (Some(code), Some(reason)) => format!(" with {code} {reason}"),
+        (Some(code), None) => format!(" with {code}"),
+        (None, _) => String::new(),
+    };
+    log::info!(
+        conn = peer.serial, client:% = peer.client(), role, dialect, seconds, ending, code, reason,
+        messages_in = received.messages, bytes_in = received.bytes, messages_out = sent.messages, bytes_out = sent.bytes;
+        "{peer} {ending}{why} after {seconds:.1} s: {role}, {dialect}, messages in {received}, out {sent}"
+    );
 }
 
 struct Conn<'a> {
     peer: &'a Arc<Peer>,
     config: &'a Config,
     events: Link<'a>,
+    received: Traffic,
 }
 
 /// The relay as a connection sees it. When it is dropped, in whatever way, the relay learns that the connection is gone.
@@ -135,8 +160,8 @@ enum End {
 }
 
 impl Conn<'_> {
-    /// Accepts the handshake and reads until the client is gone. How it went, for the log.
-    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> &'static str {
+    /// Accepts the handshake and reads until the client is gone. How it went, for the log, and the client's close code.
+    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> (&'static str, Option<u16>) {
         let response = http::switching_protocols(upgrade, &derive_accept_key(upgrade.key.as_bytes()));
         let dialect = upgrade.dialect;
         self.events.tell(What::Arrived { response, dialect });
@@ -144,18 +169,18 @@ impl Conn<'_> {
             End::Left(code) => {
                 self.events.tell(What::Left { code });
                 self.drain();
-                "left"
+                ("left", code)
             }
             End::Fault(reason) => {
                 self.events.tell(What::Fault(reason));
                 self.drain();
-                "was closed"
+                ("closed", None)
             }
             End::Closed => {
                 self.drain();
-                "was closed"
+                ("closed", None)
             }
-            End::Lost => "was lost",
+            End::Lost => ("lost", None),
         }
     }
 
@@ -186,10 +211,10 @@ impl Conn<'_> {
                 Ok(message) => {
                     self.peer.heard();
                     stream.saw(&message);
-                    if let Err(end) = self.take(message, dialect) {
+                    let now = Instant::now();
+                    if let Err(end) = self.take(message, dialect, now) {
                         return end;
                     }
-                    let now = Instant::now();
                     self.rest(messages.spend(1, now).max(bytes.spend(stream.take_count(), now)));
                 }
                 Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
@@ -198,11 +223,16 @@ impl Conn<'_> {
         }
     }
 
-    fn take(&self, message: Message, dialect: Dialect) -> Result<(), End> {
+    fn take(&mut self, message: Message, dialect: Dialect, read_at: Instant) -> Result<(), End> {
         match message {
             Message::Text(text) => {
+                self.received.add(text.len());
                 let message = dialect.decode(&text, &self.config.limits, random).map_err(End::Fault)?;
-                self.events.tell(What::Said(message));
+                self.events.tell(What::Said {
+                    message,
+                    bytes: text.len(),
+                    read_at,
+                });
                 Ok(())
             }
             Message::Binary(_) => Err(End::Fault(CloseReason::Binary)),

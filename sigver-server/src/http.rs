@@ -64,14 +64,62 @@ pub(crate) fn switching_protocols(upgrade: &Upgrade, accept: &str) -> Vec<u8> {
 /// # Errors
 ///
 /// The client is gone.
-pub(crate) fn receive(mut stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::Result<Request> {
+pub(crate) fn receive(stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::Result<Request> {
     let config = &shared.config;
+    let parse = |head: &[u8]| parse(head, peer, config, shared.is_ending());
+    Ok(match read_whole(stream, config, parse)? {
+        (Parsed::Upgrade(upgrade, length), mut head) => Request::Upgrade(upgrade, head.split_off(length)),
+        (Parsed::Plain(answer), _) => Request::Plain(answer),
+    })
+}
+
+/// Reads a request that can be nothing but a plain one; `find` answers to a path, if there is something.
+///
+/// # Errors
+///
+/// The client is gone.
+pub(crate) fn receive_plain(
+    stream: &TcpStream,
+    config: &Config,
+    find: impl Fn(&str) -> Option<Answer>,
+) -> io::Result<Answer> {
+    let parse = |head: &[u8]| {
+        let mut headers = vec![EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        let answer = match (request.parse(head), request.method, request.path) {
+            (Ok(Status::Partial), ..) => return None,
+            (Ok(Status::Complete(_)), Some(method @ ("GET" | "HEAD")), Some(target)) => {
+                let path = target.split('?').next().unwrap_or(target);
+                let answer = find(path).unwrap_or(Answer::NO_PAGE);
+                if method == "HEAD" {
+                    answer.without_body()
+                } else {
+                    answer
+                }
+            }
+            (Ok(Status::Complete(_)), ..) => Answer::METHOD,
+            (Err(_), ..) => Answer::BAD_REQUEST,
+        };
+        Some(Parsed::Plain(answer))
+    };
+    Ok(match read_whole(stream, config, parse)?.0 {
+        Parsed::Plain(answer) => answer,
+        Parsed::Upgrade(..) => Answer::BAD_REQUEST,
+    })
+}
+
+/// Reads until `parse` has something to say of what has come, which is returned with it.
+fn read_whole(
+    mut stream: &TcpStream,
+    config: &Config,
+    parse: impl Fn(&[u8]) -> Option<Parsed>,
+) -> io::Result<(Parsed, Vec<u8>)> {
     let deadline = Instant::now() + config.handshake_timeout;
     let limit = config.head_bytes as usize;
     let mut head = Vec::with_capacity(limit.min(1024));
     loop {
         let Some(patience) = remaining(deadline) else {
-            return Ok(Request::Plain(Answer::TOO_SLOW));
+            return Ok((Parsed::Plain(Answer::TOO_SLOW), head));
         };
         stream.set_read_timeout(Some(patience))?;
         let known = head.len();
@@ -88,13 +136,11 @@ pub(crate) fn receive(mut stream: &TcpStream, peer: IpAddr, shared: &Shared) -> 
             .windows(2)
             .any(|pair| pair == b"\n\n" || pair == b"\n\r");
         if known == 0 || may_be_whole || head.len() >= limit {
-            match parse(&head, peer, config, shared.is_ending()) {
-                Some(Parsed::Upgrade(upgrade, length)) => {
-                    return Ok(Request::Upgrade(upgrade, head.split_off(length)));
-                }
-                Some(Parsed::Plain(answer)) => return Ok(Request::Plain(answer)),
-                None if head.len() >= limit => return Ok(Request::Plain(Answer::HEAD_TOO_LARGE)),
-                None => {}
+            if let Some(parsed) = parse(&head) {
+                return Ok((parsed, head));
+            }
+            if head.len() >= limit {
+                return Ok((Parsed::Plain(Answer::HEAD_TOO_LARGE), head));
             }
         }
     }

@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     answer::Answer,
-    conn,
+    conn, metrics,
     peer::Peer,
     relay::Event,
     server::{Shared, Stage},
@@ -44,6 +44,9 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Refused connections that are held until the client has seen its answer, and for how long.
 const LINGERING: usize = 32;
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Requests for the metrics page that are answered at the same time. More are not answered.
+const SCRAPES: usize = 4;
 
 /// Listens on `addr`. The unspecified IPv6 address takes IPv4 as well, and is the unspecified IPv4 address where there is no IPv6.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -77,17 +80,18 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer.
-pub(crate) fn run(listeners: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
+pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
     let mut acceptor = Acceptor {
         shared,
         events,
         serial: 0,
+        scrapes: Arc::default(),
         exhausted: false,
         refused: Vec::new(),
     };
     let mut stage = Stage::Serving;
     while stage < Stage::Closed {
-        acceptor.wait(listeners);
+        acceptor.wait(listeners, admin);
         let before = mem::replace(&mut stage, shared.stage());
         if stage != before {
             // A full channel keeps the relay awake as well.
@@ -96,6 +100,9 @@ pub(crate) fn run(listeners: &[TcpListener], shared: &Arc<Shared>, events: &Sync
         for listener in listeners {
             acceptor.accept_all(listener);
         }
+        for listener in admin {
+            acceptor.accept_scrapes(listener);
+        }
     }
 }
 
@@ -103,6 +110,8 @@ struct Acceptor<'a> {
     shared: &'a Arc<Shared>,
     events: &'a SyncSender<Event>,
     serial: u64,
+    /// One more reference for each request that is being answered on the metrics page's addresses.
+    scrapes: Arc<()>,
     /// Whether the log has been told that descriptors or memory have run out.
     exhausted: bool,
     /// Connections that were answered 503, and until when each is held.
@@ -111,10 +120,13 @@ struct Acceptor<'a> {
 
 impl Acceptor<'_> {
     /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
-    fn wait(&mut self, listeners: &[TcpListener]) {
-        let accepting = if self.exhausted { &[] } else { listeners };
+    fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
+        let accepting = if self.exhausted {
+            [].iter().chain(&[])
+        } else {
+            listeners.iter().chain(admin)
+        };
         let mut fds: Vec<PollFd<'_>> = accepting
-            .iter()
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
         fds.push(PollFd::new(self.shared.waker.bell(), PollFlags::IN));
@@ -151,6 +163,28 @@ impl Acceptor<'_> {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => return self.pause("accept connections", &error),
                 },
+            }
+        }
+    }
+
+    /// Answers those who want the metrics page, each on a thread of its own, which lives for seconds at most.
+    fn accept_scrapes(&mut self, listener: &TcpListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            if Arc::strong_count(&self.scrapes) > SCRAPES {
+                continue;
+            }
+            let (shared, scrape) = (Arc::clone(self.shared), Arc::clone(&self.scrapes));
+            let thread = thread::Builder::new()
+                .name("sigver-admin".into())
+                .stack_size(STACK)
+                .spawn(move || {
+                    let _scrape = scrape;
+                    if let Err(error) = metrics::serve(&stream, &shared) {
+                        log::debug!("the metrics page was not taken: {error}");
+                    }
+                });
+            if let Err(error) = thread {
+                self.pause("start a thread for the metrics page", &error);
             }
         }
     }
@@ -204,7 +238,8 @@ impl Acceptor<'_> {
 
     /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
     fn refuse(&mut self, peer: Arc<Peer>, why: &str) {
-        log::info!("{peer} refused: {why}");
+        log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {why}");
+        self.shared.count_answer(&Answer::UNAVAILABLE);
         // The answer fits the empty buffer of a new socket; a client that is gone needs none.
         let _ = peer.finish(&Answer::UNAVAILABLE.to_bytes());
         if self.refused.len() < LINGERING {

@@ -1,10 +1,12 @@
 //! Owns the process's log: env_logger, behind a bounded queue and a thread that writes to stderr. Whoever logs never waits for
-//! stderr; what does not fit the queue is dropped and counted. Never lets tungstenite's messages through, which quote payloads.
+//! stderr; what does not fit the queue is dropped and counted, and a warning that comes again and again is left out. Never lets
+//! tungstenite's messages through, which quote payloads.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -12,14 +14,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use env_logger::{Builder, Env, Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record};
+use clap::ValueEnum;
+use env_logger::{Builder, Env, Logger, Target, fmt::Formatter};
+use log::{
+    Level, LevelFilter, Log, Metadata, Record,
+    kv::{self, Key, Value, VisitSource, VisitValue},
+};
+use serde_json::Value as Json;
 
 /// Lines that may wait for stderr.
 const LINES: usize = 1024;
 
 /// How long the end of the process waits for a stderr that does not take the last lines.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// So many warnings from one place of the program are let through in so long a time.
+const WARNINGS: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What the lines of the log look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs: a JSON object a line
+    Json,
+}
 
 /// How the end of the process waits for the log.
 pub(crate) struct Flush {
@@ -34,13 +54,13 @@ struct Counts {
 }
 
 /// Starts logging. `RUST_LOG` chooses what; without it, `info` and worse.
-pub(crate) fn start() -> Flush {
+pub(crate) fn start(format: Format) -> Flush {
     let counts = Arc::new(Counts::default());
     let (lines, queue) = sync_channel(LINES);
     let writer = Arc::clone(&counts);
     let thread = thread::Builder::new()
         .name("sigver-log".into())
-        .spawn(move || write(&queue, &writer));
+        .spawn(move || write(&queue, &writer, format));
     let target = match thread {
         Ok(_) => Target::Pipe(Box::new(Queue {
             lines,
@@ -49,12 +69,20 @@ pub(crate) fn start() -> Flush {
         // Better a log that may block than none.
         Err(_) => Target::Stderr,
     };
-    let logger = Builder::from_env(Env::default().default_filter_or("info"))
-        .target(target)
-        .build();
+    let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
+    builder.target(target);
+    if format == Format::Json {
+        builder.format(write_json);
+    }
+    let logger = builder.build();
     let level = logger.filter();
     // Fails only where a logger is installed, and this is the only place that installs one.
-    if log::set_boxed_logger(Box::new(Discreet(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(Discreet {
+        logger,
+        floods: Floods::default(),
+    }))
+    .is_ok()
+    {
         log::set_max_level(level);
     }
     // The default hook writes to stderr itself, at a length that a small stack may not hold.
@@ -76,14 +104,18 @@ impl Flush {
 }
 
 /// Writes lines to stderr until the process ends.
-fn write(queue: &Receiver<Vec<u8>>, counts: &Counts) {
+fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, format: Format) {
     let mut stderr = io::stderr();
     for line in queue {
         // A log that nobody can read is no reason to stop serving.
         let _ = stderr.write_all(&line);
         let dropped = counts.dropped.swap(0, Ordering::SeqCst);
         if dropped > 0 {
-            let _ = writeln!(stderr, "sigver: stderr was too slow: {dropped} log lines are lost");
+            let text = format!("stderr was too slow: {dropped} log lines are lost");
+            let _ = match format {
+                Format::Text => writeln!(stderr, "sigver: {text}"),
+                Format::Json => writeln!(stderr, r#"{{"level":"warn","message":"{text}"}}"#),
+            };
         }
         counts.written.fetch_add(1, Ordering::SeqCst);
     }
@@ -110,22 +142,124 @@ impl Write for Queue {
     }
 }
 
-/// env_logger, but for what tungstenite says below a warning, whatever `RUST_LOG` asks for: it quotes what clients sent.
-struct Discreet(Logger);
+/// One line: the usual members, and those that the record brings along.
+fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let level = record.level().as_str().to_ascii_lowercase();
+    let (target, message) = (Json::from(record.target()), Json::from(record.args().to_string()));
+    let time = out.timestamp_millis();
+    write!(
+        out,
+        r#"{{"time":"{time}","level":"{level}","target":{target},"message":{message}"#
+    )?;
+    // It fails only where the writing does.
+    let _ = record.key_values().visit(&mut Members(out));
+    writeln!(out, "}}")
+}
+
+/// Writes what a record brings along as members of an object that has some already.
+struct Members<'a>(&'a mut Formatter);
+
+impl<'kvs> VisitSource<'kvs> for Members<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        write!(self.0, ",{}:", Json::from(key.as_str()))?;
+        value.visit(self)
+    }
+}
+
+impl<'v> VisitValue<'v> for Members<'_> {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        Ok(write!(self.0, "{}", Json::from(value.to_string()))?)
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        Ok(write!(self.0, "null")?)
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        Ok(write!(self.0, "{value}")?)
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        // What is no number of JSON becomes null.
+        Ok(write!(self.0, "{}", Json::from(value))?)
+    }
+}
+
+/// env_logger, but for what tungstenite says below a warning, whatever `RUST_LOG` asks for: it quotes what clients sent. And but for
+/// warnings that come in floods.
+struct Discreet {
+    logger: Logger,
+    floods: Floods,
+}
 
 impl Log for Discreet {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_quotation = metadata.target().starts_with("tungstenite") && metadata.level() > LevelFilter::Warn;
-        !is_quotation && self.0.enabled(metadata)
+        !is_quotation && self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let left_out = match (record.level(), record.file_static(), record.line()) {
+            (Level::Error | Level::Warn, Some(file), Some(line)) => self.floods.count((file, line), Instant::now()),
+            _ => Some(0),
+        };
+        match left_out {
+            None => {}
+            Some(0) => self.logger.log(record),
+            Some(count) => self.logger.log(
+                &record
+                    .to_builder()
+                    .args(format_args!("{} ({count} like it were left out)", record.args()))
+                    .build(),
+            ),
         }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.logger.flush();
+    }
+}
+
+/// Warnings by the place in the program that they come from.
+#[derive(Default)]
+struct Floods(Mutex<BTreeMap<(&'static str, u32), Flood>>);
+
+struct Flood {
+    since: Instant,
+    count: u32,
+}
+
+impl Floods {
+    /// A warning comes from `place`. If it may pass, how many before it might not and were not told of.
+    fn count(&self, place: (&'static str, u32), now: Instant) -> Option<u32> {
+        let mut floods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let flood = floods.entry(place).or_insert(Flood { since: now, count: 0 });
+        let mut left_out = 0;
+        if now.saturating_duration_since(flood.since) >= WINDOW {
+            left_out = flood.count.saturating_sub(WARNINGS);
+            *flood = Flood { since: now, count: 0 };
+        }
+        flood.count = flood.count.saturating_add(1);
+        (flood.count <= WARNINGS).then_some(left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_warnings_is_counted_and_told_of_in_one() {
+        let (floods, start) = (Floods::default(), Instant::now());
+        let (here, there) = (("a.rs", 1), ("a.rs", 2));
+        let passed: Vec<_> = (0..100).filter_map(|_| floods.count(here, start)).collect();
+        assert_eq!(passed, [0; WARNINGS as usize]);
+        assert_eq!(floods.count(there, start), Some(0), "another place has its own");
+        let later = start + WINDOW;
+        assert_eq!(floods.count(here, later), Some(100 - WARNINGS));
+        assert_eq!(floods.count(here, later), Some(0));
     }
 }

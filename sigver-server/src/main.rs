@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let log = logging::start();
+    let log = logging::start(command.log_format);
     let outcome = serve(command);
     // What was logged last should not overtake, or be lost to, the end of the process.
     log.flush();

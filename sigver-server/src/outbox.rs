@@ -155,6 +155,11 @@ impl Outbox {
         lock(&self.state).backlog.is_empty()
     }
 
+    /// How many bytes wait.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        lock(&self.state).backlog.len()
+    }
+
     /// The peer is gone: nothing more is sent, and nothing waits.
     pub(crate) fn abandon(&self) {
         lock(&self.state).abandon();

@@ -12,10 +12,11 @@ use std::{
 };
 
 use rustix::net::SendFlags;
-use sigver_core::{CloseReason, ConnId};
+use sigver_core::{CloseReason, ConnId, Role};
 
 use crate::{
     credit::Credit,
+    figures::Traffic,
     outbox::{Backlog, Flushed, Outbox, Sent, Wire},
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     pub(crate) stream: TcpStream,
     pub(crate) credit: Credit,
+    pub(crate) account: Account,
     outbox: Outbox,
     /// What the hub calls this connection. For the relay thread, which stores it on arrival; no other thread has use for it.
     id: AtomicU64,
@@ -44,6 +46,7 @@ impl Peer {
             addr,
             stream,
             credit: Credit::new(),
+            account: Account::default(),
             outbox: Outbox::new(backlog_bytes),
             id: AtomicU64::new(u64::MAX),
             verdict: OnceLock::new(),
@@ -112,6 +115,11 @@ impl Peer {
         self.outbox.flush(&self.stream)
     }
 
+    /// How many bytes wait for the client to read.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.outbox.backlog_bytes()
+    }
+
     /// Whether all that was sent has reached the kernel.
     pub(crate) fn is_clean(&self) -> bool {
         self.outbox.is_clean()
@@ -137,6 +145,50 @@ impl fmt::Display for Peer {
         match self.client.get() {
             Some(client) if *client != addr.ip().to_canonical() => write!(f, "#{serial} from {client} by {addr}"),
             _ => write!(f, "#{serial} from {addr}"),
+        }
+    }
+}
+
+/// What the relay has done for a connection: for the line that the log has of its end. Only the relay writes.
+#[derive(Default)]
+pub(crate) struct Account {
+    /// The last role, as a number.
+    role: AtomicU8,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Account {
+    pub(crate) fn set_role(&self, role: Role) {
+        let role = match role {
+            Role::Opener => 1,
+            Role::Joiner => 2,
+        };
+        self.role.store(role, Ordering::Relaxed);
+    }
+
+    /// A message was sent. No other thread adds, so nothing is lost in between.
+    pub(crate) fn add(&self, bytes: usize) {
+        let messages = self.messages.load(Ordering::Relaxed);
+        self.messages.store(messages + 1, Ordering::Relaxed);
+        let sum = self.bytes.load(Ordering::Relaxed);
+        self.bytes.store(sum + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The role that the connection has or had last.
+    pub(crate) fn role(&self) -> &'static str {
+        match self.role.load(Ordering::Relaxed) {
+            1 => "opener",
+            2 => "joiner",
+            _ => "no role",
+        }
+    }
+
+    /// What was sent to it.
+    pub(crate) fn sent(&self) -> Traffic {
+        Traffic {
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
 }

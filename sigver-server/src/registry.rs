@@ -30,6 +30,11 @@ impl Registry {
         self.peers().len()
     }
 
+    /// How many bytes wait for all clients together.
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        self.peers().iter().map(|(_, peer)| peer.backlog_bytes() as u64).sum()
+    }
+
     /// Waits until every connection has left; false if some have not within `patience`.
     pub(crate) fn wait_empty(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;

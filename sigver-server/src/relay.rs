@@ -14,9 +14,11 @@ use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, Ou
 
 use crate::{
     answer::Answer,
+    figures::{Figures, Stage as Reached},
     flusher::Handover,
     frame,
     outbox::Sent,
+    pairing::{Pairing, Speaker},
     peer::{Peer, Ticket},
     sched,
     server::{Shared, Stage},
@@ -35,8 +37,12 @@ pub(crate) enum Event {
 pub(crate) enum What {
     /// Its handshake is legal: take it in and answer, or refuse it.
     Arrived { response: Vec<u8>, dialect: Dialect },
-    /// It said something.
-    Said(InboundMessage),
+    /// It said something, in so many bytes, that was read then.
+    Said {
+        message: InboundMessage,
+        bytes: usize,
+        read_at: Instant,
+    },
     /// It pinged. The pong follows all that came before.
     Pinged(Box<[u8]>),
     /// It broke the protocol.
@@ -69,6 +75,7 @@ pub(crate) struct Relay {
     frame: Vec<u8>,
     flusher: Arc<Handover<Arc<Peer>>>,
     guesses: Guesses,
+    figures: Figures,
     /// The closing of everyone, while it is under way.
     drain: Option<Drain>,
     shared: Arc<Shared>,
@@ -90,6 +97,15 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 struct Seat {
     peer: Arc<Peer>,
     dialect: Dialect,
+    /// How far it has got with its opener, while it is a joiner. Boxed, since most of those that are idle are none.
+    pairing: Option<Box<Pairing>>,
+}
+
+/// The message that outputs follow from.
+#[derive(Clone, Copy)]
+struct Cause {
+    from: ConnId,
+    read_at: Instant,
 }
 
 impl Relay {
@@ -105,6 +121,7 @@ impl Relay {
             frame: Vec::new(),
             flusher,
             guesses: Guesses::new(shared.config.guesses_per_ip),
+            figures: Figures::default(),
             drain: None,
             shared,
             epoch: Instant::now(),
@@ -125,7 +142,8 @@ impl Relay {
                 self.handle(event);
             }
             self.handle_time();
-            self.shared.publish(self.hub.stats());
+            self.figures.hub = self.hub.stats();
+            self.shared.publish(&self.figures);
         }
     }
 
@@ -153,13 +171,21 @@ impl Relay {
         let id = peer.id();
         match what {
             What::Arrived { response, dialect } => self.admit(&peer, dialect, &response),
-            What::Said(message) => {
+            What::Said {
+                message,
+                bytes,
+                read_at,
+            } => {
+                self.figures.received.add(bytes);
+                if matches!(message, InboundMessage::Leave) {
+                    self.end_pairing(id, Reached::EndedByJoiner);
+                }
                 let outputs = if self.guesses.are_limited() {
                     self.handle_guess(&peer, id, message)
                 } else {
                     self.hub.handle(id, message)
                 };
-                self.deliver(outputs);
+                self.deliver_for(Some(Cause { from: id, read_at }), outputs);
             }
             What::Pinged(payload) => {
                 frame::pong(&payload, &mut self.frame);
@@ -170,6 +196,7 @@ impl Relay {
                 self.deliver(outputs);
             }
             What::Left { code } => {
+                self.end_pairing(id, Reached::EndedByJoiner);
                 let outputs = self.hub.disconnect(id);
                 if self.forget(&peer) {
                     frame::close_echo(code, &mut self.frame);
@@ -179,6 +206,7 @@ impl Relay {
                 self.deliver(outputs);
             }
             What::Gone => {
+                self.end_pairing(id, Reached::EndedByJoiner);
                 let outputs = self.hub.disconnect(id);
                 self.forget(&peer);
                 self.deliver(outputs);
@@ -201,6 +229,7 @@ impl Relay {
                 self.peers[id.slot()] = Some(Seat {
                     peer: Arc::clone(peer),
                     dialect,
+                    pairing: None,
                 });
                 self.schedule_ping(id);
                 if peer.send(response) == Sent::Blocked {
@@ -208,7 +237,7 @@ impl Relay {
                 }
             }
             Err(refusal) => {
-                log::info!("{peer} refused: {refusal}");
+                log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {refusal}");
                 let sent = peer.finish(&Answer::UNAVAILABLE.to_bytes());
                 self.dismiss(peer, sent);
             }
@@ -233,10 +262,16 @@ impl Relay {
 
     /// Sends everything that follows from one call into the hub, and all that follows from that.
     fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage)>) {
+        self.deliver_for(None, outputs);
+    }
+
+    /// The same, of what follows from a message.
+    fn deliver_for(&mut self, cause: Option<Cause>, outputs: Vec<(ConnId, OutboundMessage)>) {
         self.outputs.extend(outputs);
         while let Some((to, message)) = self.outputs.pop_front() {
+            self.note(cause, to, &message);
             // A connection that was closed as too slow while its messages waited here has no use for them.
-            let Some(Seat { peer, dialect }) = find(&self.peers, to) else {
+            let Some(Seat { peer, dialect, .. }) = find(&self.peers, to) else {
                 continue;
             };
             self.text.clear();
@@ -244,10 +279,16 @@ impl Relay {
                 Encoded::Nothing => {}
                 Encoded::Text => {
                     frame::text(&self.text, &mut self.frame);
-                    match peer.send(&self.frame) {
+                    let sent = peer.send(&self.frame);
+                    peer.account.add(self.text.len());
+                    self.figures.sent.add(self.text.len());
+                    match sent {
                         Sent::Done => {}
                         Sent::Blocked => self.flusher.push(Arc::clone(peer)),
                         Sent::Overflow => self.outputs.extend(self.hub.close(to, CloseReason::TooSlow)),
+                    }
+                    if let (Some(cause), OutboundMessage::Data { .. }) = (cause, &message) {
+                        self.figures.relay.add(cause.read_at.elapsed());
                     }
                 }
                 Encoded::Close(reason) => {
@@ -259,6 +300,56 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Counts what a message to `to` says of roles, pairings and refusals.
+    fn note(&mut self, cause: Option<Cause>, to: ConnId, message: &OutboundMessage) {
+        match message {
+            OutboundMessage::Opened { .. } => {
+                self.figures.reach(Reached::Opened);
+                if let Some(seat) = self.seat(to) {
+                    seat.peer.account.set_role(Role::Opener);
+                }
+            }
+            OutboundMessage::Joined { .. } => {
+                self.figures.reach(Reached::Joined);
+                if let Some(seat) = self.seat(to) {
+                    seat.pairing = Some(Box::new(Pairing::new(Instant::now())));
+                    seat.peer.account.set_role(Role::Joiner);
+                }
+            }
+            OutboundMessage::Data { from, .. } => {
+                let Some(cause) = cause else { return };
+                let (joiner, speaker) = match from {
+                    Some(_) => (cause.from, Speaker::Joiner),
+                    None => (to, Speaker::Opener),
+                };
+                if let Some(pairing) = find_mut(&mut self.peers, joiner).and_then(|seat| seat.pairing.as_mut()) {
+                    for stage in pairing.speak(speaker, cause.read_at) {
+                        self.figures.reach(stage);
+                    }
+                }
+            }
+            OutboundMessage::Refused(refusal) => self.figures.refused.add(refusal),
+            OutboundMessage::RoleEnded(end) => self.end_pairing(to, stage_of(end.reason())),
+            OutboundMessage::Close(reason) => {
+                self.figures.refused.add_close(*reason);
+                self.end_pairing(to, stage_of(*reason));
+            }
+            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } => {}
+        }
+    }
+
+    /// A joiner is one no more, if it was one.
+    fn end_pairing(&mut self, joiner: ConnId, stage: Reached) {
+        let Some(seat) = self.seat(joiner) else { return };
+        let Some(pairing) = seat.pairing.take() else { return };
+        log::debug!("{} {}: {pairing}", seat.peer, stage.label());
+        self.figures.reach(stage);
+    }
+
+    fn seat(&mut self, id: ConnId) -> Option<&mut Seat> {
+        find_mut(&mut self.peers, id)
     }
 
     /// Sends the control frame in `self.frame`, unless the connection is closed.
@@ -378,6 +469,19 @@ impl Relay {
 /// The connection that the hub calls `id`, while it is open.
 fn find(peers: &[Option<Seat>], id: ConnId) -> Option<&Seat> {
     peers.get(id.slot())?.as_ref().filter(|seat| seat.peer.id() == id)
+}
+
+fn find_mut(peers: &mut [Option<Seat>], id: ConnId) -> Option<&mut Seat> {
+    peers.get_mut(id.slot())?.as_mut().filter(|seat| seat.peer.id() == id)
+}
+
+/// What a joiner's close says of its pairing.
+fn stage_of(reason: CloseReason) -> Reached {
+    match reason {
+        CloseReason::OpenerLeft => Reached::EndedByOpener,
+        CloseReason::Kicked => Reached::EndedByKick,
+        _ => Reached::EndedByServer,
+    }
 }
 
 /// Whether it says that a key was not to be had.

@@ -4,12 +4,12 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
         mpsc::sync_channel,
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use sigver_core::Stats;
@@ -17,7 +17,9 @@ use thiserror::Error;
 
 use crate::{
     Config, MemoryBound,
+    answer::Answer,
     ceiling::Ceiling,
+    figures::{Answers, Figures},
     flusher::{self, Handover},
     listen,
     registry::Registry,
@@ -41,6 +43,8 @@ const CUT: Duration = Duration::from_millis(300);
 pub struct Server {
     listeners: Vec<TcpListener>,
     addrs: Vec<SocketAddr>,
+    admin: Vec<TcpListener>,
+    admin_addrs: Vec<SocketAddr>,
     shared: Arc<Shared>,
 }
 
@@ -90,9 +94,11 @@ pub(crate) struct Shared {
     /// Wakes the accepting thread.
     pub(crate) waker: Waker,
     pub(crate) shares: Arc<Shares>,
+    pub(crate) started: SystemTime,
     /// A [`Stage`].
     stage: AtomicU8,
-    stats: Mutex<Stats>,
+    figures: Mutex<Figures>,
+    answers: Mutex<Answers>,
 }
 
 /// How far a server has come. It never goes back.
@@ -118,13 +124,8 @@ impl Server {
         if config.listen.is_empty() {
             return Err(BindError::NoAddress);
         }
-        let listen =
-            |addr: &SocketAddr| listen::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
-        let listeners = config.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
-        let addrs = listeners
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
+        let (listeners, addrs) = listen_on(&config.listen)?;
+        let (admin, admin_addrs) = listen_on(&config.admin)?;
         let ceiling = config.ceiling();
         let shares = Arc::new(Shares::new(config.connections_per_ip, config.handshakes_per_ip));
         let shared = Shared {
@@ -133,12 +134,16 @@ impl Server {
             registry: Arc::new(Registry::default()),
             waker: Waker::new(Pipe::new()?),
             shares,
+            started: SystemTime::now(),
             stage: AtomicU8::new(Stage::Serving as u8),
-            stats: Mutex::new(Stats::default()),
+            figures: Mutex::new(Figures::default()),
+            answers: Mutex::new(Answers::default()),
         };
         Ok(Self {
             listeners,
             addrs,
+            admin,
+            admin_addrs,
             shared: Arc::new(shared),
         })
     }
@@ -152,6 +157,11 @@ impl Server {
     /// All addresses that the server listens on, in the order of [`Config::listen`].
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// The addresses that serve `/metrics`, in the order of [`Config::admin`].
+    pub fn admin_addrs(&self) -> &[SocketAddr] {
+        &self.admin_addrs
     }
 
     /// The most memory that this server takes.
@@ -173,7 +183,16 @@ impl Server {
     ///
     /// When a thread cannot be started, or the one that owns the hub has failed. The process is left alone either way.
     pub fn run(self) -> Result<(), RunError> {
-        let Self { listeners, shared, .. } = self;
+        let Self {
+            listeners,
+            admin,
+            admin_addrs,
+            shared,
+            ..
+        } = self;
+        for addr in &admin_addrs {
+            log::info!("metrics at http://{addr}/metrics");
+        }
         log::info!("up to {}", shared.ceiling);
         log::info!("{}", shared.memory_bound());
         let flusher = Arc::new(Handover::new(Pipe::new()?));
@@ -188,8 +207,8 @@ impl Server {
         };
         let relay = relay.inspect_err(|_| flusher.stop())?;
 
-        listen::run(&listeners, &shared, &events);
-        drop(listeners);
+        listen::run(&listeners, &admin, &shared, &events);
+        drop((listeners, admin));
         if !shared.registry.wait_empty(GOODBYE) {
             shared.registry.cut_all();
             if !shared.registry.wait_empty(CUT) {
@@ -204,6 +223,17 @@ impl Server {
         log::info!("ended");
         outcome.map_err(|_| RunError::Relay)
     }
+}
+
+/// Listens on all of `addrs`; the listeners, and the addresses with the ports that they got.
+fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), BindError> {
+    let listen = |addr: &SocketAddr| listen::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
+    let listeners = addrs.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let got = listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<_, _>>()?;
+    Ok((listeners, got))
 }
 
 impl Handle {
@@ -221,7 +251,7 @@ impl Handle {
 
     /// The hub's gauges and counters, as of the last message.
     pub fn stats(&self) -> Stats {
-        *self.shared.stats()
+        self.shared.figures().hub
     }
 
     /// How many connections have a thread: upgraded, in their handshake, or on their way out.
@@ -256,12 +286,27 @@ impl Shared {
         MemoryBound::of(&self.config, self.ceiling.connections)
     }
 
-    pub(crate) fn publish(&self, stats: Stats) {
-        *self.stats() = stats;
+    /// The relay makes its figures known.
+    pub(crate) fn publish(&self, figures: &Figures) {
+        self.figures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(figures);
     }
 
-    fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the relay has counted, as of the last message.
+    pub(crate) fn figures(&self) -> Figures {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request was answered otherwise than by an upgrade.
+    pub(crate) fn count_answer(&self, answer: &Answer) {
+        self.answers().add(answer);
+    }
+
+    /// How often requests were refused, by their status.
+    pub(crate) fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

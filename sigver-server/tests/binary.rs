@@ -155,36 +155,6 @@ fn a_signal_ends_it_in_order() {
     }
 }
 
-/// Whatever is asked to be logged, keys and payloads are not.
-#[test]
-fn the_log_tells_who_and_why_but_no_secret() {
-    let program = Program::start(sigver(&["--listen", "127.0.0.1:0"]).env("RUST_LOG", "trace"));
-    let (mut opener, mut joiner, mut third) = (program.client(), program.client(), program.client());
-    opener
-        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
-        .expect("connected");
-    opener.sync();
-    joiner
-        .send_text(r#"{"type":"join","key":"SECRET-key"}"#)
-        .expect("connected");
-    joiner.send_text(r#"{"sdp":"SECRET-payload"}"#).expect("connected");
-    joiner.sync();
-    third
-        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
-        .expect("connected");
-    assert!(matches!(third.receive(), Seen::Close(Some(1008), _)));
-    joiner.send_text(r#"{"SECRET-broken""#).expect("connected");
-    assert!(matches!(joiner.receive(), Seen::Close(Some(1007), _)));
-    drop((joiner, third));
-    let (_, log) = program.end(Signal::TERM);
-    assert!(
-        log.contains("1008 key is taken") && log.contains("1007 text is not one JSON object"),
-        "{log}"
-    );
-    assert!(log.contains("1001 server shutting down"), "{log}");
-    assert!(!log.contains("SECRET"), "{log}");
-}
-
 /// Its page is served by the very server that it connects to.
 #[test]
 fn the_demonstration_page_is_built_in() {

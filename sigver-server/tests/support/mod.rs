@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 /// A server that runs until this is dropped.
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
+    pub(crate) admin: Vec<SocketAddr>,
     pub(crate) handle: Handle,
     thread: Option<JoinHandle<Result<(), RunError>>>,
 }
@@ -28,6 +29,7 @@ impl Running {
         let server = Server::bind(config).expect("a free port on the loopback interface");
         Self {
             addr: server.local_addr(),
+            admin: server.admin_addrs().to_vec(),
             handle: server.handle(),
             thread: Some(thread::spawn(move || server.run())),
         }

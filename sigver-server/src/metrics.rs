@@ -1,0 +1,213 @@
+//! Owns the metrics page: everything that is counted, in the form of OpenMetrics 1.0, and answering whoever asks for it on an address of
+//! its own. Never a key, an address or a token in a label.
+
+use std::{fmt, fs, io, net::TcpStream, sync::Arc, time::UNIX_EPOCH};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    answer::Answer,
+    figures::{BOUNDS, Figures, Stage, Times},
+    http,
+    server::Shared,
+};
+
+/// Answers one request on an address of the metrics page.
+pub(crate) fn serve(stream: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    // An accepted socket of a listener that does not block.
+    stream.set_nonblocking(false)?;
+    let page = || page(shared);
+    http::receive_plain(stream, &shared.config, |path| {
+        (path == "/metrics").then(|| Answer::metrics(page()))
+    })?
+    .send(stream)
+}
+
+/// The whole page.
+fn page(shared: &Arc<Shared>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page(Arc::clone(shared))));
+    let mut text = String::new();
+    // Writing to a `String` does not fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Page(Arc<Shared>);
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let shared = &self.0;
+        let figures = shared.figures();
+        let mut page = Encoder(encoder);
+        page.build_info()?;
+        page.gauge("sigver_connections", "WebSocket connections", figures.hub.connections)?;
+        page.gauge(
+            "sigver_threads_of_connections",
+            "Connections that have a thread: upgraded, in their handshake, or on their way out",
+            shared.registry.len() as u64,
+        )?;
+        page.gauge(
+            "sigver_connections_limit",
+            "The most connections that there may be",
+            shared.ceiling.connections,
+        )?;
+        page.gauge("sigver_keys", "Keys that somebody has open", figures.hub.keys)?;
+        page.gauge(
+            "sigver_joiners",
+            "Connections that have joined a key",
+            figures.hub.joiners,
+        )?;
+        let waiting = shared.registry.backlog_bytes();
+        page.gauge_in(
+            "sigver_backlog",
+            "Bytes that wait for clients that do not read",
+            Some(&Unit::Bytes),
+            waiting,
+        )?;
+        let Figures { received, sent, .. } = figures;
+        page.counters(
+            "sigver_messages",
+            "Messages from clients (in) and to clients (out)",
+            "direction",
+            [("in", received.messages), ("out", sent.messages)],
+        )?;
+        page.counters(
+            "sigver_message_bytes",
+            "Bytes of messages, without frame headers",
+            "direction",
+            [("in", received.bytes), ("out", sent.bytes)],
+        )?;
+        page.counter(
+            "sigver_dropped",
+            "Data of openers to an index that names nobody",
+            figures.hub.dropped,
+        )?;
+        let refused: Vec<_> = figures.refused.iter().chain(shared.answers().iter()).collect();
+        page.counters(
+            "sigver_refused",
+            "Clients that were refused something, by the rule that they met",
+            "reason",
+            refused.iter().map(|(reason, count)| (reason.as_str(), *count)),
+        )?;
+        let stages = Stage::ALL.map(Stage::label);
+        page.counters(
+            "sigver_pairings",
+            "How far joiners and their openers got with each other, and how that ended",
+            "stage",
+            stages.iter().map(String::as_str).zip(figures.pairings),
+        )?;
+        page.times(
+            "sigver_relay",
+            "From reading a message to having written it",
+            &figures.relay,
+        )?;
+        page.gauge_in(
+            "sigver_start_time",
+            "When the server was started, since 1970",
+            Some(&Unit::Seconds),
+            shared
+                .started
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        )?;
+        page.process()
+    }
+}
+
+/// The encoder of prometheus-client, one call for each metric.
+struct Encoder<'a>(DescriptorEncoder<'a>);
+
+impl Encoder<'_> {
+    fn metric<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &'s str,
+        unit: Option<&'s Unit>,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, unit, kind)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.gauge_in(name, help, None, value)
+    }
+
+    fn gauge_in(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.metric(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
+        self.counter_in(name, help, None, value)
+    }
+
+    fn counter_in(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl EncodeCounterValue,
+    ) -> fmt::Result {
+        let mut encoder = self.metric(name, help, unit, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn counters<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'l str, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.metric(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            encoder
+                .encode_family(&[(label, value)])?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn times(&mut self, name: &str, help: &str, times: &Times) -> fmt::Result {
+        let bounds = BOUNDS.map(|micros| f64::from(micros) / 1e6);
+        let buckets: Vec<(f64, u64)> = bounds.into_iter().chain([f64::INFINITY]).zip(times.counts).collect();
+        let count = times.counts.iter().sum();
+        let mut encoder = self.metric(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), count, &buckets, None)
+    }
+
+    fn build_info(&mut self) -> fmt::Result {
+        let mut encoder = self.metric("sigver_build", "The version that runs", None, MetricType::Info)?;
+        encoder.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+
+    /// What the system says of this process, where it says it as Linux does.
+    fn process(&mut self) -> fmt::Result {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        if let Some(kib) = field("VmRSS:") {
+            let help = "Resident memory";
+            self.gauge_in("process_resident_memory", help, Some(&Unit::Bytes), kib * 1024)?;
+        }
+        if let Some(threads) = field("Threads:") {
+            self.gauge("process_threads", "Threads", threads)?;
+        }
+        if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+            let count = descriptors.count() as u64;
+            self.gauge("process_open_fds", "Open file descriptors", count)?;
+        }
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        self.counter_in("process_cpu", "User and system CPU time", Some(&Unit::Seconds), seconds)
+    }
+}

@@ -1,0 +1,233 @@
+//! The log of the program: a line for each connection's end, in both formats; nothing that clients keep secret; no floods.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
+
+use program::{Program, sigver};
+use rustix::process::Signal;
+use sigver_transcripts::{Seen, socket::Client};
+
+#[path = "support/program.rs"]
+mod program;
+
+const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
+/// Sends a request and reads whatever comes back until the end.
+fn request(program: &Program, request: &str) -> String {
+    let mut stream = TcpStream::connect(program.addr).expect("the server takes a connection");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    // A connection that is reset has no answer, which is one.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The head of a handshake, to be followed by an empty line.
+fn head(target: &str, more: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}"
+    )
+}
+
+/// Has an opener, a joiner and one that is refused; each in another way at its end.
+fn play(mut connect: impl FnMut() -> Client) {
+    let (mut opener, mut joiner, mut third) = (connect(), connect(), connect());
+    opener
+        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
+        .expect("connected");
+    opener.sync();
+    joiner
+        .send_text(r#"{"type":"join","key":"SECRET-key"}"#)
+        .expect("connected");
+    joiner.send_text(r#"{"sdp":"SECRET-payload"}"#).expect("connected");
+    joiner.sync();
+    opener
+        .send_text(r#"{"sdp":"SECRET-answer","index":0}"#)
+        .expect("connected");
+    opener.sync();
+    third
+        .send_text(r#"{"type":"open","key":"SECRET-key"}"#)
+        .expect("connected");
+    assert!(matches!(third.receive(), Seen::Close(Some(1008), _)));
+    joiner.send_text(r#"{"SECRET-broken""#).expect("connected");
+    assert!(matches!(
+        joiner.receive(),
+        Seen::Text(text) if text.contains("SECRET-answer")
+    ));
+    assert!(matches!(joiner.receive(), Seen::Close(Some(1007), _)));
+    drop((joiner, third));
+    // The opener's own end is the last: 4000 and a text that is nobody's business.
+    let close: Vec<u8> = [&4000u16.to_be_bytes()[..], b"SECRET-reason"].concat();
+    let mut frame = vec![0x88, 0x80 | close.len() as u8, 0, 0, 0, 0];
+    frame.extend(close);
+    opener.send_raw(&frame).expect("connected");
+    let echo = loop {
+        match opener.receive() {
+            Seen::Text(_) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(echo, Seen::Close(Some(4000), _)), "{echo:?}");
+}
+
+#[test]
+fn each_end_of_a_connection_is_one_line() {
+    let program = Program::start(&mut sigver(&LOOPBACK));
+    play(|| program.client());
+    // A client that vanishes, and one that is there at the end.
+    drop(program.client());
+    let mut left = program.client();
+    left.sync();
+    thread::sleep(Duration::from_millis(50));
+    let (_, log) = program.end(Signal::TERM);
+    for part in [
+        " closed with 1008 key is taken after 0.0 s: no role, plain, messages in 1 (34 bytes), out 0 (0 bytes)",
+        " closed with 1007 text is not one JSON object: invalid JSON after 0.",
+        " s: joiner, plain, messages in 3 (74 bytes), out 1 (33 bytes)",
+        " left with 4000 after 0.",
+        " s: opener, plain, messages in 2 (67 bytes), out 2 (49 bytes)",
+        " lost after 0.0 s: no role, plain, messages in 0 (0 bytes), out 0 (0 bytes)",
+        " closed with 1001 server shutting down after ",
+    ] {
+        assert_eq!(
+            log.lines().filter(|line| line.contains(part)).count(),
+            1,
+            "{part}: {log}"
+        );
+    }
+    for serial in 0..5 {
+        let name = format!("#{serial} from 127.0.0.1:");
+        assert_eq!(
+            log.lines().filter(|line| line.contains(&name)).count(),
+            1,
+            "{name}: {log}"
+        );
+    }
+}
+
+#[test]
+fn for_programs_every_line_is_an_object() {
+    let program = Program::start(sigver(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
+    play(|| program.client());
+    request(&program, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (_, log) = program.end(Signal::TERM);
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for line in &lines {
+        for member in ["time", "level", "target", "message"] {
+            assert!(line[member].is_string(), "{member} of {line}");
+        }
+    }
+    let end = |ending: &str, role: &str| {
+        let found = lines
+            .iter()
+            .find(|line| line["ending"] == ending && line["role"] == role);
+        found.unwrap_or_else(|| panic!("{ending}, {role}: {log}"))
+    };
+    let opener = end("left", "opener");
+    assert_eq!(opener["code"], 4000);
+    assert_eq!(opener["reason"], serde_json::Value::Null);
+    assert_eq!(opener["dialect"], "plain");
+    assert_eq!(opener["client"], "127.0.0.1");
+    assert_eq!(opener["conn"], 0);
+    assert_eq!(
+        (&opener["messages_in"], &opener["messages_out"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!((&opener["bytes_in"], &opener["bytes_out"]), (&67.into(), &49.into()));
+    assert!(opener["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+    assert_eq!(end("closed", "no role")["reason"], "key is taken");
+    assert!(lines.iter().any(|line| line["status"] == "404 Not Found"), "{log}");
+}
+
+/// The line that answers "signaling, or ICE?".
+#[test]
+fn a_pairing_is_traced_in_one_line() {
+    let program = Program::start(sigver(&LOOPBACK).env("RUST_LOG", "debug"));
+    play(|| program.client());
+    let (_, log) = program.end(Signal::TERM);
+    let traces: Vec<&str> = log.lines().filter(|line| line.contains(" ended-by-")).collect();
+    assert_eq!(traces.len(), 1, "{log}");
+    assert!(
+        traces[0].contains("#1 from ")
+            && traces[0].contains(" ended-by-server: 1 messages of the joiner (first after 0."),
+        "{traces:?}"
+    );
+}
+
+/// Whatever is asked to be logged, and wherever it goes: no key, no payload, no token, no text of a client.
+#[test]
+fn no_secret_of_a_client_is_in_any_output() {
+    let tokens = std::env::temp_dir().join(format!("sigver-logs-{}", std::process::id()));
+    fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
+    let path = tokens.to_str().expect("a path of ASCII");
+    for format in ["text", "json"] {
+        let arguments = [
+            &LOOPBACK[..],
+            &[
+                "--log-format",
+                format,
+                "--token-file",
+                path,
+                "--guesses-per-ip",
+                "1",
+                "--admin",
+                "127.0.0.1:0",
+            ],
+        ]
+        .concat();
+        let program = Program::start(sigver(&arguments).env("RUST_LOG", "trace"));
+        let with_token = || {
+            let mut stream = TcpStream::connect(program.addr).expect("the server takes a connection");
+            let request = head("/?token=SECRET-token-000", "\r\n");
+            stream.write_all(request.as_bytes()).expect("it reads");
+            Client::after_request(stream).expect("the token is known").0
+        };
+        play(with_token);
+        // Tokens that are wrong are somebody's as well.
+        for (target, more) in [
+            ("/?token=SECRET-wrong-00000", ""),
+            ("/SECRET-path", "Authorization: Bearer SECRET-wrong-00000\r\n"),
+            (
+                "/",
+                "Sec-WebSocket-Protocol: sigver.v1, sigver.bearer.SECRET-wrong-00000\r\n",
+            ),
+            ("/", "Cookie: SECRET-cookie\r\nOrigin: https://SECRET.example\r\n"),
+            ("/", "Sec-WebSocket-Protocol: sigver.v1, SECRET=\"\r\n"),
+        ] {
+            let answer = request(&program, &(head(target, more) + "\r\n"));
+            assert!(!answer.contains("SECRET"), "{answer}");
+        }
+        request(&program, "SECRET-method / HTTP/1.1\r\n\r\n");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+        thread::sleep(Duration::from_millis(50));
+        let (_, log) = program.end(Signal::TERM);
+        assert!(
+            log.contains("1 tokens are read again") && log.contains("401 Unauthorized"),
+            "{log}"
+        );
+        assert!(!log.contains("SECRET"), "{log}");
+    }
+    fs::remove_file(&tokens).expect("it is there");
+}
+
+#[test]
+fn a_flood_of_refusals_does_not_flood_the_log() {
+    let program = Program::start(&mut sigver(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
+    let mut client = program.client();
+    client.sync();
+    for _ in 0..40 {
+        assert!(Client::connect(program.addr, "/").is_err());
+    }
+    let (_, log) = program.end(Signal::TERM);
+    let refused = log.lines().filter(|line| line.contains(" refused: ")).count();
+    assert_eq!(refused, 5, "{log}");
+}

@@ -1,0 +1,240 @@
+//! The metrics page: what is counted, that labels are few and say nothing of clients, and that nothing else is served beside it.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use sigver_server::Config;
+use sigver_transcripts::{Seen, socket::Client};
+use support::{Running, eventually, handshake};
+
+mod support;
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.admin = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config
+}
+
+fn with_page() -> Running {
+    Running::start(config())
+}
+
+fn request(addr: SocketAddr, line: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(addr)?;
+    write!(stream, "{line}\r\nHost: x\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Every sample of the page, by its name and labels.
+fn samples(server: &Running) -> BTreeMap<String, f64> {
+    let answer = request(server.admin[0], "GET /metrics HTTP/1.1").expect("the page is served");
+    let (head, page) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(
+        head.contains("Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    page.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+fn v1(server: &Running) -> Client {
+    let stream = TcpStream::connect(server.addr).expect("the server takes a connection");
+    let (client, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n").expect("a legal handshake");
+    client
+}
+
+#[test]
+fn a_session_is_counted_from_its_open_to_its_end() {
+    let server = with_page();
+    let (mut opener, mut joiner) = server.pair("SECRET");
+    let offer = r#"{"type":"offer","sdp":"SECRET"}"#;
+    joiner.send_text(offer).expect("connected");
+    assert!(matches!(opener.receive(), Seen::Text(_)));
+    opener.send_text(r#"{"type":"answer","index":0}"#).expect("connected");
+    assert!(matches!(joiner.receive(), Seen::Text(_)));
+    opener.sync();
+    eventually("the page is up to date", || {
+        samples(&server)["sigver_relay_seconds_count"] >= 2.0
+    });
+    let during = samples(&server);
+    let value = |name: &str| during[name];
+    assert_eq!(value("sigver_connections"), 2.0);
+    assert_eq!(value("sigver_keys"), 1.0);
+    assert_eq!(value("sigver_joiners"), 1.0);
+    assert_eq!(value(r#"sigver_messages_total{direction="in"}"#), 4.0);
+    assert_eq!(
+        value(r#"sigver_messages_total{direction="out"}"#),
+        3.0,
+        "the join, the offer, the answer"
+    );
+    let open_and_join = r#"{"type":"open","key":"SECRET"}"#.len() * 2;
+    assert_eq!(
+        value(r#"sigver_message_bytes_total{direction="in"}"#),
+        (open_and_join + offer.len() + r#"{"type":"answer","index":0}"#.len()) as f64
+    );
+    assert_eq!(value(r#"sigver_relay_seconds_bucket{le="+Inf"}"#), 2.0);
+    for (stage, count) in [
+        ("opened", 1.0),
+        ("joined", 1.0),
+        ("joiner-spoke", 1.0),
+        ("opener-spoke", 1.0),
+        ("both-spoke", 1.0),
+        ("ended-by-joiner", 0.0),
+    ] {
+        assert_eq!(
+            value(&format!(r#"sigver_pairings_total{{stage="{stage}"}}"#)),
+            count,
+            "{stage}"
+        );
+    }
+    drop(joiner);
+    eventually("the joiner is gone", || {
+        samples(&server)[r#"sigver_pairings_total{stage="ended-by-joiner"}"#] == 1.0
+    });
+    drop(opener);
+    eventually("gauges go back to nothing", || {
+        let after = samples(&server);
+        [
+            "sigver_connections",
+            "sigver_keys",
+            "sigver_joiners",
+            "sigver_backlog_bytes",
+        ]
+        .iter()
+        .all(|gauge| after[*gauge] == 0.0)
+    });
+    let shown: String = samples(&server).into_keys().collect();
+    assert!(!shown.contains("SECRET") && !shown.contains("127.0.0.1"), "{shown}");
+}
+
+#[test]
+fn every_way_in_which_a_pairing_ends_is_told_apart() {
+    let server = with_page();
+    let ended = |by: &str| format!(r#"sigver_pairings_total{{stage="ended-by-{by}"}}"#);
+    let reaches = |by: &str, count: f64| eventually(by, || samples(&server)[&ended(by)] == count);
+
+    // The plain dialect: the opener goes, a joiner makes a mistake.
+    let (opener, mut joiner) = server.pair("a");
+    drop(opener);
+    assert!(matches!(joiner.receive(), Seen::Close(Some(4001), _)));
+    reaches("opener", 1.0);
+    let (mut opener, mut joiner) = server.pair("b");
+    joiner.send_text("[]").expect("connected");
+    assert!(matches!(joiner.receive(), Seen::Close(Some(1007), _)));
+    reaches("server", 1.0);
+    opener.sync();
+
+    // `sigver.v1`: kicked, left, and the key closed.
+    let (mut opener, mut joiner) = (v1(&server), v1(&server));
+    opener.send_text(r#"{"type":"open","key":"c"}"#).expect("connected");
+    opener.sync();
+    for (text, from_opener, by, count) in [
+        (r#"{"type":"kick","index":0}"#, true, "kick", 1.0),
+        (r#"{"type":"leave"}"#, false, "joiner", 1.0),
+        (r#"{"type":"close"}"#, true, "opener", 2.0),
+    ] {
+        joiner.send_text(r#"{"type":"join","key":"c"}"#).expect("connected");
+        joiner.sync();
+        let speaker = if from_opener { &mut opener } else { &mut joiner };
+        speaker.send_text(text).expect("connected");
+        speaker.sync();
+        reaches(by, count);
+    }
+    assert_eq!(samples(&server)[&ended("kick")], 1.0);
+}
+
+#[test]
+fn refusals_are_counted_by_reason_in_both_dialects_and_by_status() {
+    let server = with_page();
+    let mut plain = server.client();
+    plain.send_text(r#"{"type":"join","key":"nobody"}"#).expect("connected");
+    assert!(matches!(plain.receive(), Seen::Close(Some(1008), _)));
+    let mut client = v1(&server);
+    client
+        .send_text(r#"{"type":"join","key":"nobody"}"#)
+        .expect("connected");
+    assert!(matches!(client.receive(), Seen::Text(_)));
+    client.send_text(r#"{"type":"leave"}"#).expect("connected");
+    client.sync();
+    for _ in 0..2 {
+        let answer = request(server.addr, "GET /wp-login.php HTTP/1.1").expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
+    let answer = request(server.addr, "GET /health HTTP/1.1").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    eventually("all are counted", || {
+        let seen = samples(&server);
+        seen[r#"sigver_refused_total{reason="unknown-key"}"#] == 2.0
+            && seen[r#"sigver_refused_total{reason="no-role"}"#] == 1.0
+            && seen.get(r#"sigver_refused_total{reason="http-404"}"#) == Some(&2.0)
+    });
+    assert!(!samples(&server).contains_key(r#"sigver_refused_total{reason="http-200"}"#));
+}
+
+/// A thousand keys and a hundred paths do not make one more line.
+#[test]
+fn what_clients_choose_makes_no_label() {
+    let server = with_page();
+    let mut client = server.client();
+    client.sync();
+    let _ = request(server.addr, "GET /0 HTTP/1.1");
+    let before = samples(&server).len();
+    for number in 0..50 {
+        let (opener, _joiner) = server.pair(&format!("key{number}"));
+        drop(opener);
+        let _ = request(server.addr, &format!("GET /{number} HTTP/1.1"));
+    }
+    assert_eq!(samples(&server).len(), before);
+}
+
+#[test]
+fn the_page_is_all_that_is_there_and_nowhere_else() {
+    let server = with_page();
+    for (line, status) in [
+        ("GET /metrics?x=1 HTTP/1.1", "200"),
+        ("HEAD /metrics HTTP/1.1", "200"),
+        ("GET / HTTP/1.1", "404"),
+        ("GET /health HTTP/1.1", "404"),
+        ("POST /metrics HTTP/1.1", "405"),
+        ("nonsense", "400"),
+    ] {
+        let answer = request(server.admin[0], line).expect("an answer");
+        assert_eq!(answer.get(9..12), Some(status), "{line}: {answer}");
+    }
+    let head = request(server.admin[0], "HEAD /metrics HTTP/1.1").expect("an answer");
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+    let answer = request(server.addr, "GET /metrics HTTP/1.1").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "clients cannot see it: {answer}");
+    assert!(
+        Client::connect(server.admin[0], "/").is_err(),
+        "nor can they connect there"
+    );
+}
+
+/// Whoever says nothing on the page's address holds up neither clients nor, for longer than its time, the page.
+#[test]
+fn idle_visitors_of_the_page_harm_nobody() {
+    let mut config = config();
+    config.handshake_timeout = Duration::from_millis(300);
+    let server = Running::start(config);
+    let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(server.admin[0])).collect();
+    let (mut opener, mut joiner) = server.pair("tea");
+    joiner.send_text(r#"{"n":1}"#).expect("connected");
+    assert!(matches!(opener.receive(), Seen::Text(_)));
+    eventually("the page is there again", || {
+        request(server.admin[0], "GET /metrics HTTP/1.1").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    });
+    drop(idle);
+}
