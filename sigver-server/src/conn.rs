@@ -63,7 +63,8 @@ pub(crate) fn run(
     };
     let answer = match request {
         Request::Plain(answer) => answer,
-        Request::Upgrade(..) if shared.is_ending() => Answer::UNAVAILABLE,
+        // With a successor, whoever was accepted in the last moment is let in, and told with everyone else.
+        Request::Upgrade(..) if shared.is_ending() && !shared.has_successor => Answer::UNAVAILABLE,
         Request::Upgrade(upgrade, rest) => {
             peer.set_client(upgrade.client);
             if let Some(share) = &mut share {

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
     net::RecvFlags,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     answer::Answer,
@@ -64,14 +64,21 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = socket.into();
+    prepare(&listener)?;
+    Ok(listener)
+}
+
+/// Makes a listener, and what is accepted from it, what the server wants.
+pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
     // Accepted sockets inherit these.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    listener.set_nonblocking(true)
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
@@ -79,7 +86,8 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer.
+/// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer, unless
+/// another server will accept it.
 pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
     let mut acceptor = Acceptor {
         shared,
@@ -121,10 +129,11 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
     fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
+        let clients = if self.shared.is_accepting() { listeners } else { &[] };
         let accepting = if self.exhausted {
             [].iter().chain(&[])
         } else {
-            listeners.iter().chain(admin)
+            clients.iter().chain(admin)
         };
         let mut fds: Vec<PollFd<'_>> = accepting
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
@@ -150,7 +159,7 @@ impl Acceptor<'_> {
     /// Accepts what waits, but no more than a backlog at a time.
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
-            if self.shared.stage() == Stage::Closed {
+            if !self.shared.is_accepting() {
                 return;
             }
             match listener.accept() {

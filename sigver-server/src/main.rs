@@ -12,6 +12,7 @@ mod cli;
 mod demo;
 mod logging;
 mod signals;
+mod systemd;
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -44,9 +45,17 @@ fn main() -> ExitCode {
 }
 
 fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::bind(command.config)?;
+    let inherited =
+        systemd::listeners().map_err(|error| format!("a socket of the service manager is no good: {error}"))?;
+    let server = if inherited.is_empty() {
+        Server::bind(command.config)?
+    } else {
+        log::info!("listening where the service manager does, and not where --listen says");
+        Server::with_listeners(command.config, inherited)?
+    };
     signals::handle(server.handle(), command.tokens)?;
     announce(&server, command.demo);
+    systemd::ready();
     Ok(server.run()?)
 }
 

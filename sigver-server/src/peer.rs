@@ -20,6 +20,9 @@ use crate::{
     outbox::{Backlog, Flushed, Outbox, Sent, Wire},
 };
 
+/// The bits of a [`ConnId`] that the hub never gives.
+const NO_ID: u64 = u64::MAX;
+
 /// A client's connection.
 pub(crate) struct Peer {
     /// Counts connections from 0: how log lines name them.
@@ -48,7 +51,7 @@ impl Peer {
             credit: Credit::new(),
             account: Account::default(),
             outbox: Outbox::new(backlog_bytes),
-            id: AtomicU64::new(u64::MAX),
+            id: AtomicU64::new(NO_ID),
             verdict: OnceLock::new(),
             client: OnceLock::new(),
             is_cut: AtomicBool::new(false),
@@ -79,6 +82,11 @@ impl Peer {
     /// The hub's name for this connection; one that is inert before [`set_id`](Self::set_id).
     pub(crate) fn id(&self) -> ConnId {
         ConnId::from_bits(self.id.load(Ordering::Relaxed))
+    }
+
+    /// Whether the relay has taken it in. Not before its handshake is over.
+    pub(crate) fn has_id(&self) -> bool {
+        self.id.load(Ordering::Relaxed) != NO_ID
     }
 
     pub(crate) fn set_id(&self, id: ConnId) {

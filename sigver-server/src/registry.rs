@@ -30,6 +30,11 @@ impl Registry {
         self.peers().len()
     }
 
+    /// How many connections have not been taken in by the relay: most of them in their handshake.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.peers().iter().filter(|(_, peer)| !peer.has_id()).count()
+    }
+
     /// How many bytes wait for all clients together.
     pub(crate) fn backlog_bytes(&self) -> u64 {
         self.peers().iter().map(|(_, peer)| peer.backlog_bytes() as u64).sum()

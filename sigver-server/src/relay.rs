@@ -88,6 +88,8 @@ struct Drain {
     /// From one to the next.
     pause: Duration,
     next: Instant,
+    /// When those must be through their handshake that were accepted before the end began, and are not turned away.
+    last_handshake: Instant,
 }
 
 /// The longest pause from one to the next: a few clients do not have to be kept from coming back together.
@@ -413,23 +415,39 @@ impl Relay {
     fn drain(&mut self) {
         let now = Instant::now();
         let mut drain = self.drain.take().unwrap_or_else(|| {
-            let ids = self.peers.iter().flatten().map(|seat| seat.peer.id());
-            let (openers, others): (Vec<_>, Vec<_>) = ids.partition(|id| self.hub.role(*id) == Some(Role::Opener));
-            let left: VecDeque<_> = others.into_iter().chain(openers).collect();
+            let left = self.everyone();
             let count = left.len().max(1).try_into().unwrap_or(u32::MAX);
             let pause = DRAIN_PAUSE.min(self.shared.config.drain / count);
             log::info!("ending: {} connections to close", left.len());
-            Drain { left, pause, next: now }
+            Drain {
+                left,
+                pause,
+                next: now,
+                last_handshake: now + self.shared.config.handshake_timeout,
+            }
         });
         while drain.next <= now {
             let Some(id) = drain.left.pop_front() else {
-                return self.close_all();
+                let is_awaited = drain.last_handshake > now && self.shared.registry.handshakes() > 0;
+                if !(self.shared.has_successor && is_awaited) {
+                    return self.close_all();
+                }
+                drain.left = self.everyone();
+                drain.next = now + DRAIN_PAUSE;
+                break;
             };
             drain.next += drain.pause;
             let outputs = self.hub.close(id, CloseReason::ShuttingDown);
             self.deliver(outputs);
         }
         self.drain = Some(drain);
+    }
+
+    /// Everyone, openers last.
+    fn everyone(&self) -> VecDeque<ConnId> {
+        let ids = self.peers.iter().flatten().map(|seat| seat.peer.id());
+        let (openers, others): (Vec<_>, Vec<_>) = ids.partition(|id| self.hub.role(*id) == Some(Role::Opener));
+        others.into_iter().chain(openers).collect()
     }
 
     /// Closes everyone who is left.

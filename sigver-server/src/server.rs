@@ -58,7 +58,7 @@ pub struct Handle {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// [`Config::listen`] is empty.
+    /// [`Config::listen`] is empty, or there is no listener.
     #[error("no address to listen on")]
     NoAddress,
     /// The system refuses the address: it is taken, not ours, or needs privileges.
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     /// Wakes the accepting thread.
     pub(crate) waker: Waker,
     pub(crate) shares: Arc<Shares>,
+    /// Whether the listeners stay when the server ends, for another to take from.
+    pub(crate) has_successor: bool,
     pub(crate) started: SystemTime,
     /// A [`Stage`].
     stage: AtomicU8,
@@ -125,6 +127,36 @@ impl Server {
             return Err(BindError::NoAddress);
         }
         let (listeners, addrs) = listen_on(&config.listen)?;
+        Self::set_up(config, listeners, addrs, false)
+    }
+
+    /// Serves on listeners that are there already, and stay when this server ends: those of a service manager, say. [`Config::listen`] is
+    /// not looked at. From the moment that the server is told to end it takes nobody from them any more, and turns nobody away that it has
+    /// taken: clients wait in the kernel for whoever accepts next, so one server can follow another without a client seeing a refusal.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or one is not a listener of TCP.
+    pub fn with_listeners(config: Config, listeners: Vec<TcpListener>) -> Result<Self, BindError> {
+        if listeners.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        for listener in &listeners {
+            listen::prepare(listener)?;
+        }
+        let addrs = listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()?;
+        Self::set_up(config, listeners, addrs, true)
+    }
+
+    fn set_up(
+        config: Config,
+        listeners: Vec<TcpListener>,
+        addrs: Vec<SocketAddr>,
+        has_successor: bool,
+    ) -> Result<Self, BindError> {
         let (admin, admin_addrs) = listen_on(&config.admin)?;
         let ceiling = config.ceiling();
         let shares = Arc::new(Shares::new(config.connections_per_ip, config.handshakes_per_ip));
@@ -134,6 +166,7 @@ impl Server {
             registry: Arc::new(Registry::default()),
             waker: Waker::new(Pipe::new()?),
             shares,
+            has_successor,
             started: SystemTime::now(),
             stage: AtomicU8::new(Stage::Serving as u8),
             figures: Mutex::new(Figures::default()),
@@ -277,9 +310,19 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// Whether no further client is taken.
+    /// Whether no further client is let in by a handshake.
     pub(crate) fn is_ending(&self) -> bool {
         self.stage() > Stage::Serving
+    }
+
+    /// Whether clients are taken from the listeners. Without a successor they get an answer as long as there is anyone to give it.
+    pub(crate) fn is_accepting(&self) -> bool {
+        let last = if self.has_successor {
+            Stage::Serving
+        } else {
+            Stage::Closing
+        };
+        self.stage() <= last
     }
 
     fn memory_bound(&self) -> MemoryBound {

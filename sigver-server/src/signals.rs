@@ -9,6 +9,8 @@ use signal_hook::{
 };
 use sigver_server::{Handle, Tokens};
 
+use crate::systemd;
+
 /// Acts on signals from now on.
 pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -16,13 +18,16 @@ pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<
         let mut asked = 0;
         for signal in signals.forever() {
             if signal == SIGHUP {
+                systemd::reloading();
                 reload(tokens.as_deref());
+                systemd::ready();
                 continue;
             }
             asked += 1;
             match asked {
                 1 => {
                     log::info!("ending on signal {signal}; another one ends at once");
+                    systemd::stopping();
                     server.shutdown();
                 }
                 2 => {

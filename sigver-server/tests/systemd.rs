@@ -1,0 +1,159 @@
+//! The program under a service manager: what it is told, and a restart that no client sees refused.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use program::{Program, SIGVER, sigver};
+use rustix::process::{Pid, Signal, kill_process};
+use sigver_transcripts::{
+    Seen,
+    socket::{Client, Target},
+};
+
+#[path = "support/program.rs"]
+mod program;
+
+/// The program as it is started for a socket: that is its descriptor 3, which a shell can see to.
+fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#,
+            SIGVER,
+        ])
+        .args(arguments)
+        .stdin(Stdio::from(socket))
+        .env_remove("PORT")
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn lend(listener: &TcpListener) -> OwnedFd {
+    listener.try_clone().expect("descriptors are left").into()
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_end() {
+    let path = std::env::temp_dir().join(format!("sigver-notify-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = UnixDatagram::bind(&path).expect("a socket in the temporary directory");
+    manager
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a socket");
+    let hear = || {
+        let mut text = [0; 512];
+        let length = manager.recv(&mut text).expect("it says something");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let program = Program::start(sigver(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
+    assert_eq!(hear(), "READY=1\n");
+    kill_process(Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+    let reloading = hear();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "Type=notify-reload wants the time as well: {reloading}"
+    );
+    assert_eq!(hear(), "READY=1\n");
+    let (code, _) = program.end(Signal::TERM);
+    assert_eq!(hear(), "STOPPING=1\n");
+    assert_eq!(code, Some(0));
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn a_socket_of_the_service_manager_is_listened_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let program = Program::start(&mut activated(lend(&listener), &["--listen", "127.0.0.1:1"]));
+    assert_eq!(program.addr, addr);
+    let mut client = program.client();
+    client.sync();
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("listening where the service manager does"), "{log}");
+}
+
+#[test]
+fn a_socket_that_is_none_of_tcp_is_refused() {
+    let (socket, _other) = UnixDatagram::pair().expect("a socket");
+    let output = activated(socket.into(), &[]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("a socket of the service manager is no good"), "{text}");
+}
+
+/// Clients come all the time while one server ends and the next begins: each is let in. Those who come in between wait in the kernel.
+#[test]
+fn a_restart_refuses_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let (is_over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let start = || Program::start(&mut activated(lend(&listener), &[]));
+
+    let first = start();
+    let visitors: Vec<_> = (0..4)
+        .map(|_| {
+            let (is_over, served) = (Arc::clone(&is_over), Arc::clone(&served));
+            thread::spawn(move || visit(addr, &is_over, &served))
+        })
+        .collect();
+    // One whose connection was taken before the end, and who says so late.
+    let late = TcpListener::local_addr(&listener)
+        .and_then(std::net::TcpStream::connect)
+        .expect("a connection");
+    let reached = |count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while served.load(Ordering::SeqCst) < count {
+            assert!(Instant::now() < deadline, "clients are not served");
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    reached(20);
+    kill_process(Pid::from_child(&first.child), Signal::TERM).expect("it runs");
+    thread::sleep(Duration::from_millis(300));
+    let mut late = shake(late);
+    assert_eq!(late.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+    drop(late);
+    let (code, log) = first.end(Signal::CONT);
+    assert_eq!(code, Some(0), "{log}");
+    // With nobody to accept, clients wait.
+    let before = served.load(Ordering::SeqCst);
+    thread::sleep(Duration::from_millis(200));
+    let second = start();
+    reached(before + 20);
+    is_over.store(true, Ordering::SeqCst);
+    for visitor in visitors {
+        visitor.join().expect("no visitor was refused");
+    }
+    let (code, _) = second.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+}
+
+fn shake(mut stream: std::net::TcpStream) -> Client {
+    use std::io::Write;
+    let request = Target::at(stream.peer_addr().expect("connected")).request("");
+    stream.write_all(request.as_bytes()).expect("connected");
+    Client::after_request(stream).expect("it is let in").0
+}
+
+/// Connects and opens a key, again and again. A close with 1001 is no refusal: it says to come back.
+fn visit(addr: SocketAddr, is_over: &AtomicBool, served: &AtomicUsize) {
+    while !is_over.load(Ordering::SeqCst) {
+        let mut client = Client::connect(addr, "/").expect("nobody is refused");
+        if client.send_text(r#"{"type":"open","key":"tea"}"#).is_ok() && client.handled().is_ok() {
+            served.fetch_add(1, Ordering::SeqCst);
+        }
+        client.hang_up();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
