@@ -9,7 +9,7 @@
 //! | `conns.rs` | all connections, their timers, their places in the poll |
 //! | `conn.rs` | one connection's socket, what it is waiting for, and the bytes on their way to its client |
 //! | `frame.rs` | WebSocket frames, both ways |
-//! | `http.rs` | the handshake |
+//! | `../handshake.rs` | the handshake |
 //! | `options.rs` | the command line |
 //!
 //! It serves what the `sigver` binary serves, but for this: it keeps no log, serves no page, listens on one address,
@@ -21,7 +21,8 @@
 mod conn;
 mod conns;
 mod frame;
-mod http;
+#[path = "../handshake.rs"]
+mod handshake;
 mod options;
 mod server;
 

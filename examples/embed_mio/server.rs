@@ -31,7 +31,7 @@ use crate::{
     conn::Stage,
     conns::{Conns, Overflow},
     frame::{Frame, Reader, Received},
-    http::{self, Head, Refusal},
+    handshake::{self, Head, Refusal},
     options::Options,
 };
 
@@ -268,7 +268,7 @@ impl Server {
     /// Handles what is whole in `bytes`, of which the first `known` came before, and says how much that is.
     fn handle(&mut self, place: usize, bytes: &mut [u8], known: usize) -> usize {
         match self.conns[place].stage {
-            Stage::Head => match http::read(bytes, known) {
+            Stage::Head => match handshake::read(bytes, known) {
                 Head::Partial => 0,
                 Head::Refused(refusal) => {
                     self.refuse(place, refusal);

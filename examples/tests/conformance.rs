@@ -93,6 +93,21 @@ fn the_event_loop_of_the_examples_passes() -> Fallible {
     Ok(())
 }
 
+#[test]
+fn the_tokio_server_of_the_examples_passes_but_for_what_it_says() -> Fallible {
+    let server = Serving::start("embed_tokio", &[]).map_err(|error| error.to_string())?;
+    let seen = verdicts(server.addr, &[])?;
+    let failed: Vec<_> = seen.failed.iter().map(String::as_str).collect();
+    assert_eq!(
+        failed,
+        ["empty-pieces-without-end/plain", "empty-pieces-without-end/v1"],
+        "{}",
+        seen.report
+    );
+    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
+    Ok(())
+}
+
 /// Every transcript that wants limits of its own is played against a server that has them.
 #[test]
 fn limits_can_be_told() -> Fallible {

@@ -34,7 +34,42 @@ fn in_process() {
         said.contains(r#"joiner hears {"index":0,"type":"answer","sdp":"…"}"#),
         "{said}"
     );
+    assert!(said.contains("a third is refused: HTTP error: 403 Forbidden"), "{said}");
     assert!(said.contains("opener is closed: server shutting down"), "{said}");
+}
+
+#[test]
+fn embed_custom() {
+    let output = example("embed_custom").output().expect("the example starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for line in [
+        "guest is refused: `key` is unknown: nobody has it open",
+        "host hears an offer of guest 0: port 4000",
+        "guest hears an answer: port 4001, nonce 7",
+        "guest 0 has left",
+        "who only stands there is out: no open or join in time",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert!(
+        said.contains("Stats { connections: 0, keys: 0, joiners: 0, relayed: 2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn embed_tokio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
+    closes_who_does_not_read(&Serving::start("embed_tokio", &[])?)
+}
+
+#[test]
+fn embed_tokio_ends_when_it_is_told_to() -> Result<(), Box<dyn Error>> {
+    ends_when_it_is_told_to("embed_tokio")
 }
 
 /// A peer in a terminal: what it says on stderr goes by, what it says on stdout is read line by line.
@@ -153,7 +188,10 @@ fn embed_mio_plays_every_transcript() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn embed_mio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
-    let serving = Serving::start("embed_mio", &[])?;
+    closes_who_does_not_read(&Serving::start("embed_mio", &[])?)
+}
+
+fn closes_who_does_not_read(serving: &Serving) -> Result<(), Box<dyn Error>> {
     let mut opener = Client::connect(serving.addr, "/")?;
     opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
     opener.sync();
@@ -260,7 +298,11 @@ fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn embed_mio_ends_when_it_is_told_to() -> Result<(), Box<dyn Error>> {
-    let mut serving = Serving::start("embed_mio", &[])?;
+    ends_when_it_is_told_to("embed_mio")
+}
+
+fn ends_when_it_is_told_to(example: &str) -> Result<(), Box<dyn Error>> {
+    let mut serving = Serving::start(example, &[])?;
     let mut client = Client::connect(serving.addr, "/")?;
     serving.terminate()?;
     assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));

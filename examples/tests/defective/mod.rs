@@ -8,9 +8,9 @@ mod defect;
 #[path = "../../embed_mio/frame.rs"]
 #[allow(dead_code, reason = "it pings nobody")]
 mod frame;
-#[path = "../../embed_mio/http.rs"]
+#[path = "../../handshake.rs"]
 #[allow(dead_code, reason = "it refuses fewer requests")]
-mod http;
+mod handshake;
 mod world;
 
 use std::{
@@ -25,7 +25,7 @@ use sigver_core::{Dialect, Limits};
 
 pub(crate) use defect::Defect;
 use frame::{Frame, Reader, Received};
-use http::{Head, Refusal};
+use handshake::{Head, Refusal};
 use world::World;
 
 /// How long a request head may take. Short, since a case waits for it.
@@ -140,7 +140,7 @@ impl Shared {
         let mut buffer = [0; 4096];
         let mut known = 0;
         let refusal = loop {
-            match http::read(bytes, known) {
+            match handshake::read(bytes, known) {
                 Head::Refused(refusal) => break refusal,
                 Head::Upgrade {
                     length,

@@ -1,4 +1,4 @@
-//! The handshake (RFC 6455 section 4.2), and the answers to what is none. Never touches a socket.
+//! The handshake (RFC 6455 section 4.2), and the answers to what is none, for the embedders among the examples. Never touches a socket.
 
 use httparse::{EMPTY_HEADER, Header, Status};
 use sigver_core::Dialect;
