@@ -47,9 +47,7 @@ class Metrics(Deployed):
 
     def test_a_parser_of_openmetrics_reads_it(self):
         self.play("SECRET")
-        text = self.eventually(
-            "the joiner's end is counted", lambda: 'ended-by-joiner"} 0' not in self.page() and self.page()
-        )
+        text = self.eventually("all have gone", lambda: "sigver_connections 0\n" in self.page() and self.page())
         self.assertNotIn("SECRET", text)
         families = {family.name: family for family in text_string_to_metric_families(text)}
         kinds = {name: family.type for name, family in families.items()}
