@@ -63,15 +63,43 @@
 //! - **Time**: [`Hub::poll_timeout`] says when to call [`Hub::handle_timeout`]. Calling it early is harmless.
 //! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].
 //!
+//! # Time
+//!
+//! The hub has one kind of deadline, [`Limits::role_deadline`], and no clock. You say what time it is when a connection comes, sleep until
+//! [`Hub::poll_timeout`] at most, and then call [`Hub::handle_timeout`]. Everything else that takes time is yours: pings, handshakes, how
+//! long a closed connection may linger.
+//!
+//! ```
+//! use core::time::Duration;
+//! use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
+//!
+//! let mut hub: Hub = Hub::new(Limits::default());
+//! let at = |seconds| Time::since_epoch(Duration::from_secs(seconds));
+//!
+//! let idle = hub.connect(at(5), Dialect::V1.profile())?;
+//! assert_eq!(hub.poll_timeout(), Some(at(65))); // it has a minute to ask for a role
+//! assert!(hub.handle_timeout(at(64)).is_empty()); // early is harmless
+//! let outputs = hub.handle_timeout(at(65));
+//! assert!(matches!(outputs[..], [(to, OutboundMessage::Close(CloseReason::NoRoleInTime))] if to == idle));
+//! assert_eq!(hub.poll_timeout(), None); // nothing to wait for: sleep until a connection comes
+//! # Ok::<(), sigver_core::ConnectError>(())
+//! ```
+//!
+//! # Limits
+//!
+//! [`Limits`] bounds what a peer can make the hub and the codecs do: connections, joiners of a key, bytes of a key and of a message, depth. Each
+//! has a default, and says what it costs and what a peer sees that meets it. How much a peer sends in a second, and how much waits for one that
+//! does not read, is known to its embedder alone, who ends it with [`Hub::close`] and [`CloseReason::TooSlow`], say.
+//!
 //! # Dialects
 //!
 //! A connection speaks one of two, [`Dialect::Plain`] or [`Dialect::V1`]. The hub knows neither: it is told a [`Profile`], and says
 //! everything that there is to say; the dialect has words for it or not. So both meet under one key. For a protocol of your own, make
-//! [`InboundMessage`]s and choose a `P`.
+//! [`InboundMessage`]s and choose a `P`: the example `embed_custom` has neither JSON nor text.
 //!
 //! # What holds
 //!
-//! These laws are tested by name in `tests/laws.rs`, against a naive model:
+//! These laws are tested by name in `tests/laws.rs` and `tests/laws_of_texts.rs`, against a naive model:
 //!
 //! - Data that is accepted is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
 //!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.
@@ -96,6 +124,10 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 extern crate alloc;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod arena;
 mod hub;

@@ -339,6 +339,7 @@ impl RoleEnd {
 
 /// Why [`Hub::connect`](crate::Hub::connect) takes no further connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// [`Hub::shutdown`](crate::Hub::shutdown) was called.
     #[error("server shutting down")]

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
-use sigver_core::{ConnId, Dialect, Hub, InboundMessage, Key, Limits, Time};
+use sigver_core::{
+    CloseReason, ConnId, ConnectError, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+};
 
 /// Two connections of which the second has the place that another had before.
 fn ids() -> Result<(Hub, ConnId, ConnId), Box<dyn Error>> {
@@ -55,4 +57,17 @@ fn debug_shows_numbers_and_no_secret() -> Result<(), Box<dyn Error>> {
     assert!(shown.contains("connections: 2") && shown.contains("keys: 1"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");
     Ok(())
+}
+
+/// A hub may live on any thread, whatever it carries; errors go wherever errors go. Checked by the compiler.
+#[test]
+fn values_go_to_other_threads() {
+    const fn moves<T: Send + Sync + 'static>() {}
+    const fn is_error<T: Error + Send + Sync + 'static>() {}
+    moves::<Hub>();
+    moves::<Hub<std::rc::Rc<u8>>>();
+    moves::<(InboundMessage, OutboundMessage, Key, ConnId, Limits, Stats)>();
+    is_error::<CloseReason>();
+    is_error::<ConnectError>();
+    is_error::<Refusal>();
 }

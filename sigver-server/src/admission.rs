@@ -85,7 +85,8 @@ impl fmt::Debug for Handshake<'_> {
 }
 
 /// The answer to a client that is not admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status}: {text}")]
 pub struct Denied {
     status: u16,
     text: Cow<'static, str>,

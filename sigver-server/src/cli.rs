@@ -212,13 +212,14 @@ pub(crate) fn read() -> Result<Command, Stop> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = Cli::command().try_get_matches_from(&arguments);
     let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
-    let (cli, matches) = parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+    let (cli, matches) = parsed.map_err(|error| {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
             // A reader that has seen enough may close the pipe.
             let _ = error.print();
             Stop::Answered
+        } else {
+            Stop::Wrong(first_line(&error, &arguments))
         }
-        _ => Stop::Wrong(first_line(&error, &arguments)),
     })?;
     if let Some(shell) = cli.serving.completions {
         let mut script = Vec::new();

@@ -1,4 +1,4 @@
-//! Owns the files of the demonstration page, built in. They are those of `examples/browser`.
+//! Owns the files of the demonstration page, built in. They are those of `examples/browser`. Never serves them: the library does.
 
 use sigver_server::Page;
 

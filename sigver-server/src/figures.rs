@@ -131,9 +131,10 @@ impl Answers {
 
 /// The name of a reason; that of the refusal where `sigver.v1` has one.
 fn label(reason: CloseReason) -> String {
-    match reason {
-        CloseReason::KeyUnknown => "unknown-key".into(),
-        reason => kebab(&format!("{reason:?}")),
+    if reason == CloseReason::KeyUnknown {
+        "unknown-key".into()
+    } else {
+        kebab(&format!("{reason:?}"))
     }
 }
 

@@ -21,6 +21,11 @@
 //! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver` binary does.
 
 #![deny(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod admission;
 mod answer;

@@ -157,6 +157,7 @@ impl Acceptor<'_> {
     }
 
     /// Accepts what waits, but no more than a backlog at a time.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
             if !self.shared.is_accepting() {

@@ -1,8 +1,9 @@
 //! The sigver signaling server: reads its arguments, serves until it is told to stop, and says why if it cannot.
 //!
-//! Everything else is in the `sigver_server` library.
+//! Owns the process: its arguments, log, signals, exit code. Never a connection: everything else is in the `sigver_server` library.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::{io::Write, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Models of the write path, explored by loom: every interleaving, up to a bound on preemptions, of the real [`Outbox`], hand-over,
+//! Owns models of the write path, never the path itself, explored by loom: every interleaving, up to a bound on preemptions, of the real [`Outbox`], hand-over,
 //! [`Waker`](crate::wake::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer with little room, a
 //! client that reads it, and `poll`.
 //!

@@ -495,10 +495,12 @@ fn find_mut(peers: &mut [Option<Seat>], id: ConnId) -> Option<&mut Seat> {
 
 /// What a joiner's close says of its pairing.
 fn stage_of(reason: CloseReason) -> Reached {
-    match reason {
-        CloseReason::OpenerLeft => Reached::EndedByOpener,
-        CloseReason::Kicked => Reached::EndedByKick,
-        _ => Reached::EndedByServer,
+    if reason == CloseReason::OpenerLeft {
+        Reached::EndedByOpener
+    } else if reason == CloseReason::Kicked {
+        Reached::EndedByKick
+    } else {
+        Reached::EndedByServer
     }
 }
 

@@ -1,5 +1,5 @@
 //! Owns the signals of the process. SIGTERM or SIGINT asks the server to end, a second one does not let it take its time, a third one
-//! does not wait at all. SIGHUP has the tokens read again.
+//! does not wait at all. SIGHUP has the tokens read again. Never does anything within a signal handler.
 
 use std::{io, process, sync::Arc, thread};
 

@@ -1,5 +1,5 @@
 //! Owns the choice of synchronisation primitives: std's, or loom's when the write path is model-checked (`--cfg loom`). What the
-//! models explore are thus the real types.
+//! models explore are thus the real types. Never adds one of its own.
 
 #[cfg(loom)]
 pub(crate) use loom::{

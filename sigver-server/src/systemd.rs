@@ -1,5 +1,5 @@
-//! Owns what the program says to a service manager, and takes from it: readiness, and sockets that outlive it. Without a service manager it
-//! does nothing.
+//! Owns what the program says to a service manager, and takes from it: readiness, and sockets that outlive it. Never needs one: without a
+//! service manager it does nothing.
 
 use std::{io, net::TcpListener};
 

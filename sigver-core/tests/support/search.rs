@@ -1,0 +1,50 @@
+//! The search for what breaks a law: many values, and every one that did so before. Knows no law.
+
+use core::fmt::Debug;
+use std::collections::BTreeMap;
+
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::{Config, FileFailurePersistence, TestRunner},
+};
+
+/// How many values [`samples`] gives.
+pub(crate) const SAMPLES: u32 = 250;
+
+pub(crate) fn count(seen: &mut BTreeMap<&'static str, u32>, features: impl IntoIterator<Item = &'static str>) {
+    for feature in features {
+        *seen.entry(feature).or_default() += 1;
+    }
+}
+
+pub(crate) fn more_often_than(times: u32, seen: &BTreeMap<&'static str, u32>) -> Vec<&'static str> {
+    let often = seen.iter().filter(|(_, count)| **count > times);
+    often.map(|(feature, _)| *feature).collect()
+}
+
+pub(crate) fn samples<S: Strategy>(strategy: &S) -> impl Iterator<Item = S::Value> {
+    let mut runner = TestRunner::deterministic();
+    (0..SAMPLES).map(move |_| {
+        let tree = strategy.new_tree(&mut runner);
+        tree.expect("nothing is filtered out for long").current()
+    })
+}
+
+/// Tries `law` on many values, and on every value on which one failed before.
+pub(crate) fn for_all<S: Strategy>(values: S, law: impl Fn(S::Value))
+where
+    S::Value: Debug,
+{
+    const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/laws.proptest-regressions");
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        ..Config::default()
+    });
+    let result = runner.run(&values, |value| {
+        law(value);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}\n{runner}");
+    }
+}
