@@ -69,7 +69,8 @@ impl Answer {
         "Allow: GET\r\n",
         "a WebSocket handshake is a GET\n",
     );
-    pub(crate) const TOO_SLOW: Self = Self::new("408 Request Timeout", "", "the request head did not arrive in time\n");
+    pub(crate) const HEAD_TOO_SLOW: Self =
+        Self::new("408 Request Timeout", "", "the request head did not arrive in time\n");
     pub(crate) const NO_UPGRADE: Self = Self::new(
         "426 Upgrade Required",
         "Upgrade: websocket\r\n",

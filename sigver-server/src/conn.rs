@@ -36,8 +36,8 @@ use crate::{
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
 pub(crate) const READ_BUFFER: usize = 2 * 1024;
 
-/// The longest time for which a thread that rests does not look at its connection.
-const REST: Duration = Duration::from_millis(100);
+/// The longest time for which a thread that pauses does not look at its connection.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a connection that has ended waits for the relay to have handled it, before the log hears of it.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ pub(crate) fn run(
 ) {
     let started = Instant::now();
     peer.credit.bind();
-    sched::take_turns();
+    sched::run_as_batch();
     log::debug!("{peer} came");
     let request = match http::receive(&peer.stream, peer.addr.ip(), shared) {
         Ok(request) => request,
@@ -62,7 +62,7 @@ pub(crate) fn run(
         }
     };
     let answer = match request {
-        Request::Plain(answer) => answer,
+        Request::Answered(answer) => answer,
         // With a successor, whoever was accepted in the last moment is let in, and told with everyone else.
         Request::Upgrade(..) if shared.is_ending() && !shared.has_successor => Answer::UNAVAILABLE,
         Request::Upgrade(upgrade, rest) => {
@@ -70,7 +70,7 @@ pub(crate) fn run(
             if let Some(share) = &mut share {
                 share.end_handshake();
             }
-            match admit(shared, peer, share) {
+            match take_share(shared, peer, share) {
                 Ok(_share) => return serve(peer, &shared.config, events, &upgrade, rest, started),
                 Err(answer) => answer,
             }
@@ -84,7 +84,7 @@ pub(crate) fn run(
 }
 
 /// The share of a client whose proxy has none. One that connects directly has its share from the beginning.
-fn admit(shared: &Shared, peer: &Peer, share: Option<Share>) -> Result<Option<Share>, Answer> {
+fn take_share(shared: &Shared, peer: &Peer, share: Option<Share>) -> Result<Option<Share>, Answer> {
     if share.is_some() || !shared.shares.are_limited() {
         return Ok(share);
     }
@@ -169,16 +169,16 @@ impl Conn<'_> {
         match self.read(rest, dialect) {
             End::Left(code) => {
                 self.events.tell(What::Left { code });
-                self.drain();
+                self.discard();
                 ("left", code)
             }
             End::Fault(reason) => {
                 self.events.tell(What::Fault(reason));
-                self.drain();
+                self.discard();
                 ("closed", None)
             }
             End::Closed => {
-                self.drain();
+                self.discard();
                 ("closed", None)
             }
             End::Lost => ("lost", None),
@@ -216,7 +216,7 @@ impl Conn<'_> {
                     if let Err(end) = self.take(message, dialect, now) {
                         return end;
                     }
-                    self.rest(messages.spend(1, now).max(bytes.spend(stream.take_count(), now)));
+                    self.pause(messages.spend(1, now).max(bytes.spend(stream.take_count(), now)));
                 }
                 Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
                 Err(error) => return end_of(&error),
@@ -250,24 +250,24 @@ impl Conn<'_> {
 
     /// Reads nothing for a while: the client has sent faster than it may. What it sends meanwhile waits in the kernel, and then in
     /// the client.
-    fn rest(&self, pause: Duration) {
-        if pause.is_zero() {
+    fn pause(&self, length: Duration) {
+        if length.is_zero() {
             return;
         }
-        let until = Instant::now() + pause;
+        let until = Instant::now() + length;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             if left.is_zero() || self.peer.verdict().is_some() || self.peer.is_cut() {
                 return;
             }
             // Nobody is closed for being busy: its answers to our pings wait behind what is not read.
             self.peer.heard();
-            thread::sleep(left.min(REST));
+            thread::sleep(left.min(LOOK));
         }
     }
 
     /// Reads and forgets until the client closes its side, or the relay cuts the socket. A socket that is closed with unread bytes
     /// resets the connection, and the client would never see its close code.
-    fn drain(&self) {
+    fn discard(&self) {
         let mut sink = [0; 256];
         let mut stream = &self.peer.stream;
         loop {

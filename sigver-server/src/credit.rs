@@ -1,5 +1,5 @@
 //! Owns how many events of one connection may wait for the relay: the fairness that keeps a flooder's backlog, and so everyone's
-//! latency, short. Never counts bytes. Model-checked in `models.rs`.
+//! latency, short. Never counts bytes. Model-checked in `loom_models.rs`.
 
 use std::{
     sync::OnceLock,

@@ -15,12 +15,12 @@ pub(crate) struct Figures {
     pub(crate) sent: Traffic,
     pub(crate) relay: Times,
     pub(crate) refused: Refused,
-    pub(crate) pairings: [u64; Stage::ALL.len()],
+    pub(crate) pairings: [u64; Reached::ALL.len()],
 }
 
 impl Figures {
     /// A pairing has come so far.
-    pub(crate) fn reach(&mut self, stage: Stage) {
+    pub(crate) fn reach(&mut self, stage: Reached) {
         self.pairings[stage as usize] += 1;
     }
 }
@@ -159,7 +159,7 @@ fn kebab(name: &str) -> String {
 
 /// How far a pairing got, and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum Reached {
     /// A key was opened. Counted for each key, not for each joiner.
     Opened,
     Joined,
@@ -176,7 +176,7 @@ pub(crate) enum Stage {
     EndedByServer,
 }
 
-impl Stage {
+impl Reached {
     pub(crate) const ALL: [Self; 9] = [
         Self::Opened,
         Self::Joined,
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn labels_are_words() {
-        assert_eq!(Stage::EndedByKick.label(), "ended-by-kick");
+        assert_eq!(Reached::EndedByKick.label(), "ended-by-kick");
         let labels: Vec<_> = Refused::default().iter().map(|(label, _)| label).collect();
         for code in Refusal::CODES {
             assert!(

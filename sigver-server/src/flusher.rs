@@ -1,6 +1,6 @@
 //! Owns the one thread that writes to clients whose kernel buffer is full, so that the relay never waits for one. Never drops a
 //! client: the relay does, when the backlog overflows. The
-//! hand-over is model-checked in `models.rs`.
+//! hand-over is model-checked in `loom_models.rs`.
 
 use std::{
     io, mem,
@@ -56,12 +56,13 @@ impl<P, B: Bell> Handover<P, B> {
     }
 }
 
-/// Starts the flusher's thread. It ends after [`Handover::stop`].
-pub(crate) fn start(handover: &Arc<Handover<Arc<Peer>>>) -> io::Result<JoinHandle<()>> {
+/// Starts the flusher's thread. It ends after [`Handover::stop`], and then lets go of `guard`, or when it panics, which is a bug.
+pub(crate) fn start(handover: &Arc<Handover<Arc<Peer>>>, guard: impl Send + 'static) -> io::Result<JoinHandle<()>> {
     let handover = Arc::clone(handover);
-    thread::Builder::new()
-        .name("sigver-flusher".into())
-        .spawn(move || run(&handover))
+    thread::Builder::new().name("sigver-flusher".into()).spawn(move || {
+        let _guard = guard;
+        run(&handover);
+    })
 }
 
 fn run(handover: &Handover<Arc<Peer>>) {

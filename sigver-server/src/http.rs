@@ -23,7 +23,7 @@ pub(crate) enum Request {
     /// A legal WebSocket handshake that is admitted, and what came behind its head.
     Upgrade(Upgrade, Vec<u8>),
     /// Anything else, with its answer.
-    Plain(Answer),
+    Answered(Answer),
 }
 
 /// What matters of a WebSocket handshake.
@@ -69,7 +69,7 @@ pub(crate) fn receive(stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::
     let parse = |head: &[u8]| parse(head, peer, config, shared.is_ending());
     Ok(match read_whole(stream, config, parse)? {
         (Parsed::Upgrade(upgrade, length), mut head) => Request::Upgrade(upgrade, head.split_off(length)),
-        (Parsed::Plain(answer), _) => Request::Plain(answer),
+        (Parsed::Answered(answer), _) => Request::Answered(answer),
     })
 }
 
@@ -100,10 +100,10 @@ pub(crate) fn receive_plain(
             (Ok(Status::Complete(_)), ..) => Answer::METHOD,
             (Err(_), ..) => Answer::BAD_REQUEST,
         };
-        Some(Parsed::Plain(answer))
+        Some(Parsed::Answered(answer))
     };
     Ok(match read_whole(stream, config, parse)?.0 {
-        Parsed::Plain(answer) => answer,
+        Parsed::Answered(answer) => answer,
         Parsed::Upgrade(..) => Answer::BAD_REQUEST,
     })
 }
@@ -119,7 +119,7 @@ fn read_whole(
     let mut head = Vec::with_capacity(limit.min(1024));
     loop {
         let Some(patience) = remaining(deadline) else {
-            return Ok((Parsed::Plain(Answer::TOO_SLOW), head));
+            return Ok((Parsed::Answered(Answer::HEAD_TOO_SLOW), head));
         };
         stream.set_read_timeout(Some(patience))?;
         let known = head.len();
@@ -140,7 +140,7 @@ fn read_whole(
                 return Ok((parsed, head));
             }
             if head.len() >= limit {
-                return Ok((Parsed::Plain(Answer::HEAD_TOO_LARGE), head));
+                return Ok((Parsed::Answered(Answer::HEAD_TOO_LARGE), head));
             }
         }
     }
@@ -150,7 +150,7 @@ fn read_whole(
 enum Parsed {
     /// An admitted handshake whose head has this length.
     Upgrade(Upgrade, usize),
-    Plain(Answer),
+    Answered(Answer),
 }
 
 /// Reads a head from the beginning of `bytes`; `None` while it is not whole.
@@ -161,25 +161,25 @@ fn parse(bytes: &[u8], peer: IpAddr, config: &Config, is_ending: bool) -> Option
     let length = match request.parse(bytes) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return None,
-        Err(httparse::Error::TooManyHeaders) => return Some(Parsed::Plain(Answer::HEAD_TOO_LARGE)),
-        Err(_) => return Some(Parsed::Plain(Answer::BAD_REQUEST)),
+        Err(httparse::Error::TooManyHeaders) => return Some(Parsed::Answered(Answer::HEAD_TOO_LARGE)),
+        Err(_) => return Some(Parsed::Answered(Answer::BAD_REQUEST)),
     };
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-        return Some(Parsed::Plain(Answer::BAD_REQUEST));
+        return Some(Parsed::Answered(Answer::BAD_REQUEST));
     };
     let headers = Headers(request.headers);
     Some(if version != 1 {
-        Parsed::Plain(Answer::HTTP_VERSION)
+        Parsed::Answered(Answer::HTTP_VERSION)
     } else if headers.only("Host").is_none() {
         // RFC 9112 section 3.2.
-        Parsed::Plain(Answer::BAD_HOST)
+        Parsed::Answered(Answer::BAD_HOST)
     } else if headers.lists("Upgrade", "websocket") && headers.lists("Connection", "upgrade") {
         match handshake(method, target, headers, peer, config) {
             Ok(upgrade) => Parsed::Upgrade(upgrade, length),
-            Err(answer) => Parsed::Plain(answer),
+            Err(answer) => Parsed::Answered(answer),
         }
     } else {
-        Parsed::Plain(plain(method, target, headers, &config.pages, is_ending))
+        Parsed::Answered(plain(method, target, headers, &config.pages, is_ending))
     })
 }
 
@@ -192,7 +192,7 @@ pub fn read_head(bytes: &[u8], pages: &[Page]) -> Option<(Vec<u8>, usize, Option
         ..Config::default()
     };
     Some(match parse(bytes, Ipv4Addr::LOCALHOST.into(), &config, false)? {
-        Parsed::Plain(answer) => (answer.to_bytes(), 0, None),
+        Parsed::Answered(answer) => (answer.to_bytes(), 0, None),
         Parsed::Upgrade(upgrade, length) => {
             let answer = switching_protocols(&upgrade, &upgrade.key);
             (answer, length, Some(upgrade.dialect))

@@ -38,10 +38,10 @@ mod flusher;
 mod frame;
 mod http;
 mod listen;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod memory;
 mod metrics;
-#[cfg(all(test, loom))]
-mod models;
 mod origins;
 mod outbox;
 mod pace;

@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use crate::{
     answer::Answer,
-    figures::{BOUNDS, Figures, Stage, Times},
+    figures::{BOUNDS, Figures, Reached, Times},
     http,
     server::Shared,
 };
@@ -96,7 +96,7 @@ impl Collector for Page {
             "reason",
             refused.iter().map(|(reason, count)| (reason.as_str(), *count)),
         )?;
-        let stages = Stage::ALL.map(Stage::label);
+        let stages = Reached::ALL.map(Reached::label);
         page.counters(
             "sigver_pairings",
             "How far joiners and their openers got with each other, and how that ended",

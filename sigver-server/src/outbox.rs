@@ -2,7 +2,7 @@
 //! the bytes mean, and never decides to close: it says that it overflowed.
 //!
 //! Two threads write to a peer: the relay's, first, and the flusher's, once the kernel has refused bytes. All of it happens under
-//! one lock, with sends that do not block, so frames never interleave. Model-checked in `models.rs`.
+//! one lock, with sends that do not block, so frames never interleave. Model-checked in `loom_models.rs`.
 
 use std::{collections::VecDeque, io, mem};
 
@@ -42,7 +42,7 @@ pub(crate) enum Flushed {
 
 /// What to do with a backlog when its peer is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Backlog {
+pub(crate) enum Leftover {
     /// It is sent before the last frame.
     Keep,
     /// It is dropped, but for the rest of a frame that is partly sent.
@@ -113,13 +113,13 @@ impl Outbox {
     }
 
     /// Sends the last frame; whatever the backlog, it is taken. When all is sent, the write half is shut down.
-    pub(crate) fn finish(&self, wire: &impl Wire, frame: &[u8], backlog: Backlog) -> Sent {
+    pub(crate) fn finish(&self, wire: &impl Wire, frame: &[u8], leftover: Leftover) -> Sent {
         let mut state = lock(&self.state);
         if state.phase == Phase::Finished {
             return Sent::Done;
         }
         state.phase = Phase::Finished;
-        if backlog == Backlog::Drop {
+        if leftover == Leftover::Drop {
             state.keep_partial_frame();
         }
         let sent = state.put(wire, frame);
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Done);
         assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Blocked);
         assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done, "the flusher has it already");
-        assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Keep), Sent::Done);
+        assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Done);
         assert_eq!(outbox.send(&kernel, b"eee"), Sent::Done, "there is nobody to take it");
         assert_eq!(outbox.flush(&kernel), Flushed::Blocked);
         for _ in 0..6 {
@@ -338,7 +338,7 @@ mod tests {
             Sent::Overflow,
             "there would be a gap before it"
         );
-        assert_eq!(outbox.finish(&kernel, b"x", Backlog::Drop), Sent::Done);
+        assert_eq!(outbox.finish(&kernel, b"x", Leftover::Drop), Sent::Done);
         assert_eq!(kernel.taken(), "aaaaaaaaaaaax");
     }
 
@@ -353,7 +353,7 @@ mod tests {
                 }
                 kernel.room.set(then);
                 let _ = outbox.flush(&kernel);
-                let _ = outbox.finish(&kernel, b"x", Backlog::Drop);
+                let _ = outbox.finish(&kernel, b"x", Leftover::Drop);
                 kernel.room.set(100);
                 while outbox.flush(&kernel) == Flushed::Blocked {}
                 let whole = (room + then).min(9).div_ceil(3);
@@ -391,7 +391,7 @@ mod tests {
             kernel.broken.set(false);
             kernel.room.set(100);
             assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done);
-            assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Keep), Sent::Done);
+            assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Done);
             assert_eq!(kernel.taken(), &"aaa"[..room]);
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::figures::Stage;
+use crate::figures::Reached;
 
 /// A joiner's time with its opener.
 pub(crate) struct Pairing {
@@ -37,7 +37,7 @@ impl Pairing {
     }
 
     /// Somebody has said something. The stages that are reached by it.
-    pub(crate) fn speak(&mut self, speaker: Speaker, now: Instant) -> impl Iterator<Item = Stage> + use<> {
+    pub(crate) fn speak(&mut self, speaker: Speaker, now: Instant) -> impl Iterator<Item = Reached> + use<> {
         let (own, other) = match speaker {
             Speaker::Joiner => (0, 1),
             Speaker::Opener => (1, 0),
@@ -49,8 +49,8 @@ impl Pairing {
         if is_first {
             self.first[own] = Some(after);
         }
-        let stage = [Stage::JoinerSpoke, Stage::OpenerSpoke][own];
-        let both = (is_first && self.first[other].is_some()).then_some(Stage::BothSpoke);
+        let stage = [Reached::JoinerSpoke, Reached::OpenerSpoke][own];
+        let both = (is_first && self.first[other].is_some()).then_some(Reached::BothSpoke);
         is_first.then_some(stage).into_iter().chain(both)
     }
 }
@@ -84,9 +84,9 @@ mod tests {
         let mut pairing = Pairing::new(start);
         let mut speak =
             |speaker, millis| -> Vec<_> { pairing.speak(speaker, start + Duration::from_millis(millis)).collect() };
-        assert_eq!(speak(Speaker::Joiner, 10), [Stage::JoinerSpoke]);
+        assert_eq!(speak(Speaker::Joiner, 10), [Reached::JoinerSpoke]);
         assert_eq!(speak(Speaker::Joiner, 20), []);
-        assert_eq!(speak(Speaker::Opener, 30), [Stage::OpenerSpoke, Stage::BothSpoke]);
+        assert_eq!(speak(Speaker::Opener, 30), [Reached::OpenerSpoke, Reached::BothSpoke]);
         assert_eq!(speak(Speaker::Opener, 40), []);
         assert_eq!(speak(Speaker::Joiner, 50), []);
         let line = pairing.to_string();
@@ -104,11 +104,11 @@ mod tests {
         let mut pairing = Pairing::new(start);
         assert_eq!(
             pairing.speak(Speaker::Opener, start).collect::<Vec<_>>(),
-            [Stage::OpenerSpoke]
+            [Reached::OpenerSpoke]
         );
         assert_eq!(
             pairing.speak(Speaker::Joiner, start).collect::<Vec<_>>(),
-            [Stage::JoinerSpoke, Stage::BothSpoke]
+            [Reached::JoinerSpoke, Reached::BothSpoke]
         );
     }
 }

@@ -17,7 +17,7 @@ use sigver_core::{CloseReason, ConnId, Role};
 use crate::{
     credit::Credit,
     figures::Traffic,
-    outbox::{Backlog, Flushed, Outbox, Sent, Wire},
+    outbox::{Flushed, Leftover, Outbox, Sent, Wire},
 };
 
 /// The bits of a [`ConnId`] that the hub never gives.
@@ -106,17 +106,17 @@ impl Peer {
     pub(crate) fn close(&self, reason: CloseReason, frame: &[u8]) -> Sent {
         // The hub closes a connection once; were it twice, the first reason is the one that the client gets.
         let _ = self.verdict.set(reason);
-        let backlog = if reason == CloseReason::TooSlow {
-            Backlog::Drop
+        let leftover = if reason == CloseReason::TooSlow {
+            Leftover::Drop
         } else {
-            Backlog::Keep
+            Leftover::Keep
         };
-        self.outbox.finish(&self.stream, frame, backlog)
+        self.outbox.finish(&self.stream, frame, leftover)
     }
 
     /// Sends the last bytes of a connection that the hub did not close: the echo of a client's close frame, a refusal.
     pub(crate) fn finish(&self, bytes: &[u8]) -> Sent {
-        self.outbox.finish(&self.stream, bytes, Backlog::Keep)
+        self.outbox.finish(&self.stream, bytes, Leftover::Keep)
     }
 
     pub(crate) fn flush(&self) -> Flushed {

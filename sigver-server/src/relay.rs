@@ -14,7 +14,7 @@ use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, Ou
 
 use crate::{
     answer::Answer,
-    figures::{Figures, Stage as Reached},
+    figures::{Figures, Reached},
     flusher::Handover,
     frame,
     outbox::Sent,
@@ -132,7 +132,7 @@ impl Relay {
 
     /// Runs until no connection is left that could tell anything, and the server has let go of its own end of the channel.
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
-        sched::take_turns();
+        sched::run_as_batch();
         while let Ok(first) = self.wait(events) {
             let mut next = first;
             for _ in 0..BATCH {
@@ -172,7 +172,7 @@ impl Relay {
         let Event::Conn { peer, what } = event else { return };
         let id = peer.id();
         match what {
-            What::Arrived { response, dialect } => self.admit(&peer, dialect, &response),
+            What::Arrived { response, dialect } => self.take_in(&peer, dialect, &response),
             What::Said {
                 message,
                 bytes,
@@ -221,7 +221,7 @@ impl Relay {
         }
     }
 
-    fn admit(&mut self, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
+    fn take_in(&mut self, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
         match self.hub.connect(self.now(), dialect.profile()) {
             Ok(id) => {
                 peer.set_id(id);
@@ -240,6 +240,7 @@ impl Relay {
             }
             Err(refusal) => {
                 log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {refusal}");
+                self.shared.count_answer(&Answer::UNAVAILABLE);
                 let sent = peer.finish(&Answer::UNAVAILABLE.to_bytes());
                 self.dismiss(peer, sent);
             }

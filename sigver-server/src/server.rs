@@ -81,6 +81,9 @@ pub enum RunError {
     /// The thread that owns the hub has panicked: a bug. Every connection has been cut.
     #[error("the relay thread has failed")]
     Relay,
+    /// The thread for clients that do not read has panicked: a bug. Every connection has been cut.
+    #[error("the flusher thread has failed")]
+    Flusher,
     /// A thread that every server needs cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -214,7 +217,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When a thread cannot be started, or the one that owns the hub has failed. The process is left alone either way.
+    /// When a thread cannot be started, or one that every server needs has failed. The process is left alone either way.
     pub fn run(self) -> Result<(), RunError> {
         let Self {
             listeners,
@@ -229,7 +232,7 @@ impl Server {
         log::info!("up to {}", shared.ceiling);
         log::info!("{}", shared.memory_bound());
         let flusher = Arc::new(Handover::new(Pipe::new()?));
-        let flusher_thread = flusher::start(&flusher)?;
+        let flusher_thread = flusher::start(&flusher, ClosedOnDrop(Arc::clone(&shared)))?;
         let (events, inbox) = sync_channel(CHANNEL);
         let relay = {
             let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));
@@ -251,10 +254,10 @@ impl Server {
         drop(events);
         let outcome = relay.join();
         flusher.stop();
-        // It ends by itself and holds nothing that anyone waits for.
-        let _ = flusher_thread.join();
+        let flushed = flusher_thread.join();
         log::info!("ended");
-        outcome.map_err(|_| RunError::Relay)
+        outcome.map_err(|_| RunError::Relay)?;
+        flushed.map_err(|_| RunError::Flusher)
     }
 }
 
@@ -361,7 +364,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Ends the server with the relay, also when the relay panics.
+/// Ends the server with a thread that it cannot do without, also when that panics.
 struct ClosedOnDrop(Arc<Shared>);
 
 impl Drop for ClosedOnDrop {

@@ -1,5 +1,5 @@
 //! Owns how a thread that sleeps in `poll` is woken: a pipe, and a flag that keeps it to one byte. Never says what it is woken for.
-//! Model-checked in `models.rs`.
+//! Model-checked in `loom_models.rs`.
 
 use std::{
     io,

@@ -98,7 +98,7 @@ pub(crate) fn handshake(mut stream: TcpStream, target: &str, headers: &str) -> i
 
 /// Waits until `condition` holds, and fails if it never does.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::sleep(Duration::from_millis(5));

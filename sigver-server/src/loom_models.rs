@@ -1,9 +1,9 @@
-//! Owns models of the write path, never the path itself, explored by loom: every interleaving, up to a bound on preemptions, of the real [`Outbox`], hand-over,
-//! [`Waker`](crate::wake::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer with little room, a
-//! client that reads it, and `poll`.
+//! Owns models of the write path, never the path itself. loom explores them: every interleaving, up to a bound on preemptions, of the
+//! real [`Outbox`], hand-over, [`Waker`](crate::wake::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer
+//! with little room, a client that reads it, and `poll`.
 //!
 //! A lost wake-up shows as a deadlock, which loom reports. Run with
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p sigver-server --lib models`.
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p sigver-server --lib loom_models`.
 
 #![expect(clippy::unwrap_used, reason = "a poisoned lock of a model is the model's failure")]
 
@@ -18,7 +18,7 @@ use loom::{
 use crate::{
     credit::Credit,
     flusher::Handover,
-    outbox::{Backlog, Flushed, Outbox, Sent, Wire},
+    outbox::{Flushed, Leftover, Outbox, Sent, Wire},
     wake::Bell,
 };
 
@@ -191,7 +191,7 @@ fn every_frame_arrives_in_order() {
         let (flusher, client) = (setup.flusher(), setup.client());
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"aaa"));
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"bb"));
-        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"c", Backlog::Keep));
+        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"c", Leftover::Keep));
         assert_eq!(client.join().unwrap(), b"aaabbc");
         setup.handover.stop();
         flusher.join().unwrap();
@@ -209,7 +209,7 @@ fn a_close_frame_never_lands_inside_another() {
                 break;
             }
         }
-        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"x", Backlog::Drop));
+        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"x", Leftover::Drop));
         let received = String::from_utf8(client.join().unwrap()).unwrap();
         assert!(
             ["x", "aaax", "aaabbbx", "aaabbbcccx"].contains(&&*received),
