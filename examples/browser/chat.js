@@ -37,7 +37,9 @@ function fillIn({ key, server, ice }) {
 
 function ownServer() {
   const scheme = { "http:": "ws:", "https:": "wss:" }[location.protocol];
-  return scheme ? `${scheme}//${location.host}` : "ws://localhost:8000";
+  // The page's folder: behind a proxy the server may be below a path.
+  const folder = new URL(".", location).pathname.replace(/\/$/, "");
+  return scheme ? `${scheme}//${location.host}${folder}` : "ws://localhost:8000";
 }
 
 function onConnect(event) {

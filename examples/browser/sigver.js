@@ -136,6 +136,7 @@ class Signaling {
    */
   constructor(role, url, key, { dialect, retries = Infinity, backoff, signal, WebSocket = globalThis.WebSocket } = {}) {
     if (key !== undefined && (typeof key !== "string" || key === "")) throw new TypeError("a key is a string that is not empty");
+    if (!WebSocket) throw new TypeError("there is no WebSocket here: pass a class as the option WebSocket");
     this.#role = role;
     this.#url = String(url);
     this.#key = key;

@@ -17,7 +17,6 @@
 //! they are to be sent. There is nothing to poll afterwards and no order of calls to get wrong.
 //!
 //! ```
-//! use core::time::Duration;
 //! use sigver_core::{CloseReason, Dialect, Encoded, Hub, Limits, Time};
 //!
 //! let limits = Limits::default();

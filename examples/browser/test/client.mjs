@@ -197,6 +197,7 @@ test("arguments that can never be right are thrown", () => {
   assert.throws(() => join(url, undefined, { WebSocket }), TypeError);
   assert.throws(() => join(url, "", { WebSocket }), TypeError);
   assert.throws(() => open(url, 5, { WebSocket }), TypeError);
+  assert.throws(() => open(url, "tea", { WebSocket: null }), /option WebSocket/);
   assert.throws(() => open(url, "tea", { WebSocket, dialect: "v2" }), TypeError);
   assert.throws(() => open("nowhere", "tea", { WebSocket }), SyntaxError);
 });

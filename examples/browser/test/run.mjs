@@ -172,6 +172,24 @@ browserTest("what the README shows works", async (newPage) => {
   await joiner.heard;
 });
 
+browserTest("what the first page of the project shows works", async (newPage) => {
+  const blocks = readFileSync(here("../../../README.md"), "utf8").matchAll(/```js\n(.*?)```/gs);
+  const [opens, joins] = [...blocks].map(([, shown]) => shown.replaceAll("ws://localhost:8000", server.url));
+  const run = async (content) => {
+    const page = await newPage(server.demo);
+    const [heard, socket] = [page.waitForEvent("console", (message) => message.text() === "you said hello"), page.waitForEvent("websocket")];
+    heard.catch(() => {}); // the opener hears something else
+    const asked = socket.then((socket) => socket.waitForEvent("framesent"));
+    await page.addScriptTag({ type: "module", content });
+    await asked;
+    return heard;
+  };
+  // Awaiting what the opener hears would be in vain.
+  run(opens).catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  await run(joins);
+});
+
 browserTest("negotiations that collide over and over end in agreement", async (newPage) => {
   const page = await newPage(server.demo);
   const { errors, collisions, channels, states } = await page.evaluate(collide, 20);

@@ -42,6 +42,7 @@ class Caddy(Deployed):
         self.assertEqual(connect().status, 503, "the limit is the client's")
         self.assertEqual(Client(port, path="/signal", tls=self.tls, source="127.0.0.3").status, 101)
         self.assertIn("ok", get(port, "/signal/health", self.tls))
+        self.assertEqual(get(port, "/signalhealth", self.tls), "")
         self.programs[0].terminate()
         self.assertEqual(joiner.hear(), (1001, "server shutting down"))
         self.assertEqual(opener.hear(), (1001, "server shutting down"))

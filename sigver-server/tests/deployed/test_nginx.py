@@ -49,7 +49,7 @@ class Nginx(Deployed):
 
     def test_the_prefix_is_nothing_to_sigver(self):
         port, _ = self.start("--demo")
-        for path, status in (("/signal", 101), ("/signal/", 101), ("/signal/room?x=1", 101), ("/other", 404)):
+        for path, status in (("/signal", 101), ("/signal/", 101), ("/signal/room?x=1", 101), ("/other", 404), ("/signalhealth", 404)):
             self.assertEqual(self.connect(port, path=path).status, status, path)
         for path, says in (("/signal/health", "ok"), ("/signal/", "<!doctype html>"), ("/signal/chat.js", "RTCPeerConnection")):
             # What is no handshake goes the same way.
