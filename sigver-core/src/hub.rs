@@ -32,6 +32,27 @@ use crate::{
 ///
 /// See the [crate documentation](crate) for the run loop and the laws. `P` is what is carried; the hub moves payloads and never
 /// holds one between calls. A message costs O(log n) in connections, keys and joiners.
+///
+/// With a payload of one's own, which has to be nothing in particular:
+///
+/// ```
+/// use sigver_core::{Addressee, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Shape, Time};
+///
+/// struct Blob(Vec<u8>);
+///
+/// let limits = Limits::default();
+/// let mut hub: Hub<Blob> = Hub::new(limits.clone());
+/// let profile = Dialect::V1.profile();
+/// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
+/// let key = Key::new("tea", &limits)?;
+/// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone() });
+/// let _ = hub.handle(joiner, InboundMessage::Join { key });
+///
+/// let payload = Blob(vec![1, 2, 3]);
+/// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, shape: Shape::Any, payload });
+/// assert!(matches!(&outputs[..], [(to, OutboundMessage::Data { payload, .. })] if *to == opener && payload.0 == [1, 2, 3]));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct Hub<P = Payload> {
     conns: Arena<Conn>,
     keys: BTreeMap<Key, ConnId>,
@@ -146,6 +167,23 @@ impl<P> Hub<P> {
 
     /// The embedder ends a connection: it broke its dialect, is too slow, or the like. The first output is its
     /// [`OutboundMessage::Close`]; the others tell those who have to do with it.
+    ///
+    /// Back-pressure ends here: what waits for a client is known to the embedder, who has an end of it when that is too much.
+    ///
+    /// ```
+    /// # use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
+    /// # let mut hub: Hub = Hub::new(Limits::default());
+    /// # let slow = hub.connect(Time::ZERO, Dialect::Plain.profile())?;
+    /// # let (waiting, backlog_bytes) = (2_000_000, 1_048_576);
+    /// if waiting > backlog_bytes {
+    ///     for (to, message) in hub.close(slow, CloseReason::TooSlow) {
+    ///         // 1013 to the slow one; what follows to the others
+    /// #       assert!(to == slow && matches!(message, OutboundMessage::Close(CloseReason::TooSlow)));
+    ///     }
+    /// }
+    /// assert!(hub.close(slow, CloseReason::TooSlow).is_empty()); // it is gone already
+    /// # Ok::<(), sigver_core::ConnectError>(())
+    /// ```
     #[must_use = "the outputs are to be sent"]
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
         let Some(Conn { state, .. }) = self.conns.remove(conn) else {

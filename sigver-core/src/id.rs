@@ -10,6 +10,19 @@ use crate::{CloseReason, Limits};
 ///
 /// Issued by [`Hub::connect`](crate::Hub::connect). A slot is used again after its connection is gone, the whole id is not: an
 /// id that outlived its connection is inert in every method, unless exactly a multiple of 2^32 connections came since.
+///
+/// ```
+/// # use sigver_core::{ConnId, Dialect, Hub, Limits, Time};
+/// # let mut hub: Hub = Hub::new(Limits::default());
+/// # let profile = Dialect::V1.profile();
+/// let gone = hub.connect(Time::ZERO, profile)?;
+/// assert!(hub.disconnect(gone).is_empty());
+/// let next = hub.connect(Time::ZERO, profile)?;
+/// assert_eq!(gone.slot(), next.slot()); // the same place in a table
+/// assert_ne!(gone, next); // and yet another connection
+/// assert_eq!(ConnId::from_bits(next.to_bits()), next); // through an epoll token, say
+/// # Ok::<(), sigver_core::ConnectError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     slot: u32,
@@ -88,6 +101,16 @@ impl fmt::Display for Index {
 /// The name of a meeting point, which an opener opens and joiners join. A `Key` that exists is legal: not empty, not too long.
 ///
 /// Whoever knows a key can join it, so a key is a secret: `Debug` shows its length only, and there is no `Display`.
+///
+/// ```
+/// use sigver_core::{CloseReason, Key, Limits};
+///
+/// let limits = Limits::default();
+/// let key = Key::new("tea", &limits)?;
+/// assert_eq!((key.as_str(), format!("{key:?}").as_str()), ("tea", "Key(3 bytes)"));
+/// assert_eq!(Key::new("", &limits), Err(CloseReason::KeyEmpty));
+/// # Ok::<(), CloseReason>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 

@@ -10,6 +10,13 @@ use crate::{Index, Key};
 /// the close frame, stable, on one line, and at most 123 bytes long (RFC 6455 section 5.5).
 ///
 /// The table of all codes is in the project's `PROTOCOL.md`.
+///
+/// ```
+/// use sigver_core::CloseReason;
+///
+/// let reason = CloseReason::KeyTaken;
+/// assert_eq!((reason.code(), reason.to_string().as_str()), (1008, "key is taken"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum CloseReason {

@@ -10,7 +10,22 @@ use sigver_core::Limits;
 
 use crate::{Admission, Ceiling, MemoryBound, Network};
 
-/// What a [`Server`](crate::Server) is made from.
+/// What a [`Server`](crate::Server) is made from. Everything has a default; change what should be otherwise.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use sigver_server::{Config, Origin, Origins};
+///
+/// let mut config = Config::default();
+/// config.listen = vec!["127.0.0.1:8000".parse()?];
+/// config.trusted_proxies = vec!["127.0.0.1".parse()?];
+/// config.limits.joiners_per_key = 4;
+/// config.drain = Duration::from_secs(10);
+/// let ours: Origin = "https://example.org".parse()?;
+/// config.admission.push(Arc::new(Origins::from_iter([ours])));
+/// println!("up to {}; {}", config.ceiling(), config.memory_bound());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {

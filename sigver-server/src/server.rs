@@ -137,6 +137,21 @@ impl Server {
     /// not looked at. From the moment that the server is told to end it takes nobody from them any more, and turns nobody away that it has
     /// taken: clients wait in the kernel for whoever accepts next, so one server can follow another without a client seeing a refusal.
     ///
+    /// ```
+    /// use std::{net::TcpListener, thread};
+    /// use sigver_server::{Config, Server};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// for _ in 0..2 {
+    ///     let server = Server::with_listeners(Config::default(), vec![listener.try_clone()?])?;
+    ///     let handle = server.handle();
+    ///     let running = thread::spawn(|| server.run());
+    ///     handle.shutdown(); // clients that come now are the next server's
+    ///     running.join().expect("it does not panic")?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there are none, or one is not a listener of TCP.

@@ -14,6 +14,12 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 /// A range of IP addresses, such as `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`.
+///
+/// ```
+/// let network: sigver_server::Network = "10.0.0.0/8".parse()?;
+/// assert!(network.contains("10.1.2.3".parse()?) && !network.contains("11.1.2.3".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 

@@ -23,6 +23,18 @@ use crate::{Admission, Denied, Handshake, http::BEARER};
 /// - `?token=TOKEN` behind the path. Proxies log that, so it is the last choice.
 ///
 /// Without one, or with another, it gets HTTP 401. Comparing takes as long for a token that is nearly right as for one that is not at all.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use sigver_server::{Config, Tokens};
+///
+/// let tokens = Arc::new(Tokens::from_file("/etc/sigver/tokens")?);
+/// let mut config = Config::default();
+/// config.admission.push(Arc::<Tokens>::clone(&tokens));
+/// // later, when the file has changed:
+/// println!("{} tokens", tokens.reload()?);
+/// # Ok::<(), sigver_server::TokensError>(())
+/// ```
 pub struct Tokens {
     path: PathBuf,
     tokens: RwLock<Vec<String>>,

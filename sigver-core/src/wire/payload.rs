@@ -79,6 +79,21 @@ impl Payload {
 
     /// Appends the text with `"index":N` in it: as its last member, or in place of the value of an `index` that is there. What has no
     /// place for an index, which the hub gives to nobody who needs one, is appended as it is.
+    ///
+    /// ```
+    /// use sigver_core::{Dialect, InboundMessage, Index, Limits};
+    ///
+    /// let spliced = |text| match Dialect::Plain.decode(text, &Limits::default(), || None) {
+    ///     Ok(InboundMessage::Data { payload, .. }) => {
+    ///         let mut out = String::new();
+    ///         payload.splice(Index::new(7), &mut out);
+    ///         out
+    ///     }
+    ///     other => panic!("{other:?} is no data"),
+    /// };
+    /// assert_eq!(spliced(r#"{"sdp": "v=0" }"#), r#"{"sdp": "v=0","index":7 }"#);
+    /// assert_eq!(spliced(r#"{"index": 1, "sdp": "v=0"}"#), r#"{"index": 7, "sdp": "v=0"}"#);
+    /// ```
     pub fn splice(&self, index: Index, out: &mut String) {
         let Spot::At(place, lead) = &self.spot else {
             out.push_str(&self.text);
