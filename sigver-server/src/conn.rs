@@ -28,7 +28,6 @@ use crate::{
     peer::{Peer, Ticket},
     registry::Entry,
     relay::{Event, What},
-    sched,
     server::Shared,
     sources::{Share, Source},
 };
@@ -42,17 +41,26 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a connection that has ended waits for the relay to have handled it, before the log hears of it.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// A connection that was accepted.
+pub(crate) struct Arrival {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) events: SyncSender<Event>,
+    pub(crate) entry: Entry,
+    /// Its source's share, where that is limited and known before the handshake.
+    pub(crate) share: Option<Share>,
+}
+
 /// Runs a connection from its first byte to its last.
-pub(crate) fn run(
-    peer: &Arc<Peer>,
-    shared: &Shared,
-    events: SyncSender<Event>,
-    _entry: Entry,
-    mut share: Option<Share>,
-) {
+pub(crate) fn run(arrival: Arrival, shared: &Shared) {
+    let Arrival {
+        peer,
+        events,
+        entry: _entry,
+        mut share,
+    } = arrival;
+    let peer = &peer;
     let started = Instant::now();
     peer.credit.bind();
-    sched::run_as_batch();
     log::debug!("{peer} came");
     let request = match http::receive(&peer.stream, peer.addr.ip(), shared) {
         Ok(request) => request,

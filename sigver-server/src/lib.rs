@@ -59,6 +59,7 @@ mod sources;
 mod sync;
 mod tokens;
 mod wake;
+mod workers;
 
 pub use admission::{Admission, Denied, Handshake};
 pub use ceiling::Ceiling;

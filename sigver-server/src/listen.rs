@@ -19,15 +19,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     answer::Answer,
-    conn, metrics,
+    conn::{self, Arrival},
+    metrics,
     peer::Peer,
     relay::Event,
     server::{Shared, Stage},
     sources::{self, Source},
+    workers::{STACK, Workers},
 };
-
-/// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
-pub(crate) const STACK: usize = 256 * 1024;
 
 /// Connections that the kernel completes before they are accepted. It lowers this to its own limit (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -89,9 +88,14 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 /// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer, unless
 /// another server will accept it.
 pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
+    let workers = Workers::new({
+        let shared = Arc::clone(shared);
+        move |arrival| conn::run(arrival, &shared)
+    });
     let mut acceptor = Acceptor {
         shared,
         events,
+        workers: &workers,
         serial: 0,
         scrapes: Arc::default(),
         exhausted: false,
@@ -112,11 +116,13 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc
             acceptor.accept_scrapes(listener);
         }
     }
+    workers.end();
 }
 
 struct Acceptor<'a> {
     shared: &'a Arc<Shared>,
     events: &'a SyncSender<Event>,
+    workers: &'a Arc<Workers<Arrival>>,
     serial: u64,
     /// One more reference for each request that is being answered on the metrics page's addresses.
     scrapes: Arc<()>,
@@ -231,14 +237,14 @@ impl Acceptor<'_> {
         } else {
             None
         };
-        let entry = shared.registry.enter(&peer);
-        let (its_peer, its_shared, its_events) = (Arc::clone(&peer), Arc::clone(shared), self.events.clone());
-        let thread = thread::Builder::new()
-            .name("sigver-conn".into())
-            .stack_size(STACK)
-            .spawn(move || conn::run(&its_peer, &its_shared, its_events, entry, share));
-        match thread {
-            Ok(_) => self.resume(),
+        let arrival = Arrival {
+            peer: Arc::clone(&peer),
+            events: self.events.clone(),
+            entry: shared.registry.enter(&peer),
+            share,
+        };
+        match self.workers.run(arrival) {
+            Ok(()) => self.resume(),
             Err(error) => {
                 self.pause("start a thread for a connection", &error);
                 self.refuse(peer, "no thread for it");

@@ -25,6 +25,9 @@ use serde_json::Value as Json;
 /// Lines that may wait for stderr.
 const LINES: usize = 1024;
 
+/// How long a line waits for others to be written with.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// How long the end of the process waits for a stderr that does not take the last lines.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -106,9 +109,15 @@ impl Flush {
 /// Writes lines to stderr until the process ends.
 fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, format: Format) {
     let mut stderr = io::stderr();
-    for line in queue {
+    while let Ok(mut lines) = queue.recv() {
+        thread::sleep(GATHER);
+        let mut count = 1;
+        for line in queue.try_iter().take(LINES) {
+            lines.extend(line);
+            count += 1;
+        }
         // A log that nobody can read is no reason to stop serving.
-        let _ = stderr.write_all(&line);
+        let _ = stderr.write_all(&lines);
         let dropped = counts.dropped.swap(0, Ordering::SeqCst);
         if dropped > 0 {
             let text = format!("stderr was too slow: {dropped} log lines are lost");
@@ -117,7 +126,7 @@ fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, format: Format) {
                 Format::Json => writeln!(stderr, r#"{{"level":"warn","message":"{text}"}}"#),
             };
         }
-        counts.written.fetch_add(1, Ordering::SeqCst);
+        counts.written.fetch_add(count, Ordering::SeqCst);
     }
 }
 

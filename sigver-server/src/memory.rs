@@ -6,9 +6,10 @@ use crate::{
     Config,
     conn::READ_BUFFER,
     credit,
-    listen::{RECEIVE_BUFFER, SEND_BUFFER, STACK},
+    listen::{RECEIVE_BUFFER, SEND_BUFFER},
     peer::Peer,
     server::CHANNEL,
+    workers::STACK,
 };
 
 /// The most memory that a server takes, when every client does its worst at the same moment: it follows from the

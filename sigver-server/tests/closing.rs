@@ -1,7 +1,7 @@
 //! Every way in which a connection can end, by the hundred: who reads gets the code, the other side learns what it should, and
 //! threads, descriptors and the hub's gauges return to where they were. One test, since it counts what the whole process has.
 
-use std::{net::Shutdown, time::Duration};
+use std::{net::Shutdown, thread, time::Duration};
 
 use sigver_server::Config;
 use sigver_transcripts::{
@@ -95,6 +95,8 @@ fn whoever_reads_gets_the_code_and_nothing_is_left() {
     // The first connection makes what is made once.
     drop(server.pair("first"));
     eventually("nobody is connected", || server.handle.connections() == 0);
+    // Threads wait for other connections for a second.
+    thread::sleep(Duration::from_secs(2));
     let before = resources();
     for way in ways() {
         for opener_ends in [true, false] {
