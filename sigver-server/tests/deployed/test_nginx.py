@@ -94,12 +94,12 @@ class Nginx(Deployed):
         client = self.connect(port)
         self.assertEqual(client.status, 426)
         self.assertIn("is there a proxy that does not pass them on?", client.rest())
-        self.assertIn("answered 426", log.read_text())
+        self.eventually("the log tells of it", lambda: "answered 426" in log.read_text())
 
     def test_wrong_http_1_0(self):
         port, log = self.start(change=lambda text: text.replace("proxy_http_version 1.1;", ""))
         self.assertEqual(self.connect(port).status, 505)
-        self.assertIn("answered 505", log.read_text())
+        self.eventually("the log tells of it", lambda: "answered 505" in log.read_text())
 
     def test_wrong_no_x_forwarded_for(self):
         without = lambda text: text.replace("proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;", "")
