@@ -61,12 +61,21 @@ pub(crate) fn run(arrival: Arrival, shared: &Shared) {
     let peer = &peer;
     let started = Instant::now();
     peer.credit.bind();
+    if let Some((upgrade, rest)) = shake_hands(peer, shared, &mut share) {
+        serve(peer, &shared.config, events, &upgrade, rest, started);
+    }
+}
+
+/// Reads the request: an admitted handshake, with what came behind it. Anything else is answered here. Not a part of what calls it: see
+/// [`report`].
+#[inline(never)]
+fn shake_hands(peer: &Peer, shared: &Shared, share: &mut Option<Share>) -> Option<(Upgrade, Vec<u8>)> {
     log::debug!("{peer} came");
     let request = match http::receive(&peer.stream, peer.addr.ip(), shared) {
         Ok(request) => request,
         Err(error) => {
             log::debug!("{peer} left before its request was whole: {error}");
-            return;
+            return None;
         }
     };
     let answer = match request {
@@ -75,11 +84,8 @@ pub(crate) fn run(arrival: Arrival, shared: &Shared) {
         Request::Upgrade(..) if shared.is_ending() && !shared.has_successor => Answer::UNAVAILABLE,
         Request::Upgrade(upgrade, rest) => {
             peer.set_client(upgrade.client);
-            if let Some(share) = &mut share {
-                share.end_handshake();
-            }
             match take_share(shared, peer, share) {
-                Ok(_share) => return serve(peer, &shared.config, events, &upgrade, rest, started),
+                Ok(()) => return Some((upgrade, rest)),
                 Err(answer) => answer,
             }
         }
@@ -89,19 +95,19 @@ pub(crate) fn run(arrival: Arrival, shared: &Shared) {
     let _ = answer.send(&peer.stream);
     let (client, status) = (peer.client(), &answer.status);
     log::info!(conn = peer.serial, client:%, status:%; "{peer} answered {status}");
+    None
 }
 
-/// The share of a client whose proxy has none. One that connects directly has its share from the beginning.
-fn take_share(shared: &Shared, peer: &Peer, share: Option<Share>) -> Result<Option<Share>, Answer> {
-    if share.is_some() || !shared.shares.are_limited() {
-        return Ok(share);
+/// Takes the share of a client whose proxy has none. One that connects directly has its share from the beginning.
+fn take_share(shared: &Shared, peer: &Peer, share: &mut Option<Share>) -> Result<(), Answer> {
+    if share.is_none() && shared.shares.are_limited() {
+        let theirs = shared.shares.take(Source::from(peer.client()));
+        *share = Some(theirs.ok_or(Answer::UNAVAILABLE)?);
     }
-    let mut share = shared
-        .shares
-        .take(Source::from(peer.client()))
-        .ok_or(Answer::UNAVAILABLE)?;
-    share.end_handshake();
-    Ok(Some(share))
+    if let Some(share) = share {
+        share.end_handshake();
+    }
+    Ok(())
 }
 
 fn serve(
@@ -118,16 +124,23 @@ fn serve(
         events: Link { peer, events },
         received: Traffic::default(),
     };
-    let (ending, code) = conn.serve(upgrade, rest);
+    let end = conn.serve(upgrade, rest);
+    report(peer, upgrade.dialect, conn.received, end, started);
+}
+
+/// Tells the log of a connection's end. A function of its own, as is whatever else happens once: its frame is not part of the stack that a
+/// connection keeps touched for life.
+#[inline(never)]
+fn report(peer: &Peer, dialect: Dialect, received: Traffic, end: (&'static str, Option<u16>), started: Instant) {
     // What the relay has done for it is known once it has handled everything.
     peer.credit.settle(SETTLE);
     let (ending, code, reason) = match peer.verdict() {
         Some(reason) => ("closed", Some(reason.code()), Some(reason.to_string())),
-        None => (ending, code, None),
+        None => (end.0, end.1, None),
     };
     let seconds = started.elapsed().as_secs_f64();
-    let (role, received, sent) = (peer.account.role(), &conn.received, peer.account.sent());
-    let dialect = match upgrade.dialect {
+    let (role, sent) = (peer.account.role(), peer.account.sent());
+    let dialect = match dialect {
         Dialect::Plain => "plain",
         Dialect::V1 => "sigver.v1",
     };
@@ -193,15 +206,9 @@ impl Conn<'_> {
         }
     }
 
+    #[inline(never)]
     fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
-        let limit = Some(self.config.limits.message_bytes as usize);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(limit)
-            // The limit on messages is none on pings, which are 125 bytes long at most.
-            .max_frame_size(limit.max(Some(125)));
-        let mut socket = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
+        let mut socket = context(rest, self.config.limits.message_bytes as usize);
         let mut stream = Inbound::new(&self.peer.stream, self.config);
         let now = Instant::now();
         let mut messages = Pace::new(self.config.messages_per_second, now);
@@ -308,6 +315,18 @@ impl Drop for Link<'_> {
         }
         self.tell(What::Gone);
     }
+}
+
+/// What decodes frames. On the heap, and made in a frame of its own: see [`report`].
+#[inline(never)]
+fn context(rest: Vec<u8>, message_bytes: usize) -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(message_bytes))
+        // The limit on messages is none on pings, which are 125 bytes long at most.
+        .max_frame_size(Some(message_bytes.max(125)));
+    Box::new(WebSocketContext::from_partially_read(rest, Role::Server, Some(config)))
 }
 
 /// What tungstenite reads from: the socket, up to a quota. What tungstenite wants to write, its own pongs and close frames, goes
