@@ -148,8 +148,9 @@ impl Answer {
     }
 
     /// The code of its status, unless it is one of success.
-    pub(crate) fn refused(&self) -> Option<&str> {
-        self.status.split(' ').next().filter(|code| !code.starts_with('2'))
+    pub(crate) fn refused(&self) -> Option<u16> {
+        let (code, _) = self.status.split_once(' ')?;
+        code.parse().ok().filter(|code| !matches!(code, 200..300))
     }
 
     /// The same answer to a HEAD request.
@@ -192,10 +193,10 @@ impl Answer {
         stream.set_write_timeout(Some(LINGER))?;
         stream.write_all(&self.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
-        let deadline = Instant::now() + LINGER;
+        let began = Instant::now();
         let mut left = LINGER_BYTES;
         let mut sink = [0; 1024];
-        while let Some(patience) = remaining(deadline) {
+        while let Some(patience) = remaining(began, LINGER) {
             stream.set_read_timeout(Some(patience))?;
             match stream.read(&mut sink)? {
                 0 => break,
@@ -209,9 +210,7 @@ impl Answer {
     }
 }
 
-/// The time left until `deadline`, if any: a socket takes no timeout of zero.
-pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
-    deadline
-        .checked_duration_since(Instant::now())
-        .filter(|left| !left.is_zero())
+/// What is left of `time` since it `began`, if anything: a socket takes no timeout of zero.
+pub(crate) fn remaining(began: Instant, time: Duration) -> Option<Duration> {
+    time.checked_sub(began.elapsed()).filter(|left| !left.is_zero())
 }

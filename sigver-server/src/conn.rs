@@ -125,18 +125,20 @@ fn serve(
         received: Traffic::default(),
     };
     let end = conn.serve(upgrade, rest);
-    report(peer, upgrade.dialect, conn.received, end, started);
+    report(peer, upgrade.dialect, conn.received, &end, started);
 }
 
 /// Tells the log of a connection's end. A function of its own, as is whatever else happens once: its frame is not part of the stack that a
 /// connection keeps touched for life.
 #[inline(never)]
-fn report(peer: &Peer, dialect: Dialect, received: Traffic, end: (&'static str, Option<u16>), started: Instant) {
+fn report(peer: &Peer, dialect: Dialect, received: Traffic, end: &End, started: Instant) {
     // What the relay has done for it is known once it has handled everything.
     peer.credit.settle(SETTLE);
-    let (ending, code, reason) = match peer.verdict() {
-        Some(reason) => ("closed", Some(reason.code()), Some(reason.to_string())),
-        None => (end.0, end.1, None),
+    let (ending, code, reason) = match (peer.verdict(), end) {
+        (Some(reason), _) => ("closed", Some(reason.code()), Some(reason.to_string())),
+        (None, End::Left(code)) => ("left", *code, None),
+        (None, End::Lost) => ("lost", None, None),
+        (None, End::Fault(_) | End::Closed) => ("closed", None, None),
     };
     let seconds = started.elapsed().as_secs_f64();
     let (role, sent) = (peer.account.role(), peer.account.sent());
@@ -182,28 +184,20 @@ enum End {
 }
 
 impl Conn<'_> {
-    /// Accepts the handshake and reads until the client is gone. How it went, for the log, and the client's close code.
-    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> (&'static str, Option<u16>) {
+    /// Accepts the handshake and reads until the client is gone.
+    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> End {
         let response = http::switching_protocols(upgrade, &derive_accept_key(upgrade.key.as_bytes()));
         let dialect = upgrade.dialect;
         self.events.tell(What::Arrived { response, dialect });
-        match self.read(rest, dialect) {
-            End::Left(code) => {
-                self.events.tell(What::Left { code });
-                self.discard();
-                ("left", code)
-            }
-            End::Fault(reason) => {
-                self.events.tell(What::Fault(reason));
-                self.discard();
-                ("closed", None)
-            }
-            End::Closed => {
-                self.discard();
-                ("closed", None)
-            }
-            End::Lost => ("lost", None),
+        let end = self.read(rest, dialect);
+        match end {
+            End::Left(code) => self.events.tell(What::Left { code }),
+            End::Fault(reason) => self.events.tell(What::Fault(reason)),
+            End::Closed => {}
+            End::Lost => return end,
         }
+        self.discard();
+        end
     }
 
     #[inline(never)]

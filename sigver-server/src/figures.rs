@@ -114,18 +114,18 @@ impl Refused {
 
 /// How often HTTP requests were refused, by status.
 #[derive(Default)]
-pub(crate) struct Answers(BTreeMap<String, u64>);
+pub(crate) struct Answers(BTreeMap<u16, u64>);
 
 impl Answers {
     pub(crate) fn add(&mut self, answer: &Answer) {
         if let Some(code) = answer.refused() {
-            *self.0.entry(format!("http-{code}")).or_default() += 1;
+            *self.0.entry(code).or_default() += 1;
         }
     }
 
     /// Statuses, as labels, and how often.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (String, u64)> {
-        self.0.iter().map(|(label, count)| (label.clone(), *count))
+        self.0.iter().map(|(code, count)| (format!("http-{code}"), *count))
     }
 }
 

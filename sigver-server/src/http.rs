@@ -69,8 +69,8 @@ pub(crate) fn receive(stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::
     let config = &shared.config;
     let parse = |head: &[u8]| parse(head, peer, config, shared.is_ending());
     Ok(match read_whole(stream, config, parse)? {
-        (Parsed::Upgrade(upgrade, length), mut head) => Request::Upgrade(upgrade, head.split_off(length)),
-        (Parsed::Answered(answer), _) => Request::Answered(answer),
+        Ok((Parsed::Upgrade(upgrade, length), mut head)) => Request::Upgrade(upgrade, head.split_off(length)),
+        Ok((Parsed::Answered(answer), _)) | Err(answer) => Request::Answered(answer),
     })
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn receive_plain(
     let parse = |head: &[u8]| {
         let mut headers = vec![EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        let answer = match (request.parse(head), request.method, request.path) {
+        Some(match (request.parse(head), request.method, request.path) {
             (Ok(Status::Partial), ..) => return None,
             (Ok(Status::Complete(_)), Some(method @ ("GET" | "HEAD")), Some(target)) => {
                 let path = target.split('?').next().unwrap_or(target);
@@ -100,27 +100,23 @@ pub(crate) fn receive_plain(
             }
             (Ok(Status::Complete(_)), ..) => Answer::METHOD,
             (Err(_), ..) => Answer::BAD_REQUEST,
-        };
-        Some(Parsed::Answered(answer))
+        })
     };
-    Ok(match read_whole(stream, config, parse)?.0 {
-        Parsed::Answered(answer) => answer,
-        Parsed::Upgrade(..) => Answer::BAD_REQUEST,
-    })
+    Ok(read_whole(stream, config, parse)?.map_or_else(|refusal| refusal, |(answer, _)| answer))
 }
 
-/// Reads until `parse` has something to say of what has come, which is returned with it.
-fn read_whole(
+/// Reads until `parse` makes something of what has come, which is returned with it; or the answer to a head that never is whole.
+fn read_whole<T>(
     mut stream: &TcpStream,
     config: &Config,
-    parse: impl Fn(&[u8]) -> Option<Parsed>,
-) -> io::Result<(Parsed, Vec<u8>)> {
-    let deadline = Instant::now() + config.handshake_timeout;
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Result<(T, Vec<u8>), Answer>> {
+    let began = Instant::now();
     let limit = config.head_bytes as usize;
     let mut head = Vec::with_capacity(limit.min(1024));
     loop {
-        let Some(patience) = remaining(deadline) else {
-            return Ok((Parsed::Answered(Answer::HEAD_TOO_SLOW), head));
+        let Some(patience) = remaining(began, config.handshake_timeout) else {
+            return Ok(Err(Answer::HEAD_TOO_SLOW));
         };
         stream.set_read_timeout(Some(patience))?;
         let known = head.len();
@@ -138,10 +134,10 @@ fn read_whole(
             .any(|pair| pair == b"\n\n" || pair == b"\n\r");
         if known == 0 || may_be_whole || head.len() >= limit {
             if let Some(parsed) = parse(&head) {
-                return Ok((parsed, head));
+                return Ok(Ok((parsed, head)));
             }
             if head.len() >= limit {
-                return Ok((Parsed::Answered(Answer::HEAD_TOO_LARGE), head));
+                return Ok(Err(Answer::HEAD_TOO_LARGE));
             }
         }
     }

@@ -18,7 +18,6 @@ use rustix::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
-    answer::Answer,
     conn::{self, Arrival},
     metrics,
     peer::Peer,
@@ -70,8 +69,16 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Makes a listener, and what is accepted from it, what the server wants.
+/// Makes a listener, and what is accepted from it, what the server wants. Whoever hands over a connection in its place, as a service
+/// manager may, is told so.
 pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
+    #[cfg(not(target_vendor = "apple"))]
+    if !rustix::net::sockopt::socket_acceptconn(listener)? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a socket that was given does not listen (systemd: Accept=no is what it takes)",
+        ));
+    }
     let socket = SockRef::from(listener);
     // Accepted sockets inherit these.
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -135,13 +142,12 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
     fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
-        let clients = if self.shared.is_accepting() { listeners } else { &[] };
-        let accepting = if self.exhausted {
-            [].iter().chain(&[])
-        } else {
-            clients.iter().chain(admin)
-        };
-        let mut fds: Vec<PollFd<'_>> = accepting
+        let is_accepting = self.shared.is_accepting() && !self.exhausted;
+        let clients = if is_accepting { listeners } else { &[] };
+        let admin = if self.exhausted { &[] } else { admin };
+        let mut fds: Vec<PollFd<'_>> = clients
+            .iter()
+            .chain(admin)
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
         fds.push(PollFd::new(self.shared.waker.bell(), PollFlags::IN));
@@ -163,29 +169,21 @@ impl Acceptor<'_> {
     }
 
     /// Accepts what waits, but no more than a backlog at a time.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
             if !self.shared.is_accepting() {
                 return;
             }
-            match listener.accept() {
-                Ok((stream, addr)) => {
-                    self.take(stream, addr);
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    // The client was gone before it was accepted.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => return self.pause("accept connections", &error),
-                },
-            }
+            let Some((stream, addr)) = self.accept(listener) else {
+                return;
+            };
+            self.take(stream, addr);
         }
     }
 
     /// Answers those who want the metrics page, each on a thread of its own, which lives for seconds at most.
     fn accept_scrapes(&mut self, listener: &TcpListener) {
-        while let Ok((stream, _)) = listener.accept() {
+        while let Some((stream, _)) = self.accept(listener) {
             if Arc::strong_count(&self.scrapes) > SCRAPES {
                 continue;
             }
@@ -199,8 +197,29 @@ impl Acceptor<'_> {
                         log::debug!("the metrics page was not taken: {error}");
                     }
                 });
-            if let Err(error) = thread {
-                self.pause("start a thread for the metrics page", &error);
+            match thread {
+                Ok(_) => self.resume(),
+                Err(error) => self.pause("start a thread for the metrics page", &error),
+            }
+        }
+    }
+
+    /// Accepts the next that waits, if one does and can be had.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
+    fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            let error = match listener.accept() {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::WouldBlock => return None,
+                // The client was gone before it was accepted.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ => {
+                    self.pause("accept connections", &error);
+                    return None;
+                }
             }
         }
     }
@@ -254,10 +273,8 @@ impl Acceptor<'_> {
 
     /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
     fn refuse(&mut self, peer: Arc<Peer>, why: &str) {
-        log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {why}");
-        self.shared.count_answer(&Answer::UNAVAILABLE);
         // The answer fits the empty buffer of a new socket; a client that is gone needs none.
-        let _ = peer.finish(&Answer::UNAVAILABLE.to_bytes());
+        let _ = self.shared.turn_away(&peer, &why);
         if self.refused.len() < LINGERING {
             self.refused.push((Instant::now() + LINGER, peer));
         }

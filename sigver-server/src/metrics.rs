@@ -21,11 +21,8 @@ use crate::{
 pub(crate) fn serve(stream: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     // An accepted socket of a listener that does not block.
     stream.set_nonblocking(false)?;
-    let page = || page(shared);
-    http::receive_plain(stream, &shared.config, |path| {
-        (path == "/metrics").then(|| Answer::metrics(page()))
-    })?
-    .send(stream)
+    let find = |path: &str| (path == "/metrics").then(|| Answer::metrics(page(shared)));
+    http::receive_plain(stream, &shared.config, find)?.send(stream)
 }
 
 /// The whole page.
@@ -87,6 +84,7 @@ impl Collector for Page {
         page.counter(
             "sigver_dropped",
             "Data of openers to an index that names nobody",
+            None,
             figures.hub.dropped,
         )?;
         let refused: Vec<_> = figures.refused.iter().chain(shared.answers().iter()).collect();
@@ -144,17 +142,7 @@ impl Encoder<'_> {
         self.metric(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
-        self.counter_in(name, help, None, value)
-    }
-
-    fn counter_in(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        value: impl EncodeCounterValue,
-    ) -> fmt::Result {
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: impl EncodeCounterValue) -> fmt::Result {
         let mut encoder = self.metric(name, help, unit, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
@@ -208,6 +196,6 @@ impl Encoder<'_> {
         }
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-        self.counter_in("process_cpu", "User and system CPU time", Some(&Unit::Seconds), seconds)
+        self.counter("process_cpu", "User and system CPU time", Some(&Unit::Seconds), seconds)
     }
 }

@@ -12,7 +12,7 @@ use crate::figures::Reached;
 pub(crate) struct Pairing {
     joined: Instant,
     /// Messages of the joiner, and of the opener to it.
-    said: [u32; 2],
+    said: [u64; 2],
     /// After how long each first said something.
     first: [Option<Duration>; 2],
     /// After how long either last did.

@@ -13,7 +13,6 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time};
 
 use crate::{
-    answer::Answer,
     figures::{Figures, Reached},
     flusher::Handover,
     frame,
@@ -89,7 +88,7 @@ struct Drain {
     pause: Duration,
     next: Instant,
     /// When those must be through their handshake that were accepted before the end began, and are not turned away.
-    last_handshake: Instant,
+    last_handshake: Option<Instant>,
 }
 
 /// The longest pause from one to the next: a few clients do not have to be kept from coming back together.
@@ -151,11 +150,10 @@ impl Relay {
 
     /// Waits for an event, but no longer than until something is due.
     fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
-        // What is too far away for the clock to say is never due.
         let hub = self
             .hub
             .poll_timeout()
-            .and_then(|time| self.epoch.checked_add(time.elapsed()));
+            .and_then(|time| after(self.epoch, time.elapsed()));
         let cut = self.cuts.front().map(|(at, _)| *at);
         let ping = self.pings.front().map(|(at, _)| *at);
         let drain = self.drain.as_ref().map(|drain| drain.next);
@@ -239,9 +237,7 @@ impl Relay {
                 }
             }
             Err(refusal) => {
-                log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {refusal}");
-                self.shared.count_answer(&Answer::UNAVAILABLE);
-                let sent = peer.finish(&Answer::UNAVAILABLE.to_bytes());
+                let sent = self.shared.turn_away(peer, &refusal);
                 self.dismiss(peer, sent);
             }
         }
@@ -384,8 +380,9 @@ impl Relay {
             self.flusher.push(Arc::clone(peer));
         }
         self.closing.insert(peer.serial, Arc::clone(peer));
-        self.cuts
-            .push_back((Instant::now() + self.shared.config.close_timeout, peer.serial));
+        if let Some(at) = after(Instant::now(), self.shared.config.close_timeout) {
+            self.cuts.push_back((at, peer.serial));
+        }
     }
 
     /// Does what is due.
@@ -424,12 +421,13 @@ impl Relay {
                 left,
                 pause,
                 next: now,
-                last_handshake: now + self.shared.config.handshake_timeout,
+                last_handshake: after(now, self.shared.config.handshake_timeout),
             }
         });
         while drain.next <= now {
             let Some(id) = drain.left.pop_front() else {
-                let is_awaited = drain.last_handshake > now && self.shared.registry.handshakes() > 0;
+                let is_awaited =
+                    drain.last_handshake.is_none_or(|last| last > now) && self.shared.registry.handshakes() > 0;
                 if !(self.shared.has_successor && is_awaited) {
                     return self.close_all();
                 }
@@ -460,8 +458,7 @@ impl Relay {
     }
 
     fn schedule_ping(&mut self, id: ConnId) {
-        // What is too far away for the clock to say is never due.
-        if let Some(at) = Instant::now().checked_add(self.shared.config.keep_alive) {
+        if let Some(at) = after(Instant::now(), self.shared.config.keep_alive) {
             self.pings.push_back((at, id));
         }
     }
@@ -512,6 +509,11 @@ fn is_wrong_guess(output: &OutboundMessage) -> bool {
         OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
             | OutboundMessage::Close(CloseReason::KeyUnknown | CloseReason::KeyTaken)
     )
+}
+
+/// `None` where it is too far away for the clock to say: that is never due.
+fn after(begin: Instant, time: Duration) -> Option<Instant> {
+    begin.checked_add(time)
 }
 
 /// Takes the first of a queue in order of time, once its time has come.

@@ -1,7 +1,7 @@
 //! Owns the whole: which threads there are, how they start and how they end. Never touches a frame or a role.
 
 use std::{
-    io,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -22,6 +22,8 @@ use crate::{
     figures::{Answers, Figures},
     flusher::{self, Handover},
     listen,
+    outbox::Sent,
+    peer::Peer,
     registry::Registry,
     relay::Relay,
     sources::Shares,
@@ -365,14 +367,21 @@ impl Shared {
         self.answers().add(answer);
     }
 
+    /// Refuses a client whose request is not answered by its own thread: tells the log, and sends it an answer.
+    pub(crate) fn turn_away(&self, peer: &Peer, why: &dyn fmt::Display) -> Sent {
+        log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {why}");
+        self.count_answer(&Answer::UNAVAILABLE);
+        peer.finish(&Answer::UNAVAILABLE.to_bytes())
+    }
+
     /// How often requests were refused, by their status.
     pub(crate) fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("config", &self.config)
             .finish_non_exhaustive()

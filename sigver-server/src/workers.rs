@@ -1,5 +1,5 @@
 //! Owns the threads of connections: each runs one connection at a time, and then waits a moment for the next before it ends, since making
-//! a thread costs more than a whole session of signaling. Never knows what a connection is.
+//! a thread is a tenth of what a session of signaling costs. Never knows what a connection is.
 
 use std::{
     io, mem,
@@ -148,6 +148,15 @@ mod tests {
         }
     }
 
+    /// Until every thread has ended.
+    fn until_alone<J>(workers: &Arc<Workers<J>>) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Arc::strong_count(workers) > 1 {
+            assert!(Instant::now() < deadline, "a thread is left");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn a_thread_that_waits_is_used_again() -> io::Result<()> {
         let (workers, (report, reports)) = (reporting(), channel());
@@ -165,7 +174,9 @@ mod tests {
         let (workers, (report, reports)) = (reporting(), channel());
         workers.run(report)?;
         assert_eq!(reports.iter().count(), 1);
+        until_waiting(&workers, 1);
         until_waiting(&workers, 0);
+        until_alone(&workers);
         Ok(())
     }
 
@@ -212,11 +223,7 @@ mod tests {
         // What comes all the same is done, by a thread that does not wait.
         workers.run(report)?;
         assert_eq!(reports.iter().count(), 2);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Arc::strong_count(&workers) > 1 {
-            assert!(Instant::now() < deadline, "a thread is left");
-            thread::sleep(Duration::from_millis(1));
-        }
+        until_alone(&workers);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use program::{Program, sigver};
+use program::{Program, request, sigver};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use sigver_transcripts::{Seen, socket::Client};
 
@@ -30,6 +30,25 @@ impl Program {
         joiner.send_text(r#"{"type":"join","key":"k"}"#)?;
         assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
         Ok((opener, joiner))
+    }
+
+    /// Its size in bytes, once that is steady: a thread that allocates for the first time maps more than it keeps.
+    fn address_space(&self) -> io::Result<u64> {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let mut last = 0;
+        loop {
+            let statm = std::fs::read_to_string(&path)?;
+            let pages: u64 = statm
+                .split(' ')
+                .next()
+                .and_then(|pages| pages.parse().ok())
+                .unwrap_or(0);
+            if pages == last {
+                return Ok(pages * rustix::param::page_size() as u64);
+            }
+            last = pages;
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn limit(&self, resource: Resource, current: Option<u64>) {
@@ -79,19 +98,34 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
     Ok(())
 }
 
+/// The metrics page's listener stays readable as well, while nobody can be accepted from it.
+#[test]
+fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
+    let mut program = Program::start(&mut sigver(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
+    let admin = program.admin();
+    let mut pair = program.pair()?;
+    program.limit(Resource::Nofile, Some(3));
+    let page = thread::spawn(move || request(admin, "GET /metrics HTTP/1.1\r\n\r\n"));
+    for _ in 0..20 {
+        talk(&mut pair)?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!page.is_finished(), "nothing is left to answer with");
+    program.limit(Resource::Nofile, Some(1000));
+    let page = page.join().expect("it only asks");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    let (_, log) = program.end(Signal::TERM);
+    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
+    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    Ok(())
+}
+
 #[test]
 fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
     let program = Program::start(&mut sigver(LISTEN));
     let mut pair = program.pair()?;
     // Room for what is there, and not for the stack of another thread.
-    let path = format!("/proc/{}/statm", program.child.id());
-    let pages = std::fs::read_to_string(path)?;
-    let pages: u64 = pages
-        .split(' ')
-        .next()
-        .and_then(|pages| pages.parse().ok())
-        .unwrap_or(0);
-    program.limit(Resource::As, Some(pages * rustix::param::page_size() as u64));
+    program.limit(Resource::As, Some(program.address_space()?));
     for _ in 0..5 {
         let refused = Client::connect(program.addr, "/").err().map(|error| error.to_string());
         assert!(refused.as_ref().is_some_and(|text| text.contains("503")), "{refused:?}");
@@ -137,6 +171,30 @@ fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
     assert!(log.contains("log lines are lost"), "the loss is owned up to");
+    Ok(())
+}
+
+/// What an operator writes to say never: further away than the clock can say.
+#[test]
+fn times_that_never_come_end_nobody() -> io::Result<()> {
+    let never = [
+        "handshake-timeout",
+        "role-deadline",
+        "keep-alive",
+        "close-timeout",
+        "drain",
+    ]
+    .map(|flag| format!("--{flag}=1e18"));
+    let never: Vec<_> = never.iter().map(String::as_str).collect();
+    let program = Program::start(&mut sigver(&[LISTEN, &never].concat()));
+    let mut pair = program.pair()?;
+    talk(&mut pair)?;
+    pair.1.send_text("{")?;
+    assert!(matches!(pair.1.receive(), Seen::Close(Some(1007), _)));
+    drop(pair);
+    drop(program.client());
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, sigver};
+use program::{Program, request, sigver};
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
@@ -16,16 +16,6 @@ use sigver_transcripts::{Seen, socket::Client};
 mod program;
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
-
-/// Sends a request and reads whatever comes back until the end.
-fn request(program: &Program, request: &str) -> String {
-    let mut stream = TcpStream::connect(program.addr).expect("the server takes a connection");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = Vec::new();
-    // A connection that is reset has no answer, which is one.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
 
 /// The head of a handshake, to be followed by an empty line.
 fn head(target: &str, more: &str) -> String {
@@ -115,7 +105,7 @@ fn each_end_of_a_connection_is_one_line() {
 fn for_programs_every_line_is_an_object() {
     let program = Program::start(sigver(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     play(|| program.client());
-    request(&program, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+    request(program.addr, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
     let (_, log) = program.end(Signal::TERM);
     let lines: Vec<serde_json::Value> = log
         .lines()
@@ -184,7 +174,9 @@ fn no_secret_of_a_client_is_in_any_output() {
             ],
         ]
         .concat();
-        let program = Program::start(sigver(&arguments).env("RUST_LOG", "trace"));
+        let mut program = Program::start(sigver(&arguments).env("RUST_LOG", "trace"));
+        let admin = program.admin();
+        let mut stdout = program.child.stdout.take().expect("stdout is a pipe");
         let with_token = || {
             let mut stream = TcpStream::connect(program.addr).expect("the server takes a connection");
             let request = head("/?token=SECRET-token-000", "\r\n");
@@ -203,10 +195,15 @@ fn no_secret_of_a_client_is_in_any_output() {
             ("/", "Cookie: SECRET-cookie\r\nOrigin: https://SECRET.example\r\n"),
             ("/", "Sec-WebSocket-Protocol: sigver.v1, SECRET=\"\r\n"),
         ] {
-            let answer = request(&program, &(head(target, more) + "\r\n"));
+            let answer = request(program.addr, &(head(target, more) + "\r\n"));
             assert!(!answer.contains("SECRET"), "{answer}");
         }
-        request(&program, "SECRET-method / HTTP/1.1\r\n\r\n");
+        request(program.addr, "SECRET-method / HTTP/1.1\r\n\r\n");
+        let page = request(admin, "GET /metrics HTTP/1.1\r\n\r\n");
+        assert!(
+            page.contains("sigver_connections ") && !page.contains("SECRET"),
+            "{page}"
+        );
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
         thread::sleep(Duration::from_millis(50));
         let (_, log) = program.end(Signal::TERM);
@@ -215,6 +212,9 @@ fn no_secret_of_a_client_is_in_any_output() {
             "{log}"
         );
         assert!(!log.contains("SECRET"), "{log}");
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).expect("stdout is text");
+        assert!(!said.contains("SECRET"), "{said}");
     }
     fs::remove_file(&tokens).expect("it is there");
 }

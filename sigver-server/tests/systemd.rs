@@ -1,7 +1,7 @@
 //! The program under a service manager: what it is told, and a restart that no client sees refused.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
     process::{Command, Stdio},
     sync::{
@@ -92,6 +92,18 @@ fn a_socket_that_is_none_of_tcp_is_refused() {
     assert!(text.contains("a socket of the service manager is no good"), "{text}");
 }
 
+/// What `Accept=yes` would hand over.
+#[test]
+fn a_connection_in_place_of_a_listener_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let connection = TcpStream::connect(addr).expect("it listens");
+    let output = activated(connection.into(), &[]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("Accept=no"), "{text}");
+}
+
 /// Clients come all the time while one server ends and the next begins: each is let in. Those who come in between wait in the kernel.
 #[test]
 fn a_restart_refuses_nobody() {
@@ -109,7 +121,7 @@ fn a_restart_refuses_nobody() {
         .collect();
     // One whose connection was taken before the end, and who says so late.
     let late = TcpListener::local_addr(&listener)
-        .and_then(std::net::TcpStream::connect)
+        .and_then(TcpStream::connect)
         .expect("a connection");
     let reached = |count: usize| {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -139,7 +151,7 @@ fn a_restart_refuses_nobody() {
     assert_eq!(code, Some(0));
 }
 
-fn shake(mut stream: std::net::TcpStream) -> Client {
+fn shake(mut stream: TcpStream) -> Client {
     use std::io::Write;
     let request = Target::at(stream.peer_addr().expect("connected")).request("");
     stream.write_all(request.as_bytes()).expect("connected");

@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
 };
 
@@ -41,6 +41,23 @@ impl Program {
         Client::connect(self.addr, "/").expect("the server takes a connection")
     }
 
+    /// Where the metrics page is, as the log says: that [`end`](Self::end) does not tell again.
+    pub(crate) fn admin(&mut self) -> SocketAddr {
+        let stderr = self.child.stderr.as_mut().expect("stderr is a pipe");
+        let mut line = String::new();
+        loop {
+            // No more than the line: what comes behind it is still to be read.
+            let mut byte = [0];
+            stderr.read_exact(&mut byte).expect("the log says where the page is");
+            line.push(byte[0].into());
+            if let Some((_, addr)) = line.split_once("metrics at http://") {
+                if let Some((addr, _)) = addr.split_once('/') {
+                    return addr.parse().expect("an address");
+                }
+            }
+        }
+    }
+
     /// Ends the program; its exit code and what it logged.
     pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
@@ -53,6 +70,16 @@ impl Program {
             .expect("the log is text");
         (self.child.wait().expect("the program ends").code(), log)
     }
+}
+
+/// Sends a request and reads whatever comes back until the end.
+pub(crate) fn request(addr: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(addr).expect("somebody listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    // A connection that is reset has no answer, which is one.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 impl Drop for Program {
