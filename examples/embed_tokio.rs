@@ -108,7 +108,6 @@ struct World {
     hub: Hub,
     peers: BTreeMap<ConnId, Peer>,
     epoch: Instant,
-    is_ending: bool,
 }
 
 /// A connection as the others see it. Dropping it tells the connection's task that the hub knows it no more.
@@ -141,7 +140,6 @@ impl World {
             hub: Hub::new(limits),
             peers: BTreeMap::new(),
             epoch: Instant::now(),
-            is_ending: false,
         }))
     }
 
@@ -154,7 +152,7 @@ impl World {
         Time::since_epoch(self.epoch.elapsed())
     }
 
-    /// Takes a connection in, unless there are too many.
+    /// Takes a connection in, unless there are too many, or the end has begun.
     fn connect(&mut self, dialect: Dialect) -> Option<Mailbox> {
         let id = self.hub.connect(self.now(), dialect.profile()).ok()?;
         let (sender, frames) = mpsc::unbounded_channel();
@@ -169,9 +167,6 @@ impl World {
                 _alive: alive,
             },
         );
-        if self.is_ending {
-            self.close(id, CloseReason::ShuttingDown);
-        }
         Some(Mailbox {
             id,
             frames,
@@ -203,9 +198,8 @@ impl World {
         self.deliver(outputs);
     }
 
-    /// Closes everyone, now and from now on.
+    /// Closes everyone, and takes nobody in from now on.
     fn shutdown(&mut self) {
-        self.is_ending = true;
         let outputs = self.hub.shutdown();
         self.deliver(outputs);
     }

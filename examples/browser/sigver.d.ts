@@ -15,7 +15,8 @@ export function join(url: string | URL, key: string, options?: Options): Joiner;
  * Perfect negotiation of the WebRTC specification, with trickle ICE: from now on whatever `pc` needs described is described to the
  * other side, and what the other side says of itself is given to `pc`. Both sides may add tracks and channels at any time, also at once.
  *
- * Sends `{type, sdp}` and `{candidate}`, and takes no notice of any other data. Never closes `pc`.
+ * Sends `{type, sdp}` and `{candidate}`, and takes no notice of any other data. Never closes `pc`. Where both sides begin with an offer at
+ * the same moment, the polite one answers when its first candidate is gathered, or after half a second: Chromium needs that.
  */
 export function negotiate(pc: RTCPeerConnection, channel: Channel, options?: NegotiateOptions): void;
 

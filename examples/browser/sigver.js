@@ -28,6 +28,7 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
   let isSettingRemoteAnswerPending = false;
   /** @type {(RTCIceCandidateInit | null)[]} */
   const early = [];
+  const gathers = new Promise((resolve) => pc.addEventListener("icecandidate", resolve, { once: true }));
 
   pc.addEventListener("negotiationneeded", guarded(async () => {
     makingOffer = true;
@@ -53,8 +54,11 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
   async function takeDescription(description) {
     const isOffer = description.type === "offer";
     const readyForOffer = !makingOffer && (pc.signalingState === "stable" || isSettingRemoteAnswerPending);
-    ignoreOffer = isOffer && !readyForOffer && !channel.polite;
+    const isCollision = isOffer && !readyForOffer;
+    ignoreOffer = isCollision && !channel.polite;
     if (ignoreOffer) return;
+    // Chromium never gathers a candidate again if its first offer is taken back in the moment in which it begins to.
+    if (isCollision && !pc.remoteDescription) await Promise.race([gathers, wait(GATHERING)]);
     isSettingRemoteAnswerPending = description.type === "answer";
     try {
       // Takes back an own offer that is in the way.
@@ -96,6 +100,14 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
       }
     };
   }
+}
+
+/** How long a connection may take to find a first candidate, in milliseconds. */
+const GATHERING = 500;
+
+/** @param {number} milliseconds */
+function wait(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 // ---- One role ----

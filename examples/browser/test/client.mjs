@@ -478,6 +478,12 @@ class PlayedConnection extends EventTarget {
     return new Promise((resolve, reject) => this.asked.push({ what, argument, resolve, reject }));
   }
 
+  /** Finds its first candidate. */
+  async gathers() {
+    this.dispatchEvent(Object.assign(new Event("icecandidate"), { candidate: { toJSON: () => CANDIDATE } }));
+    await new Promise(setImmediate);
+  }
+
   /** Does the oldest thing asked for, which leads to `change`; or fails at it. */
   async settle(what, change = {}) {
     const oldest = this.asked.shift();
@@ -497,9 +503,39 @@ negotiationTest("an offer that comes while an own one is being made is a collisi
     const pc = start(polite);
     pc.dispatchEvent(new Event("negotiationneeded"));
     says(described("offer"));
-    assert.deepEqual(pc.asked.map(({ what }) => what), polite ? ["setLocalDescription", "setRemoteDescription"] : ["setLocalDescription"]);
     await pc.settle("setLocalDescription", { signalingState: "have-local-offer", localDescription: described("offer") });
     assert.deepEqual(sent(), [{ type: "offer", sdp: "of an offer" }]);
+    await pc.gathers();
+    assert.deepEqual(sent(), [{ candidate: CANDIDATE }]);
+    assert.deepEqual(pc.asked.map(({ what }) => what), polite ? ["setRemoteDescription"] : []);
+  }
+});
+
+negotiationTest("a first offer is not taken back before candidates are gathered for it, a later one is at once", async ({ start, says }) => {
+  const pc = start(true);
+  pc.signalingState = "have-local-offer";
+  says(described("offer"));
+  says({ candidate: CANDIDATE });
+  await new Promise(setImmediate);
+  assert.deepEqual(pc.asked, []);
+  await pc.gathers();
+  await pc.settle("setRemoteDescription", { remoteDescription: described("offer") });
+  assert.deepEqual(pc.asked.map(({ what }) => what), ["addIceCandidate", "setLocalDescription"]);
+  says(described("offer"));
+  assert.equal(pc.asked.at(-1).what, "setRemoteDescription");
+});
+
+negotiationTest("a first offer is taken back in the end if no candidate comes", async ({ start, says }) => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  try {
+    const pc = start(true);
+    pc.signalingState = "have-local-offer";
+    says(described("offer"));
+    mock.timers.tick(500);
+    await new Promise(setImmediate);
+    await pc.settle("setRemoteDescription");
+  } finally {
+    mock.timers.reset();
   }
 });
 
