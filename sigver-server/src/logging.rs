@@ -1,5 +1,5 @@
-//! Owns the process's log: env_logger, behind a bounded queue and a thread that writes to stderr. Whoever logs never waits for
-//! stderr; what does not fit the queue is dropped and counted, and a warning that comes again and again is left out. Never lets
+//! Owns the process's log: env_logger, behind a bounded queue and a thread that writes to stderr, several lines at once. Whoever logs never
+//! waits for stderr; what does not fit the queue is dropped and counted, and a warning that comes again and again is left out. Never lets
 //! tungstenite's messages through, which quote payloads.
 
 use std::{

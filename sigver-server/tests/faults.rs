@@ -184,7 +184,7 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
         "close-timeout",
         "drain",
     ]
-    .map(|flag| format!("--{flag}=1e18"));
+    .map(|flag| format!("--{flag}=1e19"));
     let never: Vec<_> = never.iter().map(String::as_str).collect();
     let program = Program::start(&mut sigver(&[LISTEN, &never].concat()));
     let mut pair = program.pair()?;
