@@ -200,6 +200,7 @@ impl Conn<'_> {
         end
     }
 
+    /// Tells the relay what the client says, until that ends. A frame of its own: see [`report`].
     #[inline(never)]
     fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
         let mut socket = context(rest, self.config.limits.message_bytes as usize);

@@ -64,7 +64,6 @@ pub(crate) fn switching_protocols(upgrade: &Upgrade, accept: &str) -> Vec<u8> {
 /// # Errors
 ///
 /// The client is gone.
-#[inline(never)]
 pub(crate) fn receive(stream: &TcpStream, peer: IpAddr, shared: &Shared) -> io::Result<Request> {
     let config = &shared.config;
     let parse = |head: &[u8]| parse(head, peer, config, shared.is_ending());
