@@ -10,7 +10,9 @@ function openByCounting(server, key) {
     if ("from" in message) return joiners[message.from].receive(message);
     const index = joiners.length;
     joiners.push(peer((signal) => send({ ...signal, index })));
-    joiners[index].call().onmessage = echo(index);
+    const channel = joiners[index].call();
+    channel.onopen = () => channel.send("hello");
+    channel.onmessage = echo(index);
   });
   return greeted;
 }
@@ -37,14 +39,17 @@ function openAndLeaveAtOnce(server, key) {
   return greeted;
 }
 
-/** The other side of `openByCounting`. Says `lines` once the channel is open; resolves with as many lines as it said. */
+/** The other side of `openByCounting`. Says `lines` once it is greeted; resolves with as many lines as it said. */
 function joinAndBeCalled(server, key, lines) {
   return new Promise((resolve, reject) => {
     let from;
     const heard = [];
     const opener = peer((signal) => send({ ...signal, from }), (channel) => {
-      channel.onopen = () => lines.forEach((line) => channel.send(line));
-      channel.onmessage = ({ data }) => heard.push(data) === lines.length && resolve(heard);
+      // It speaks when it is spoken to: a channel that the other side has made may be open here, and there not yet, in Chromium.
+      channel.onmessage = () => {
+        channel.onmessage = ({ data }) => heard.push(data) === lines.length && resolve(heard);
+        lines.forEach((line) => channel.send(line));
+      };
     });
     const { send } = connect(server, { type: "join", key }, (message) => {
       from = message.index;
