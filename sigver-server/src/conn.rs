@@ -29,7 +29,7 @@ use crate::{
     registry::Entry,
     relay::{Event, What},
     server::Shared,
-    sources::{Share, Source},
+    sources::{Share, Source, TooMany},
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
@@ -86,7 +86,10 @@ fn shake_hands(peer: &Peer, shared: &Shared, share: &mut Option<Share>) -> Optio
             peer.set_client(upgrade.client);
             match take_share(shared, peer, share) {
                 Ok(()) => return Some((upgrade, rest)),
-                Err(answer) => answer,
+                Err(too_many) => {
+                    log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {too_many}");
+                    Answer::UNAVAILABLE
+                }
             }
         }
     };
@@ -99,10 +102,9 @@ fn shake_hands(peer: &Peer, shared: &Shared, share: &mut Option<Share>) -> Optio
 }
 
 /// Takes the share of a client whose proxy has none. One that connects directly has its share from the beginning.
-fn take_share(shared: &Shared, peer: &Peer, share: &mut Option<Share>) -> Result<(), Answer> {
+fn take_share(shared: &Shared, peer: &Peer, share: &mut Option<Share>) -> Result<(), TooMany> {
     if share.is_none() && shared.shares.are_limited() {
-        let theirs = shared.shares.take(Source::from(peer.client()));
-        *share = Some(theirs.ok_or(Answer::UNAVAILABLE)?);
+        *share = Some(shared.shares.take(Source::from(peer.client()))?);
     }
     if let Some(share) = share {
         share.end_handshake();

@@ -73,6 +73,7 @@ pub(crate) struct Refused {
     by_reason: [u64; CloseReason::ALL.len()],
     /// What has no reason to close for.
     wrong_role: u64,
+    unknown_index: u64,
 }
 
 impl Default for Refused {
@@ -80,6 +81,7 @@ impl Default for Refused {
         Self {
             by_reason: [0; CloseReason::ALL.len()],
             wrong_role: 0,
+            unknown_index: 0,
         }
     }
 }
@@ -98,8 +100,7 @@ impl Refused {
         match refusal.closes() {
             Some(reason) => self.add_close(reason),
             None if *refusal == Refusal::WrongRole => self.wrong_role += 1,
-            // An index that names nobody: the hub counts these as dropped.
-            None => {}
+            None => self.unknown_index += 1,
         }
     }
 
@@ -108,7 +109,10 @@ impl Refused {
         let all = CloseReason::ALL.iter().zip(self.by_reason);
         all.filter(|(reason, _)| is_refusal(**reason))
             .map(|(reason, count)| (label(*reason), count))
-            .chain([("wrong-role".into(), self.wrong_role)])
+            .chain([
+                ("wrong-role".into(), self.wrong_role),
+                ("unknown-index".into(), self.unknown_index),
+            ])
     }
 }
 
@@ -225,10 +229,7 @@ mod tests {
         assert_eq!(Reached::EndedByKick.label(), "ended-by-kick");
         let labels: Vec<_> = Refused::default().iter().map(|(label, _)| label).collect();
         for code in Refusal::CODES {
-            assert!(
-                labels.iter().any(|label| label == code) || *code == "unknown-index",
-                "{code}"
-            );
+            assert!(labels.iter().any(|label| label == code), "{code}");
         }
         assert!(
             labels.contains(&"duplicate-type".into()) && labels.contains(&"invalid-utf8".into()),

@@ -2,7 +2,7 @@
 //! Never reads a request.
 
 use std::{
-    io, mem,
+    fmt, io, mem,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::{Arc, mpsc::SyncSender},
@@ -244,14 +244,14 @@ impl Acceptor<'_> {
         let peer = Arc::new(Peer::new(self.serial, addr, stream, shared.config.backlog_bytes));
         self.serial += 1;
         if shared.registry.len() >= shared.ceiling.connections as usize {
-            return self.refuse(peer, "too many connections");
+            return self.refuse(peer, &"too many connections");
         }
         // A trusted proxy has as many as it likes: its clients' shares are taken when they are known.
         let is_proxy = || sources::any_contains(&shared.config.trusted_proxies, addr.ip());
         let share = if shared.shares.are_limited() && !is_proxy() {
             match shared.shares.take(Source::from(addr.ip())) {
-                None => return self.refuse(peer, "too many connections from there"),
-                share => share,
+                Err(too_many) => return self.refuse(peer, &too_many),
+                Ok(share) => Some(share),
             }
         } else {
             None
@@ -266,15 +266,15 @@ impl Acceptor<'_> {
             Ok(()) => self.resume(),
             Err(error) => {
                 self.pause("start a thread for a connection", &error);
-                self.refuse(peer, "no thread for it");
+                self.refuse(peer, &"no thread for it");
             }
         }
     }
 
     /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
-    fn refuse(&mut self, peer: Arc<Peer>, why: &str) {
+    fn refuse(&mut self, peer: Arc<Peer>, why: &dyn fmt::Display) {
         // The answer fits the empty buffer of a new socket; a client that is gone needs none.
-        let _ = self.shared.turn_away(&peer, &why);
+        let _ = self.shared.turn_away(&peer, why);
         if self.refused.len() < LINGERING {
             self.refused.push((Instant::now() + LINGER, peer));
         }

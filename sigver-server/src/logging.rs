@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use env_logger::{Builder, Env, Logger, Target, fmt::Formatter};
+use env_logger::{Builder, Env, Logger, Target, WriteStyle, fmt::Formatter};
 use log::{
     Level, LevelFilter, Log, Metadata, Record,
     kv::{self, Key, Value, VisitSource, VisitValue},
@@ -61,9 +61,10 @@ pub(crate) fn start(format: Format) -> Flush {
     let counts = Arc::new(Counts::default());
     let (lines, queue) = sync_channel(LINES);
     let writer = Arc::clone(&counts);
+    let direct = logger(Builder::new().filter_level(LevelFilter::Warn), format, Target::Stderr);
     let thread = thread::Builder::new()
         .name("sigver-log".into())
-        .spawn(move || write(&queue, &writer, format));
+        .spawn(move || write(&queue, &writer, &direct));
     let target = match thread {
         Ok(_) => Target::Pipe(Box::new(Queue {
             lines,
@@ -72,12 +73,8 @@ pub(crate) fn start(format: Format) -> Flush {
         // Better a log that may block than none.
         Err(_) => Target::Stderr,
     };
-    let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
-    builder.target(target);
-    if format == Format::Json {
-        builder.format(write_json);
-    }
-    let logger = builder.build();
+    let chosen = Env::default().default_filter_or("info");
+    let logger = logger(&mut Builder::from_env(chosen), format, target);
     let level = logger.filter();
     // Fails only where a logger is installed, and this is the only place that installs one.
     if log::set_boxed_logger(Box::new(Discreet {
@@ -95,6 +92,13 @@ pub(crate) fn start(format: Format) -> Flush {
     Flush { counts }
 }
 
+fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
+    if format == Format::Json {
+        builder.format(write_json);
+    }
+    builder.target(target).write_style(WriteStyle::Never).build()
+}
+
 impl Flush {
     /// Waits until all that was logged is written, or stderr has shown that it takes nothing.
     pub(crate) fn flush(&self) {
@@ -106,8 +110,8 @@ impl Flush {
     }
 }
 
-/// Writes lines to stderr until the process ends.
-fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, format: Format) {
+/// Writes lines to stderr until the process ends; those that are lost are told of by `direct`, which has no queue.
+fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
     let mut stderr = io::stderr();
     while let Ok(mut lines) = queue.recv() {
         thread::sleep(GATHER);
@@ -120,11 +124,13 @@ fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, format: Format) {
         let _ = stderr.write_all(&lines);
         let dropped = counts.dropped.swap(0, Ordering::SeqCst);
         if dropped > 0 {
-            let text = format!("stderr was too slow: {dropped} log lines are lost");
-            let _ = match format {
-                Format::Text => writeln!(stderr, "sigver: {text}"),
-                Format::Json => writeln!(stderr, r#"{{"level":"warn","message":"{text}"}}"#),
-            };
+            direct.log(
+                &Record::builder()
+                    .level(Level::Warn)
+                    .target(module_path!())
+                    .args(format_args!("stderr was too slow: {dropped} log lines are lost"))
+                    .build(),
+            );
         }
         counts.written.fetch_add(count, Ordering::SeqCst);
     }

@@ -34,6 +34,7 @@ enum Pattern {
 
 /// Why a text is no [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BadOrigin {
     /// It has no `://`, or something else that no origin has: a path, a user, white space.
     #[error("an origin is SCHEME://HOST or SCHEME://HOST:PORT, without a path, or null")]

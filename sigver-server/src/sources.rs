@@ -123,6 +123,15 @@ pub(crate) struct Share {
     in_handshake: bool,
 }
 
+/// What a source has as much of as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum TooMany {
+    #[error("too many connections from there")]
+    Connections,
+    #[error("too many handshakes from there")]
+    Handshakes,
+}
+
 impl Shares {
     pub(crate) fn new(connections: u32, handshakes: u32) -> Self {
         Self {
@@ -137,20 +146,27 @@ impl Shares {
         self.connections != u32::MAX || self.handshakes != u32::MAX
     }
 
-    /// Takes a share for a connection that begins its handshake; `None` if its source has as much as it may have.
-    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Option<Share> {
+    /// Takes a share for a connection that begins its handshake.
+    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Result<Share, TooMany> {
         let mut all = self.held();
         let held = all.entry(source).or_default();
-        // An entry that was made just now has room, unless a limit is zero; then none is ever left behind full.
-        if held.connections >= self.connections || held.handshakes >= self.handshakes {
+        let too_many = if held.connections >= self.connections {
+            Some(TooMany::Connections)
+        } else if held.handshakes >= self.handshakes {
+            Some(TooMany::Handshakes)
+        } else {
+            None
+        };
+        if let Some(too_many) = too_many {
+            // An entry that was made just now has room, unless a limit is zero; then none is ever left behind full.
             if held.connections == 0 {
                 all.remove(&source);
             }
-            return None;
+            return Err(too_many);
         }
         held.connections += 1;
         held.handshakes += 1;
-        Some(Share {
+        Ok(Share {
             shares: Arc::clone(self),
             source,
             in_handshake: true,
@@ -303,21 +319,21 @@ mod tests {
     fn a_share_is_had_once_and_given_back() {
         let shares = Arc::new(Shares::new(2, 1));
         let [source, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::from(ip(text)));
+        let refused = |source| shares.take(source).err();
         let mut first = shares.take(source).expect("there is room");
-        assert!(shares.take(source).is_none(), "one handshake at a time");
-        let elsewhere = shares.take(other);
-        assert!(elsewhere.is_some(), "others are not concerned");
+        assert_eq!(refused(source), Some(TooMany::Handshakes));
+        let elsewhere = shares.take(other).expect("others are not concerned");
         first.end_handshake();
         let second = shares.take(source).expect("there is room");
-        assert!(shares.take(source).is_none());
+        assert_eq!(refused(source), Some(TooMany::Connections));
         drop(second);
         let mut second = shares.take(source).expect("there is room again");
         second.end_handshake();
-        assert!(shares.take(source).is_none(), "two connections at a time");
+        assert_eq!(refused(source), Some(TooMany::Connections));
         drop((first, second, elsewhere));
         assert!(shares.held().is_empty(), "who has nothing costs nothing");
         let none = Arc::new(Shares::new(0, 1));
-        assert!(none.take(source).is_none() && none.held().is_empty());
+        assert!(none.take(source).is_err() && none.held().is_empty());
     }
 
     #[test]

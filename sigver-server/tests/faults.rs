@@ -159,7 +159,7 @@ fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
 /// Nobody reads the log, and its pipe is full.
 #[test]
 fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
-    let program = Program::start(sigver(LISTEN).env("RUST_LOG", "debug"));
+    let program = Program::start(sigver(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     let mut pair = program.pair()?;
     // Two lines and more for each; a pipe holds 64 KiB, the queue 1,024 lines.
     for _ in 0..2_000 {
@@ -170,7 +170,12 @@ fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
     talk(&mut pair)?;
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
-    assert!(log.contains("log lines are lost"), "the loss is owned up to");
+    let loss = log.lines().find(|line| line.contains("log lines are lost"));
+    let loss: serde_json::Value = serde_json::from_str(loss.expect("the loss is owned up to")).expect("JSON");
+    assert!(
+        loss["time"].is_string() && loss["level"] == "warn" && loss["target"].is_string(),
+        "{loss}"
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The log of the program: a line for each connection's end, in both formats; nothing that clients keep secret; no floods.
 
 use std::{
+    any::Any,
     fs,
     io::{Read, Write},
     net::TcpStream,
@@ -151,6 +152,27 @@ fn a_pairing_is_traced_in_one_line() {
             && traces[0].contains(" ended-by-server: 1 messages of the joiner (first after 0."),
         "{traces:?}"
     );
+}
+
+/// The warning names the limit, also where the client is known by its proxy's word only.
+#[test]
+fn who_comes_too_often_is_told_by_which_limit() {
+    let refused_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
+        let program = Program::start(&mut sigver(&[&LOOPBACK[..], flags].concat()));
+        let _held = hold(&program);
+        let refused = request(program.addr, &(head("/", "") + "\r\n"));
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        program.end(Signal::TERM).1
+    };
+    let upgraded = |program: &Program| -> Box<dyn Any> { Box::new(program.client()) };
+    for proxy in ["192.0.2.1", "127.0.0.1"] {
+        let log = refused_by(&["--connections-per-ip", "1", "--trusted-proxy", proxy], upgraded);
+        assert!(log.contains(" refused: too many connections from there"), "{log}");
+    }
+    let log = refused_by(&["--handshakes-per-ip", "1"], |program| {
+        Box::new(TcpStream::connect(program.addr).expect("the server takes a connection"))
+    });
+    assert!(log.contains(" refused: too many handshakes from there"), "{log}");
 }
 
 /// Whatever is asked to be logged, and wherever it goes: no key, no payload, no token, no text of a client.
