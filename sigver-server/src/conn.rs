@@ -35,7 +35,7 @@ use crate::{
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
 pub(crate) const READ_BUFFER: usize = 2 * 1024;
 
-/// The longest time for which a thread that pauses does not look at its connection.
+/// The longest time for which a thread that waits does not look at its connection.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a connection that has ended waits for the relay to have handled it, before the log hears of it.
@@ -277,8 +277,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Reads and forgets until the client closes its side, or the relay cuts the socket. A socket that is closed with unread bytes
-    /// resets the connection, and the client would never see its close code.
+    /// Reads and forgets until both sides have closed, or the relay cuts the socket. A socket that is closed with unread bytes resets the
+    /// connection, and the client would never see its close code.
     fn discard(&self) {
         let mut sink = [0; 256];
         let mut stream = &self.peer.stream;
@@ -287,8 +287,14 @@ impl Conn<'_> {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(_) => return,
             }
+        }
+        // The client has closed its side, and may still have much to read. As long as that is kept for it, it counts as a connection: what
+        // ends with this thread is its place under every limit.
+        self.peer.credit.settle(SETTLE);
+        while !self.peer.is_over() {
+            thread::sleep(LOOK);
         }
     }
 }

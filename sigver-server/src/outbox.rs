@@ -150,9 +150,10 @@ impl Outbox {
         Flushed::Clean
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_clean(&self) -> bool {
-        lock(&self.state).backlog.is_empty()
+    /// Whether the last frame is sent, or nothing can be sent any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Finished && state.backlog.is_empty()
     }
 
     /// How many bytes wait.
@@ -387,7 +388,7 @@ mod tests {
             assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
             kernel.broken.set(true);
             assert_eq!(outbox.flush(&kernel), Flushed::Clean, "the flusher is done with it");
-            assert!(kernel.cut.get() && outbox.is_clean());
+            assert!(kernel.cut.get() && outbox.is_over());
             kernel.broken.set(false);
             kernel.room.set(100);
             assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done);

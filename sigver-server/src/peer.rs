@@ -128,9 +128,9 @@ impl Peer {
         self.outbox.backlog_bytes()
     }
 
-    /// Whether all that was sent has reached the kernel.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.outbox.is_clean()
+    /// Whether the last bytes have reached the kernel, or nothing can be sent any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.outbox.is_over()
     }
 
     /// Ends the connection at once, both ways. A thread that is blocked in reading from it returns.

@@ -210,11 +210,8 @@ impl Relay {
                 let outputs = self.hub.disconnect(id);
                 self.forget(&peer);
                 self.deliver(outputs);
-                // A client that has closed its side may still read what is on its way, close frame included, until it is cut.
-                if peer.is_clean() || !self.closing.contains_key(&peer.serial) {
-                    self.closing.remove(&peer.serial);
-                    peer.cut();
-                }
+                self.closing.remove(&peer.serial);
+                peer.cut();
             }
         }
     }

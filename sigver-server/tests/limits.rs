@@ -3,7 +3,8 @@
 
 use std::{
     io,
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, Shutdown, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -39,6 +40,38 @@ fn connections() -> io::Result<()> {
     }
     assert_eq!(joiner.leftover(), Seen::Nothing);
     drop(opener);
+    eventually("there is room again", || client(&server, HERE, "").is_ok());
+    Ok(())
+}
+
+/// A client that has closed its side, and does not read what was on its way, is one of them until it does, or is cut.
+#[test]
+fn connections_that_are_on_their_way_out() -> io::Result<()> {
+    const MESSAGES: usize = 14;
+    let mut config = Config::default();
+    config.limits.connections = 2;
+    config.close_timeout = Duration::from_secs(3600);
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
+    for _ in 0..MESSAGES {
+        joiner.send_text(&message)?;
+    }
+    joiner.sync();
+    opener.send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())?;
+    opener.stream().shutdown(Shutdown::Write)?;
+    assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
+    drop(joiner);
+    eventually("the joiner is gone", || server.handle.connections() < 2);
+    let _second = client(&server, HERE, "")?;
+    for _ in 0..20 {
+        assert!(is_unavailable(client(&server, HERE, "")));
+        thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..MESSAGES {
+        assert!(matches!(opener.receive(), Seen::Text(_)));
+    }
+    assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
     eventually("there is room again", || client(&server, HERE, "").is_ok());
     Ok(())
 }
