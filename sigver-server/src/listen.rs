@@ -36,8 +36,11 @@ pub(crate) const SEND_BUFFER: usize = 128 * 1024;
 /// What the kernel buffers of what a client sends; it doubles this. Left alone, it may grow to 6 MiB.
 pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// How long accepting pauses when the process has run out of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long accepting pauses when the process has run out of descriptors, threads or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long it must not have run out of them again until that is over.
+const CALM: Duration = Duration::from_secs(1);
 
 /// Refused connections that are held until the client has seen its answer, and for how long.
 const LINGERING: usize = 32;
@@ -105,7 +108,8 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc
         workers: &workers,
         serial: 0,
         scrapes: Arc::default(),
-        exhausted: false,
+        is_paused: false,
+        exhausted: None,
         refused: Vec::new(),
     };
     let mut stage = Stage::Serving;
@@ -133,8 +137,10 @@ struct Acceptor<'a> {
     serial: u64,
     /// One more reference for each request that is being answered on the metrics page's addresses.
     scrapes: Arc<()>,
-    /// Whether the log has been told that descriptors or memory have run out.
-    exhausted: bool,
+    /// Whether nobody is accepted for the length of a [`PAUSE`].
+    is_paused: bool,
+    /// When descriptors, threads or memory last ran out, while that is not over. The log knows.
+    exhausted: Option<Instant>,
     /// Connections that were answered 503, and until when each is held.
     refused: Vec<(Instant, Arc<Peer>)>,
 }
@@ -142,9 +148,9 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
     fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
-        let is_accepting = self.shared.is_accepting() && !self.exhausted;
+        let is_accepting = self.shared.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
-        let admin = if self.exhausted { &[] } else { admin };
+        let admin = if self.is_paused { &[] } else { admin };
         let mut fds: Vec<PollFd<'_>> = clients
             .iter()
             .chain(admin)
@@ -152,19 +158,23 @@ impl Acceptor<'_> {
             .collect();
         fds.push(PollFd::new(self.shared.waker.bell(), PollFlags::IN));
         fds.extend(self.refused.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
-        let pause = self.exhausted.then_some(EXHAUSTED_PAUSE);
+        let pause = self.is_paused.then_some(PAUSE);
+        let calm = self.exhausted.map(|since| CALM.saturating_sub(since.elapsed()));
         let release = self
             .refused
             .first()
             .map(|(until, _)| until.saturating_duration_since(Instant::now()));
         let timeout = pause
             .into_iter()
+            .chain(calm)
             .chain(release)
             .min()
             .and_then(|timeout| timeout.try_into().ok());
         // Whatever an error says of the waiting, looking at everyone is always right.
         let _ = poll(&mut fds, timeout.as_ref());
         self.shared.waker.acknowledge();
+        self.is_paused = false;
+        self.recover();
         self.release();
     }
 
@@ -197,9 +207,8 @@ impl Acceptor<'_> {
                         log::debug!("the metrics page was not taken: {error}");
                     }
                 });
-            match thread {
-                Ok(_) => self.resume(),
-                Err(error) => self.pause("start a thread for the metrics page", &error),
+            if let Err(error) = thread {
+                self.pause("start a thread for the metrics page", &error);
             }
         }
     }
@@ -225,16 +234,18 @@ impl Acceptor<'_> {
     }
 
     /// Out of descriptors, threads or memory. The listener stays readable, so trying again at once would only burn time; and the log
-    /// needs to hear of it once.
+    /// needs to hear of it once, also while they come and go one by one.
     fn pause(&mut self, what: &str, error: &io::Error) {
-        if !mem::replace(&mut self.exhausted, true) {
+        self.is_paused = true;
+        if self.exhausted.replace(Instant::now()).is_none() {
             log::error!("cannot {what}: {error}");
         }
     }
 
-    /// What could not be had before can be had again.
-    fn resume(&mut self) {
-        if mem::replace(&mut self.exhausted, false) {
+    /// Notices when there has been enough of everything for a while.
+    fn recover(&mut self) {
+        if self.exhausted.is_some_and(|since| since.elapsed() >= CALM) {
+            self.exhausted = None;
             log::info!("accepting again");
         }
     }
@@ -262,12 +273,9 @@ impl Acceptor<'_> {
             entry: shared.registry.enter(&peer),
             share,
         };
-        match self.workers.run(arrival) {
-            Ok(()) => self.resume(),
-            Err(error) => {
-                self.pause("start a thread for a connection", &error);
-                self.refuse(peer, &"no thread for it");
-            }
+        if let Err(error) = self.workers.run(arrival) {
+            self.pause("start a thread for a connection", &error);
+            self.refuse(peer, &"no thread for it");
         }
     }
 

@@ -51,6 +51,12 @@ impl Program {
         }
     }
 
+    /// Ends it when it has had enough of everything for more than a second; what it logged.
+    fn end_calmly(self) -> String {
+        thread::sleep(Duration::from_millis(1300));
+        self.end(Signal::TERM).1
+    }
+
     fn limit(&self, resource: Resource, current: Option<u64>) {
         let maximum = getrlimit(resource).maximum;
         prlimit(Some(self.pid()), resource, Rlimit { current, maximum }).expect("a child of our own");
@@ -92,7 +98,29 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
     drop(waiting);
     assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
     talk(&mut pair)?;
-    let (_, log) = program.end(Signal::TERM);
+    let log = program.end_calmly();
+    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
+    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    Ok(())
+}
+
+#[test]
+fn descriptors_that_come_and_go_are_told_of_once() -> io::Result<()> {
+    let program = Program::start(&mut sigver(LISTEN));
+    let mut pair = program.pair()?;
+    let used = std::fs::read_dir(format!("/proc/{}/fd", program.child.id()))?.count();
+    // Room for one, which the next takes when it goes.
+    program.limit(Resource::Nofile, Some(used as u64 + 1));
+    for _ in 0..10 {
+        let three: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(program.addr))
+            .collect::<io::Result<_>>()?;
+        thread::sleep(Duration::from_millis(60));
+        drop(three);
+    }
+    talk(&mut pair)?;
+    program.limit(Resource::Nofile, Some(1000));
+    let log = program.end_calmly();
     assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
     assert_eq!(log.matches("accepting again").count(), 1, "{log}");
     Ok(())
@@ -114,7 +142,7 @@ fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
     program.limit(Resource::Nofile, Some(1000));
     let page = page.join().expect("it only asks");
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
-    let (_, log) = program.end(Signal::TERM);
+    let log = program.end_calmly();
     assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
     assert_eq!(log.matches("accepting again").count(), 1, "{log}");
     Ok(())
@@ -134,7 +162,7 @@ fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> 
     program.limit(Resource::As, None);
     assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
     talk(&mut pair)?;
-    let (_, log) = program.end(Signal::TERM);
+    let log = program.end_calmly();
     assert_eq!(log.matches("cannot start a thread").count(), 1, "{log}");
     assert_eq!(log.matches("accepting again").count(), 1, "{log}");
     Ok(())
