@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io,
     net::{Ipv6Addr, SocketAddr},
     num::ParseFloatError,
     path::PathBuf,
@@ -201,8 +202,8 @@ pub(crate) struct Serve {
 
 /// Why there is nothing to do.
 pub(crate) enum Stop {
-    /// It was a question, such as `--help`, and has been answered.
-    Answered,
+    /// It was a question, such as `--help`, and has been answered, as far as stdout took it.
+    Answered(io::Result<()>),
     /// The command line is wrong, and how, in one line.
     Wrong(String),
 }
@@ -214,9 +215,7 @@ pub(crate) fn read() -> Result<Command, Stop> {
     let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = parsed.map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            // A reader that has seen enough may close the pipe.
-            let _ = error.print();
-            Stop::Answered
+            Stop::Answered(error.print())
         } else {
             Stop::Wrong(first_line(&error, &arguments))
         }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use env_logger::{Builder, Env, Logger, Target, WriteStyle, fmt::Formatter};
+use env_logger::{Builder, Logger, Target, WriteStyle, fmt::Formatter};
 use log::{
     Level, LevelFilter, Log, Metadata, Record,
     kv::{self, Key, Value, VisitSource, VisitValue},
@@ -23,7 +23,7 @@ use log::{
 use serde_json::Value as Json;
 
 /// Lines that may wait for stderr.
-const LINES: usize = 1024;
+const LINES: usize = 4096;
 
 /// How long a line waits for others to be written with.
 const GATHER: Duration = Duration::from_millis(5);
@@ -73,8 +73,14 @@ pub(crate) fn start(format: Format) -> Flush {
         // Better a log that may block than none.
         Err(_) => Target::Stderr,
     };
-    let chosen = Env::default().default_filter_or("info");
-    let logger = logger(&mut Builder::from_env(chosen), format, target);
+    let chosen = std::env::var("RUST_LOG").unwrap_or_default();
+    let chosen = if chosen.trim().is_empty() { "info" } else { &chosen };
+    // What names no level, such as `warning`, names a module to env_logger: errors are not lost to that.
+    let logger = logger(
+        Builder::new().filter_level(LevelFilter::Error).parse_filters(chosen),
+        format,
+        target,
+    );
     let level = logger.filter();
     // Fails only where a logger is installed, and this is the only place that installs one.
     if log::set_boxed_logger(Box::new(Discreet {

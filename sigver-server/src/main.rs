@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use sigver_server::Server;
 
@@ -21,12 +24,8 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let command = match cli::read() {
         Ok(cli::Command::Serve(command)) => *command,
-        Ok(cli::Command::Print(text)) => {
-            // A reader that has seen enough may close the pipe.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-        Err(cli::Stop::Answered) => return ExitCode::SUCCESS,
+        Ok(cli::Command::Print(text)) => return printed(io::stdout().write_all(text.as_bytes())),
+        Err(cli::Stop::Answered(outcome)) => return printed(outcome),
         Err(cli::Stop::Wrong(problem)) => {
             eprintln!("sigver: {problem}");
             return ExitCode::from(USAGE);
@@ -45,6 +44,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was asked for is on stdout, or is not. A reader that has seen enough may close the pipe.
+fn printed(outcome: io::Result<()>) -> ExitCode {
+    match outcome.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("sigver: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
     let inherited =
         systemd::listeners().map_err(|error| format!("a socket of the service manager is no good: {error}"))?;
@@ -54,7 +64,7 @@ fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
         log::info!("listening where the service manager does, and not where --listen says");
         Server::with_listeners(command.config, inherited)?
     };
-    signals::handle(server.handle(), command.tokens)?;
+    signals::handle(server.handle(), command.tokens).map_err(|error| format!("cannot listen for signals: {error}"))?;
     announce(&server, command.demo);
     systemd::ready();
     Ok(server.run()?)
@@ -62,7 +72,7 @@ fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Says on stdout where the server can be reached, a line for each address. A closed stdout is no reason not to serve.
 fn announce(server: &Server, demo: bool) {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     for addr in server.local_addrs() {
         let _ = writeln!(stdout, "sigver listening on {addr}");
     }

@@ -86,8 +86,8 @@ pub enum RunError {
     /// The thread for clients that do not read has panicked: a bug. Every connection has been cut.
     #[error("the flusher thread has failed")]
     Flusher,
-    /// A thread that every server needs cannot be started.
-    #[error("cannot start a thread: {0}")]
+    /// A thread that every server needs cannot be started, or has nothing to be woken with.
+    #[error("cannot start: {0}")]
     Thread(#[from] io::Error),
 }
 

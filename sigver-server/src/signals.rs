@@ -18,9 +18,12 @@ pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<
         let mut asked = 0;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                systemd::reloading();
-                reload(tokens.as_deref());
-                systemd::ready();
+                let tokens = tokens.clone();
+                // A file may keep its reader waiting, and no other signal should.
+                let thread = thread::Builder::new().name("sigver-reload".into());
+                if let Err(error) = thread.spawn(move || reload(tokens.as_deref())) {
+                    log::error!("the tokens stay as they were: {error}");
+                }
                 continue;
             }
             asked += 1;
@@ -43,9 +46,11 @@ pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<
 }
 
 fn reload(tokens: Option<&Tokens>) {
+    systemd::reloading();
     match tokens.map(Tokens::reload) {
         None => log::info!("there is nothing to read again"),
         Some(Ok(count)) => log::info!("{count} tokens are read again"),
         Some(Err(problem)) => log::error!("the tokens stay as they were: {problem}"),
     }
+    systemd::ready();
 }

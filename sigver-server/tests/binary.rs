@@ -64,6 +64,20 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn an_answer_that_cannot_be_written_is_exit_code_1() {
+    for question in [&["--help"][..], &["--check-config"], &["--completions", "bash"]] {
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("Linux has it");
+        let (code, text) = refusal(sigver(question).stdout(full));
+        assert_eq!(code, Some(1), "{question:?}");
+        assert!(text.starts_with("sigver: cannot write to stdout: "), "{text}");
+    }
+}
+
+#[test]
 fn the_environment_chooses_the_port_and_every_interface_is_served() {
     let program = Program::start(sigver(&[]).env("PORT", "0"));
     assert!(

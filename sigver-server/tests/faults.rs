@@ -189,8 +189,8 @@ fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
 fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
     let program = Program::start(sigver(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     let mut pair = program.pair()?;
-    // Two lines and more for each; a pipe holds 64 KiB, the queue 1,024 lines.
-    for _ in 0..2_000 {
+    // Two lines and more for each; a pipe holds 64 KiB, the queue 4,096 lines.
+    for _ in 0..4_000 {
         drop(TcpStream::connect(program.addr)?);
     }
     // It is accepted behind all of these.
@@ -231,6 +231,21 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
     Ok(())
 }
 
+/// Reading the tokens again waits for somebody to write them, and nothing else does.
+#[test]
+fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Result<()> {
+    let path = std::env::temp_dir().join(format!("sigver-fifo-{}", std::process::id()));
+    std::fs::write(&path, "first-SECRET-0123456789\n")?;
+    let program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path));
+    std::fs::remove_file(&path)?;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR)?;
+    kill_process(program.pid(), Signal::HUP)?;
+    thread::sleep(Duration::from_millis(50));
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    std::fs::remove_file(&path)
+}
+
 #[test]
 fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
     let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
@@ -251,8 +266,9 @@ fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
 fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
-    let program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path).env("RUST_LOG", "trace"));
-    let admits = |token: &str| Client::connect(program.addr, &format!("/?token={token}")).is_ok();
+    let mut program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path).env("RUST_LOG", "trace"));
+    let addr = program.addr;
+    let admits = |token: &str| Client::connect(addr, &format!("/?token={token}")).is_ok();
     assert!(admits("first-SECRET-0123456789"));
     assert!(!admits("second-SECRET-0123456789"));
     std::fs::write(&path, "second-SECRET-0123456789\n")?;
@@ -261,13 +277,13 @@ fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()
     assert!(!admits("first-SECRET-0123456789"));
     std::fs::write(&path, "short SECRET\n")?;
     kill_process(program.pid(), Signal::HUP)?;
-    thread::sleep(Duration::from_millis(100));
+    let before = program.until_logged("the tokens stay as they were");
     assert!(admits("second-SECRET-0123456789"));
-    let (code, log) = program.end(Signal::TERM);
+    let (code, after) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
-    assert!(log.contains("1 tokens are read again"), "{log}");
+    let log = before + &after;
     assert!(
-        log.contains("the tokens stay as they were") && log.contains("line 1"),
+        log.contains("1 tokens are read again") && log.contains("line 1"),
         "{log}"
     );
     assert!(!log.contains("SECRET"), "{log}");

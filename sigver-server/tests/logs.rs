@@ -175,6 +175,26 @@ fn who_comes_too_often_is_told_by_which_limit() {
     assert!(log.contains(" refused: too many handshakes from there"), "{log}");
 }
 
+/// What looks like a level and is none names a module to env_logger, of which there is nothing to be said.
+#[test]
+fn whatever_rust_log_is_errors_are_logged() {
+    let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
+    for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
+        fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
+        let mut program = Program::start(
+            sigver(&LOOPBACK)
+                .env("RUST_LOG", chosen)
+                .env("SIGVER_TOKEN_FILE", &tokens),
+        );
+        fs::write(&tokens, "short\n").expect("a temporary file");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+        program.until_logged("the tokens stay as they were");
+        let (_, log) = program.end(Signal::TERM);
+        assert_eq!(log.contains(" ended\n"), is_default, "{chosen:?}: {log}");
+    }
+    fs::remove_file(&tokens).expect("it is there");
+}
+
 /// Whatever is asked to be logged, and wherever it goes: no key, no payload, no token, no text of a client.
 #[test]
 fn no_secret_of_a_client_is_in_any_output() {
@@ -227,12 +247,8 @@ fn no_secret_of_a_client_is_in_any_output() {
             "{page}"
         );
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        thread::sleep(Duration::from_millis(50));
-        let (_, log) = program.end(Signal::TERM);
-        assert!(
-            log.contains("1 tokens are read again") && log.contains("401 Unauthorized"),
-            "{log}"
-        );
+        let log = program.until_logged("1 tokens are read again") + &program.end(Signal::TERM).1;
+        assert!(log.contains("401 Unauthorized"), "{log}");
         assert!(!log.contains("SECRET"), "{log}");
         let mut said = String::new();
         stdout.read_to_string(&mut said).expect("stdout is text");

@@ -41,21 +41,27 @@ impl Program {
         Client::connect(self.addr, "/").expect("the server takes a connection")
     }
 
-    /// Where the metrics page is, as the log says: that [`end`](Self::end) does not tell again.
-    pub(crate) fn admin(&mut self) -> SocketAddr {
+    /// Waits for a line of the log with this in it. The log up to there, which [`end`](Self::end) does not tell again.
+    pub(crate) fn until_logged(&mut self, part: &str) -> String {
         let stderr = self.child.stderr.as_mut().expect("stderr is a pipe");
-        let mut line = String::new();
-        loop {
-            // No more than the line: what comes behind it is still to be read.
+        let mut log = Vec::new();
+        // Byte by byte: what comes behind the line is still to be read.
+        while !(log.ends_with(b"\n") && String::from_utf8_lossy(&log).contains(part)) {
             let mut byte = [0];
-            stderr.read_exact(&mut byte).expect("the log says where the page is");
-            line.push(byte[0].into());
-            if let Some((_, addr)) = line.split_once("metrics at http://") {
-                if let Some((addr, _)) = addr.split_once('/') {
-                    return addr.parse().expect("an address");
-                }
-            }
+            stderr
+                .read_exact(&mut byte)
+                .unwrap_or_else(|error| panic!("it never logged {part}: {error}"));
+            log.extend(byte);
         }
+        String::from_utf8(log).expect("the log is text")
+    }
+
+    /// Where the metrics page is, as the log says.
+    pub(crate) fn admin(&mut self) -> SocketAddr {
+        let log = self.until_logged("metrics at http://");
+        let addr = log.split("metrics at http://").nth(1);
+        let addr = addr.and_then(|addr| addr.split('/').next());
+        addr.and_then(|addr| addr.parse().ok()).expect("an address")
     }
 
     /// Ends the program; its exit code and what it logged.
