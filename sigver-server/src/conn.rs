@@ -38,7 +38,7 @@ pub(crate) const READ_BUFFER: usize = 2 * 1024;
 /// The longest time for which a thread that waits does not look at its connection.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a connection that has ended waits for the relay to have handled it, before the log hears of it.
+/// How long a connection that has ended waits for the relay to have handled it.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// A connection that was accepted.
@@ -87,7 +87,7 @@ fn shake_hands(peer: &Peer, shared: &Shared, share: &mut Option<Share>) -> Optio
             match take_share(shared, peer, share) {
                 Ok(()) => return Some((upgrade, rest)),
                 Err(too_many) => {
-                    log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {too_many}");
+                    peer.log_refusal(&too_many);
                     Answer::UNAVAILABLE
                 }
             }

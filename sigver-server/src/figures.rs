@@ -97,10 +97,11 @@ impl Refused {
 
     /// A client of `sigver.v1` was told.
     pub(crate) fn add(&mut self, refusal: &Refusal) {
-        match refusal.closes() {
-            Some(reason) => self.add_close(reason),
-            None if *refusal == Refusal::WrongRole => self.wrong_role += 1,
-            None => self.unknown_index += 1,
+        match (refusal.closes(), refusal) {
+            (Some(reason), _) => self.add_close(reason),
+            (None, Refusal::WrongRole) => self.wrong_role += 1,
+            (None, Refusal::UnknownIndex { .. }) => self.unknown_index += 1,
+            (None, _) => {}
         }
     }
 
@@ -200,6 +201,8 @@ impl Reached {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use sigver_core::Index;
+
     use super::*;
 
     #[test]
@@ -220,8 +223,16 @@ mod tests {
         refused.add(&Refusal::HasRole);
         refused.add_close(CloseReason::HasRole);
         refused.add_close(CloseReason::OpenerLeft);
+        refused.add(&Refusal::WrongRole);
+        refused.add(&Refusal::UnknownIndex { index: Index::new(7) });
         let counted: Vec<_> = refused.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counted, [("has-role".into(), 2), ("too-many-joiners".into(), 1)]);
+        let expected = [
+            ("has-role", 2),
+            ("too-many-joiners", 1),
+            ("wrong-role", 1),
+            ("unknown-index", 1),
+        ];
+        assert_eq!(counted, expected.map(|(label, count)| (label.to_owned(), count)));
     }
 
     #[test]

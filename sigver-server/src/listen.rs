@@ -126,6 +126,7 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc
         for listener in admin {
             acceptor.accept_scrapes(listener);
         }
+        acceptor.recover();
     }
     workers.end();
 }
@@ -174,7 +175,6 @@ impl Acceptor<'_> {
         let _ = poll(&mut fds, timeout.as_ref());
         self.shared.waker.acknowledge();
         self.is_paused = false;
-        self.recover();
         self.release();
     }
 
@@ -193,7 +193,10 @@ impl Acceptor<'_> {
 
     /// Answers those who want the metrics page, each on a thread of its own, which lives for seconds at most.
     fn accept_scrapes(&mut self, listener: &TcpListener) {
-        while let Some((stream, _)) = self.accept(listener) {
+        for _ in 0..BACKLOG {
+            let Some((stream, _)) = self.accept(listener) else {
+                return;
+            };
             if Arc::strong_count(&self.scrapes) > SCRAPES {
                 continue;
             }
@@ -242,7 +245,7 @@ impl Acceptor<'_> {
         }
     }
 
-    /// Notices when there has been enough of everything for a while.
+    /// Notices, once everything was tried, that there has been enough of it for a while.
     fn recover(&mut self) {
         if self.exhausted.is_some_and(|since| since.elapsed() >= CALM) {
             self.exhausted = None;

@@ -134,7 +134,9 @@ fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
                 &Record::builder()
                     .level(Level::Warn)
                     .target(module_path!())
-                    .args(format_args!("stderr was too slow: {dropped} log lines are lost"))
+                    .args(format_args!(
+                        "{dropped} log lines are lost: stderr did not take them in time"
+                    ))
                     .build(),
             );
         }

@@ -123,6 +123,11 @@ impl Peer {
         self.outbox.flush(&self.stream)
     }
 
+    /// Tells the log that the client is refused.
+    pub(crate) fn log_refusal(&self, why: &dyn fmt::Display) {
+        log::warn!(conn = self.serial, client:% = self.client(); "{self} refused: {why}");
+    }
+
     /// How many bytes wait for the client to read.
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.outbox.backlog_bytes()

@@ -369,7 +369,7 @@ impl Shared {
 
     /// Refuses a client whose request is not answered by its own thread: tells the log, and sends it an answer.
     pub(crate) fn turn_away(&self, peer: &Peer, why: &dyn fmt::Display) -> Sent {
-        log::warn!(conn = peer.serial, client:% = peer.client(); "{peer} refused: {why}");
+        peer.log_refusal(why);
         self.count_answer(&Answer::UNAVAILABLE);
         peer.finish(&Answer::UNAVAILABLE.to_bytes())
     }

@@ -1,7 +1,11 @@
 //! Owns the signals of the process. SIGTERM or SIGINT asks the server to end, a second one does not let it take its time, a third one
 //! does not wait at all. SIGHUP has the tokens read again. Never does anything within a signal handler.
 
-use std::{io, process, sync::Arc, thread};
+use std::{
+    io, process,
+    sync::{Arc, mpsc::sync_channel},
+    thread,
+};
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -14,16 +18,18 @@ use crate::systemd;
 /// Acts on signals from now on.
 pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    // A file may keep its reader waiting, and no other signal should. A wish that comes while one waits is the same.
+    let (wishes, wished) = sync_channel(1);
+    thread::Builder::new().name("sigver-reload".into()).spawn(move || {
+        for () in wished {
+            reload(tokens.as_deref());
+        }
+    })?;
     thread::Builder::new().name("sigver-signals".into()).spawn(move || {
         let mut asked = 0;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                let tokens = tokens.clone();
-                // A file may keep its reader waiting, and no other signal should.
-                let thread = thread::Builder::new().name("sigver-reload".into());
-                if let Err(error) = thread.spawn(move || reload(tokens.as_deref())) {
-                    log::error!("the tokens stay as they were: {error}");
-                }
+                let _ = wishes.try_send(());
                 continue;
             }
             asked += 1;

@@ -51,10 +51,12 @@ impl Program {
         }
     }
 
-    /// Ends it when it has had enough of everything for more than a second; what it logged.
-    fn end_calmly(self) -> String {
+    /// Ends it when it has had enough of everything for more than a second. It has told of this trouble once, and that it is over.
+    fn end_after(self, trouble: &str) {
         thread::sleep(Duration::from_millis(1300));
-        self.end(Signal::TERM).1
+        let (_, log) = self.end(Signal::TERM);
+        assert_eq!(log.matches(trouble).count(), 1, "{log}");
+        assert_eq!(log.matches("accepting again").count(), 1, "{log}");
     }
 
     fn limit(&self, resource: Resource, current: Option<u64>) {
@@ -98,9 +100,7 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
     drop(waiting);
     assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
     talk(&mut pair)?;
-    let log = program.end_calmly();
-    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
-    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    program.end_after("cannot accept connections: ");
     Ok(())
 }
 
@@ -120,9 +120,7 @@ fn descriptors_that_come_and_go_are_told_of_once() -> io::Result<()> {
     }
     talk(&mut pair)?;
     program.limit(Resource::Nofile, Some(1000));
-    let log = program.end_calmly();
-    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
-    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    program.end_after("cannot accept connections: ");
     Ok(())
 }
 
@@ -142,9 +140,7 @@ fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
     program.limit(Resource::Nofile, Some(1000));
     let page = page.join().expect("it only asks");
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
-    let log = program.end_calmly();
-    assert_eq!(log.matches("cannot accept connections: ").count(), 1, "{log}");
-    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    program.end_after("cannot accept connections: ");
     Ok(())
 }
 
@@ -162,9 +158,7 @@ fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> 
     program.limit(Resource::As, None);
     assert!(eventually(|| Client::connect(program.addr, "/").is_ok()));
     talk(&mut pair)?;
-    let log = program.end_calmly();
-    assert_eq!(log.matches("cannot start a thread").count(), 1, "{log}");
-    assert_eq!(log.matches("accepting again").count(), 1, "{log}");
+    program.end_after("cannot start a thread");
     Ok(())
 }
 

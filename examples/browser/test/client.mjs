@@ -531,7 +531,10 @@ negotiationTest("a first offer is taken back in the end if no candidate comes", 
     const pc = start(true);
     pc.signalingState = "have-local-offer";
     says(described("offer"));
-    mock.timers.tick(500);
+    mock.timers.tick(499);
+    await new Promise(setImmediate);
+    assert.deepEqual(pc.asked, []);
+    mock.timers.tick(1);
     await new Promise(setImmediate);
     await pc.settle("setRemoteDescription");
   } finally {
