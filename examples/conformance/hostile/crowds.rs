@@ -11,6 +11,7 @@ use super::{Hostile, Scene, reset};
 use crate::{
     dialect::{join, open},
     judge::{Mismatch, is_same},
+    pair::{self, Pair},
 };
 
 const ROLES: Hostile = Hostile {
@@ -86,20 +87,22 @@ fn flood(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
 
     let mut pair = scene.pair()?;
     let dialect = scene.dialect;
-    let data = |number: usize| format!(r#"{{"n":{number},"filling":"{}"}}"#, "x".repeat(1_000));
+    let data = |number: usize| format!(r#"{{"n":{number},"filling":"{}"}}"#, "x".repeat(400));
+    let Pair { opener, joiner, .. } = &mut pair;
     thread::scope(|scope| {
-        let sender = scope.spawn(|| {
+        let sender = scope.spawn(move || {
             let mut texts = (0..MESSAGES).map(|number| dialect.joiner_says(&data(number)));
-            texts.try_for_each(|text| pair.joiner.send_text(&text))
+            texts.try_for_each(|text| joiner.send_text(&text))
+        });
+        // A server may close a slow consumer, and an opener whose connection was not scheduled for a moment looks like one. So the opener
+        // reads from the start, and all messages together are half of the default backlog (PROTOCOL.md, "Limits").
+        let reader = scope.spawn(move || {
+            (0..MESSAGES).try_for_each(|number| pair::sees(opener, dialect, &dialect.opener_hears(0, &data(number))))
         });
         scene.bystanders_talk()?;
-        for number in 0..MESSAGES {
-            scene.sees(&mut pair.opener, &dialect.opener_hears(0, &data(number)))?;
-        }
-        sender
-            .join()
-            .map_err(|_| io::Error::other("the flood has panicked"))??;
-        Ok::<_, Mismatch>(())
+        let panicked = |_| io::Error::other("the flood has panicked");
+        sender.join().map_err(panicked)??;
+        reader.join().map_err(panicked)?
     })?;
     pair.talk()
 }
@@ -273,5 +276,5 @@ fn guesses(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
             seen => return Err(Mismatch::new("that the key is unknown", seen)),
         }
     }
-    crate::pair::sees_nothing(&mut opener)
+    pair::sees_nothing(&mut opener)
 }
