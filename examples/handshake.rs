@@ -128,12 +128,8 @@ fn accept(headers: &Headers<'_>) -> Result<(Dialect, Vec<u8>), Refusal> {
     )
     .into_bytes();
 
-    let offers: Vec<&[u8]> = headers.items("Sec-WebSocket-Protocol").collect();
-    if !offers.iter().all(|offer| is_token(offer)) {
-        return Err(Refusal::BadRequest);
-    }
-    // Tokens are ASCII.
-    let (dialect, echo) = Dialect::negotiate(offers.iter().filter_map(|offer| std::str::from_utf8(offer).ok()));
+    let offers = Dialect::parse_offers(headers.all("Sec-WebSocket-Protocol")).map_err(|_| Refusal::BadRequest)?;
+    let (dialect, echo) = Dialect::negotiate(offers);
     if let Some(echo) = echo {
         response.extend([b"Sec-WebSocket-Protocol: ", echo.as_bytes(), b"\r\n"].concat());
     }
@@ -179,10 +175,4 @@ fn is_websocket_key(key: &[u8]) -> bool {
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
     })
-}
-
-/// RFC 9110 section 5.6.2. What it lets through can be sent back in a header.
-fn is_token(text: &[u8]) -> bool {
-    text.iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }

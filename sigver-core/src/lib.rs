@@ -129,6 +129,7 @@ extern crate alloc;
 struct Readme;
 
 mod arena;
+mod endpoint;
 mod hub;
 mod id;
 mod limits;
@@ -139,6 +140,9 @@ mod stats;
 mod time;
 mod wire;
 
+pub use endpoint::{
+    Counters, Endpoint, EndpointConfig, Frame, Input, Output, Pairing, PairingStage, Phase, Refused, Source, Traffic,
+};
 pub use hub::{Hub, Role};
 pub use id::{ConnId, Index, Key};
 pub use limits::Limits;
@@ -147,4 +151,4 @@ pub use profile::{Profile, Tenure};
 pub use reason::{CloseReason, ConnectError, Member, Refusal, RoleEnd};
 pub use stats::Stats;
 pub use time::Time;
-pub use wire::{Dialect, Encoded, Payload};
+pub use wire::{Dialect, Encoded, InvalidSubprotocol, Payload};

@@ -219,9 +219,8 @@ fn handshake(
         .only("Sec-WebSocket-Key")
         .filter(|key| is_websocket_key(key))
         .ok_or(Answer::BAD_KEY)?;
-    if !headers.items("Sec-WebSocket-Protocol").all(is_token) {
-        return Err(Answer::BAD_SUBPROTOCOL);
-    }
+    let mut offers =
+        Dialect::parse_offers(headers.all("Sec-WebSocket-Protocol")).map_err(|_| Answer::BAD_SUBPROTOCOL)?;
     let client = sources::client(peer, &config.trusted_proxies, headers.all("X-Forwarded-For"));
     let handshake = Handshake {
         client,
@@ -232,7 +231,7 @@ fn handshake(
         admission.admit(&handshake).map_err(|denied| Answer::denied(&denied))?;
     }
     // A token is not echoed, whoever else sees the answer.
-    let offers = headers.subprotocols().filter(|name| !name.starts_with(BEARER));
+    offers.retain(|name| !name.starts_with(BEARER));
     let (dialect, echo) = Dialect::negotiate(offers);
     Ok(Upgrade {
         key: text(key),
@@ -309,12 +308,6 @@ fn is_websocket_key(key: &[u8]) -> bool {
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
     })
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(text: &[u8]) -> bool {
-    text.iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// The text of what was checked to be ASCII.

@@ -1,13 +1,15 @@
 //! Owns how messages look as text. One file for each dialect; they share the one reader of JSON (`scan`) and what is carried
 //! ([`Payload`]). Never knows who has which role: what only a role can decide is reported to the [`Hub`](crate::Hub), which decides.
 
+mod offers;
 mod payload;
 mod plain;
 mod scan;
 mod v1;
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 
+pub use offers::InvalidSubprotocol;
 pub use payload::Payload;
 
 use crate::{CloseReason, InboundMessage, Limits, OutboundMessage, Profile, Shape, Tenure};
@@ -45,6 +47,26 @@ impl Dialect {
             Self::Plain => "sigver.plain",
             Self::V1 => "sigver.v1",
         }
+    }
+
+    /// Reads the values of all `Sec-WebSocket-Protocol` headers of a request: the subprotocols that its client offers, in their order. For
+    /// [`negotiate`](Self::negotiate).
+    ///
+    /// ```
+    /// use sigver_core::Dialect;
+    ///
+    /// let headers: [&[u8]; 2] = [b"soap, sigver.v1", b"mqtt"];
+    /// let offers = Dialect::parse_offers(headers)?;
+    /// assert_eq!(offers, ["soap", "sigver.v1", "mqtt"]);
+    /// assert_eq!(Dialect::negotiate(offers), (Dialect::V1, Some("sigver.v1")));
+    /// # Ok::<(), sigver_core::InvalidSubprotocol>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSubprotocol`] if one is not a token (RFC 9110 section 5.6.2). The usual answer is HTTP 400.
+    pub fn parse_offers<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<&'a str>, InvalidSubprotocol> {
+        offers::parse(headers)
     }
 
     /// Chooses the dialect of a connection from the subprotocols that its client offers, in that order, and what to echo: the first

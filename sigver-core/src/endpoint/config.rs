@@ -1,0 +1,63 @@
+use core::time::Duration;
+
+use crate::Limits;
+
+/// The configuration of an [`Endpoint`](crate::Endpoint). Every field has a default.
+///
+/// ```
+/// use core::time::Duration;
+///
+/// let mut config = sigver_core::EndpointConfig::default();
+/// config.keep_alive = Duration::from_secs(10);
+/// config.limits.joiners_per_key = 4;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointConfig {
+    /// The limits of the hub and the codecs: connections, joiners, message size, key size, nesting, role deadline.
+    pub limits: Limits,
+    /// The interval between two pings to a client. Default: 25 seconds; [`Duration::MAX`] for no pings.
+    ///
+    /// A client that misses two pings is closed with 1008 [`Silent`](crate::CloseReason::Silent) when the third is due. Every whole
+    /// frame from the client counts as an answer.
+    pub keep_alive: Duration,
+    /// The time from a close frame to [`Output::Abort`](crate::Output::Abort). Default: 5 seconds; [`Duration::MAX`] for no limit.
+    pub close_timeout: Duration,
+    /// The size of a client's write buffer, in bytes: frames that were returned by the endpoint and not yet reported to
+    /// [`Endpoint::written`](crate::Endpoint::written). Default: 1 MiB.
+    ///
+    /// A frame that does not fit closes the client with 1013 [`TooSlow`](crate::CloseReason::TooSlow). A single frame of any size fits into
+    /// an empty buffer.
+    pub backlog_bytes: u32,
+    /// The messages a client may send per second, pings and pongs included. Default: 1,000; [`u32::MAX`] for no limit.
+    ///
+    /// One second's worth may arrive at once. Beyond that the endpoint returns
+    /// [`Output::PauseReading`](crate::Output::PauseReading): rate-limited clients are delayed, not closed.
+    pub messages_per_second: u32,
+    /// The bytes a client may send per second. Default: 4 MiB; [`u32::MAX`] for no limit. Works like
+    /// [`messages_per_second`](Self::messages_per_second).
+    pub bytes_per_second: u32,
+    /// The failed joins and opens a [`Source`](crate::Source) may make per minute. Default: [`u32::MAX`], no limit.
+    ///
+    /// This limits guessing of keys. Over the limit, every join fails as one of an unknown key and every open as one of a taken key until
+    /// the minute is over. 30 is a start for keys that people type.
+    pub key_attempts_per_minute: u32,
+    /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
+    /// Default: 5 seconds. Few connections take less: they are closed 10 milliseconds apart.
+    pub drain: Duration,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            keep_alive: Duration::from_secs(25),
+            close_timeout: Duration::from_secs(5),
+            backlog_bytes: 1024 * 1024,
+            messages_per_second: 1_000,
+            bytes_per_second: 4 * 1024 * 1024,
+            key_attempts_per_minute: u32::MAX,
+            drain: Duration::from_secs(5),
+        }
+    }
+}

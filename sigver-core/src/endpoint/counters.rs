@@ -1,0 +1,183 @@
+//! What an endpoint counts.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+use core::fmt;
+
+use super::pairing::PairingStage;
+use crate::{CloseReason, Refusal, Stats};
+
+/// The counters of an [`Endpoint`](crate::Endpoint) since it was created.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// The hub's gauges and counters.
+    pub hub: Stats,
+    /// Text messages from clients.
+    pub received: Traffic,
+    /// Text messages to clients.
+    pub sent: Traffic,
+    /// Refusals and closes, by reason.
+    pub refused: Refused,
+    /// How often each stage was reached, in the order of [`PairingStage::ALL`].
+    pub pairings: [u64; PairingStage::ALL.len()],
+}
+
+impl Counters {
+    pub(super) fn reach(&mut self, stage: PairingStage) {
+        self.pairings[stage as usize] += 1;
+    }
+}
+
+/// A number of messages and their bytes, without frame headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their texts.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Counts a message of so many bytes.
+    pub fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.messages, self.bytes)
+    }
+}
+
+/// How often clients were refused something, by reason. A close of the plain dialect and the error that `sigver.v1` sends in its place
+/// count as the same reason.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    by_reason: [u64; CloseReason::ALL.len()],
+    // These two close nobody, so no close reason stands for them.
+    wrong_role: u64,
+    unknown_index: u64,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self {
+            by_reason: [0; CloseReason::ALL.len()],
+            wrong_role: 0,
+            unknown_index: 0,
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn add_close(&mut self, reason: CloseReason) {
+        let place = CloseReason::ALL.iter().position(|one| *one == reason);
+        if let (Some(place), true) = (place, is_refusal(reason)) {
+            self.by_reason[place] += 1;
+        }
+    }
+
+    pub(super) fn add(&mut self, refusal: &Refusal) {
+        match (refusal.closes(), refusal) {
+            (Some(reason), _) => self.add_close(reason),
+            (None, Refusal::WrongRole) => self.wrong_role += 1,
+            (None, Refusal::UnknownIndex { .. }) => self.unknown_index += 1,
+            (
+                None,
+                Refusal::KeyTaken { .. }
+                | Refusal::UnknownKey { .. }
+                | Refusal::TooManyJoiners { .. }
+                | Refusal::HasRole
+                | Refusal::NoRole
+                | Refusal::NoIndex
+                | Refusal::NotAnObject { .. },
+            ) => {}
+        }
+    }
+
+    /// Returns the reasons, as labels such as `key-taken`, and their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
+        let all = CloseReason::ALL.iter().zip(self.by_reason);
+        all.filter(|(reason, _)| is_refusal(**reason))
+            .map(|(reason, count)| (label(*reason), count))
+            .chain([
+                ("wrong-role".to_string(), self.wrong_role),
+                ("unknown-index".to_string(), self.unknown_index),
+            ])
+    }
+}
+
+/// Returns the label of a reason: the code of the refusal if `sigver.v1` has one.
+fn label(reason: CloseReason) -> String {
+    if reason == CloseReason::KeyUnknown {
+        "unknown-key".to_string()
+    } else {
+        kebab(&format!("{reason:?}"))
+    }
+}
+
+/// The end of a role or of the server is not a refusal.
+fn is_refusal(reason: CloseReason) -> bool {
+    reason != CloseReason::ShuttingDown && reason != CloseReason::OpenerLeft && reason != CloseReason::Kicked
+}
+
+/// Returns `key-taken` for `KeyTaken`, `duplicate-type` for `Duplicate(Type)`.
+pub(super) fn kebab(name: &str) -> String {
+    let mut label = String::new();
+    for letter in name.chars().filter(char::is_ascii_alphanumeric) {
+        if letter.is_ascii_uppercase() && !label.is_empty() {
+            label.push('-');
+        }
+        label.push(letter.to_ascii_lowercase());
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::Index;
+
+    #[test]
+    fn refusals_have_one_label_in_both_dialects() {
+        let mut refused = Refused::default();
+        refused.add_close(CloseReason::TooManyJoiners);
+        refused.add(&Refusal::HasRole);
+        refused.add_close(CloseReason::HasRole);
+        refused.add_close(CloseReason::OpenerLeft);
+        refused.add(&Refusal::WrongRole);
+        refused.add(&Refusal::UnknownIndex { index: Index::new(7) });
+        let counted: Vec<_> = refused.iter().filter(|(_, count)| *count > 0).collect();
+        let expected = [
+            ("has-role", 2),
+            ("too-many-joiners", 1),
+            ("wrong-role", 1),
+            ("unknown-index", 1),
+        ];
+        assert_eq!(counted, expected.map(|(label, count)| (label.to_string(), count)));
+    }
+
+    #[test]
+    fn labels_are_kebab_case_and_include_every_refusal_code() {
+        assert_eq!(PairingStage::EndedByKick.label(), "ended-by-kick");
+        let labels: Vec<_> = Refused::default().iter().map(|(label, _)| label).collect();
+        for code in Refusal::CODES {
+            assert!(labels.iter().any(|label| label == code), "{code}");
+        }
+        for label in ["duplicate-type", "invalid-utf8"] {
+            assert!(labels.iter().any(|one| one == label), "{label}");
+        }
+        assert!(
+            labels
+                .iter()
+                .all(|label| label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+        );
+    }
+}

@@ -1,0 +1,585 @@
+//! A whole signaling server without sockets, threads and a clock: the [`Hub`] with the policy around it.
+//!
+//! ```text
+//!   sockets ──Input──> Endpoint::handle ──(ConnId, Output)──> sockets
+//!   clock   ──now────> Endpoint::handle_timeout ──────^
+//! ```
+//!
+//! Invariants: every connection is open (known to the hub), closing (its last frame was returned, its socket may still exist) or unknown.
+//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/endpoint.rs`, against a
+//! model in `tests/laws_of_endpoint.rs`, and by the transcripts.
+
+mod config;
+mod counters;
+mod drain;
+mod io;
+mod key_attempts;
+mod pairing;
+mod rate_limit;
+mod timers;
+
+use alloc::{
+    boxed::Box,
+    collections::{BTreeSet, VecDeque},
+    string::String,
+    vec::Vec,
+};
+use core::{fmt, net::IpAddr};
+
+pub use config::EndpointConfig;
+pub use counters::{Counters, Refused, Traffic};
+pub use io::{Frame, Input, Output};
+pub use key_attempts::Source;
+pub use pairing::{Pairing, PairingStage};
+
+use self::{
+    drain::Drain,
+    key_attempts::KeyAttempts,
+    pairing::Side,
+    rate_limit::RateLimiter,
+    timers::{ConnTable, Timers},
+};
+use crate::{
+    CloseReason, ConnId, ConnectError, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time,
+};
+
+/// A signaling server as a state machine: everything but sockets, threads and the clock.
+///
+/// A driver reports what happens on its sockets ([`connect`](Self::connect), [`handle`](Self::handle), [`written`](Self::written)), calls
+/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due, and carries out the [`Output`]s that each call
+/// returns, in their order. It owns, for each connection, the dialect, keep-alive, rate limits, the size of the write buffer and the close
+/// handshake; for all of them the [`Hub`], throttling of failed joins, draining and the counters.
+///
+/// **Queue the outputs under the lock that protects the endpoint.** If two threads call the endpoint in turn and queue what it returned after
+/// releasing the lock, messages can change their order.
+///
+/// A call costs O(log n) in connections, keys and joiners for each output. A connection costs about 200 bytes.
+///
+/// ```
+/// use core::time::Duration;
+/// use sigver_core::{Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
+///
+/// let random = || None; // 128 random bits, for keys that the server makes
+/// let mut endpoint = Endpoint::new(EndpointConfig::default(), random);
+/// let at = |seconds| Time::since_epoch(Duration::from_secs(seconds));
+/// let ip = "192.0.2.1".parse()?;
+///
+/// let alice = endpoint.connect(at(0), Dialect::V1, ip)?;
+/// let outputs = endpoint.handle(at(1), alice, Input::Text(r#"{"type":"open","key":"tea"}"#));
+/// let opened = r#"{"type":"opened","key":"tea"}"#;
+/// assert!(matches!(&outputs[..], [(to, Output::Send(Frame::Text(text)))] if *to == alice && text == opened));
+///
+/// assert_eq!(endpoint.poll_timeout(), Some(at(25))); // time for a ping
+/// let outputs = endpoint.handle_timeout(at(25));
+/// assert!(matches!(outputs[..], [(to, Output::Send(Frame::Ping))] if to == alice));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct Endpoint {
+    config: EndpointConfig,
+    random: Box<dyn FnMut() -> Option<u128> + Send>,
+    hub: Hub,
+    conns: ConnTable<Conn>,
+    /// Connections whose last frame was returned and whose socket may still exist.
+    closing: BTreeSet<ConnId>,
+    close_timers: Timers,
+    ping_timers: Timers,
+    key_attempts: KeyAttempts,
+    drain: Option<Drain>,
+    /// All but the hub's.
+    counters: Counters,
+    is_closed: bool,
+}
+
+/// The state of a server's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Connections are accepted.
+    Serving,
+    /// [`Endpoint::drain`] closes the connections one after the other.
+    Draining,
+    /// Every connection was sent a close frame. Some sockets may still exist.
+    Closed,
+}
+
+/// An open connection.
+struct Conn {
+    dialect: Dialect,
+    source: Source,
+    /// Pings since the last frame from the client.
+    missed_pings: u8,
+    /// The cost of the frames that were returned and not reported as written.
+    backlog: usize,
+    messages: RateLimiter,
+    bytes: RateLimiter,
+    /// Of a joiner. Boxed, because most idle connections have none.
+    pairing: Option<Box<Pairing>>,
+}
+
+/// When this many pings are missed and another is due, the connection is closed.
+const MAX_MISSED_PINGS: u8 = 2;
+
+/// Pings per call of [`Endpoint::handle_timeout`]. With many connections, messages should not wait for all of them.
+const PINGS_PER_CALL: usize = 64;
+
+/// The outputs of one call.
+type Outputs = Vec<(ConnId, Output)>;
+
+impl Endpoint {
+    /// Creates an endpoint without connections.
+    ///
+    /// `random` returns 128 random bits from a source that is fit for secrets, or `None` if the source fails. It is called when a client of
+    /// `sigver.v1` opens a key without naming one, and at no other time. If it fails, that client is closed with 1011
+    /// [`Internal`](CloseReason::Internal).
+    pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
+        Self {
+            hub: Hub::new(config.limits.clone()),
+            config,
+            random: Box::new(random),
+            conns: ConnTable::new(),
+            closing: BTreeSet::new(),
+            close_timers: Timers::new(),
+            ping_timers: Timers::new(),
+            key_attempts: KeyAttempts::new(),
+            drain: None,
+            counters: Counters::default(),
+            is_closed: false,
+        }
+    }
+
+    /// Accepts a connection whose handshake negotiated `dialect` ([`Dialect::negotiate`]), from a client with this address. Behind a trusted
+    /// proxy, that is the address that the proxy forwards.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::TooManyConnections`] at [`Limits::connections`](crate::Limits::connections), and [`ConnectError::ShuttingDown`] after
+    /// [`close_all`](Self::close_all) or [`drain`](Self::drain). The usual answer to both is HTTP 503.
+    pub fn connect(&mut self, now: Time, dialect: Dialect, client: IpAddr) -> Result<ConnId, ConnectError> {
+        if self.drain.as_ref().is_some_and(|drain| !drain.accepts(now)) {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let id = self.hub.connect(now, dialect.profile())?;
+        let conn = Conn {
+            dialect,
+            source: client.into(),
+            missed_pings: 0,
+            backlog: 0,
+            messages: RateLimiter::new(now),
+            bytes: RateLimiter::new(now),
+            pairing: None,
+        };
+        self.conns.insert(id, conn);
+        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        if let Some(drain) = &mut self.drain {
+            drain.push(id, now);
+        }
+        Ok(id)
+    }
+
+    /// Handles an event on a connection. Events of closing and unknown connections are harmless.
+    #[must_use = "the outputs have to be carried out"]
+    pub fn handle(&mut self, now: Time, id: ConnId, input: Input<'_>) -> Vec<(ConnId, Output)> {
+        let mut outputs = Vec::new();
+        if let Input::Disconnected = input {
+            self.disconnect(now, id, &mut outputs);
+            return outputs;
+        }
+        let Some(conn) = self.conns.get_mut(id) else {
+            return outputs;
+        };
+        conn.missed_pings = 0;
+        match input {
+            Input::Text(text) => match conn.dialect.decode(text, self.hub.limits(), &mut self.random) {
+                Ok(message) => self.handle_message(now, id, message, text.len(), text.len(), &mut outputs),
+                Err(reason) => self.close(now, id, reason, &mut outputs),
+            },
+            Input::Message {
+                message,
+                text_bytes,
+                wire_bytes,
+            } => self.handle_message(now, id, message, text_bytes, wire_bytes, &mut outputs),
+            Input::Binary => self.close(now, id, CloseReason::Binary, &mut outputs),
+            Input::Ping(payload) => {
+                self.enqueue(now, id, Frame::Pong(payload.into()), &mut outputs);
+                self.limit_rate(now, id, payload.len(), &mut outputs);
+            }
+            Input::Pong => self.limit_rate(now, id, 0, &mut outputs),
+            Input::Close(code) => {
+                self.end_pairing(now, id, PairingStage::EndedByJoiner, &mut outputs);
+                self.conns.remove(id);
+                self.begin_close(now, id, Frame::CloseReply(code), &mut outputs);
+                let messages = self.hub.disconnect(id);
+                self.deliver(now, None, messages, &mut outputs);
+            }
+            Input::Violation(reason) => self.close(now, id, reason, &mut outputs),
+            Input::Disconnected => {}
+        }
+        outputs
+    }
+
+    /// Reports that frames of a connection left the driver: were accepted by the kernel. `cost` is the sum of their [`Frame::cost`]s; parts
+    /// of a frame may be reported one after the other. Frames that are never reported as written fill the connection's write buffer.
+    pub fn written(&mut self, id: ConnId, cost: usize) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.backlog = conn.backlog.saturating_sub(cost);
+        }
+    }
+
+    /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. Openers
+    /// come last, so that their joiners get 1001 as well and not 4001. Connections are accepted until `accept_until`, and closed as soon
+    /// as it is their turn; pass `now` to accept none. When nobody is left and `accept_until` has passed, the phase is
+    /// [`Closed`](Phase::Closed). A second call changes nothing.
+    pub fn drain(&mut self, now: Time, accept_until: Time) {
+        if self.phase() == Phase::Serving {
+            let (openers, others): (Vec<_>, Vec<_>) = self
+                .conns
+                .ids()
+                .partition(|id| self.hub.role(*id) == Some(Role::Opener));
+            let queue = others.into_iter().chain(openers).collect();
+            self.drain = Some(Drain::new(queue, self.config.drain, now, accept_until));
+        }
+    }
+
+    /// Closes every connection with 1001 at once and accepts no further one.
+    #[must_use = "the outputs have to be carried out"]
+    pub fn close_all(&mut self, now: Time) -> Vec<(ConnId, Output)> {
+        let mut outputs = Vec::new();
+        self.drain = None;
+        self.is_closed = true;
+        let messages = self.hub.shutdown();
+        self.deliver(now, None, messages, &mut outputs);
+        outputs
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due; `None` if there is nothing to wait for. Any other call may change it.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let drain = self.drain.as_ref().map(Drain::next);
+        [
+            self.hub.poll_timeout(),
+            self.close_timers.next(),
+            self.ping_timers.next(),
+            drain,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Carries out what is due: role deadlines, draining, close time-outs, pings. One call does a bounded amount of work; if
+    /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless.
+    #[must_use = "the outputs have to be carried out"]
+    pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, Output)> {
+        let mut outputs = Vec::new();
+        let messages = self.hub.handle_timeout(now);
+        self.deliver(now, None, messages, &mut outputs);
+        self.continue_drain(now, &mut outputs);
+        while let Some(id) = self.close_timers.pop_due(now) {
+            if self.closing.remove(&id) {
+                outputs.push((id, Output::Abort));
+            }
+        }
+        for _ in 0..PINGS_PER_CALL {
+            let Some(id) = self.ping_timers.pop_due(now) else { break };
+            self.ping(now, id, &mut outputs);
+        }
+        self.drop_stale_timers();
+        outputs
+    }
+
+    /// Returns the state of the server's life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match (self.is_closed, &self.drain) {
+            (true, _) => Phase::Closed,
+            (false, Some(_)) => Phase::Draining,
+            (false, None) => Phase::Serving,
+        }
+    }
+
+    /// Returns the number of sockets that the endpoint knows: of open and of closing connections.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.hub.stats().connections as usize + self.closing.len()
+    }
+
+    /// Returns the role of an open connection, if it has one.
+    #[must_use]
+    pub fn role(&self, id: ConnId) -> Option<Role> {
+        self.hub.role(id)
+    }
+
+    /// Returns what was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            hub: self.hub.stats(),
+            ..self.counters.clone()
+        }
+    }
+
+    /// Returns the configuration that the endpoint was created with.
+    #[must_use]
+    pub fn config(&self) -> &EndpointConfig {
+        &self.config
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Time,
+        id: ConnId,
+        message: InboundMessage,
+        text_bytes: usize,
+        wire_bytes: usize,
+        outputs: &mut Outputs,
+    ) {
+        self.counters.received.add(text_bytes);
+        if matches!(message, InboundMessage::Leave) {
+            self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
+        }
+        let messages = match message {
+            InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),
+            InboundMessage::Data { .. }
+            | InboundMessage::Lookalike { .. }
+            | InboundMessage::Kick { .. }
+            | InboundMessage::Leave
+            | InboundMessage::CloseKey => self.hub.handle(id, message),
+        };
+        self.deliver(now, Some(id), messages, outputs);
+        self.limit_rate(now, id, wire_bytes, outputs);
+    }
+
+    /// Handles an open or a join, unless its source has failed too often.
+    fn attempt_key(&mut self, now: Time, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
+        let allowed = self.config.key_attempts_per_minute;
+        let Some(source) = self.conns.get(id).map(|conn| conn.source) else {
+            return Vec::new();
+        };
+        if allowed == u32::MAX {
+            return self.hub.handle(id, message);
+        }
+        if self.key_attempts.is_exhausted(source, allowed, now) {
+            return self.hub.deny(id, message);
+        }
+        let messages = self.hub.handle(id, message);
+        if messages.iter().any(|(_, message)| is_failed_attempt(message)) {
+            self.key_attempts.record_failure(source, now);
+        }
+        messages
+    }
+
+    fn limit_rate(&mut self, now: Time, id: ConnId, bytes: usize, outputs: &mut Outputs) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.messages.spend(1, self.config.messages_per_second, now);
+        conn.bytes.spend(bytes, self.config.bytes_per_second, now);
+        if let Some(until) = conn.paused_until(now) {
+            outputs.push((id, Output::PauseReading(until)));
+        }
+    }
+
+    fn close(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
+        let messages = self.hub.close(id, reason);
+        self.deliver(now, None, messages, outputs);
+    }
+
+    fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
+        self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
+        self.conns.remove(id);
+        self.closing.remove(&id);
+        let messages = self.hub.disconnect(id);
+        self.deliver(now, None, messages, outputs);
+        self.drop_stale_timers();
+    }
+
+    /// Encodes what the hub returned, and everything that follows from it. `sender` sent the message that caused it.
+    fn deliver(
+        &mut self,
+        now: Time,
+        sender: Option<ConnId>,
+        messages: Vec<(ConnId, OutboundMessage)>,
+        outputs: &mut Outputs,
+    ) {
+        let mut messages = VecDeque::from(messages);
+        while let Some((to, message)) = messages.pop_front() {
+            self.record(now, sender, to, &message, outputs);
+            // It may have been closed as a slow consumer since the message was returned.
+            let Some(conn) = self.conns.get(to) else { continue };
+            let mut text = String::new();
+            if let OutboundMessage::Data { payload, .. } = &message {
+                text.reserve(payload.as_str().len() + DATA_ENVELOPE);
+            }
+            match conn.dialect.encode(&message, &mut text) {
+                Encoded::Nothing => {}
+                Encoded::Text => {
+                    self.counters.sent.add(text.len());
+                    messages.extend(self.try_enqueue(to, Frame::Text(text), outputs));
+                }
+                Encoded::Close(reason) => {
+                    self.conns.remove(to);
+                    self.begin_close(now, to, Frame::Close(reason), outputs);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, now: Time, to: ConnId, frame: Frame, outputs: &mut Outputs) {
+        let messages = self.try_enqueue(to, frame, outputs);
+        self.deliver(now, None, messages, outputs);
+    }
+
+    /// Returns the frame to the driver; or, if it does not fit into the write buffer, closes the connection.
+    #[must_use]
+    fn try_enqueue(&mut self, to: ConnId, frame: Frame, outputs: &mut Outputs) -> Vec<(ConnId, OutboundMessage)> {
+        let Some(conn) = self.conns.get_mut(to) else {
+            return Vec::new();
+        };
+        let cost = frame.cost();
+        if conn.backlog > 0 && conn.backlog + cost > self.config.backlog_bytes as usize {
+            return self.hub.close(to, CloseReason::TooSlow);
+        }
+        conn.backlog += cost;
+        outputs.push((to, Output::Send(frame)));
+        Vec::new()
+    }
+
+    /// Sends the last frame of a connection, which is no longer open.
+    fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
+        outputs.push((id, Output::Send(last)));
+        self.closing.insert(id);
+        self.close_timers
+            .schedule(now.checked_add(self.config.close_timeout), id);
+    }
+
+    fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.paused_until(now).is_some() {
+            // Its answers wait behind what is not read.
+            conn.missed_pings = 0;
+        }
+        if conn.missed_pings >= MAX_MISSED_PINGS {
+            return self.close(now, id, CloseReason::Silent, outputs);
+        }
+        conn.missed_pings += 1;
+        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        self.enqueue(now, id, Frame::Ping, outputs);
+    }
+
+    fn continue_drain(&mut self, now: Time, outputs: &mut Outputs) {
+        while let Some(drain) = &mut self.drain {
+            match drain.pop_due(now) {
+                drain::Step::Close(id) => self.close(now, id, CloseReason::ShuttingDown, outputs),
+                drain::Step::Wait => break,
+                drain::Step::Done => outputs.append(&mut self.close_all(now)),
+            }
+        }
+    }
+
+    /// Counts what a message of the hub says about roles, pairings and refusals.
+    fn record(
+        &mut self,
+        now: Time,
+        sender: Option<ConnId>,
+        to: ConnId,
+        message: &OutboundMessage,
+        outputs: &mut Outputs,
+    ) {
+        match message {
+            OutboundMessage::Opened { .. } => self.counters.reach(PairingStage::Opened),
+            OutboundMessage::Joined { .. } => {
+                self.counters.reach(PairingStage::Joined);
+                if let Some(conn) = self.conns.get_mut(to) {
+                    conn.pairing = Some(Box::new(Pairing::new(now)));
+                }
+            }
+            OutboundMessage::Data { from, .. } => {
+                let (joiner, side) = match from {
+                    Some(_) => (sender, Side::Joiner),
+                    None => (Some(to), Side::Opener),
+                };
+                let conn = joiner.and_then(|joiner| self.conns.get_mut(joiner));
+                if let Some(pairing) = conn.and_then(|conn| conn.pairing.as_mut()) {
+                    for stage in pairing.record(side, now) {
+                        self.counters.reach(stage);
+                    }
+                }
+            }
+            OutboundMessage::Refused(refusal) => self.counters.refused.add(refusal),
+            OutboundMessage::RoleEnded(end) => self.end_pairing(now, to, stage_of(end.reason()), outputs),
+            OutboundMessage::Close(reason) => {
+                self.counters.refused.add_close(*reason);
+                self.end_pairing(now, to, stage_of(*reason), outputs);
+            }
+            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } => {}
+        }
+    }
+
+    fn end_pairing(&mut self, now: Time, joiner: ConnId, stage: PairingStage, outputs: &mut Outputs) {
+        let conn = self.conns.get_mut(joiner);
+        if let Some(mut pairing) = conn.and_then(|conn| conn.pairing.take()) {
+            pairing.end(stage, now);
+            self.counters.reach(stage);
+            outputs.push((joiner, Output::PairingEnded(pairing)));
+        }
+    }
+
+    /// Removes timers of connections that are gone from the front of each queue, so that an endpoint without connections waits for nothing.
+    fn drop_stale_timers(&mut self) {
+        self.ping_timers.drop_stale(|id| self.conns.get(id).is_some());
+        self.close_timers.drop_stale(|id| self.closing.contains(&id));
+    }
+
+    /// Panics if the tables disagree. For tests, after every step.
+    #[doc(hidden)]
+    pub fn assert_invariants(&self) {
+        self.hub.assert_invariants();
+        assert_eq!(
+            self.hub.stats().connections as usize,
+            self.conns.ids().count(),
+            "the hub and the endpoint know the same open connections"
+        );
+        for id in self.conns.ids() {
+            assert!(!self.closing.contains(&id), "a connection is open or closing");
+        }
+        if self.sockets() == 0 && self.drain.is_none() {
+            assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
+        }
+    }
+}
+
+/// The most that a dialect adds to a payload: `{"type":"data","index":4294967295,"data":}` and less.
+const DATA_ENVELOPE: usize = 48;
+
+impl Conn {
+    /// Returns until when the client is not read from, if it is not.
+    fn paused_until(&self, now: Time) -> Option<Time> {
+        self.messages.ready_at(now).max(self.bytes.ready_at(now))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("hub", &self.hub)
+            .field("phase", &self.phase())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns how a pairing ended whose joiner was closed for this reason.
+fn stage_of(reason: CloseReason) -> PairingStage {
+    if reason == CloseReason::OpenerLeft {
+        PairingStage::EndedByOpener
+    } else if reason == CloseReason::Kicked {
+        PairingStage::EndedByKick
+    } else {
+        PairingStage::EndedByServer
+    }
+}
+
+/// Returns whether the message says that a key could not be opened or joined.
+fn is_failed_attempt(message: &OutboundMessage) -> bool {
+    matches!(
+        message,
+        OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
+            | OutboundMessage::Close(CloseReason::KeyUnknown | CloseReason::KeyTaken)
+    )
+}

@@ -1,0 +1,169 @@
+//! How far a joiner and its opener got: whether signaling failed, or what comes after it.
+
+use core::{fmt, time::Duration};
+
+use super::counters::kebab;
+use crate::Time;
+
+/// How far a pairing of a joiner and an opener got, and how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairingStage {
+    /// A key was opened. Counted per key, not per joiner.
+    Opened,
+    /// A joiner joined.
+    Joined,
+    /// The joiner sent its first message, usually its offer.
+    JoinerSpoke,
+    /// The opener sent its first message to the joiner.
+    OpenerSpoke,
+    /// Both have sent a message. What fails from here on is not the fault of signaling.
+    BothSpoke,
+    /// The joiner left or disconnected.
+    EndedByJoiner,
+    /// The opener closed its key or disconnected.
+    EndedByOpener,
+    /// The opener kicked the joiner.
+    EndedByKick,
+    /// The endpoint closed the joiner: for a violation, or at shutdown.
+    EndedByServer,
+}
+
+impl PairingStage {
+    /// Every stage.
+    pub const ALL: [Self; 9] = [
+        Self::Opened,
+        Self::Joined,
+        Self::JoinerSpoke,
+        Self::OpenerSpoke,
+        Self::BothSpoke,
+        Self::EndedByJoiner,
+        Self::EndedByOpener,
+        Self::EndedByKick,
+        Self::EndedByServer,
+    ];
+
+    /// Returns the stage's name in metrics and logs, such as `ended-by-kick`.
+    #[must_use]
+    pub fn label(self) -> alloc::string::String {
+        kebab(&alloc::format!("{self:?}"))
+    }
+}
+
+/// A joiner's time with its opener. `Display` gives one line for a log, without what was said.
+#[derive(Clone, Debug)]
+pub struct Pairing {
+    joined: Time,
+    /// Messages of the joiner, and of the opener to it.
+    messages: [u64; 2],
+    /// When each sent its first, from the join on.
+    first: [Option<Duration>; 2],
+    /// When either sent the last.
+    last: Option<Duration>,
+    end: Option<(PairingStage, Duration)>,
+}
+
+/// The side of a pairing that sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Joiner,
+    Opener,
+}
+
+impl Pairing {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            joined: now,
+            messages: [0; 2],
+            first: [None; 2],
+            last: None,
+            end: None,
+        }
+    }
+
+    /// Records a message and returns the stages that it reaches.
+    pub(super) fn record(&mut self, side: Side, now: Time) -> impl Iterator<Item = PairingStage> + use<> {
+        let (own, other) = match side {
+            Side::Joiner => (0, 1),
+            Side::Opener => (1, 0),
+        };
+        let after = now.saturating_duration_since(self.joined);
+        self.messages[own] += 1;
+        self.last = Some(after);
+        let is_first = self.first[own].is_none();
+        if is_first {
+            self.first[own] = Some(after);
+        }
+        let stage = [PairingStage::JoinerSpoke, PairingStage::OpenerSpoke][own];
+        let both = (is_first && self.first[other].is_some()).then_some(PairingStage::BothSpoke);
+        is_first.then_some(stage).into_iter().chain(both)
+    }
+
+    pub(super) fn end(&mut self, stage: PairingStage, now: Time) {
+        self.end = Some((stage, now.saturating_duration_since(self.joined)));
+    }
+}
+
+impl fmt::Display for Pairing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((stage, _)) = self.end {
+            write!(f, "{}: ", stage.label())?;
+        }
+        let [of_joiner, of_opener] = self.messages;
+        write!(f, "{of_joiner} messages of the joiner")?;
+        if let Some(first) = self.first[0] {
+            write!(f, " (first after {:.3} s)", first.as_secs_f64())?;
+        }
+        write!(f, ", {of_opener} of the opener")?;
+        if let Some(first) = self.first[1] {
+            write!(f, " (first after {:.3} s)", first.as_secs_f64())?;
+        }
+        if let Some(last) = self.last {
+            write!(f, ", the last after {:.3} s", last.as_secs_f64())?;
+        }
+        if let Some((_, duration)) = self.end {
+            write!(f, ", in {:.3} s", duration.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{string::ToString, vec::Vec};
+
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::since_epoch(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn each_stage_is_reached_once() {
+        let mut pairing = Pairing::new(at(1_000));
+        let mut record = |side, millis| -> Vec<_> { pairing.record(side, at(millis)).collect() };
+        assert_eq!(record(Side::Joiner, 1_010), [PairingStage::JoinerSpoke]);
+        assert_eq!(record(Side::Joiner, 1_020), []);
+        assert_eq!(
+            record(Side::Opener, 1_030),
+            [PairingStage::OpenerSpoke, PairingStage::BothSpoke]
+        );
+        assert_eq!(record(Side::Opener, 1_040), []);
+        assert_eq!(record(Side::Joiner, 1_050), []);
+        pairing.end(PairingStage::EndedByKick, at(1_060));
+        assert_eq!(
+            pairing.to_string(),
+            "ended-by-kick: 3 messages of the joiner (first after 0.010 s), 2 of the opener (first after 0.030 s), the last after 0.050 s, in 0.060 s"
+        );
+    }
+
+    #[test]
+    fn opener_may_send_first() {
+        let mut pairing = Pairing::new(at(0));
+        let mut record = |side| -> Vec<_> { pairing.record(side, at(0)).collect() };
+        assert_eq!(record(Side::Opener), [PairingStage::OpenerSpoke]);
+        assert_eq!(
+            record(Side::Joiner),
+            [PairingStage::JoinerSpoke, PairingStage::BothSpoke]
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! How much a connection may send per second.
+
+use core::time::Duration;
+
+use crate::Time;
+
+/// A budget that refills at a steady rate and holds at most what arrives in [`BURST`]: the generic cell rate algorithm. It is kept as the
+/// time at which it will be full.
+#[derive(Clone, Copy)]
+pub(super) struct RateLimiter {
+    full_at: Time,
+}
+
+/// How long an idle client saves up budget.
+const BURST: Duration = Duration::from_secs(1);
+
+/// A rate without a limit.
+const UNLIMITED: u32 = u32::MAX;
+
+impl RateLimiter {
+    /// Returns a full budget.
+    pub(super) fn new(now: Time) -> Self {
+        Self { full_at: now }
+    }
+
+    /// Spends `count` of a budget of `per_second`. The budget may become negative; that delays the time until it is positive again.
+    pub(super) fn spend(&mut self, count: usize, per_second: u32, now: Time) {
+        if per_second == UNLIMITED {
+            return;
+        }
+        let nanos = count as u128 * 1_000_000_000 / u128::from(per_second.max(1));
+        let cost = Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX));
+        self.full_at = self.full_at.max(now).saturating_add(cost);
+    }
+
+    /// Returns the time from which the budget is not negative, if that is after `now`.
+    pub(super) fn ready_at(&self, now: Time) -> Option<Time> {
+        let ready = self.full_at.saturating_sub(BURST);
+        (ready > now).then_some(ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::since_epoch(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_second_s_worth_is_free_and_the_rest_comes_at_the_rate() {
+        let mut limiter = RateLimiter::new(at(0));
+        let mut spend = |count, now| {
+            limiter.spend(count, 10, at(now));
+            limiter.ready_at(at(now))
+        };
+        for _ in 0..10 {
+            assert_eq!(spend(1, 0), None);
+        }
+        assert_eq!(spend(1, 0), Some(at(100)));
+        assert_eq!(spend(2, 0), Some(at(300)));
+        assert_eq!(spend(1, 300), Some(at(400)), "waiting as told is enough");
+        assert_eq!(spend(10, 3_000), None, "an idle client's budget refills");
+        assert_eq!(spend(1, 3_000), Some(at(3_100)), "to one second's worth");
+    }
+
+    #[test]
+    fn extreme_rates_and_counts_do_not_overflow() {
+        let mut limiter = RateLimiter::new(at(0));
+        limiter.spend(usize::MAX, UNLIMITED, at(0));
+        assert_eq!(limiter.ready_at(at(0)), None);
+        limiter.spend(3, 0, at(0));
+        assert_eq!(limiter.ready_at(at(0)), Some(at(2_000)), "a rate of 0 counts as 1");
+        limiter.spend(usize::MAX, 1, at(0));
+        limiter.spend(usize::MAX, 1, at(0));
+        assert!(limiter.ready_at(at(0)).is_some());
+    }
+}
