@@ -24,8 +24,8 @@ use alloc::{
 use core::{fmt, marker::PhantomData, mem};
 
 use crate::{
-    Addressee, CloseReason, ConnId, ConnectError, InboundMessage, Index, Key, Limits, OutboundMessage, Payload,
-    Profile, Refusal, RoleEnd, Shape, Stats, Tenure, Time, arena::Arena,
+    Addressee, CloseReason, ConnId, ConnectError, Dialect, InboundMessage, Index, Key, Limits, OutboundMessage,
+    Payload, Profile, Refusal, RoleEnd, Shape, Stats, Tenure, Time, arena::Arena,
 };
 
 /// The state machine: who has which key open, who has joined it, and who may talk to whom.
@@ -241,6 +241,16 @@ impl<P> Hub<P> {
             outputs.append(&mut self.close(conn, CloseReason::NoRoleInTime));
         }
         outputs
+    }
+
+    /// Returns an id that names no connection and never will.
+    pub(crate) fn dead_id(&mut self) -> ConnId {
+        let id = self.conns.insert(Conn {
+            profile: Dialect::Plain.profile(),
+            state: State::Idle { deadline: None },
+        });
+        self.conns.remove(id);
+        id
     }
 
     /// The gauges and counters as they are now.

@@ -175,6 +175,15 @@ impl Endpoint {
         Ok(id)
     }
 
+    /// Registers a connection that [`connect`](Self::connect) rejected and that gets a last answer, such as HTTP 503. It is closing from the
+    /// start: the driver sends the answer, reads and discards until the client closes the socket, and reports
+    /// [`Input::Disconnected`]; after [`EndpointConfig::close_timeout`] the endpoint returns [`Output::Abort`].
+    pub fn reject(&mut self, now: Time) -> ConnId {
+        let id = self.hub.dead_id();
+        self.start_closing(now, id);
+        id
+    }
+
     /// Handles an event on a connection. Events of closing and unknown connections are harmless.
     #[must_use = "the outputs have to be carried out"]
     pub fn handle(&mut self, now: Time, id: ConnId, input: Input<'_>) -> Vec<(ConnId, Output)> {
@@ -444,6 +453,10 @@ impl Endpoint {
     /// Sends the last frame of a connection, which is no longer open.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
         outputs.push((id, Output::Send(last)));
+        self.start_closing(now, id);
+    }
+
+    fn start_closing(&mut self, now: Time, id: ConnId) {
         self.closing.insert(id);
         self.close_timers
             .schedule(now.checked_add(self.config.close_timeout), id);
