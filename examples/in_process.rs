@@ -47,7 +47,7 @@ impl Admission for Tickets {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.listen = vec!["127.0.0.1:0".parse()?]; // port 0: any that is free
-    config.limits.joiners_per_key = 4;
+    config.endpoint.limits.joiners_per_key = 4;
     let tickets = Arc::new(Tickets::default());
     config.admission.push(Arc::<Tickets>::clone(&tickets));
 

@@ -132,7 +132,7 @@ fn limits_can_be_told() -> Fallible {
         names.retain(|name| !seen.passed.contains(name));
     }
     assert_eq!(names, BTreeSet::new(), "are never played");
-    let addr = serve(|config| config.limits.role_deadline = Some(Duration::from_secs(1)))?;
+    let addr = serve(|config| config.endpoint.limits.role_deadline = Some(Duration::from_secs(1)))?;
     let seen = verdicts(addr, &["--role-deadline", "1", "--only", "no-role-in-time"])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
     assert_eq!(seen.passed.len(), 2, "in both dialects");
@@ -141,10 +141,10 @@ fn limits_can_be_told() -> Fallible {
 
 fn set(config: &mut Config, limit: Limit, number: u32) {
     match limit {
-        Limit::Depth => config.limits.depth = number,
-        Limit::JoinersPerKey => config.limits.joiners_per_key = number,
-        Limit::KeyBytes => config.limits.key_bytes = number,
-        Limit::MessageBytes => config.limits.message_bytes = number,
+        Limit::Depth => config.endpoint.limits.depth = number,
+        Limit::JoinersPerKey => config.endpoint.limits.joiners_per_key = number,
+        Limit::KeyBytes => config.endpoint.limits.key_bytes = number,
+        Limit::MessageBytes => config.endpoint.limits.message_bytes = number,
     }
 }
 

@@ -320,15 +320,15 @@ impl Cli {
             messages_per_second,
             bytes_per_second,
         } = self.limits;
-        config.limits.connections = or_no_limit(connections);
-        config.limits.joiners_per_key = joiners_per_key;
-        config.limits.key_bytes = key_bytes;
-        config.limits.message_bytes = message_bytes;
-        config.limits.depth = depth;
+        config.endpoint.limits.connections = or_no_limit(connections);
+        config.endpoint.limits.joiners_per_key = joiners_per_key;
+        config.endpoint.limits.key_bytes = key_bytes;
+        config.endpoint.limits.message_bytes = message_bytes;
+        config.endpoint.limits.depth = depth;
         config.head_bytes = head_bytes;
-        config.backlog_bytes = backlog_bytes;
-        config.messages_per_second = or_no_limit(messages_per_second);
-        config.bytes_per_second = or_no_limit(bytes_per_second);
+        config.endpoint.backlog_bytes = backlog_bytes;
+        config.endpoint.messages_per_second = or_no_limit(messages_per_second);
+        config.endpoint.bytes_per_second = or_no_limit(bytes_per_second);
         let Sources {
             connections_per_ip,
             handshakes_per_ip,
@@ -336,7 +336,7 @@ impl Cli {
         } = self.sources;
         config.connections_per_ip = or_no_limit(connections_per_ip);
         config.handshakes_per_ip = or_no_limit(handshakes_per_ip);
-        config.guesses_per_ip = or_no_limit(guesses_per_ip);
+        config.endpoint.key_attempts_per_minute = or_no_limit(guesses_per_ip);
         let Times {
             handshake_timeout,
             role_deadline,
@@ -345,10 +345,10 @@ impl Cli {
             drain,
         } = self.times;
         config.handshake_timeout = handshake_timeout;
-        config.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
-        config.keep_alive = keep_alive;
-        config.close_timeout = close_timeout;
-        config.drain = drain;
+        config.endpoint.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
+        config.endpoint.keep_alive = keep_alive;
+        config.endpoint.close_timeout = close_timeout;
+        config.endpoint.drain = drain;
         config
     }
 }
@@ -485,9 +485,9 @@ mod tests {
             "bytes_per_second: 9,",
             "connections_per_ip: 10,",
             "handshakes_per_ip: 11,",
-            "guesses_per_ip: 12,",
+            "key_attempts_per_minute: 12,",
             "Exact(\"https://a\")",
-            "drain: 17s,",
+            "drain: 17s",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
@@ -503,9 +503,9 @@ mod tests {
             "--bytes-per-second=0",
         ]);
         let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(config.limits.role_deadline, None);
+        assert_eq!(config.endpoint.limits.role_deadline, None);
         assert_eq!(
-            (config.messages_per_second, config.bytes_per_second),
+            (config.endpoint.messages_per_second, config.endpoint.bytes_per_second),
             (u32::MAX, u32::MAX)
         );
     }

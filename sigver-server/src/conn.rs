@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{io::Errno, net::RecvFlags};
-use sigver_core::{CloseReason, Dialect};
+use sigver_core::{CloseReason, Dialect, Limits, Source, Time, Traffic};
 use tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -20,16 +20,13 @@ use tungstenite::{
 };
 
 use crate::{
-    Config,
     answer::Answer,
-    figures::Traffic,
     http::{self, Request, Upgrade},
-    pace::Pace,
     peer::{Peer, Ticket},
     registry::Entry,
-    relay::{Event, What},
+    relay::{ConnEvent, Event},
     server::Shared,
-    sources::{Share, Source, TooMany},
+    sources::{Share, TooMany},
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.
@@ -55,14 +52,18 @@ pub(crate) fn run(arrival: Arrival, shared: &Shared) {
     let Arrival {
         peer,
         events,
-        entry: _entry,
+        entry,
         mut share,
     } = arrival;
     let peer = &peer;
     let started = Instant::now();
     peer.credit.bind();
     if let Some((upgrade, rest)) = shake_hands(peer, shared, &mut share) {
-        serve(peer, &shared.config, events, &upgrade, rest, started);
+        serve(peer, shared, events, &upgrade, rest, started);
+    } else if shared.is_ending() {
+        // The relay waits for the last handshake.
+        drop(entry);
+        let _ = events.send(Event::Wake);
     }
 }
 
@@ -114,7 +115,7 @@ fn take_share(shared: &Shared, peer: &Peer, share: &mut Option<Share>) -> Result
 
 fn serve(
     peer: &Arc<Peer>,
-    config: &Config,
+    shared: &Shared,
     events: SyncSender<Event>,
     upgrade: &Upgrade,
     rest: Vec<u8>,
@@ -122,7 +123,7 @@ fn serve(
 ) {
     let mut conn = Conn {
         peer,
-        config,
+        shared,
         events: Link { peer, events },
         received: Traffic::default(),
     };
@@ -162,7 +163,7 @@ fn report(peer: &Peer, dialect: Dialect, received: Traffic, end: &End, started: 
 
 struct Conn<'a> {
     peer: &'a Arc<Peer>,
-    config: &'a Config,
+    shared: &'a Shared,
     events: Link<'a>,
     received: Traffic,
 }
@@ -190,11 +191,11 @@ impl Conn<'_> {
     fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> End {
         let response = http::switching_protocols(upgrade, &derive_accept_key(upgrade.key.as_bytes()));
         let dialect = upgrade.dialect;
-        self.events.tell(What::Arrived { response, dialect });
+        self.events.tell(ConnEvent::Upgraded { response, dialect });
         let end = self.read(rest, dialect);
         match end {
-            End::Left(code) => self.events.tell(What::Left { code }),
-            End::Fault(reason) => self.events.tell(What::Fault(reason)),
+            End::Left(code) => self.events.tell(ConnEvent::CloseFrame { code }),
+            End::Fault(reason) => self.events.tell(ConnEvent::Violation(reason)),
             End::Closed => {}
             End::Lost => return end,
         }
@@ -205,30 +206,26 @@ impl Conn<'_> {
     /// Tells the relay what the client says, until that ends. A frame of its own: see [`report`].
     #[inline(never)]
     fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
-        let mut socket = context(rest, self.config.limits.message_bytes as usize);
-        let mut stream = Inbound::new(&self.peer.stream, self.config);
-        let now = Instant::now();
-        let mut messages = Pace::new(self.config.messages_per_second, now);
-        let mut bytes = Pace::new(self.config.bytes_per_second, now);
-        // The handshake had a timeout. From here on the relay watches for signs of life, because a timer that is set and cleared by
+        let limits = &self.shared.config.endpoint.limits;
+        let mut socket = context(rest, limits.message_bytes as usize);
+        let mut stream = Inbound::new(&self.peer.stream, limits);
+        // The handshake had a timeout. From here on the endpoint watches for signs of life, because a timer that is set and cleared by
         // every read is a measurable part of an exchange. Failing to clear it means that the socket is dead.
         if self.peer.stream.set_read_timeout(None).is_err() {
             return End::Lost;
         }
         loop {
+            self.wait_while_paused();
             let read = socket.read(&mut stream);
             if self.peer.verdict().is_some() {
                 return End::Closed;
             }
             match read {
                 Ok(message) => {
-                    self.peer.heard();
                     stream.saw(&message);
-                    let now = Instant::now();
-                    if let Err(end) = self.take(message, dialect, now) {
+                    if let Err(end) = self.take(message, stream.take_count(), dialect) {
                         return end;
                     }
-                    self.pause(messages.spend(1, now).max(bytes.spend(stream.take_count(), now)));
                 }
                 Err(Error::Io(_)) if stream.is_over_quota() => return End::Fault(CloseReason::TooBig),
                 Err(error) => return end_of(&error),
@@ -236,43 +233,48 @@ impl Conn<'_> {
         }
     }
 
-    fn take(&mut self, message: Message, dialect: Dialect, read_at: Instant) -> Result<(), End> {
+    fn take(&mut self, message: Message, wire_bytes: usize, dialect: Dialect) -> Result<(), End> {
         match message {
             Message::Text(text) => {
+                let read_at = Instant::now();
                 self.received.add(text.len());
-                let message = dialect.decode(&text, &self.config.limits, random).map_err(End::Fault)?;
-                self.events.tell(What::Said {
+                let limits = &self.shared.config.endpoint.limits;
+                let message = dialect.decode(&text, limits, random).map_err(End::Fault)?;
+                self.events.tell(ConnEvent::Message {
                     message,
-                    bytes: text.len(),
+                    text_bytes: text.len(),
+                    wire_bytes,
                     read_at,
                 });
                 Ok(())
             }
             Message::Binary(_) => Err(End::Fault(CloseReason::Binary)),
             Message::Ping(payload) => {
-                self.events.tell(What::Pinged(payload[..].into()));
+                self.events.tell(ConnEvent::Ping(payload[..].into()));
                 Ok(())
             }
-            Message::Pong(_) => Ok(()),
+            Message::Pong(_) => {
+                self.events.tell(ConnEvent::Pong);
+                Ok(())
+            }
             Message::Close(Some(frame)) if is_violation(&frame) => Err(End::Fault(CloseReason::BrokenFraming)),
             Message::Close(frame) => Err(End::Left(frame.map(|frame| frame.code.into()))),
             Message::Frame(_) => Err(End::Fault(CloseReason::BrokenFraming)),
         }
     }
 
-    /// Reads nothing for a while: the client has sent faster than it may. What it sends meanwhile waits in the kernel, and then in
-    /// the client.
-    fn pause(&self, length: Duration) {
-        if length.is_zero() {
-            return;
-        }
-        let until = Instant::now() + length;
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
+    /// Reads nothing while the client is over a rate limit. What it sends meanwhile waits in the kernel, and then in the client.
+    fn wait_while_paused(&self) {
+        loop {
+            // Asks for the time only if there was a pause ever.
+            let until = self.peer.paused_until();
+            if until == Time::ZERO {
+                return;
+            }
+            let left = until.saturating_duration_since(self.shared.now());
             if left.is_zero() || self.peer.verdict().is_some() || self.peer.is_cut() {
                 return;
             }
-            // Nobody is closed for being busy: its answers to our pings wait behind what is not read.
-            self.peer.heard();
             thread::sleep(left.min(LOOK));
         }
     }
@@ -301,10 +303,10 @@ impl Conn<'_> {
 
 impl Link<'_> {
     /// Tells the relay, once it has handled enough of what it was told before.
-    fn tell(&self, what: What) {
+    fn tell(&self, event: ConnEvent) {
         let event = Event::Conn {
             peer: Ticket::spend(self.peer),
-            what,
+            event,
         };
         // Without a relay the server is ending, and the socket is about to be cut.
         let _ = self.events.send(event);
@@ -314,9 +316,9 @@ impl Link<'_> {
 impl Drop for Link<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.tell(What::Fault(CloseReason::Internal));
+            self.tell(ConnEvent::Violation(CloseReason::Internal));
         }
-        self.tell(What::Gone);
+        self.tell(ConnEvent::Disconnected);
     }
 }
 
@@ -351,8 +353,8 @@ const WIRE_FACTOR: u64 = 8;
 const CONTROL_HEADER: u64 = 6;
 
 impl<'a> Inbound<'a> {
-    fn new(stream: &'a TcpStream, config: &Config) -> Self {
-        let full_quota = WIRE_FACTOR * u64::from(config.limits.message_bytes.max(READ_BUFFER as u32));
+    fn new(stream: &'a TcpStream, limits: &Limits) -> Self {
+        let full_quota = WIRE_FACTOR * u64::from(limits.message_bytes.max(READ_BUFFER as u32));
         Self {
             stream,
             quota: full_quota,
@@ -413,7 +415,7 @@ impl Write for Inbound<'_> {
 }
 
 /// 128 bits from the system's source of randomness, for a key that nobody can guess.
-fn random() -> Option<u128> {
+pub(crate) fn random() -> Option<u128> {
     let mut bits = [0; 16];
     match getrandom::fill(&mut bits) {
         Ok(()) => Some(u128::from_ne_bytes(bits)),

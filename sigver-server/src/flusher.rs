@@ -4,7 +4,7 @@
 
 use std::{
     io, mem,
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     thread::{self, JoinHandle},
 };
 
@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::{
     outbox::Flushed,
     peer::Peer,
+    relay::Event,
     sync::{AtomicBool, Mutex, Ordering, lock},
     wake::{Bell, Pipe, Waker},
 };
@@ -49,26 +50,40 @@ impl<P, B: Bell> Handover<P, B> {
     /// more, and takes in those that were handed over. False when it is to end.
     pub(crate) fn turn(&self, blocked: &mut Vec<P>, ready: &[bool], flush: impl Fn(&P) -> Flushed) -> bool {
         let mut ready = ready.iter();
-        blocked.retain(|peer| ready.next() != Some(&true) || flush(peer) == Flushed::Blocked);
+        blocked.retain(|peer| ready.next() != Some(&true) || flush(peer).is_blocked);
         self.waker.acknowledge();
         blocked.append(&mut mem::take(&mut *lock(&self.incoming)));
         !self.stopped.load(Ordering::Acquire)
     }
 }
 
-/// Starts the flusher's thread. It ends after [`Handover::stop`], and then lets go of `guard`, or when it panics, which is a bug.
-pub(crate) fn start(handover: &Arc<Handover<Arc<Peer>>>, guard: impl Send + 'static) -> io::Result<JoinHandle<()>> {
+/// Starts the flusher's thread, which reports what it wrote to the relay. It ends after [`Handover::stop`], and then drops `guard`, or when
+/// it panics, which is a bug.
+pub(crate) fn start(
+    handover: &Arc<Handover<Arc<Peer>>>,
+    events: SyncSender<Event>,
+    guard: impl Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let handover = Arc::clone(handover);
     thread::Builder::new().name("sigver-flusher".into()).spawn(move || {
         let _guard = guard;
-        run(&handover);
+        run(&handover, &events);
     })
 }
 
-fn run(handover: &Handover<Arc<Peer>>) {
+fn run(handover: &Handover<Arc<Peer>>, events: &SyncSender<Event>) {
     let mut blocked = Vec::new();
     let mut ready = Vec::new();
-    while handover.turn(&mut blocked, &ready, |peer| peer.flush()) {
+    let flush = |peer: &Arc<Peer>| {
+        let flushed = peer.flush();
+        if flushed.cost > 0 {
+            let (id, cost) = (peer.id(), flushed.cost);
+            // Without a relay the server is ending, and nobody counts.
+            let _ = events.send(Event::Written { id, cost });
+        }
+        flushed
+    };
+    while handover.turn(&mut blocked, &ready, flush) {
         ready = sleep(&blocked, handover.waker.bell());
     }
 }

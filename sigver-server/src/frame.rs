@@ -1,45 +1,28 @@
 //! Owns the making of frames that the server sends (RFC 6455 section 5.2: unmasked, unfragmented). Never sends one.
 
-use std::fmt::Write;
-
-use sigver_core::CloseReason;
+use sigver_core::Frame;
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{Control, Data, OpCode},
 };
 
-/// Replaces what is in `frame` with a text frame.
-pub(crate) fn text(text: &str, frame: &mut Vec<u8>) {
-    make(OpCode::Data(Data::Text), text.as_bytes(), frame);
-}
-
-/// Replaces what is in `frame` with a ping.
-pub(crate) fn ping(frame: &mut Vec<u8>) {
-    make(OpCode::Control(Control::Ping), &[], frame);
-}
-
-/// Replaces what is in `frame` with the pong that answers a ping with this payload.
-pub(crate) fn pong(payload: &[u8], frame: &mut Vec<u8>) {
-    make(OpCode::Control(Control::Pong), payload, frame);
-}
-
-/// Replaces what is in `frame` with a close frame that gives the reason.
-pub(crate) fn close(reason: CloseReason, frame: &mut Vec<u8>) {
-    let mut text = String::new();
-    // Writing to a `String` does not fail.
-    let _ = write!(text, "{reason}");
-    let payload = [&reason.code().to_be_bytes(), text.as_bytes()].concat();
-    make(OpCode::Control(Control::Close), &payload, frame);
-}
-
-/// Replaces what is in `frame` with the close frame that answers a client's: the same code, or none (RFC 6455 section 5.5.1).
-pub(crate) fn close_echo(code: Option<u16>, frame: &mut Vec<u8>) {
-    let code = code.map(u16::to_be_bytes);
-    make(
-        OpCode::Control(Control::Close),
-        code.as_ref().map_or(&[], |code| code),
-        frame,
-    );
+/// Replaces what is in `bytes` with the frame.
+pub(crate) fn encode(frame: &Frame, bytes: &mut Vec<u8>) {
+    let (text, code);
+    let (opcode, payload): (OpCode, &[u8]) = match frame {
+        Frame::Text(text) => (OpCode::Data(Data::Text), text.as_bytes()),
+        Frame::Ping => (OpCode::Control(Control::Ping), &[]),
+        Frame::Pong(payload) => (OpCode::Control(Control::Pong), payload),
+        Frame::Close(reason) => {
+            text = [&reason.code().to_be_bytes(), reason.to_string().as_bytes()].concat();
+            (OpCode::Control(Control::Close), &text)
+        }
+        Frame::CloseReply(reply) => {
+            code = reply.map(u16::to_be_bytes);
+            (OpCode::Control(Control::Close), code.as_ref().map_or(&[], |code| code))
+        }
+    };
+    make(opcode, payload, bytes);
 }
 
 fn make(opcode: OpCode, payload: &[u8], frame: &mut Vec<u8>) {
@@ -55,11 +38,19 @@ fn make(opcode: OpCode, payload: &[u8], frame: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use sigver_core::CloseReason;
+
     use super::*;
+
+    fn encoded(frame: &Frame) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(frame, &mut bytes);
+        assert_eq!(bytes.len(), frame.wire_len(), "the core accounts for what is sent");
+        bytes
+    }
 
     #[test]
     fn lengths_are_written_in_their_shortest_form() {
-        let mut frame = Vec::new();
         for (length, head) in [
             (0, &[0x81, 0][..]),
             (125, &[0x81, 125]),
@@ -67,7 +58,7 @@ mod tests {
             (65_535, &[0x81, 126, 0xff, 0xff]),
             (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
-            text(&"x".repeat(length), &mut frame);
+            let frame = encoded(&Frame::Text("x".repeat(length)));
             assert_eq!(&frame[..head.len()], head);
             assert_eq!(frame.len(), head.len() + length);
         }
@@ -75,16 +66,15 @@ mod tests {
 
     #[test]
     fn every_close_frame_is_a_legal_control_frame() {
-        let mut frame = Vec::new();
         for reason in CloseReason::ALL {
-            close(*reason, &mut frame);
+            let frame = encoded(&Frame::Close(*reason));
             assert_eq!(frame[0], 0x88);
             assert!(frame[1] <= 125 && frame.len() == 2 + frame[1] as usize, "{reason:?}");
             assert_eq!(frame[2..4], reason.code().to_be_bytes());
         }
-        close_echo(None, &mut frame);
-        assert_eq!(frame, [0x88, 0]);
-        close_echo(Some(1000), &mut frame);
-        assert_eq!(frame, [0x88, 2, 0x03, 0xe8]);
+        assert_eq!(encoded(&Frame::CloseReply(None)), [0x88, 0]);
+        assert_eq!(encoded(&Frame::CloseReply(Some(1000))), [0x88, 2, 0x03, 0xe8]);
+        assert_eq!(encoded(&Frame::Ping), [0x89, 0]);
+        assert_eq!(encoded(&Frame::Pong(b"x".as_slice().into())), [0x8a, 1, b'x']);
     }
 }

@@ -48,8 +48,6 @@ mod memory;
 mod metrics;
 mod origins;
 mod outbox;
-mod pace;
-mod pairing;
 mod peer;
 mod registry;
 mod relay;

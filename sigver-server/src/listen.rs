@@ -15,6 +15,7 @@ use rustix::{
     io::Errno,
     net::RecvFlags,
 };
+use sigver_core::Source;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     peer::Peer,
     relay::Event,
     server::{Shared, Stage},
-    sources::{self, Source},
+    sources,
     workers::{STACK, Workers},
 };
 
@@ -255,7 +256,7 @@ impl Acceptor<'_> {
 
     fn take(&mut self, stream: TcpStream, addr: SocketAddr) {
         let shared = self.shared;
-        let peer = Arc::new(Peer::new(self.serial, addr, stream, shared.config.backlog_bytes));
+        let peer = Arc::new(Peer::new(self.serial, addr, stream));
         self.serial += 1;
         if shared.registry.len() >= shared.ceiling.connections as usize {
             return self.refuse(peer, &"too many connections");

@@ -53,14 +53,14 @@ const ENVELOPE: u64 = 256;
 
 impl MemoryBound {
     pub(crate) fn of(config: &Config, connections: u32) -> Self {
-        let message = u64::from(config.limits.message_bytes) + ENVELOPE;
-        let backlog = u64::from(config.backlog_bytes).max(message);
+        let message = u64::from(config.endpoint.limits.message_bytes) + ENVELOPE;
+        let backlog = u64::from(config.endpoint.backlog_bytes).max(message);
         let head = u64::from(config.head_bytes) + 4096;
         // The frame that is being read, and the pieces before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
         // Those that the relay has not handled, and the one that is decoded.
         let queued = (u64::from(credit::EVENTS) + 1) * message;
-        let hub = u64::from(config.limits.key_bytes) * 2 + 1024;
+        let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
             // The relay's text and frame, and the copy that a growing backlog makes of itself.
@@ -121,10 +121,10 @@ mod tests {
             MemoryBound::of(&config, 1000).total()
         };
         for larger in [
-            with(|config| config.limits.message_bytes *= 2),
-            with(|config| config.limits.key_bytes *= 2),
+            with(|config| config.endpoint.limits.message_bytes *= 2),
+            with(|config| config.endpoint.limits.key_bytes *= 2),
             with(|config| config.head_bytes *= 2),
-            with(|config| config.backlog_bytes *= 2),
+            with(|config| config.endpoint.backlog_bytes *= 2),
         ] {
             assert!(larger > bound.total());
         }
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn the_largest_numbers_do_no_harm() {
         let mut config = Config::default();
-        config.limits.message_bytes = u32::MAX;
-        config.backlog_bytes = u32::MAX;
+        config.endpoint.limits.message_bytes = u32::MAX;
+        config.endpoint.backlog_bytes = u32::MAX;
         assert!(MemoryBound::of(&config, u32::MAX).total() > 0);
     }
 }

@@ -9,10 +9,11 @@ use prometheus_client::{
     metrics::MetricType,
     registry::{Registry, Unit},
 };
+use sigver_core::PairingStage;
 
 use crate::{
     answer::Answer,
-    figures::{BOUNDS, Figures, Reached, Times},
+    figures::{BOUNDS, Times},
     http,
     server::Shared,
 };
@@ -42,9 +43,10 @@ impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let shared = &self.0;
         let figures = shared.figures();
+        let counters = &figures.counters;
         let mut page = Encoder(encoder);
         page.build_info()?;
-        page.gauge("sigver_connections", "WebSocket connections", figures.hub.connections)?;
+        page.gauge("sigver_connections", "WebSocket connections", counters.hub.connections)?;
         page.gauge(
             "sigver_threads_of_connections",
             "Connections that have a thread: upgraded, in their handshake, or on their way out",
@@ -55,11 +57,11 @@ impl Collector for Page {
             "The most connections that there may be",
             shared.ceiling.connections,
         )?;
-        page.gauge("sigver_keys", "Keys that somebody has open", figures.hub.keys)?;
+        page.gauge("sigver_keys", "Keys that somebody has open", counters.hub.keys)?;
         page.gauge(
             "sigver_joiners",
             "Connections that have joined a key",
-            figures.hub.joiners,
+            counters.hub.joiners,
         )?;
         let waiting = shared.registry.backlog_bytes();
         page.gauge_in(
@@ -68,7 +70,7 @@ impl Collector for Page {
             Some(&Unit::Bytes),
             waiting,
         )?;
-        let Figures { received, sent, .. } = figures;
+        let (received, sent) = (counters.received, counters.sent);
         page.counters(
             "sigver_messages",
             "Messages from clients (in) and to clients (out)",
@@ -85,26 +87,26 @@ impl Collector for Page {
             "sigver_dropped",
             "Data of openers to an index that names nobody",
             None,
-            figures.hub.dropped,
+            counters.hub.dropped,
         )?;
-        let refused: Vec<_> = figures.refused.iter().chain(shared.answers().iter()).collect();
+        let refused: Vec<_> = counters.refused.iter().chain(shared.answers().iter()).collect();
         page.counters(
             "sigver_refused",
             "Clients that were refused something, by the rule that they met",
             "reason",
             refused.iter().map(|(reason, count)| (reason.as_str(), *count)),
         )?;
-        let stages = Reached::ALL.map(Reached::label);
+        let stages = PairingStage::ALL.map(PairingStage::label);
         page.counters(
             "sigver_pairings",
             "How far joiners and their openers got with each other, and how that ended",
             "stage",
-            stages.iter().map(String::as_str).zip(figures.pairings),
+            stages.iter().map(String::as_str).zip(counters.pairings),
         )?;
         page.times(
             "sigver_relay",
             "From reading a message to having written it",
-            &figures.relay,
+            &figures.latency,
         )?;
         page.gauge_in(
             "sigver_start_time",

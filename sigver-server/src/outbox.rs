@@ -6,6 +6,8 @@
 
 use std::{collections::VecDeque, io, mem};
 
+use sigver_core::Frame;
+
 use crate::sync::{Mutex, lock};
 
 /// What takes the bytes: a socket, or a model of one.
@@ -22,22 +24,22 @@ pub(crate) trait Wire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Sent {
-    /// It is sent, or waits behind others for the flusher, or there is nobody to take it any more.
+    /// It is sent, or there is nobody to take it any more.
     Done,
-    /// A backlog has begun: hand the peer to the flusher.
+    /// It waits, whole or in part, for the flusher, who has this peer already.
+    Queued,
+    /// The same, but a backlog has begun: hand the peer to the flusher.
     Blocked,
-    /// The backlog is full. The frame is lost, and so is every later one: the peer has to be closed.
-    Overflow,
 }
 
-/// What is left after a flush.
+/// What a flush has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Flushed {
-    /// Nothing: the flusher is done with this peer.
-    Clean,
-    /// Bytes: flush again when the kernel takes some.
-    Blocked,
+pub(crate) struct Flushed {
+    /// Whether bytes are left: flush again when the kernel takes some.
+    pub(crate) is_blocked: bool,
+    /// What has left the backlog since the last flush, as [`Frame::cost`] counts it.
+    pub(crate) cost: usize,
 }
 
 /// What to do with a backlog when its peer is closed.
@@ -52,7 +54,6 @@ pub(crate) enum Leftover {
 /// The frames on their way to one peer.
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    quota: usize,
 }
 
 struct State {
@@ -65,26 +66,22 @@ struct State {
     partial: bool,
     /// Whether the flusher has this peer, as it must while bytes wait.
     with_flusher: bool,
+    /// The cost of what was sent of the backlog and is not reported yet.
+    unreported: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// A frame was lost, so none may follow but the last.
-    Overflowed,
     /// The last frame is taken.
     Finished,
 }
-
-/// What a frame costs beside its bytes while it waits.
-const FRAME_COST: usize = size_of::<u32>();
 
 /// The most that is sent under one hold of the lock, which bounds how long the relay can wait for the flusher.
 const SEND_MAX: usize = 64 * 1024;
 
 impl Outbox {
-    /// An outbox that holds at most `quota` bytes for a peer that does not read.
-    pub(crate) fn new(quota: u32) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Open,
@@ -92,8 +89,8 @@ impl Outbox {
                 frames: VecDeque::new(),
                 partial: false,
                 with_flusher: false,
+                unreported: 0,
             }),
-            quota: quota as usize,
         }
     }
 
@@ -101,15 +98,9 @@ impl Outbox {
     pub(crate) fn send(&self, wire: &impl Wire, frame: &[u8]) -> Sent {
         let mut state = lock(&self.state);
         match state.phase {
-            Phase::Finished => return Sent::Done,
-            Phase::Overflowed => return Sent::Overflow,
-            Phase::Open => {}
+            Phase::Finished => Sent::Done,
+            Phase::Open => state.put(wire, frame),
         }
-        if !state.backlog.is_empty() && state.weight() + frame.len() + FRAME_COST > self.quota {
-            state.phase = Phase::Overflowed;
-            return Sent::Overflow;
-        }
-        state.put(wire, frame)
     }
 
     /// Sends the last frame; whatever the backlog, it is taken. When all is sent, the write half is shut down.
@@ -140,14 +131,17 @@ impl Outbox {
                 Err(_) => state.give_up(wire),
             }
         }
-        if !state.backlog.is_empty() {
-            return Flushed::Blocked;
+        let flushed = Flushed {
+            is_blocked: !state.backlog.is_empty(),
+            cost: mem::take(&mut state.unreported),
+        };
+        if !flushed.is_blocked {
+            state.with_flusher = false;
+            if state.phase == Phase::Finished {
+                wire.shutdown_write();
+            }
         }
-        state.with_flusher = false;
-        if state.phase == Phase::Finished {
-            wire.shutdown_write();
-        }
-        Flushed::Clean
+        flushed
     }
 
     /// Whether the last frame is sent, or nothing can be sent any more.
@@ -168,14 +162,10 @@ impl Outbox {
 }
 
 impl State {
-    fn weight(&self) -> usize {
-        self.backlog.len() + self.frames.len() * FRAME_COST
-    }
-
     fn put(&mut self, wire: &impl Wire, frame: &[u8]) -> Sent {
         if !self.backlog.is_empty() {
             self.queue(frame);
-            return Sent::Done;
+            return Sent::Queued;
         }
         let sent = match wire.send(frame) {
             Ok(sent) => sent,
@@ -190,8 +180,9 @@ impl State {
         }
         self.queue(&frame[sent..]);
         self.partial = sent > 0;
+        self.unreported += sent;
         if mem::replace(&mut self.with_flusher, true) {
-            Sent::Done
+            Sent::Queued
         } else {
             Sent::Blocked
         }
@@ -204,6 +195,7 @@ impl State {
 
     fn consume(&mut self, sent: usize) {
         self.backlog.drain(..sent);
+        self.unreported += sent;
         let mut left = sent;
         while let Some(first) = self.frames.front_mut() {
             if (*first as usize) > left {
@@ -214,6 +206,7 @@ impl State {
             }
             left -= *first as usize;
             self.frames.pop_front();
+            self.unreported += Frame::OVERHEAD;
         }
         if self.backlog.is_empty() {
             self.clear();
@@ -309,38 +302,27 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refuses_is_sent_later_and_in_order() {
-        let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(5));
+        let (outbox, kernel) = (Outbox::new(), Kernel::with_room(5));
         assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Done);
         assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Blocked);
-        assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done, "the flusher has it already");
-        assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Done);
+        assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Queued, "the flusher has it already");
+        assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Queued);
         assert_eq!(outbox.send(&kernel, b"eee"), Sent::Done, "there is nobody to take it");
-        assert_eq!(outbox.flush(&kernel), Flushed::Blocked);
-        for _ in 0..6 {
-            kernel.room.set(1);
-            assert_eq!(outbox.flush(&kernel), Flushed::Blocked);
-            assert!(!kernel.write_shut.get());
-        }
-        kernel.room.set(1);
-        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
+        let flush = |room| {
+            kernel.room.set(room);
+            let Flushed { is_blocked, cost } = outbox.flush(&kernel);
+            assert_eq!(kernel.write_shut.get(), !is_blocked);
+            (is_blocked, cost)
+        };
+        assert_eq!(flush(0), (true, 2), "two bytes of bbb are sent, the last is not");
+        assert_eq!(flush(1), (true, 1 + Frame::OVERHEAD));
+        assert_eq!(flush(1), (true, 1));
+        assert_eq!(flush(3), (true, 3 + Frame::OVERHEAD));
+        assert_eq!(flush(0), (true, 0));
+        assert_eq!(flush(1), (true, 1));
+        assert_eq!(flush(9), (false, 1 + Frame::OVERHEAD));
         assert_eq!(kernel.taken(), "aaabbbcccddd");
         assert!(kernel.write_shut.get());
-    }
-
-    #[test]
-    fn a_full_backlog_overflows_for_good() {
-        let (outbox, kernel) = (Outbox::new(20), Kernel::with_room(0));
-        assert_eq!(outbox.send(&kernel, &[b'a'; 12]), Sent::Blocked);
-        assert_eq!(outbox.send(&kernel, b"bbbb"), Sent::Overflow);
-        kernel.room.set(100);
-        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
-        assert_eq!(
-            outbox.send(&kernel, b"c"),
-            Sent::Overflow,
-            "there would be a gap before it"
-        );
-        assert_eq!(outbox.finish(&kernel, b"x", Leftover::Drop), Sent::Done);
-        assert_eq!(kernel.taken(), "aaaaaaaaaaaax");
     }
 
     /// Wherever the kernel stops, dropping the backlog leaves whole frames only, and the last one behind them.
@@ -348,7 +330,7 @@ mod tests {
     fn dropping_a_backlog_never_cuts_a_frame() {
         for room in 0..=9 {
             for then in 0..=9 {
-                let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(room));
+                let (outbox, kernel) = (Outbox::new(), Kernel::with_room(room));
                 for frame in [b"aaa", b"bbb", b"ccc"] {
                     let _ = outbox.send(&kernel, frame);
                 }
@@ -356,7 +338,7 @@ mod tests {
                 let _ = outbox.flush(&kernel);
                 let _ = outbox.finish(&kernel, b"x", Leftover::Drop);
                 kernel.room.set(100);
-                while outbox.flush(&kernel) == Flushed::Blocked {}
+                while outbox.flush(&kernel).is_blocked {}
                 let whole = (room + then).min(9).div_ceil(3);
                 assert_eq!(
                     kernel.taken(),
@@ -370,10 +352,10 @@ mod tests {
 
     #[test]
     fn a_broken_wire_is_cut_and_forgotten() {
-        let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(0));
+        let (outbox, kernel) = (Outbox::new(), Kernel::with_room(0));
         assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
         kernel.broken.set(true);
-        assert_eq!(outbox.flush(&kernel), Flushed::Clean);
+        assert!(!outbox.flush(&kernel).is_blocked);
         assert!(kernel.cut.get());
         assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
         assert_eq!(kernel.taken(), "");
@@ -383,11 +365,11 @@ mod tests {
     #[test]
     fn a_wire_that_breaks_half_way_gets_nothing_more() {
         for room in 0..3 {
-            let (outbox, kernel) = (Outbox::new(100), Kernel::with_room(room));
+            let (outbox, kernel) = (Outbox::new(), Kernel::with_room(room));
             assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
-            assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
+            assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Queued);
             kernel.broken.set(true);
-            assert_eq!(outbox.flush(&kernel), Flushed::Clean, "the flusher is done with it");
+            assert!(!outbox.flush(&kernel).is_blocked, "the flusher is done with it");
             assert!(kernel.cut.get() && outbox.is_over());
             kernel.broken.set(false);
             kernel.room.set(100);

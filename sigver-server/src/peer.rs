@@ -9,14 +9,14 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::net::SendFlags;
-use sigver_core::{CloseReason, ConnId, Role};
+use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
     credit::Credit,
-    figures::Traffic,
     outbox::{Flushed, Leftover, Outbox, Sent, Wire},
 };
 
@@ -38,24 +38,24 @@ pub(crate) struct Peer {
     /// Where the client is, when proxies had to be asked.
     client: OnceLock<IpAddr>,
     is_cut: AtomicBool,
-    /// Pings since the last whole frame came.
-    unanswered: AtomicU8,
+    /// Until when the connection's thread does not read, in nanoseconds of the server's time.
+    paused_until: AtomicU64,
 }
 
 impl Peer {
-    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream, backlog_bytes: u32) -> Self {
+    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream) -> Self {
         Self {
             serial,
             addr,
             stream,
             credit: Credit::new(),
             account: Account::default(),
-            outbox: Outbox::new(backlog_bytes),
+            outbox: Outbox::new(),
             id: AtomicU64::new(NO_ID),
             verdict: OnceLock::new(),
             client: OnceLock::new(),
             is_cut: AtomicBool::new(false),
-            unanswered: AtomicU8::new(0),
+            paused_until: AtomicU64::new(0),
         }
     }
 
@@ -69,14 +69,15 @@ impl Peer {
         self.client.get().copied().unwrap_or(self.addr.ip())
     }
 
-    /// A whole frame has come, which is a sign of life. For the connection's thread.
-    pub(crate) fn heard(&self) {
-        self.unanswered.store(0, Ordering::Relaxed);
+    /// Keeps the connection's thread from reading until then. For the relay.
+    pub(crate) fn pause_reading(&self, until: Time) {
+        let nanos = until.elapsed().as_nanos().try_into().unwrap_or(u64::MAX);
+        self.paused_until.store(nanos, Ordering::Relaxed);
     }
 
-    /// Counts a ping that is due, and says how many there were before it since the last sign of life. For the relay.
-    pub(crate) fn count_ping(&self) -> u8 {
-        self.unanswered.fetch_add(1, Ordering::Relaxed)
+    /// Until when not to read. For the connection's thread.
+    pub(crate) fn paused_until(&self) -> Time {
+        Time::since_epoch(Duration::from_nanos(self.paused_until.load(Ordering::Relaxed)))
     }
 
     /// The hub's name for this connection; one that is inert before [`set_id`](Self::set_id).

@@ -1,522 +1,312 @@
-//! Owns the thread that owns the [`Hub`]: it takes events from the one channel, lets the hub decide, and delivers what follows.
-//! Never waits for a socket, never sends into its own channel, and never knows WebSocket beyond the frames that it asks for.
+//! The relay thread: takes events from the one channel, passes them to the [`Endpoint`] and carries out its outputs.
+//!
+//! It never waits for a socket and never sends into its own channel.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time};
+use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
 
 use crate::{
-    figures::{Figures, Reached},
+    conn::random,
+    figures::{Figures, Times},
     flusher::Handover,
     frame,
     outbox::Sent,
-    pairing::{Pairing, Speaker},
     peer::{Peer, Ticket},
     sched,
     server::{Shared, Stage},
-    sources::{Guesses, Source},
 };
 
 /// What goes through the channel.
 pub(crate) enum Event {
-    /// A connection's thread tells what happened on it.
-    Conn { peer: Ticket, what: What },
-    /// Nothing has happened, but there may be something to look at: the shutdown flag.
+    /// Something happened on a connection. Sent by the connection's thread.
+    Conn { peer: Ticket, event: ConnEvent },
+    /// The flusher wrote some of a connection's backlog.
+    Written { id: ConnId, cost: usize },
+    /// The server's stage may have changed, or a handshake failed.
     Wake,
 }
 
 /// What happened on a connection.
-pub(crate) enum What {
-    /// Its handshake is legal: take it in and answer, or refuse it.
-    Arrived { response: Vec<u8>, dialect: Dialect },
-    /// It said something, in so many bytes, that was read then.
-    Said {
+pub(crate) enum ConnEvent {
+    /// Its handshake is valid: accept it and send the response, or reject it.
+    Upgraded {
+        response: Vec<u8>,
+        dialect: Dialect,
+    },
+    /// A message arrived and was decoded.
+    Message {
         message: InboundMessage,
-        bytes: usize,
+        text_bytes: usize,
+        wire_bytes: usize,
         read_at: Instant,
     },
-    /// It pinged. The pong follows all that came before.
-    Pinged(Box<[u8]>),
-    /// It broke the protocol.
-    Fault(CloseReason),
-    /// It sent a close frame.
-    Left { code: Option<u16> },
+    /// A ping arrived. The pong follows everything that came before.
+    Ping(Box<[u8]>),
+    Pong,
+    /// The client violated the protocol.
+    Violation(CloseReason),
+    CloseFrame {
+        code: Option<u16>,
+    },
     /// Its thread ends. The last event of a connection.
-    Gone,
+    Disconnected,
 }
 
-/// Events that are handled before the clock and the shutdown flag are looked at again, and pings that are sent before events are.
+/// Events that are handled before the clock and the server's stage are looked at again.
 const BATCH: usize = 64;
 
-/// A connection is closed when it is due for another ping and has let so many pass without a whole frame.
-const UNANSWERED: u8 = 2;
-
 pub(crate) struct Relay {
-    hub: Hub,
-    /// Who is behind a [`ConnId`], by its slot.
-    peers: Vec<Option<Seat>>,
-    /// Connections that have been sent their last frame and are not gone yet, by serial.
-    closing: BTreeMap<u64, Arc<Peer>>,
-    /// When those are cut, in order; some are gone before.
-    cuts: VecDeque<(Instant, u64)>,
-    /// When connections are to be pinged, in order; some are gone before.
-    pings: VecDeque<(Instant, ConnId)>,
-    /// What is still to be delivered of one event.
-    outputs: VecDeque<(ConnId, OutboundMessage)>,
-    text: String,
+    endpoint: Endpoint,
+    /// Open connections, by the slot of their id.
+    peers: Vec<Option<Arc<Peer>>>,
+    /// Connections that were sent their last frame and are not disconnected yet.
+    closing: BTreeMap<ConnId, Arc<Peer>>,
+    /// A buffer for the frame that is being sent.
     frame: Vec<u8>,
     flusher: Arc<Handover<Arc<Peer>>>,
-    guesses: Guesses,
-    figures: Figures,
-    /// The closing of everyone, while it is under way.
-    drain: Option<Drain>,
+    latency: Times,
     shared: Arc<Shared>,
-    epoch: Instant,
 }
 
-/// Connections that are closed one after the other, since the server ends.
-struct Drain {
-    left: VecDeque<ConnId>,
-    /// From one to the next.
-    pause: Duration,
-    next: Instant,
-    /// When those must be through their handshake that were accepted before the end began, and are not turned away.
-    last_handshake: Option<Instant>,
-}
-
-/// The longest pause from one to the next: a few clients do not have to be kept from coming back together.
-const DRAIN_PAUSE: Duration = Duration::from_millis(10);
-
-/// A connection that the hub knows.
-struct Seat {
-    peer: Arc<Peer>,
-    dialect: Dialect,
-    /// How far it has got with its opener, while it is a joiner. Boxed, since most of those that are idle are none.
-    pairing: Option<Box<Pairing>>,
-}
-
-/// The message that outputs follow from.
+/// The message that a client sent to another, and that outputs follow from.
 #[derive(Clone, Copy)]
-struct Cause {
-    from: ConnId,
+struct Origin {
+    sender: ConnId,
     read_at: Instant,
 }
 
 impl Relay {
     pub(crate) fn new(shared: Arc<Shared>, flusher: Arc<Handover<Arc<Peer>>>) -> Self {
         Self {
-            hub: Hub::new(shared.config.limits.clone()),
+            endpoint: Endpoint::new(shared.config.endpoint.clone(), random),
             peers: Vec::new(),
             closing: BTreeMap::new(),
-            cuts: VecDeque::new(),
-            pings: VecDeque::new(),
-            outputs: VecDeque::new(),
-            text: String::new(),
             frame: Vec::new(),
             flusher,
-            guesses: Guesses::new(shared.config.guesses_per_ip),
-            figures: Figures::default(),
-            drain: None,
+            latency: Times::default(),
             shared,
-            epoch: Instant::now(),
         }
     }
 
-    /// Runs until no connection is left that could tell anything, and the server has let go of its own end of the channel.
+    /// Runs until every connection is disconnected and the server has dropped its end of the channel.
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
         sched::run_as_batch();
         while let Ok(first) = self.wait(events) {
+            let now = self.shared.now();
             let mut next = first;
             for _ in 0..BATCH {
-                let Some(event) = next else { break };
-                self.handle(event);
+                let Some(event) = next.take() else { break };
+                self.handle(event, now);
                 next = events.try_recv().ok();
             }
             if let Some(event) = next {
-                self.handle(event);
+                self.handle(event, now);
             }
-            self.handle_time();
-            self.figures.hub = self.hub.stats();
-            self.shared.publish(&self.figures);
+            self.follow_stage(now);
+            let outputs = self.endpoint.handle_timeout(now);
+            self.carry_out(None, outputs);
+            if self.endpoint.phase() == Phase::Closed && self.shared.stage() < Stage::Closed {
+                self.shared.advance(Stage::Closed);
+            }
+            self.shared.publish(&Figures {
+                counters: self.endpoint.counters(),
+                latency: self.latency.clone(),
+            });
         }
     }
 
-    /// Waits for an event, but no longer than until something is due.
+    /// Waits for an event, at most until the endpoint's next time-out.
     fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
-        let hub = self
-            .hub
-            .poll_timeout()
-            .and_then(|time| after(self.epoch, time.elapsed()));
-        let cut = self.cuts.front().map(|(at, _)| *at);
-        let ping = self.pings.front().map(|(at, _)| *at);
-        let drain = self.drain.as_ref().map(|drain| drain.next);
-        match hub.into_iter().chain(cut).chain(ping).chain(drain).min() {
-            None => events.recv().map(Some).map_err(RecvTimeoutError::from),
-            Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => Ok(None),
-                received => received.map(Some),
-            },
+        let Some(due) = self.endpoint.poll_timeout() else {
+            return events.recv().map(Some).map_err(RecvTimeoutError::from);
+        };
+        match events.recv_timeout(due.saturating_duration_since(self.shared.now())) {
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            received => received.map(Some),
         }
     }
 
-    fn handle(&mut self, event: Event) {
-        let Event::Conn { peer, what } = event else { return };
+    fn handle(&mut self, event: Event, now: Time) {
+        let (peer, event) = match event {
+            Event::Conn { peer, event } => (peer, event),
+            Event::Written { id, cost } => return self.endpoint.written(id, cost),
+            Event::Wake => return,
+        };
         let id = peer.id();
-        match what {
-            What::Arrived { response, dialect } => self.take_in(&peer, dialect, &response),
-            What::Said {
+        let mut origin = None;
+        let mut asks_for_role = false;
+        let outputs = match event {
+            ConnEvent::Upgraded { response, dialect } => return self.accept(now, &peer, dialect, &response),
+            ConnEvent::Message {
                 message,
-                bytes,
+                text_bytes,
+                wire_bytes,
                 read_at,
             } => {
-                self.figures.received.add(bytes);
-                if matches!(message, InboundMessage::Leave) {
-                    self.end_pairing(id, Reached::EndedByJoiner);
+                asks_for_role = matches!(message, InboundMessage::Open { .. } | InboundMessage::Join { .. });
+                if let InboundMessage::Data { .. } | InboundMessage::Lookalike { .. } = message {
+                    origin = Some(Origin { sender: id, read_at });
                 }
-                let outputs = if self.guesses.are_limited() {
-                    self.handle_guess(&peer, id, message)
-                } else {
-                    self.hub.handle(id, message)
+                let input = Input::Message {
+                    message,
+                    text_bytes,
+                    wire_bytes,
                 };
-                self.deliver_for(Some(Cause { from: id, read_at }), outputs);
+                self.endpoint.handle(now, id, input)
             }
-            What::Pinged(payload) => {
-                frame::pong(&payload, &mut self.frame);
-                self.send_control(&peer);
+            ConnEvent::Ping(payload) => self.endpoint.handle(now, id, Input::Ping(&payload)),
+            ConnEvent::Pong => self.endpoint.handle(now, id, Input::Pong),
+            ConnEvent::Violation(reason) => self.endpoint.handle(now, id, Input::Violation(reason)),
+            ConnEvent::CloseFrame { code } => self.endpoint.handle(now, id, Input::Close(code)),
+            ConnEvent::Disconnected => {
+                let outputs = self.endpoint.handle(now, id, Input::Disconnected);
+                self.carry_out(None, outputs);
+                self.unregister(id);
+                return peer.cut();
             }
-            What::Fault(reason) => {
-                let outputs = self.hub.close(id, reason);
-                self.deliver(outputs);
-            }
-            What::Left { code } => {
-                self.end_pairing(id, Reached::EndedByJoiner);
-                let outputs = self.hub.disconnect(id);
-                if self.forget(&peer) {
-                    frame::close_echo(code, &mut self.frame);
-                    let sent = peer.finish(&self.frame);
-                    self.dismiss(&peer, sent);
-                }
-                self.deliver(outputs);
-            }
-            What::Gone => {
-                self.end_pairing(id, Reached::EndedByJoiner);
-                let outputs = self.hub.disconnect(id);
-                self.forget(&peer);
-                self.deliver(outputs);
-                self.closing.remove(&peer.serial);
-                peer.cut();
+        };
+        if asks_for_role {
+            if let Some(role) = self.endpoint.role(id) {
+                peer.account.set_role(role);
             }
         }
+        self.carry_out(origin, outputs);
     }
 
-    fn take_in(&mut self, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
-        match self.hub.connect(self.now(), dialect.profile()) {
+    fn accept(&mut self, now: Time, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
+        match self.endpoint.connect(now, dialect, peer.client()) {
             Ok(id) => {
                 peer.set_id(id);
                 if self.peers.len() <= id.slot() {
                     self.peers.resize_with(id.slot() + 1, || None);
                 }
-                self.peers[id.slot()] = Some(Seat {
-                    peer: Arc::clone(peer),
-                    dialect,
-                    pairing: None,
-                });
-                self.schedule_ping(id);
-                if peer.send(response) == Sent::Blocked {
-                    self.flusher.push(Arc::clone(peer));
+                self.peers[id.slot()] = Some(Arc::clone(peer));
+                self.flush_later(peer, peer.send(response));
+            }
+            Err(error) => {
+                let id = self.endpoint.reject(now);
+                peer.set_id(id);
+                self.closing.insert(id, Arc::clone(peer));
+                self.flush_later(peer, self.shared.turn_away(peer, &error));
+            }
+        }
+    }
+
+    /// Carries out the outputs of one call of the endpoint.
+    fn carry_out(&mut self, origin: Option<Origin>, outputs: Vec<(ConnId, Output)>) {
+        for (id, output) in outputs {
+            match output {
+                Output::Send(Frame::Close(reason)) => {
+                    let Some(peer) = self.begin_close(id) else { continue };
+                    frame::encode(&Frame::Close(reason), &mut self.frame);
+                    self.flush_later(&peer, peer.close(reason, &self.frame));
                 }
-            }
-            Err(refusal) => {
-                let sent = self.shared.turn_away(peer, &refusal);
-                self.dismiss(peer, sent);
-            }
-        }
-    }
-
-    /// Lets the hub handle a message, unless it asks for a key and its source has asked for too many that it could not have.
-    fn handle_guess(&mut self, peer: &Peer, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
-        if !matches!(message, InboundMessage::Open { .. } | InboundMessage::Join { .. }) {
-            return self.hub.handle(id, message);
-        }
-        let (source, now) = (Source::from(peer.client()), Instant::now());
-        if self.guesses.are_spent(source, now) {
-            return self.hub.deny(id, message);
-        }
-        let outputs = self.hub.handle(id, message);
-        if outputs.iter().any(|(_, output)| is_wrong_guess(output)) {
-            self.guesses.count(source, now);
-        }
-        outputs
-    }
-
-    /// Sends everything that follows from one call into the hub, and all that follows from that.
-    fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage)>) {
-        self.deliver_for(None, outputs);
-    }
-
-    /// The same, of what follows from a message.
-    fn deliver_for(&mut self, cause: Option<Cause>, outputs: Vec<(ConnId, OutboundMessage)>) {
-        self.outputs.extend(outputs);
-        while let Some((to, message)) = self.outputs.pop_front() {
-            self.note(cause, to, &message);
-            // A connection that was closed as too slow while its messages waited here has no use for them.
-            let Some(Seat { peer, dialect, .. }) = find(&self.peers, to) else {
-                continue;
-            };
-            self.text.clear();
-            match dialect.encode(&message, &mut self.text) {
-                Encoded::Nothing => {}
-                Encoded::Text => {
-                    frame::text(&self.text, &mut self.frame);
-                    let sent = peer.send(&self.frame);
-                    peer.account.add(self.text.len());
-                    self.figures.sent.add(self.text.len());
-                    match sent {
-                        Sent::Done => {}
-                        Sent::Blocked => self.flusher.push(Arc::clone(peer)),
-                        Sent::Overflow => self.outputs.extend(self.hub.close(to, CloseReason::TooSlow)),
-                    }
-                    if let (Some(cause), OutboundMessage::Data { .. }) = (cause, &message) {
-                        self.figures.relay.add(cause.read_at.elapsed());
+                Output::Send(reply @ Frame::CloseReply(_)) => {
+                    let Some(peer) = self.begin_close(id) else { continue };
+                    frame::encode(&reply, &mut self.frame);
+                    self.flush_later(&peer, peer.finish(&self.frame));
+                }
+                Output::Send(frame) => self.send(origin, id, &frame),
+                Output::PauseReading(until) => {
+                    if let Some(peer) = find(&self.peers, id) {
+                        peer.pause_reading(until);
                     }
                 }
-                Encoded::Close(reason) => {
-                    let peer = Arc::clone(peer);
-                    self.forget(&peer);
-                    frame::close(reason, &mut self.frame);
-                    let sent = peer.close(reason, &self.frame);
-                    self.dismiss(&peer, sent);
-                }
-            }
-        }
-    }
-
-    /// Counts what a message to `to` says of roles, pairings and refusals.
-    fn note(&mut self, cause: Option<Cause>, to: ConnId, message: &OutboundMessage) {
-        match message {
-            OutboundMessage::Opened { .. } => {
-                self.figures.reach(Reached::Opened);
-                if let Some(seat) = self.seat(to) {
-                    seat.peer.account.set_role(Role::Opener);
-                }
-            }
-            OutboundMessage::Joined { .. } => {
-                self.figures.reach(Reached::Joined);
-                if let Some(seat) = self.seat(to) {
-                    seat.pairing = Some(Box::new(Pairing::new(Instant::now())));
-                    seat.peer.account.set_role(Role::Joiner);
-                }
-            }
-            OutboundMessage::Data { from, .. } => {
-                let Some(cause) = cause else { return };
-                let (joiner, speaker) = match from {
-                    Some(_) => (cause.from, Speaker::Joiner),
-                    None => (to, Speaker::Opener),
-                };
-                if let Some(pairing) = find_mut(&mut self.peers, joiner).and_then(|seat| seat.pairing.as_mut()) {
-                    for stage in pairing.speak(speaker, cause.read_at) {
-                        self.figures.reach(stage);
+                Output::Abort => {
+                    if let Some(peer) = self.unregister(id) {
+                        peer.cut();
                     }
                 }
+                Output::PairingEnded(pairing) => {
+                    if let Some(peer) = find(&self.peers, id) {
+                        log::debug!("{peer} {pairing}");
+                    }
+                }
+                // `Output` may get variants that a driver can ignore.
+                _ => {}
             }
-            OutboundMessage::Refused(refusal) => self.figures.refused.add(refusal),
-            OutboundMessage::RoleEnded(end) => self.end_pairing(to, stage_of(end.reason())),
-            OutboundMessage::Close(reason) => {
-                self.figures.refused.add_close(*reason);
-                self.end_pairing(to, stage_of(*reason));
-            }
-            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } => {}
         }
     }
 
-    /// A joiner is one no more, if it was one.
-    fn end_pairing(&mut self, joiner: ConnId, stage: Reached) {
-        let Some(seat) = self.seat(joiner) else { return };
-        let Some(pairing) = seat.pairing.take() else { return };
-        log::debug!("{} {}: {pairing}", seat.peer, stage.label());
-        self.figures.reach(stage);
-    }
-
-    fn seat(&mut self, id: ConnId) -> Option<&mut Seat> {
-        find_mut(&mut self.peers, id)
-    }
-
-    /// Sends the control frame in `self.frame`, unless the connection is closed.
-    fn send_control(&mut self, peer: &Arc<Peer>) {
+    fn send(&mut self, origin: Option<Origin>, id: ConnId, frame: &Frame) {
+        let Some(peer) = find(&self.peers, id) else { return };
+        frame::encode(frame, &mut self.frame);
         match peer.send(&self.frame) {
-            Sent::Done => {}
+            Sent::Done => self.endpoint.written(id, frame.cost()),
+            Sent::Queued => {}
             Sent::Blocked => self.flusher.push(Arc::clone(peer)),
-            Sent::Overflow => {
-                let outputs = self.hub.close(peer.id(), CloseReason::TooSlow);
-                self.deliver(outputs);
+        }
+        if let Frame::Text(text) = frame {
+            peer.account.add(text.len());
+            if let Some(Origin { read_at, .. }) = origin.filter(|origin| origin.sender != id) {
+                self.latency.add(read_at.elapsed());
             }
         }
     }
 
-    /// Takes a connection out of the table; false if it is not in it any more.
-    fn forget(&mut self, peer: &Arc<Peer>) -> bool {
-        match self.peers.get_mut(peer.id().slot()) {
-            Some(place) if place.as_ref().is_some_and(|seat| Arc::ptr_eq(&seat.peer, peer)) => {
-                *place = None;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Sees a connection off that was given its last frame: it has until the close timeout to take it.
-    fn dismiss(&mut self, peer: &Arc<Peer>, sent: Sent) {
+    fn flush_later(&self, peer: &Arc<Peer>, sent: Sent) {
         if sent == Sent::Blocked {
             self.flusher.push(Arc::clone(peer));
         }
-        self.closing.insert(peer.serial, Arc::clone(peer));
-        if let Some(at) = after(Instant::now(), self.shared.config.close_timeout) {
-            self.cuts.push_back((at, peer.serial));
-        }
     }
 
-    /// Does what is due.
-    fn handle_time(&mut self) {
-        match self.shared.stage() {
-            Stage::Serving | Stage::Closed => {}
-            Stage::Draining => self.drain(),
-            Stage::Closing => self.close_all(),
-        }
-        let outputs = self.hub.handle_timeout(self.now());
-        self.deliver(outputs);
-        let now = Instant::now();
-        while let Some(serial) = take_due(&mut self.cuts, now) {
-            if let Some(peer) = self.closing.remove(&serial) {
-                peer.cut();
-            }
-        }
-        for _ in 0..BATCH {
-            let Some(id) = take_due(&mut self.pings, now) else {
-                break;
-            };
-            self.ping(id);
-        }
+    /// Moves a connection from the open to the closing ones.
+    fn begin_close(&mut self, id: ConnId) -> Option<Arc<Peer>> {
+        let peer = self.unregister(id)?;
+        self.closing.insert(id, Arc::clone(&peer));
+        Some(peer)
     }
 
-    /// Closes those whose turn has come, since the server ends. Openers come last: as long as they are there, their joiners are closed
-    /// for the server's reason and not for want of an opener.
-    fn drain(&mut self) {
-        let now = Instant::now();
-        let mut drain = self.drain.take().unwrap_or_else(|| {
-            let left = self.everyone();
-            let count = left.len().max(1).try_into().unwrap_or(u32::MAX);
-            let pause = DRAIN_PAUSE.min(self.shared.config.drain / count);
-            log::info!("ending: {} connections to close", left.len());
-            Drain {
-                left,
-                pause,
-                next: now,
-                last_handshake: after(now, self.shared.config.handshake_timeout),
+    fn unregister(&mut self, id: ConnId) -> Option<Arc<Peer>> {
+        if find(&self.peers, id).is_some() {
+            return self.peers[id.slot()].take();
+        }
+        self.closing.remove(&id)
+    }
+
+    /// Makes the endpoint follow the server's stage.
+    fn follow_stage(&mut self, now: Time) {
+        let shared = &self.shared;
+        match (shared.stage(), self.endpoint.phase()) {
+            (Stage::Draining, Phase::Serving) => {
+                log::info!(
+                    "ending: {} connections to close",
+                    self.endpoint.counters().hub.connections
+                );
+                // Connections whose handshake is under way are not rejected if another server follows: nobody sees the restart.
+                let accept_until = if shared.has_successor {
+                    now.saturating_add(shared.config.handshake_timeout)
+                } else {
+                    now
+                };
+                self.endpoint.drain(now, accept_until);
             }
-        });
-        while drain.next <= now {
-            let Some(id) = drain.left.pop_front() else {
-                let is_awaited =
-                    drain.last_handshake.is_none_or(|last| last > now) && self.shared.registry.handshakes() > 0;
-                if !(self.shared.has_successor && is_awaited) {
-                    return self.close_all();
+            (Stage::Draining, Phase::Draining) => {
+                let is_empty = self.endpoint.counters().hub.connections == 0;
+                if is_empty && shared.registry.handshakes() == 0 {
+                    self.close_all(now);
                 }
-                drain.left = self.everyone();
-                drain.next = now + DRAIN_PAUSE;
-                break;
-            };
-            drain.next += drain.pause;
-            let outputs = self.hub.close(id, CloseReason::ShuttingDown);
-            self.deliver(outputs);
-        }
-        self.drain = Some(drain);
-    }
-
-    /// Everyone, openers last.
-    fn everyone(&self) -> VecDeque<ConnId> {
-        let ids = self.peers.iter().flatten().map(|seat| seat.peer.id());
-        let (openers, others): (Vec<_>, Vec<_>) = ids.partition(|id| self.hub.role(*id) == Some(Role::Opener));
-        others.into_iter().chain(openers).collect()
-    }
-
-    /// Closes everyone who is left.
-    fn close_all(&mut self) {
-        self.drain = None;
-        let outputs = self.hub.shutdown();
-        self.deliver(outputs);
-        self.shared.advance(Stage::Closed);
-    }
-
-    fn schedule_ping(&mut self, id: ConnId) {
-        if let Some(at) = after(Instant::now(), self.shared.config.keep_alive) {
-            self.pings.push_back((at, id));
+            }
+            (Stage::Closing, Phase::Serving | Phase::Draining) => self.close_all(now),
+            (Stage::Serving | Stage::Draining | Stage::Closing | Stage::Closed, _) => {}
         }
     }
 
-    /// Pings a connection, or closes it when it has left too many pings without an answer.
-    fn ping(&mut self, id: ConnId) {
-        let Some(peer) = find(&self.peers, id).map(|seat| Arc::clone(&seat.peer)) else {
-            return;
-        };
-        if peer.count_ping() >= UNANSWERED {
-            let outputs = self.hub.close(id, CloseReason::Silent);
-            return self.deliver(outputs);
-        }
-        self.schedule_ping(id);
-        frame::ping(&mut self.frame);
-        self.send_control(&peer);
-    }
-
-    fn now(&self) -> Time {
-        Time::since_epoch(self.epoch.elapsed())
+    fn close_all(&mut self, now: Time) {
+        let outputs = self.endpoint.close_all(now);
+        self.carry_out(None, outputs);
     }
 }
 
-/// The connection that the hub calls `id`, while it is open.
-fn find(peers: &[Option<Seat>], id: ConnId) -> Option<&Seat> {
-    peers.get(id.slot())?.as_ref().filter(|seat| seat.peer.id() == id)
-}
-
-fn find_mut(peers: &mut [Option<Seat>], id: ConnId) -> Option<&mut Seat> {
-    peers.get_mut(id.slot())?.as_mut().filter(|seat| seat.peer.id() == id)
-}
-
-/// What a joiner's close says of its pairing.
-fn stage_of(reason: CloseReason) -> Reached {
-    if reason == CloseReason::OpenerLeft {
-        Reached::EndedByOpener
-    } else if reason == CloseReason::Kicked {
-        Reached::EndedByKick
-    } else {
-        Reached::EndedByServer
-    }
-}
-
-/// Whether it says that a key was not to be had.
-fn is_wrong_guess(output: &OutboundMessage) -> bool {
-    matches!(
-        output,
-        OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
-            | OutboundMessage::Close(CloseReason::KeyUnknown | CloseReason::KeyTaken)
-    )
-}
-
-/// `None` where it is too far away for the clock to say: that is never due.
-fn after(begin: Instant, time: Duration) -> Option<Instant> {
-    begin.checked_add(time)
-}
-
-/// Takes the first of a queue in order of time, once its time has come.
-fn take_due<T>(queue: &mut VecDeque<(Instant, T)>, now: Instant) -> Option<T> {
-    match queue.front() {
-        Some((at, _)) if *at <= now => queue.pop_front().map(|(_, due)| due),
-        _ => None,
-    }
+/// Returns the open connection with this id.
+fn find(peers: &[Option<Arc<Peer>>], id: ConnId) -> Option<&Arc<Peer>> {
+    peers.get(id.slot())?.as_ref().filter(|peer| peer.id() == id)
 }

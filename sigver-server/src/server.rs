@@ -9,10 +9,10 @@ use std::{
         mpsc::sync_channel,
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use sigver_core::Stats;
+use sigver_core::{Stats, Time};
 use thiserror::Error;
 
 use crate::{
@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     /// Whether the listeners stay when the server ends, for another to take from.
     pub(crate) has_successor: bool,
     pub(crate) started: SystemTime,
+    /// The epoch of the endpoint's time.
+    epoch: Instant,
     /// A [`Stage`].
     stage: AtomicU8,
     figures: Mutex<Figures>,
@@ -188,6 +190,7 @@ impl Server {
             shares,
             has_successor,
             started: SystemTime::now(),
+            epoch: Instant::now(),
             stage: AtomicU8::new(Stage::Serving as u8),
             figures: Mutex::new(Figures::default()),
             answers: Mutex::new(Answers::default()),
@@ -249,8 +252,8 @@ impl Server {
         log::info!("up to {}", shared.ceiling);
         log::info!("{}", shared.memory_bound());
         let flusher = Arc::new(Handover::new(Pipe::new()?));
-        let flusher_thread = flusher::start(&flusher, ClosedOnDrop(Arc::clone(&shared)))?;
         let (events, inbox) = sync_channel(CHANNEL);
+        let flusher_thread = flusher::start(&flusher, events.clone(), ClosedOnDrop(Arc::clone(&shared)))?;
         let relay = {
             let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));
             thread::Builder::new().name("sigver-relay".into()).spawn(move || {
@@ -268,10 +271,11 @@ impl Server {
                 log::warn!("{} connections are still ending", shared.registry.len());
             }
         }
-        drop(events);
-        let outcome = relay.join();
+        // Nobody is left to write to. The relay ends when the flusher has let go of the channel as well.
         flusher.stop();
         let flushed = flusher_thread.join();
+        drop(events);
+        let outcome = relay.join();
         log::info!("ended");
         outcome.map_err(|_| RunError::Relay)?;
         flushed.map_err(|_| RunError::Flusher)
@@ -304,7 +308,7 @@ impl Handle {
 
     /// The hub's gauges and counters, as of the last message.
     pub fn stats(&self) -> Stats {
-        self.shared.figures().hub
+        self.shared.figures().counters.hub
     }
 
     /// How many connections have a thread: upgraded, in their handshake, or on their way out.
@@ -314,6 +318,11 @@ impl Handle {
 }
 
 impl Shared {
+    /// The endpoint's time.
+    pub(crate) fn now(&self) -> Time {
+        Time::since_epoch(self.epoch.elapsed())
+    }
+
     /// How far the server has come.
     pub(crate) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::SeqCst) {

@@ -1,16 +1,16 @@
-//! Owns where clients come from: who is behind a proxy, and how much one source may have and try. Never refuses anyone: it says that
+//! Owns where clients come from: who is behind a proxy, and how many connections one source may have. Never refuses anyone: it says that
 //! there is too much.
 
 use std::{
     collections::HashMap,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
+use sigver_core::Source;
 use thiserror::Error;
 
 /// A range of IP addresses, such as `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`.
@@ -85,22 +85,6 @@ fn read_hop(hop: &[u8]) -> Option<IpAddr> {
         .or_else(|_| text.parse().map(|addr: std::net::SocketAddr| addr.ip()))
         .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     ip.ok().map(|ip| ip.to_canonical())
-}
-
-/// Whom limits for each source count as one: an IPv4 address, or a network of IPv6 as one customer has it (a /64).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Source(IpAddr);
-
-impl From<IpAddr> for Source {
-    fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
 }
 
 /// How many connections and handshakes each source has.
@@ -202,51 +186,6 @@ impl Drop for Share {
     }
 }
 
-/// How often each source has asked for a key that it could not have, in the current minute.
-pub(crate) struct Guesses {
-    allowed: u32,
-    made: HashMap<Source, u32>,
-    minute_ends: Option<Instant>,
-}
-
-/// Sources that are counted in a minute: whoever has so many cannot be held up by counting, and must not fill our memory.
-const SOURCES: usize = 65_536;
-
-const MINUTE: Duration = Duration::from_secs(60);
-
-impl Guesses {
-    pub(crate) fn new(allowed: u32) -> Self {
-        Self {
-            allowed,
-            made: HashMap::new(),
-            minute_ends: None,
-        }
-    }
-
-    /// Whether anyone could ever have guessed too often.
-    pub(crate) fn are_limited(&self) -> bool {
-        self.allowed != u32::MAX
-    }
-
-    /// Whether this source has guessed as often as it may.
-    pub(crate) fn are_spent(&mut self, source: Source, now: Instant) -> bool {
-        if self.minute_ends.is_some_and(|end| end <= now) {
-            // Also what the attack of many sources took.
-            self.made = HashMap::new();
-            self.minute_ends = None;
-        }
-        self.made.get(&source).copied().unwrap_or(0) >= self.allowed
-    }
-
-    /// Counts a wrong guess.
-    pub(crate) fn count(&mut self, source: Source, now: Instant) {
-        self.minute_ends.get_or_insert_with(|| now + MINUTE);
-        if self.made.len() < SOURCES || self.made.contains_key(&source) {
-            *self.made.entry(source).or_default() += 1;
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -307,15 +246,6 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_in_a_64_are_one_source() {
-        let source = |text| Source::from(ip(text));
-        assert_eq!(source("2001:db8:0:1::1"), source("2001:db8:0:1:ffff::2"));
-        assert_ne!(source("2001:db8:0:1::1"), source("2001:db8:0:2::1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-    }
-
-    #[test]
     fn a_share_is_had_once_and_given_back() {
         let shares = Arc::new(Shares::new(2, 1));
         let [source, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::from(ip(text)));
@@ -334,24 +264,5 @@ mod tests {
         assert!(shares.held().is_empty(), "who has nothing costs nothing");
         let none = Arc::new(Shares::new(0, 1));
         assert!(none.take(source).is_err() && none.held().is_empty());
-    }
-
-    #[test]
-    fn guesses_are_spent_for_the_rest_of_the_minute() {
-        let start = Instant::now();
-        let mut guesses = Guesses::new(2);
-        let [source, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::from(ip(text)));
-        for _ in 0..2 {
-            assert!(!guesses.are_spent(source, start));
-            guesses.count(source, start);
-        }
-        assert!(guesses.are_spent(source, start));
-        assert!(!guesses.are_spent(other, start));
-        assert!(guesses.are_spent(source, start + MINUTE - Duration::from_millis(1)));
-        let many = |n: u32| Source::from(IpAddr::from(n.to_be_bytes()));
-        (0..100_000).for_each(|n| guesses.count(many(n), start));
-        assert_eq!(guesses.made.len(), SOURCES);
-        assert!(!guesses.are_spent(source, start + MINUTE));
-        assert!(guesses.made.is_empty());
     }
 }

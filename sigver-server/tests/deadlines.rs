@@ -18,8 +18,8 @@ const PAIRS: usize = 150;
 #[test]
 fn a_half_open_connection_is_found_out() {
     let mut config = Config::default();
-    config.keep_alive = Duration::from_millis(150);
-    let (patience, began) = (config.keep_alive * 3, Instant::now());
+    config.endpoint.keep_alive = Duration::from_millis(150);
+    let (patience, began) = (config.endpoint.keep_alive * 3, Instant::now());
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     // The gauges are published when the join is on its way already.
@@ -54,7 +54,7 @@ fn a_half_open_connection_is_found_out() {
 #[test]
 fn a_client_that_stays_is_cut() {
     let mut config = Config::default();
-    config.close_timeout = Duration::from_millis(200);
+    config.endpoint.close_timeout = Duration::from_millis(200);
     let server = Running::start(config);
     let mut client = server.client();
     client.send_text("{").expect("it is connected");

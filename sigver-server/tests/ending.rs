@@ -32,7 +32,7 @@ fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
 #[test]
 fn clients_are_closed_one_after_the_other_and_openers_last() -> io::Result<()> {
     let mut config = Config::default();
-    config.drain = Duration::from_millis(2400);
+    config.endpoint.drain = Duration::from_millis(2400);
     let server = Running::start(config);
     let addr = server.addr;
     assert!(get(addr, "/ready")?.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -86,7 +86,7 @@ fn clients_are_closed_one_after_the_other_and_openers_last() -> io::Result<()> {
 #[test]
 fn few_clients_are_not_kept_waiting() {
     let mut config = Config::default();
-    config.drain = Duration::from_secs(3600);
+    config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     let began = Instant::now();
@@ -98,7 +98,7 @@ fn few_clients_are_not_kept_waiting() {
 #[test]
 fn a_server_that_takes_its_time_can_be_told_not_to() {
     let mut config = Config::default();
-    config.drain = Duration::from_secs(3600);
+    config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     // These alone would take three seconds.
     let mut pairs: Vec<_> = (0..PAIRS).map(|n| server.pair(&n.to_string())).collect();

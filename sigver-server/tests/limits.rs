@@ -32,7 +32,7 @@ fn is_unavailable(outcome: io::Result<Client>) -> bool {
 #[test]
 fn connections() -> io::Result<()> {
     let mut config = Config::default();
-    config.limits.connections = 2;
+    config.endpoint.limits.connections = 2;
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
     for _ in 0..3 {
@@ -49,8 +49,8 @@ fn connections() -> io::Result<()> {
 fn connections_that_are_on_their_way_out() -> io::Result<()> {
     const MESSAGES: usize = 14;
     let mut config = Config::default();
-    config.limits.connections = 2;
-    config.close_timeout = Duration::from_secs(3600);
+    config.endpoint.limits.connections = 2;
+    config.endpoint.close_timeout = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
@@ -143,9 +143,9 @@ fn handshakes_of_a_source() -> io::Result<()> {
 fn messages_and_bytes_in_a_second() -> io::Result<()> {
     for (messages, bytes) in [(20, u32::MAX), (u32::MAX, 20 * 300)] {
         let mut config = Config::default();
-        config.messages_per_second = messages;
-        config.bytes_per_second = bytes;
-        config.keep_alive = Duration::from_millis(100);
+        config.endpoint.messages_per_second = messages;
+        config.endpoint.bytes_per_second = bytes;
+        config.endpoint.keep_alive = Duration::from_millis(100);
         let server = Running::start(config);
         let (mut opener, mut joiner) = server.pair("k");
         let message = |n: usize| format!(r#"{{"n":"{n:03}","x":"{}"}}"#, "x".repeat(280));
@@ -177,7 +177,7 @@ fn messages_and_bytes_in_a_second() -> io::Result<()> {
 #[test]
 fn whoever_rests_can_be_closed() -> io::Result<()> {
     let mut config = Config::default();
-    config.messages_per_second = 1;
+    config.endpoint.messages_per_second = 1;
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
     joiner.send_raw(&frame(Opcode::Text, Piece::Last, b"{}").repeat(100))?;
@@ -192,7 +192,7 @@ fn whoever_rests_can_be_closed() -> io::Result<()> {
 #[test]
 fn guesses_of_a_source() -> io::Result<()> {
     let mut config = Config::default();
-    config.guesses_per_ip = 3;
+    config.endpoint.key_attempts_per_minute = 3;
     let server = Running::start(config);
     let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";
     let mut opener = client(&server, ELSEWHERE, v1)?;

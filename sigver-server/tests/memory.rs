@@ -153,9 +153,9 @@ fn almost_ask(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
 fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    config.limits.connections = CONNECTIONS;
-    config.limits.message_bytes = MESSAGE;
-    config.backlog_bytes = BACKLOG;
+    config.endpoint.limits.connections = CONNECTIONS;
+    config.endpoint.limits.message_bytes = MESSAGE;
+    config.endpoint.backlog_bytes = BACKLOG;
     let bound = Server::bind(config).expect("a free port").memory_bound();
     let arguments = format!(
         "--listen 127.0.0.1:0 --connections {CONNECTIONS} --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} \

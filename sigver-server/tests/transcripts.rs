@@ -26,13 +26,13 @@ fn run(transcript: &Transcript) -> Result<(), Box<dyn std::error::Error>> {
     let waits = transcript.steps.iter().any(|step| step.kind.who().is_none());
     let mut config = Config::default();
     config.listen = vec!["127.0.0.1:0".parse()?];
-    config.limits.role_deadline = waits.then_some(ROLE_DEADLINE);
+    config.endpoint.limits.role_deadline = waits.then_some(ROLE_DEADLINE);
     for (limit, value) in &transcript.limits {
         match limit {
-            Limit::Depth => config.limits.depth = *value,
-            Limit::JoinersPerKey => config.limits.joiners_per_key = *value,
-            Limit::KeyBytes => config.limits.key_bytes = *value,
-            Limit::MessageBytes => config.limits.message_bytes = *value,
+            Limit::Depth => config.endpoint.limits.depth = *value,
+            Limit::JoinersPerKey => config.endpoint.limits.joiners_per_key = *value,
+            Limit::KeyBytes => config.endpoint.limits.key_bytes = *value,
+            Limit::MessageBytes => config.endpoint.limits.message_bytes = *value,
         }
     }
     let server = Server::bind(config)?;
