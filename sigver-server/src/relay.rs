@@ -8,7 +8,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
@@ -63,6 +63,9 @@ pub(crate) enum ConnEvent {
 /// Events that are handled before the clock and the server's stage are looked at again.
 const BATCH: usize = 64;
 
+/// The shortest time between two publications of the counters. Copying them after every batch is a measurable part of an exchange.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+
 pub(crate) struct Relay {
     endpoint: Endpoint,
     /// Open connections, by the slot of their id.
@@ -73,6 +76,10 @@ pub(crate) struct Relay {
     frame: Vec<u8>,
     flusher: Arc<Handover<Arc<Peer>>>,
     latency: Times,
+    /// When the counters may be published again.
+    publish_at: Time,
+    /// Whether the published counters are those of now.
+    is_published: bool,
     shared: Arc<Shared>,
 }
 
@@ -92,6 +99,8 @@ impl Relay {
             frame: Vec::new(),
             flusher,
             latency: Times::default(),
+            publish_at: Time::ZERO,
+            is_published: true,
             shared,
         }
     }
@@ -116,16 +125,23 @@ impl Relay {
             if self.endpoint.phase() == Phase::Closed && self.shared.stage() < Stage::Closed {
                 self.shared.advance(Stage::Closed);
             }
-            self.shared.publish(&Figures {
-                counters: self.endpoint.counters(),
-                latency: self.latency.clone(),
-            });
+            if now >= self.publish_at {
+                self.shared.publish(&Figures {
+                    counters: self.endpoint.counters(),
+                    latency: self.latency.clone(),
+                });
+                self.publish_at = now.saturating_add(PUBLISH_INTERVAL);
+                self.is_published = true;
+            } else {
+                self.is_published = false;
+            }
         }
     }
 
     /// Waits for an event, at most until the endpoint's next time-out.
     fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
-        let Some(due) = self.endpoint.poll_timeout() else {
+        let publish = (!self.is_published).then_some(self.publish_at);
+        let Some(due) = self.endpoint.poll_timeout().into_iter().chain(publish).min() else {
             return events.recv().map(Some).map_err(RecvTimeoutError::from);
         };
         match events.recv_timeout(due.saturating_duration_since(self.shared.now())) {
