@@ -6,10 +6,13 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::hint::black_box;
+use std::{hint::black_box, net::IpAddr};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sigver_core::{Addressee, ConnId, Dialect, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Shape, Time};
+use sigver_core::{
+    Addressee, ConnId, Dialect, Endpoint, EndpointConfig, Hub, InboundMessage, Index, Input, Key, Limits,
+    OutboundMessage, Output, Shape, Time,
+};
 
 /// An offer, as a browser writes it, of about so many bytes.
 fn offer(bytes: usize) -> String {
@@ -182,5 +185,54 @@ fn farewell(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec, growth, farewell);
+/// One offer from a joiner to its opener: what the endpoint adds to the codec and the hub that it consists of.
+fn endpoint(criterion: &mut Criterion) {
+    let mut config = EndpointConfig::default();
+    config.messages_per_second = u32::MAX;
+    config.bytes_per_second = u32::MAX;
+    let limits = config.limits.clone();
+    for dialect in Dialect::ALL {
+        let mut group = criterion.benchmark_group(format!("endpoint/{}", dialect.subprotocol()));
+        let text = frame(*dialect, &offer(1_200));
+        let [open, join] = ["open", "join"].map(|kind| format!(r#"{{"type":"{kind}","key":"tea"}}"#));
+
+        let mut hub = Hub::new(limits.clone());
+        let [opener, joiner] = [(); 2].map(|()| hub.connect(Time::ZERO, dialect.profile()).expect("there is room"));
+        for (id, text) in [(opener, &open), (joiner, &join)] {
+            let message = dialect.decode(text, &limits, || None).expect("it is valid");
+            let _ = hub.handle(id, message);
+        }
+        group.bench_function("codec-and-hub", |bencher| {
+            let mut out = String::new();
+            bencher.iter(|| {
+                let message = dialect.decode(black_box(&text), &limits, || None).expect("it is valid");
+                for (_, message) in hub.handle(joiner, message) {
+                    out.clear();
+                    let _ = dialect.encode(&message, &mut out);
+                    black_box(&out);
+                }
+            });
+        });
+
+        let mut endpoint = Endpoint::new(config.clone(), || None);
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        let [opener, joiner] = [(); 2].map(|()| endpoint.connect(Time::ZERO, *dialect, ip).expect("there is room"));
+        for (id, text) in [(opener, &open), (joiner, &join)] {
+            let _ = endpoint.handle(Time::ZERO, id, Input::Text(text));
+        }
+        group.bench_function("endpoint", |bencher| {
+            bencher.iter(|| {
+                for (to, output) in endpoint.handle(Time::ZERO, joiner, Input::Text(black_box(&text))) {
+                    if let Output::Send(frame) = &output {
+                        endpoint.written(to, frame.cost());
+                    }
+                    black_box(output);
+                }
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec, growth, farewell, endpoint);
 criterion_main!(benches);
