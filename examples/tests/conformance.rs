@@ -108,6 +108,29 @@ fn the_tokio_server_of_the_examples_passes_but_for_what_it_says() -> Fallible {
     Ok(())
 }
 
+/// hyper accepts heads with any number of `Host` headers and of more than 8 KiB, `axum::serve` has no timeout for them, and tungstenite does
+/// not limit empty fragments.
+#[test]
+fn embed_axum_passes_except_for_http_and_empty_fragments() -> Fallible {
+    let server = Serving::start("embed_axum", &[]).map_err(|error| error.to_string())?;
+    let seen = verdicts(server.addr, &[])?;
+    let failed: Vec<_> = seen.failed.iter().map(String::as_str).collect();
+    assert_eq!(
+        failed,
+        [
+            "empty-pieces-without-end/plain",
+            "empty-pieces-without-end/v1",
+            "half-a-head-and-silence",
+            "head-over-every-limit",
+            "head-without-one-host",
+        ],
+        "{}",
+        seen.report
+    );
+    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
+    Ok(())
+}
+
 /// Every transcript that wants limits of its own is played against a server that has them.
 #[test]
 fn limits_can_be_told() -> Fallible {
