@@ -3,9 +3,9 @@
 //! `cargo run --release --example embed_axum -- --listen 127.0.0.1:8000`
 //!
 //! It serves both dialects on every path, with keep-alive, rate limits, back-pressure, close codes and graceful shutdown. To add signaling to
-//! an axum application, copy this file and route a path to [`upgrade`]. Set limits and intervals in [`EndpointConfig`].
+//! an axum application, copy this file and route a path to `upgrade`. Set limits and intervals in [`EndpointConfig`].
 //!
-//! Each connection has one task, which reads and writes its WebSocket ([`exchange`]), and a queue of outputs for this task. [`Server::call`]
+//! Each connection has one task, which reads and writes its WebSocket (`exchange`), and a queue of outputs for this task. `Server::call`
 //! queues the outputs of a call under the lock that protected the call. If it released the lock first, another thread could queue later
 //! outputs before them, and messages would change their order. The lock is never held across an `await`.
 //!
@@ -15,7 +15,7 @@
 //! |---|---|
 //! | `head-without-one-host` | hyper accepts requests without a `Host` header |
 //! | `head-over-every-limit` | hyper accepts request heads of more than 8 KiB |
-//! | `half-a-head-and-silence` | [`axum::serve`] has no timeout for request heads; a reverse proxy has |
+//! | `half-a-head-and-silence` | `axum::serve` has no timeout for request heads; a reverse proxy has |
 //! | `empty-pieces-without-end` | tungstenite does not limit the number of empty fragments of a message |
 
 #![forbid(unsafe_code)]
@@ -42,8 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (mut sigint, mut sigterm) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     println!("listening on {}", listener.local_addr()?);
 
+    let (endpoint, tasks) = (Endpoint::new(EndpointConfig::default(), random), BTreeMap::new());
     let server = Arc::new(Server {
-        shared: Mutex::new((Endpoint::new(EndpointConfig::default(), random), BTreeMap::new())),
+        shared: Mutex::new(Shared { endpoint, tasks }),
         timeout_changed: Notify::new(),
         started: Instant::now(),
     });
@@ -60,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ = sigterm.recv() => {}
     }
     let now = server.now();
-    server.lock().0.drain(now, now);
+    server.lock().endpoint.drain(now, now);
     server.run_timers().await;
     Ok(())
 }
@@ -73,8 +74,11 @@ struct Server {
     started: Instant,
 }
 
-/// The endpoint, and for each connection the queue of its task and a handle that ends the task at once.
-type Shared = (Endpoint, BTreeMap<ConnId, (mpsc::UnboundedSender<Output>, AbortHandle)>);
+struct Shared {
+    endpoint: Endpoint,
+    /// For each connection the queue of its task and a handle that ends the task at once.
+    tasks: BTreeMap<ConnId, (mpsc::UnboundedSender<Output>, AbortHandle)>,
+}
 
 impl Server {
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -87,7 +91,7 @@ impl Server {
 
     /// Calls the endpoint and queues its outputs, under one lock.
     fn call(&self, call: impl FnOnce(&mut Endpoint, Time) -> Vec<(ConnId, Output)>) {
-        let (endpoint, tasks) = &mut *self.lock();
+        let Shared { endpoint, tasks } = &mut *self.lock();
         let timeout = endpoint.poll_timeout();
         for (id, output) in call(endpoint, self.now()) {
             match (tasks.get(&id), output) {
@@ -103,9 +107,9 @@ impl Server {
 
     /// Calls the endpoint when a timeout is due, until every connection is closed after [`Endpoint::drain`].
     async fn run_timers(&self) {
-        while !self.lock().0.is_finished() {
+        while !self.lock().endpoint.is_finished() {
             self.call(Endpoint::handle_timeout);
-            let due = self.lock().0.poll_timeout();
+            let due = self.lock().endpoint.poll_timeout();
             let wait = due.map_or(Duration::MAX, |due| due.saturating_duration_since(self.now()));
             let _ = timeout(wait, self.timeout_changed.notified()).await;
         }
@@ -113,7 +117,7 @@ impl Server {
 
     fn disconnect(&self, id: ConnId) {
         self.call(|endpoint, now| endpoint.handle(now, id, Input::Disconnected));
-        self.lock().1.remove(&id);
+        self.lock().tasks.remove(&id);
     }
 }
 
@@ -131,7 +135,7 @@ async fn upgrade(
     let (sender, queue) = mpsc::unbounded_channel();
     let (task, abort) = AbortHandle::new_pair();
     let (id, limit) = {
-        let (endpoint, tasks) = &mut *server.lock();
+        let Shared { endpoint, tasks } = &mut *server.lock();
         let connected = endpoint.connect(server.now(), dialect, client.ip());
         let id = connected.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
         tasks.insert(id, (sender, task));
@@ -162,7 +166,7 @@ async fn exchange(server: &Server, id: ConnId, mut socket: WebSocket, mut queue:
                 Output::Send(frame) => {
                     let cost = frame.cost();
                     let _ = socket.send(message(frame)).await; // Reading finds out whether the socket still works.
-                    server.lock().0.written(id, cost);
+                    server.lock().endpoint.written(id, cost);
                 }
                 Output::PauseReading(until) => resume_at = server.started + until.elapsed(),
                 _ => {}

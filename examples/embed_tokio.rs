@@ -5,7 +5,7 @@
 //! It serves both dialects with keep-alive, rate limits, back-pressure, close codes and graceful shutdown. It accepts WebSockets itself, with
 //! `handshake.rs`; if an HTTP server does that for you, start from `embed_axum.rs`.
 //!
-//! Each connection has one task, which reads and writes its socket, and a queue of outputs for this task. [`Server::call`] queues the outputs
+//! Each connection has one task, which reads and writes its socket, and a queue of outputs for this task. `Server::call` queues the outputs
 //! of a call under the lock that protected the call. If it released the lock first, another thread could queue later outputs before them,
 //! and messages would change their order. The lock is never held across an `await`.
 //!
