@@ -1,41 +1,46 @@
-//! The core in a tokio server, with tokio-tungstenite: both dialects, every close code, back-pressure, keep-alive, a graceful end. To
-//! start from where a runtime is there already.
+//! A signaling server with tokio and tokio-tungstenite: [`Endpoint`] makes the decisions; this file provides sockets, tasks and timers.
 //!
 //! `cargo run --release --example embed_tokio -- --listen 127.0.0.1:8000`
 //!
-//! It passes the conformance kit but for one thing: a message in endlessly many empty pieces is read for ever, by its sender's task. Where
-//! a server of HTTP is there already, axum or hyper, let that shake hands, and begin with what it has upgraded.
+//! It serves both dialects with keep-alive, rate limits, back-pressure, close codes and graceful shutdown. It accepts WebSockets itself, with
+//! `handshake.rs`; if an HTTP server does that for you, start from `embed_axum.rs`.
 //!
-//! One task for each connection reads and writes its socket. They share the [`World`], a hub and a queue to each connection, behind
-//! a lock that is never held across an `await`: the hub neither waits nor sends, so a step of it is a matter of microseconds.
+//! Each connection has one task, which reads and writes its socket, and a queue of outputs for this task. `Server::call` queues the outputs
+//! of a call under the lock that protected the call. If it released the lock first, another thread could queue later outputs before them,
+//! and messages would change their order. The lock is never held across an `await`.
+//!
+//! The server passes the conformance kit except for `empty-pieces-without-end`: tungstenite does not limit the number of empty fragments of a
+//! message.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "it is how whoever starts it learns of the port")]
+#![allow(clippy::print_stdout, reason = "prints the address, because port 0 is any port")]
 
 use std::{
     collections::BTreeMap,
     error::Error,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use futures_util::{SinkExt, StreamExt};
-use sigver_core::{CloseReason, ConnId, Dialect, Encoded, Hub, Limits, OutboundMessage, Time};
+use futures_util::{
+    SinkExt, StreamExt,
+    future::{AbortHandle, AbortRegistration, Abortable},
+};
+use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Limits, Output, Time};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::{MissedTickBehavior, interval_at, sleep, timeout, timeout_at},
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        self, Message, Utf8Bytes,
+        Error as WsError, Message,
+        error::ProtocolError,
         protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
@@ -44,234 +49,168 @@ use handshake::{Head, Refusal};
 
 mod handshake;
 
-/// For a request head to be whole.
+/// The time until a request head has to be complete.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From one ping to the next; a client that leaves two without a sign of life is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// The time that a rejected client has to read the response.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For a client that was closed to take what is on its way, and go.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after `accept` failed, because of too many open files for example.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Bytes that wait for a client that does not read; with more it is closed.
-const BACKLOG_BYTES: usize = 1024 * 1024;
+/// The kernel's buffer for each client. By default it grows to 4 MiB for a slow consumer.
+const SEND_BUFFER: usize = 128 * 1024;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let addr = std::env::args().skip_while(|arg| arg != "--listen").nth(1);
     let listener = TcpListener::bind(addr.as_deref().unwrap_or("127.0.0.1:8000")).await?;
+    let shutdown = shutdown_signal()?;
     println!("listening on {}", listener.local_addr()?);
 
-    let world = World::new(Limits::default());
-    let deadlines = tokio::spawn(watch_deadlines(Arc::clone(&world)));
-    let mut connections = JoinSet::new();
-    let ended = told_to_end()?;
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            () = &mut ended => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(serve(stream, Arc::clone(&world))); }
-                // Out of descriptors, say: those that are there go on, and free some.
-                Err(error) => {
-                    eprintln!("cannot accept: {error}");
-                    sleep(Duration::from_millis(50)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
+    let server = Arc::new(Server::new());
+    tokio::select! {
+        () = accept(&server, listener) => {}
+        () = server.run_timers() => {}
+        () = shutdown => {}
     }
-    drop(listener);
-    World::lock(&world).shutdown();
-    while connections.join_next().await.is_some() {}
-    deadlines.abort();
+    let now = server.now();
+    server.lock().endpoint.drain(now, now);
+    server.run_timers().await;
     Ok(())
 }
 
-/// Completes when the process is told to end.
-fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+/// Completes on SIGINT or SIGTERM.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     Ok(async move {
         #[cfg(unix)]
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
-            _ = terminated.recv() => {}
+            _ = sigterm.recv() => {}
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;
     })
 }
 
-/// What all connections share.
-struct World {
-    hub: Hub,
-    peers: BTreeMap<ConnId, Peer>,
-    epoch: Instant,
-}
-
-/// A connection as the others see it. Dropping it tells the connection's task that the hub knows it no more.
-struct Peer {
-    dialect: Dialect,
-    frames: mpsc::UnboundedSender<Frame>,
-    /// Bytes in `frames`.
-    backlog: Arc<AtomicUsize>,
-    _alive: oneshot::Sender<()>,
-}
-
-/// What a connection's task is to send.
-enum Frame {
-    Text(String),
-    /// The last.
-    Close(CloseReason),
-}
-
-/// A connection's own end of its [`Peer`].
-struct Mailbox {
-    id: ConnId,
-    frames: mpsc::UnboundedReceiver<Frame>,
-    backlog: Arc<AtomicUsize>,
-    closed: oneshot::Receiver<()>,
-}
-
-impl World {
-    fn new(limits: Limits) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self {
-            hub: Hub::new(limits),
-            peers: BTreeMap::new(),
-            epoch: Instant::now(),
-        }))
-    }
-
-    /// A step that has panicked is a bug, and no reason to take everyone else down.
-    fn lock(world: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Time {
-        Time::since_epoch(self.epoch.elapsed())
-    }
-
-    /// Takes a connection in, unless there are too many, or the end has begun.
-    fn connect(&mut self, dialect: Dialect) -> Option<Mailbox> {
-        let id = self.hub.connect(self.now(), dialect.profile()).ok()?;
-        let (sender, frames) = mpsc::unbounded_channel();
-        let (alive, closed) = oneshot::channel();
-        let backlog = Arc::new(AtomicUsize::new(0));
-        self.peers.insert(
-            id,
-            Peer {
-                dialect,
-                frames: sender,
-                backlog: Arc::clone(&backlog),
-                _alive: alive,
-            },
-        );
-        Some(Mailbox {
-            id,
-            frames,
-            backlog,
-            closed,
-        })
-    }
-
-    /// A text has come.
-    fn handle(&mut self, from: ConnId, text: &str) {
-        let Some(peer) = self.peers.get(&from) else { return };
-        let outputs = match peer.dialect.decode(text, self.hub.limits(), random) {
-            Ok(message) => self.hub.handle(from, message),
-            Err(reason) => self.hub.close(from, reason),
-        };
-        self.deliver(outputs);
-    }
-
-    /// A connection has broken the protocol.
-    fn close(&mut self, id: ConnId, reason: CloseReason) {
-        let outputs = self.hub.close(id, reason);
-        self.deliver(outputs);
-    }
-
-    /// A connection is gone.
-    fn disconnect(&mut self, id: ConnId) {
-        self.peers.remove(&id);
-        let outputs = self.hub.disconnect(id);
-        self.deliver(outputs);
-    }
-
-    /// Closes everyone, and takes nobody in from now on.
-    fn shutdown(&mut self) {
-        let outputs = self.hub.shutdown();
-        self.deliver(outputs);
-    }
-
-    /// Puts everything that follows from a call of the hub into its recipients' queues, and all that follows from that.
-    fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage)>) {
-        let mut outputs = std::collections::VecDeque::from(outputs);
-        while let Some((to, message)) = outputs.pop_front() {
-            let Some(peer) = self.peers.get(&to) else { continue };
-            let mut text = String::new();
-            match peer.dialect.encode(&message, &mut text) {
-                Encoded::Nothing => {}
-                Encoded::Text => {
-                    let waiting = peer.backlog.fetch_add(text.len(), Ordering::Relaxed) + text.len();
-                    // A task that has ended takes nothing, and will say so.
-                    let _ = peer.frames.send(Frame::Text(text));
-                    if waiting > BACKLOG_BYTES {
-                        outputs.extend(self.hub.close(to, CloseReason::TooSlow));
-                    }
-                }
-                Encoded::Close(reason) => {
-                    let _ = peer.frames.send(Frame::Close(reason));
-                    self.peers.remove(&to);
-                }
+async fn accept(server: &Arc<Server>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => drop(tokio::spawn(serve(Arc::clone(server), stream, client))),
+            Err(error) => {
+                eprintln!("cannot accept: {error}");
+                sleep(ACCEPT_RETRY).await;
             }
         }
     }
 }
 
-/// Tells the hub when a deadline of its own has passed.
-async fn watch_deadlines(world: Arc<Mutex<World>>) {
-    loop {
-        let pause = {
-            let mut world = World::lock(&world);
-            let now = world.now();
-            let outputs = world.hub.handle_timeout(now);
-            world.deliver(outputs);
-            let due = world
-                .hub
-                .poll_timeout()
-                .map(|due| due.elapsed().saturating_sub(now.elapsed()));
-            // Whoever connects while this sleeps has a deadline of its own.
-            due.unwrap_or(Duration::MAX)
-                .clamp(Duration::from_millis(1), Duration::from_millis(100))
-        };
-        sleep(pause).await;
+/// What all connections share.
+struct Server {
+    shared: Mutex<Shared>,
+    /// Notified when [`Endpoint::poll_timeout`] has changed.
+    timeout_changed: Notify,
+    started: Instant,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    /// For each connection the queue of its task and a handle that ends the task at once.
+    tasks: BTreeMap<ConnId, (mpsc::UnboundedSender<Output>, AbortHandle)>,
+}
+
+/// What the task of a connection needs.
+struct Conn {
+    id: ConnId,
+    outputs: mpsc::UnboundedReceiver<Output>,
+    abort: AbortRegistration,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            shared: Mutex::new(Shared {
+                endpoint: Endpoint::new(EndpointConfig::default(), random),
+                tasks: BTreeMap::new(),
+            }),
+            timeout_changed: Notify::new(),
+            started: Instant::now(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Time {
+        Time::since_epoch(self.started.elapsed())
+    }
+
+    /// Accepts a connection. Returns `None` if there are too many or the server is shutting down.
+    fn connect(&self, dialect: Dialect, client: SocketAddr) -> Option<Conn> {
+        let Shared { endpoint, tasks } = &mut *self.lock();
+        let id = endpoint.connect(self.now(), dialect, client.ip()).ok()?;
+        let (sender, outputs) = mpsc::unbounded_channel();
+        let (task, abort) = AbortHandle::new_pair();
+        tasks.insert(id, (sender, task));
+        self.timeout_changed.notify_one();
+        Some(Conn { id, outputs, abort })
+    }
+
+    fn disconnect(&self, id: ConnId) {
+        self.call(|endpoint, now| endpoint.handle(now, id, Input::Disconnected));
+        self.lock().tasks.remove(&id);
+    }
+
+    /// Calls the endpoint and queues its outputs, under one lock.
+    fn call(&self, call: impl FnOnce(&mut Endpoint, Time) -> Vec<(ConnId, Output)>) {
+        let Shared { endpoint, tasks } = &mut *self.lock();
+        let timeout = endpoint.poll_timeout();
+        for (id, output) in call(endpoint, self.now()) {
+            match (tasks.get(&id), output) {
+                (Some((_, task)), Output::Abort) => task.abort(),
+                (Some((outputs, _)), output) => drop(outputs.send(output)), // Fails if the task has just ended.
+                (None, _) => {}
+            }
+        }
+        if endpoint.poll_timeout() != timeout {
+            self.timeout_changed.notify_one();
+        }
+    }
+
+    /// Calls the endpoint when a timeout is due, until every connection is closed after [`Endpoint::drain`].
+    async fn run_timers(&self) {
+        while !self.lock().endpoint.is_finished() {
+            self.call(Endpoint::handle_timeout);
+            let due = self.lock().endpoint.poll_timeout();
+            let wait = due.map_or(Duration::MAX, |due| due.saturating_duration_since(self.now()));
+            let _ = timeout(wait, self.timeout_changed.notified()).await;
+        }
     }
 }
 
-/// A connection from its first byte to its last.
-async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
-    // Small frames should not wait for one another.
+/// Serves a client from the first byte of its request to the end.
+async fn serve(server: Arc<Server>, stream: TcpStream, client: SocketAddr) {
     let _ = stream.set_nodelay(true);
-    // Left alone, the kernel buffers up to 4 MiB for a client that does not read.
-    let _ = SockRef::from(&stream).set_send_buffer_size(128 * 1024);
-    let Some((mut socket, mut mailbox)) = shake_hands(stream, &world).await else {
-        return;
-    };
-    let (id, backlog) = (mailbox.id, Arc::clone(&mailbox.backlog));
-    tokio::select! {
-        () = exchange(&mut socket, id, &mut mailbox.frames, &backlog, &world) => {}
-        // The client does not read, or does not go.
-        () = async { let _ = mailbox.closed.await; sleep(CLOSE_TIMEOUT).await } => {}
+    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+    if let Some((socket, conn)) = upgrade(&server, stream, client).await {
+        let id = conn.id;
+        let _ = Abortable::new(exchange(&server, id, socket, conn.outputs), conn.abort).await;
+        server.disconnect(id);
     }
-    World::lock(&world).disconnect(id);
 }
 
-/// The handshake. `None` where it was none: that has been answered.
-async fn shake_hands(mut stream: TcpStream, world: &Mutex<World>) -> Option<(WebSocketStream<TcpStream>, Mailbox)> {
-    let deadline = tokio::time::Instant::now() + HANDSHAKE_TIMEOUT;
+/// Accepts a WebSocket or rejects the request.
+async fn upgrade(
+    server: &Server,
+    mut stream: TcpStream,
+    client: SocketAddr,
+) -> Option<(WebSocketStream<TcpStream>, Conn)> {
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut bytes = Vec::with_capacity(1024);
-    let refusal = loop {
+    let rejection = loop {
         let known = bytes.len();
         match timeout_at(deadline, stream.read_buf(&mut bytes)).await {
             Err(_) => break Refusal::TooSlow,
@@ -280,134 +219,114 @@ async fn shake_hands(mut stream: TcpStream, world: &Mutex<World>) -> Option<(Web
         }
         match handshake::read(&bytes, known) {
             Head::Partial => {}
-            Head::Refused(refusal) => break refusal,
+            Head::Refused(rejection) => break rejection,
             Head::Upgrade {
                 length,
                 dialect,
                 response,
             } => {
-                let Some(mailbox) = World::lock(world).connect(dialect) else {
+                let Some(conn) = server.connect(dialect, client) else {
                     break Refusal::Unavailable;
                 };
-                if timeout_at(deadline, stream.write_all(&response)).await.is_err() {
-                    World::lock(world).disconnect(mailbox.id);
+                if !matches!(timeout_at(deadline, stream.write_all(&response)).await, Ok(Ok(()))) {
+                    server.disconnect(conn.id);
                     return None;
                 }
-                // Some clients send their first messages along.
+                // Some clients send their first messages with the request.
                 let rest = bytes.split_off(length);
                 let limit = Some(Limits::default().message_bytes as usize);
                 let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
                 let socket = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
-                return Some((socket, mailbox));
+                return Some((socket, conn));
             }
         }
     };
-    // Whoever does not take the answer in time goes without.
-    let _ = timeout(CLOSE_TIMEOUT, async {
-        if stream.write_all(&refusal.to_bytes()).await.is_ok() {
-            see_off(&mut stream).await;
+    let _ = timeout(REJECT_TIMEOUT, async {
+        if stream.write_all(&rejection.to_bytes()).await.is_ok() {
+            finish(&mut stream).await;
         }
     })
     .await;
     None
 }
 
-/// Reads and writes until either side has closed.
+/// Sends what the endpoint returns for a connection and reports what arrives. Returns `None` when the connection is over.
 async fn exchange(
-    socket: &mut WebSocketStream<TcpStream>,
+    server: &Server,
     id: ConnId,
-    frames: &mut mpsc::UnboundedReceiver<Frame>,
-    backlog: &AtomicUsize,
-    world: &Mutex<World>,
-) {
-    let mut pings = interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unanswered = 0;
+    mut socket: WebSocketStream<TcpStream>,
+    mut outputs: mpsc::UnboundedReceiver<Output>,
+) -> Option<()> {
+    let (mut resume_at, mut is_broken) = (server.started, false);
     loop {
         tokio::select! {
-            biased; // What follows from a message is sent before the next is read, so that a pong says that all before it is done.
-            frame = frames.recv() => match frame {
-                Some(Frame::Text(text)) => {
-                    let length = text.len();
-                    if !send(socket, Message::text(text)).await {
-                        return;
+            biased; // Answers are sent before the next message is read.
+            output = outputs.recv() => match output? {
+                Output::Send(frame) => {
+                    let (cost, is_last) = (frame.cost(), matches!(frame, Frame::Close(_)));
+                    let _ = socket.send(message(frame)).await; // Reading finds out whether the socket still works.
+                    server.lock().endpoint.written(id, cost);
+                    if is_last && is_broken {
+                        finish(socket.get_mut()).await;
+                        return None;
                     }
-                    backlog.fetch_sub(length, Ordering::Relaxed);
                 }
-                Some(Frame::Close(reason)) => return close(socket, reason).await,
-                None => return,
+                Output::PauseReading(until) => resume_at = server.started + until.elapsed(),
+                _ => {}
             },
-            _ = pings.tick() => {
-                if unanswered >= 2 {
-                    World::lock(world).close(id, CloseReason::Silent);
-                } else if !send(socket, Message::Ping("".into())).await {
-                    return;
-                }
-                unanswered += 1;
-            }
-            message = socket.next() => {
-                unanswered = 0;
-                match message {
-                    Some(Ok(Message::Text(text))) => World::lock(world).handle(id, &text),
-                    Some(Ok(Message::Binary(_))) => World::lock(world).close(id, CloseReason::Binary),
-                    // tungstenite answers pings.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                    // It has queued the answer to a close frame, and sends it while it is read on. The others need not wait for that.
-                    Some(Ok(Message::Close(_))) => {
-                        World::lock(world).disconnect(id);
-                        while let Some(Ok(_)) = socket.next().await {}
-                        return;
-                    }
-                    Some(Err(error)) => match reason(&error) {
-                        Some(reason) => World::lock(world).close(id, reason),
-                        None => return,
-                    },
-                    None => return,
-                }
+            received = async { sleep_until(resume_at).await; socket.next().await }, if !is_broken => {
+                let received = received?;
+                is_broken = received.is_err();
+                let input = match &received {
+                    Ok(Message::Text(text)) => Input::Text(text),
+                    Ok(Message::Binary(_)) => Input::Binary,
+                    Ok(Message::Ping(payload)) => Input::Ping(payload),
+                    Ok(Message::Pong(_) | Message::Frame(_)) => Input::Pong,
+                    Ok(Message::Close(frame)) => Input::Close(frame.as_ref().map(|frame| frame.code.into())),
+                    Err(error) => Input::Violation(violation(error)?),
+                };
+                server.call(|endpoint, now| endpoint.handle(now, id, input));
             }
         }
     }
 }
 
-/// Sends a frame; false if the client is gone, or has not read for so long that it might as well be.
-async fn send(socket: &mut WebSocketStream<TcpStream>, message: Message) -> bool {
-    matches!(timeout(2 * KEEP_ALIVE, socket.send(message)).await, Ok(Ok(())))
+/// Converts a frame. tungstenite queues replies to pings and close frames itself. A pong replaces the queued one; a close reply is not sent
+/// twice.
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Text(text) => Message::text(text),
+        Frame::Ping => Message::Ping("".into()),
+        Frame::Pong(payload) => Message::Pong(payload.into()),
+        Frame::Close(reason) => Message::Close(Some(CloseFrame {
+            code: reason.code().into(),
+            reason: reason.to_string().into(),
+        })),
+        Frame::CloseReply(_) => Message::Close(None),
+    }
 }
 
-/// What a broken frame is closed with; `None` where there is nobody to close.
-fn reason(error: &tungstenite::Error) -> Option<CloseReason> {
-    use tungstenite::{Error, error::ProtocolError};
+/// Returns the reason for closing a client after a read error; `None` if the socket is broken.
+fn violation(error: &WsError) -> Option<CloseReason> {
     match error {
-        Error::Capacity(_) => Some(CloseReason::TooBig),
-        Error::Utf8(_) => Some(CloseReason::InvalidUtf8),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some(CloseReason::BrokenFraming),
+        WsError::Capacity(_) => Some(CloseReason::TooBig),
+        WsError::Utf8(_) => Some(CloseReason::InvalidUtf8),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        WsError::Protocol(_) => Some(CloseReason::BrokenFraming),
         _ => None,
     }
 }
 
-/// Sends the last frame. Reads bytes from then on, since what has broken the framing is no frame. Whoever does not go is dropped by
-/// [`serve`].
-async fn close(socket: &mut WebSocketStream<TcpStream>, reason: CloseReason) {
-    let frame = CloseFrame {
-        code: reason.code().into(),
-        reason: Utf8Bytes::from(reason.to_string()),
-    };
-    if send(socket, Message::Close(Some(frame))).await {
-        see_off(socket.get_mut()).await;
-    }
-}
-
-/// Waits for a client to have read its last bytes: a socket that is dropped with unread bytes in it takes back what it has sent.
-async fn see_off(stream: &mut TcpStream) {
+/// Ends the sending direction and discards what arrives until the client closes the socket. If a socket is closed with unread bytes, the
+/// client may lose the last bytes that it was sent.
+async fn finish(stream: &mut TcpStream) {
     let _ = stream.shutdown().await;
-    let mut sink = [0; 1024];
-    while let Ok(1..) = stream.read(&mut sink).await {}
+    let mut discarded = [0; 1024];
+    while let Ok(1..) = stream.read(&mut discarded).await {}
 }
 
-/// 128 bits for a key that the server makes.
+/// Returns random bits for a key that the server makes.
 fn random() -> Option<u128> {
     let mut bits = [0; 16];
-    getrandom::fill(&mut bits).ok()?;
-    Some(u128::from_ne_bytes(bits))
+    getrandom::fill(&mut bits).ok().map(|()| u128::from_ne_bytes(bits))
 }

@@ -1,14 +1,14 @@
-//! The handshake (RFC 6455 section 4.2), and the answers to what is none, for the embedders among the examples. Never touches a socket.
+//! The WebSocket handshake (RFC 6455 section 4.2) and the HTTP responses that reject other requests, for the examples without an HTTP library.
 
 use httparse::{EMPTY_HEADER, Header, Status};
 use sigver_core::Dialect;
 use tungstenite::handshake::derive_accept_key;
 
-/// What a client's first bytes are.
+/// The first bytes from a client.
 pub(crate) enum Head {
     /// The beginning of a request head.
     Partial,
-    /// A legal handshake in the first `length` bytes, and what accepts it.
+    /// A valid handshake in the first `length` bytes, and the response that accepts it.
     Upgrade {
         length: usize,
         dialect: Dialect,
@@ -18,7 +18,7 @@ pub(crate) enum Head {
     Refused(Refusal),
 }
 
-/// An HTTP answer after which the connection is closed.
+/// An HTTP response that rejects a request. The connection is closed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadRequest,
@@ -34,7 +34,7 @@ pub(crate) enum Refusal {
 /// The longest request head.
 const HEAD_BYTES: usize = 8 * 1024;
 
-/// Headers that a request may have; browsers and the proxies before us together send about 30.
+/// The most headers of a request. Browsers and proxies together send about 30.
 const MAX_HEADERS: usize = 64;
 
 impl Refusal {
@@ -59,11 +59,10 @@ impl Refusal {
     }
 }
 
-/// Reads the request head at the front of `bytes`, of which the first `known` have been read before.
+/// Reads the request head at the front of `bytes`. The first `known` bytes were passed before.
 pub(crate) fn read(bytes: &[u8], known: usize) -> Head {
     let full = bytes.len() >= HEAD_BYTES;
-    // A head that comes byte by byte is parsed when it begins, to meet nonsense early, and when it may be whole; not at
-    // every byte.
+    // A head that arrives byte by byte is parsed when it begins, to reject invalid ones early, and when it may be complete.
     let may_be_whole = bytes[known.saturating_sub(3)..]
         .windows(2)
         .any(|pair| pair == b"\n\n" || pair == b"\n\r");
@@ -108,7 +107,7 @@ fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     })
 }
 
-/// Checks a request that asks for an upgrade, and makes the answer that grants it.
+/// Checks a request for an upgrade and returns the response that accepts it.
 fn accept(headers: &Headers<'_>) -> Result<(Dialect, Vec<u8>), Refusal> {
     let has_body = headers.all("Content-Length").any(|length| length.trim_ascii() != b"0")
         || headers.all("Transfer-Encoding").next().is_some();
@@ -147,14 +146,14 @@ impl<'a> Headers<'a> {
             .map(|header| header.value)
     }
 
-    /// The value of a header that must be there once.
+    /// Returns the value of a header that occurs exactly once.
     fn only(&self, name: &'static str) -> Option<&'a [u8]> {
         let mut values = self.all(name);
         let value = values.next()?.trim_ascii();
         values.next().is_none().then_some(value)
     }
 
-    /// The items of a header that is a list, over all its lines.
+    /// Returns the items of a header that is a list, from all its lines.
     fn items(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         self.all(name)
             .flat_map(|value| value.split(|byte| *byte == b','))
@@ -167,7 +166,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// 16 bytes in base64: 22 characters and two of padding.
+/// Returns whether a key is 16 bytes in base64: 22 characters and two of padding.
 fn is_websocket_key(key: &[u8]) -> bool {
     key.strip_suffix(b"==").is_some_and(|digits| {
         digits.len() == 22

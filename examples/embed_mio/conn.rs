@@ -1,64 +1,87 @@
-//! One connection: its socket, what it is waiting for, and the bytes on their way to its client. Decides nothing.
+//! One connection: its socket, its stage and the bytes that wait to be sent.
 
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     mem,
-    net::Shutdown,
+    net::{IpAddr, Shutdown},
     time::Instant,
 };
 
 use mio::net::TcpStream;
-use sigver_core::{ConnId, Dialect};
+use sigver_core::{ConnId, Frame};
 
-use crate::frame::Reader;
+use crate::frame::{self, Reader};
 
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
+    pub(crate) client: IpAddr,
     pub(crate) stage: Stage,
-    /// The beginning of a request head, or of a frame, whose end has not come.
+    /// The beginning of a request head or of a frame that is not complete.
     pub(crate) partial: Vec<u8>,
-    /// Whether the client has closed its side, so that what is in the socket now is all there will be.
+    /// Whether the client has closed its sending direction. What is in the socket now is all that will arrive.
     pub(crate) hung_up: bool,
-    /// When the last whole message came.
-    pub(crate) heard: Instant,
-    /// When something is to be done if nothing happens before: refuse a slow head, ping, cut.
-    pub(crate) due: Instant,
-    /// What the kernel has not been given, or has not taken. Without memory while it is empty, which it nearly always
-    /// is.
-    pub(crate) outgoing: VecDeque<u8>,
+    /// When the stage times out.
+    pub(crate) due: Option<Instant>,
+    /// Bytes that the kernel has not accepted. Allocated only while there are some, which is rare.
+    outgoing: VecDeque<u8>,
+    /// The cost of the frames in `outgoing`.
+    cost: usize,
 }
 
 /// How far a connection has come. It never goes back.
 pub(crate) enum Stage {
-    /// Its request head has not come whole.
-    Head,
-    /// It is a WebSocket, and the hub knows it.
-    Open {
-        id: ConnId,
-        dialect: Dialect,
-        reader: Reader,
-    },
-    /// Its last bytes are on their way. Until the client closes its side, or [`Conn::due`], what it sends is read and
-    /// discarded: a socket that is closed with unread bytes resets the connection, and the client may never see those
-    /// last bytes.
-    Ending,
+    /// The request head is not complete. At [`Conn::due`] it is rejected.
+    Request,
+    /// A WebSocket. The client is not read until [`Conn::due`], if there is one.
+    Open { id: ConnId, reader: Reader },
+    /// The last bytes were queued: a response that rejects the request, or a close frame of the connection `id`. What the client sends is
+    /// read and discarded until it closes: if a socket is closed with unread bytes, the client may lose the last bytes that it was sent. At
+    /// [`Conn::due`] a rejected client is dropped.
+    Ending { id: Option<ConnId> },
 }
 
 impl Conn {
-    pub(crate) fn new(stream: TcpStream, now: Instant, due: Instant) -> Self {
+    pub(crate) fn new(stream: TcpStream, client: IpAddr, due: Instant) -> Self {
         Self {
             stream,
-            stage: Stage::Head,
+            client,
+            stage: Stage::Request,
             partial: Vec::new(),
             hung_up: false,
-            heard: now,
-            due,
+            due: Some(due),
             outgoing: VecDeque::new(),
+            cost: 0,
         }
     }
 
-    /// Reads once. `Ok(None)` when there is nothing to read, `Ok(Some(0))` at the end.
+    /// Returns the id under which the endpoint knows the connection.
+    pub(crate) fn id(&self) -> Option<ConnId> {
+        match &self.stage {
+            Stage::Request => None,
+            Stage::Open { id, .. } => Some(*id),
+            Stage::Ending { id } => *id,
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(self.stage, Stage::Open { .. }) && self.due.is_some()
+    }
+
+    pub(crate) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.outgoing.extend(bytes);
+    }
+
+    pub(crate) fn put_frame(&mut self, frame: &Frame) {
+        self.cost += frame.cost();
+        frame::write(frame, &mut self.outgoing);
+    }
+
+    /// Reads once. Returns `Ok(None)` if there is nothing to read, `Ok(Some(0))` at the end.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.stream.read(buffer) {
@@ -70,29 +93,35 @@ impl Conn {
         }
     }
 
-    /// Sends what is outgoing, until the kernel refuses; only then does it tell when it takes more. The end of the
-    /// stream follows the last bytes.
-    pub(crate) fn flush(&mut self) {
+    /// Writes until everything is written or the kernel's buffer is full, which makes mio report when there is room again. After the last
+    /// bytes of an ending connection, the sending direction is closed.
+    ///
+    /// Returns what to report to [`Endpoint::written`](sigver_core::Endpoint::written).
+    pub(crate) fn flush(&mut self) -> usize {
         if self.outgoing.is_empty() {
-            return;
+            return 0;
         }
-        // Taken out, so that its memory is given back with the last byte.
+        // Taken, so that its memory is freed when it is empty.
         let mut outgoing = mem::take(&mut self.outgoing);
+        let before = outgoing.len();
         while !outgoing.is_empty() {
             match self.stream.write(outgoing.as_slices().0) {
                 Ok(sent) => drop(outgoing.drain(..sent)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let written = self.cost.min(before - outgoing.len());
+                    self.cost -= written;
                     self.outgoing = outgoing;
-                    return;
+                    return written;
                 }
-                // The connection is broken, which reading finds out. There is nobody to keep the bytes for.
+                // The connection is broken. The next read reports it.
                 Err(_) => break,
             }
         }
-        if matches!(self.stage, Stage::Ending) {
-            // Fails only where the connection is gone already.
+        if matches!(self.stage, Stage::Ending { .. }) {
+            // Fails only if the connection is gone.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
+        mem::take(&mut self.cost)
     }
 }

@@ -1,41 +1,40 @@
-//! WebSocket frames (RFC 6455 section 5): reading a client's, making the server's. Never touches a socket.
+//! WebSocket frames (RFC 6455 section 5): reads those of clients, writes those of the server.
 //!
-//! A frame is read where it lies, in the buffer that all connections share: nothing is copied, and nothing is kept of
-//! it. tungstenite's own `WebSocketContext` would do the reading in fewer lines, and keep for each connection, for
-//! life, a buffer as large as the largest frame that came.
+//! A frame is read in the buffer that all connections share: nothing is copied or kept. tungstenite's `WebSocketContext` would need fewer
+//! lines here, but keeps for each connection a buffer of the size of its largest frame.
 
 use std::{borrow::Cow, collections::VecDeque, io::Cursor};
 
-use sigver_core::CloseReason;
+use sigver_core::{CloseReason, Frame};
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-/// Puts a client's messages together.
+/// Assembles the messages of a client.
 #[derive(Default)]
 pub(crate) struct Reader {
     pieces: Option<Pieces>,
 }
 
-/// The frames so far of a text that comes in several.
+/// The fragments of a text that is not complete.
 #[derive(Default)]
 struct Pieces {
     bytes: Vec<u8>,
-    /// How many of them are whole characters. The others begin one whose end has not come.
+    /// The number of bytes that are complete characters.
     characters: usize,
-    /// What the frames have taken on the wire.
+    /// The size of the frames on the wire, headers included.
     wire: usize,
 }
 
-/// A message may take so many times the limit on the wire. One cut into single bytes takes seven; one in empty pieces
-/// would never end, and never be over any other limit.
+/// The largest size of a message on the wire, in multiples of the limit. A message in fragments of one byte takes seven; one in empty
+/// fragments would never end and never reach any other limit.
 const WIRE_FACTOR: usize = 8;
 
-/// What a client has sent.
+/// A frame from a client.
 pub(crate) enum Received<'a> {
     Text(Cow<'a, str>),
-    /// A piece of a text, and not the last.
+    /// A fragment of a text, not the last one.
     Piece,
     Ping(&'a [u8]),
     Pong,
@@ -43,8 +42,11 @@ pub(crate) enum Received<'a> {
 }
 
 impl Reader {
-    /// Reads the frame at the front of `bytes`, which it unmasks in place, and says how long it was; `None` while it is
-    /// not whole. Texts of more than `limit` bytes are refused. After an error there is nothing more to be read.
+    /// Reads the frame at the front of `bytes`, unmasks it in place and returns its length; `None` if it is not complete.
+    ///
+    /// # Errors
+    ///
+    /// The reason to close the client with, [`CloseReason::TooBig`] for texts of more than `limit` bytes. Nothing can be read after an error.
     pub(crate) fn next<'a>(
         &mut self,
         bytes: &'a mut [u8],
@@ -77,7 +79,7 @@ impl Reader {
         Ok(Some((end, received)))
     }
 
-    /// Refuses a frame by its header alone, so that what is not allowed is not waited for.
+    /// Checks a frame by its header, so that an invalid one is rejected before its payload arrives.
     fn check(&self, header: &FrameHeader, length: u64, limit: u32) -> Result<(usize, [u8; 4]), CloseReason> {
         let reserved = header.rsv1 || header.rsv2 || header.rsv3;
         let mask = header.mask.filter(|_| !reserved).ok_or(CloseReason::BrokenFraming)?;
@@ -99,8 +101,7 @@ impl Reader {
         }
     }
 
-    /// Takes a text, or a piece of one, which has taken `wire` bytes so far. Which of them, and that it may come now, `check`
-    /// has seen.
+    /// Adds a text or a fragment that [`check`](Self::check) has accepted. The message has taken `wire` bytes so far.
     fn data<'a>(&mut self, header: &FrameHeader, payload: &'a [u8], wire: usize) -> Result<Received<'a>, CloseReason> {
         let text = match (self.pieces.take(), header.is_final) {
             (None, true) => std::str::from_utf8(payload).ok().map(Cow::Borrowed),
@@ -120,7 +121,7 @@ impl Reader {
 }
 
 impl Pieces {
-    /// Takes the next piece, unless no text can begin with it.
+    /// Adds a fragment. Fails if it is not UTF-8, up to a character that the next one may complete.
     fn push(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         self.bytes.extend_from_slice(payload);
         match std::str::from_utf8(&self.bytes[self.characters..]) {
@@ -133,7 +134,7 @@ impl Pieces {
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    // In blocks of a fixed length, each of which the compiler makes one instruction.
+    // The compiler turns blocks of a fixed length into vector instructions.
     let mut key = [0; 16];
     key.chunks_exact_mut(4).for_each(|part| part.copy_from_slice(&mask));
     let mut blocks = payload.chunks_exact_mut(key.len());
@@ -144,7 +145,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     rest.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
 }
 
-/// The code in a close frame, which may be without one.
+/// Returns the code of a close frame, if it has one.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
     match payload {
         [] => Ok(None),
@@ -162,45 +163,25 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
     }
 }
 
-/// What the server sends.
-#[derive(Clone, Copy)]
-pub(crate) enum Frame<'a> {
-    Text(&'a str),
-    Ping,
-    /// The answer to a ping, with its payload.
-    Pong(&'a [u8]),
-    Close(CloseReason),
-    /// The answer to a client's close frame: the same code, or none (RFC 6455 section 5.5.1).
-    CloseEcho(Option<u16>),
-}
-
-impl Frame<'_> {
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = VecDeque::new();
-        self.write(&mut bytes);
-        bytes.into()
-    }
-
-    /// Appends the frame's bytes: unmasked, in one piece.
-    pub(crate) fn write(self, out: &mut VecDeque<u8>) {
-        match self {
-            Self::Text(text) => write(OpCode::Data(Data::Text), text.as_bytes(), out),
-            Self::Ping => write(OpCode::Control(Control::Ping), &[], out),
-            Self::Pong(payload) => write(OpCode::Control(Control::Pong), payload, out),
-            Self::Close(reason) => {
-                let payload = [&reason.code().to_be_bytes(), reason.to_string().as_bytes()].concat();
-                write(OpCode::Control(Control::Close), &payload, out);
-            }
-            Self::CloseEcho(code) => {
-                let payload = code.map(u16::to_be_bytes);
-                let payload = payload.as_ref().map_or(&[][..], |code| code);
-                write(OpCode::Control(Control::Close), payload, out);
-            }
+/// Appends a frame's bytes: unmasked, in one piece.
+pub(crate) fn write(frame: &Frame, out: &mut VecDeque<u8>) {
+    match frame {
+        Frame::Text(text) => append(OpCode::Data(Data::Text), text.as_bytes(), out),
+        Frame::Ping => append(OpCode::Control(Control::Ping), &[], out),
+        Frame::Pong(payload) => append(OpCode::Control(Control::Pong), payload, out),
+        Frame::Close(reason) => {
+            let payload = [&reason.code().to_be_bytes(), reason.to_string().as_bytes()].concat();
+            append(OpCode::Control(Control::Close), &payload, out);
+        }
+        Frame::CloseReply(code) => {
+            let payload = code.map(u16::to_be_bytes);
+            let payload = payload.as_ref().map_or(&[][..], |code| code);
+            append(OpCode::Control(Control::Close), payload, out);
         }
     }
 }
 
-fn write(opcode: OpCode, payload: &[u8], out: &mut VecDeque<u8>) {
+fn append(opcode: OpCode, payload: &[u8], out: &mut VecDeque<u8>) {
     let header = FrameHeader {
         opcode,
         ..FrameHeader::default()

@@ -1,20 +1,20 @@
-//! The core in an event loop: a whole server, of both dialects, on one thread, with mio. To start from where one
-//! thread per connection is not wanted.
+//! A signaling server in an event loop with mio, on one thread: [`Endpoint`](sigver_core::Endpoint) makes the decisions; these files provide
+//! sockets and WebSocket framing. Start from it if one task or thread per connection costs too much.
 //!
 //! `cargo run --release --example embed_mio -- --listen 127.0.0.1:8000`
 //!
-//! | file | owns |
+//! | file | content |
 //! |---|---|
-//! | `server.rs` | the loop and the [`Hub`](sigver_core::Hub): what happened goes in, what follows goes out |
-//! | `conns.rs` | all connections, their timers, their places in the poll |
-//! | `conn.rs` | one connection's socket, what it is waiting for, and the bytes on their way to its client |
-//! | `frame.rs` | WebSocket frames, both ways |
-//! | `../handshake.rs` | the handshake |
+//! | `server.rs` | the event loop: reports events to the endpoint and carries out the outputs |
+//! | `conns.rs` | all connections, their timers, their registration in the poll |
+//! | `conn.rs` | one connection: its socket, its stage and the bytes that wait to be sent |
+//! | `frame.rs` | WebSocket frames, in both directions |
+//! | `../handshake.rs` | the WebSocket handshake |
 //! | `options.rs` | the command line |
 //!
-//! It serves what the `sigver` binary serves, but for this: it keeps no log, serves no page, listens on one address,
-//! and a client that is closed for reading too slowly finds its close frame behind all that it has not read. One thread
-//! is also one core; to use more, run a process for each and give all clients of a key to the same one.
+//! It differs from the `sigver` binary in this: it has no log and no metrics page, it listens on one address, and a slow consumer receives
+//! its close frame after everything that was queued before. One thread uses one core. To use more, run one process per core and route
+//! all clients of a key to the same process. It passes the whole conformance kit.
 
 #![forbid(unsafe_code)]
 

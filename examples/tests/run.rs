@@ -63,6 +63,16 @@ fn embed_custom() {
 }
 
 #[test]
+fn embed_axum_closes_slow_consumer() -> Result<(), Box<dyn Error>> {
+    closes_who_does_not_read(&Serving::start("embed_axum", &[])?)
+}
+
+#[test]
+fn embed_axum_closes_clients_and_exits_on_sigterm() -> Result<(), Box<dyn Error>> {
+    ends_when_it_is_told_to("embed_axum")
+}
+
+#[test]
 fn embed_tokio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
     closes_who_does_not_read(&Serving::start("embed_tokio", &[])?)
 }

@@ -1,11 +1,131 @@
 //! WebRTC signaling as a sans-IO state machine.
 //!
-//! Two browsers that want a direct connection must first pass each other an offer, an answer and some ICE candidates. One
-//! side, the **opener**, opens a key; any number of **joiners** join it; messages then go between the opener and each of its
-//! joiners, and nowhere else, until the peers talk directly. This crate owns that state and nothing more: it has no socket,
-//! thread, clock, source of randomness, logger or global, so that it runs inside any server, on any runtime, and in a test.
+//! Two browsers that want a direct connection must first exchange an offer, an answer and some ICE candidates. One side, the **opener**, opens
+//! a key; any number of **joiners** join it. Messages go between the opener and each of its joiners until the peers are connected directly.
 //!
-//! # Run loop
+//! The crate has no sockets, threads, clock, random numbers, logging or global state. It runs in any server, on any runtime, and in tests. It
+//! has two layers:
+//!
+//! - [`Endpoint`] is a whole signaling server without its sockets: dialects, keep-alive, rate limits, write buffers, the close handshake,
+//!   graceful shutdown and counters. Start here.
+//! - [`Hub`] is the protocol alone: openers, joiners and their keys. Use it for messages or policies of your own.
+//!
+//! # A server with `Endpoint`
+//!
+//! A driver is the code between the endpoint and the sockets. It has five duties:
+//!
+//! | event | call |
+//! |---|---|
+//! | WebSocket handshake | [`Dialect::parse_offers`], [`Dialect::negotiate`], [`Endpoint::connect`] |
+//! | message, ping, pong, close frame, protocol error, end of the socket | [`Endpoint::handle`] |
+//! | frame passed to the kernel | [`Endpoint::written`] with [`Frame::cost`] |
+//! | [`Endpoint::poll_timeout`] is due | [`Endpoint::handle_timeout`] |
+//! | shutdown | [`Endpoint::drain`], until [`Endpoint::is_finished`] |
+//!
+//! Calls return [`Output`]s, which the driver carries out in their order. **Queue the outputs under the same lock as the call that returned
+//! them.** If one thread releases the lock before it queues its outputs, another thread can call the endpoint and queue later outputs first, and
+//! messages change their order.
+//!
+//! ```
+//! use std::{collections::BTreeMap, net::IpAddr, sync::{Mutex, mpsc}, time::Instant};
+//!
+//! use sigver_core::{
+//!     CloseReason, ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time,
+//! };
+//!
+//! struct Server {
+//!     shared: Mutex<Shared>,
+//!     started: Instant,
+//! }
+//!
+//! struct Shared {
+//!     endpoint: Endpoint,
+//!     queues: BTreeMap<ConnId, mpsc::Sender<Output>>, // one for each connection
+//! }
+//!
+//! impl Server {
+//!     fn now(&self) -> Time {
+//!         Time::since_epoch(self.started.elapsed())
+//!     }
+//!
+//!     /// Accepts a client. If this fails, answer the handshake with HTTP 503.
+//!     fn connect(&self, dialect: Dialect, client: IpAddr) -> Result<(ConnId, mpsc::Receiver<Output>), ConnectError> {
+//!         let Shared { endpoint, queues } = &mut *self.shared.lock().unwrap();
+//!         let id = endpoint.connect(self.now(), dialect, client)?;
+//!         let (queue, outputs) = mpsc::channel();
+//!         queues.insert(id, queue);
+//!         Ok((id, outputs))
+//!     }
+//!
+//!     /// Calls the endpoint and queues the outputs, under one lock.
+//!     fn call(&self, call: impl FnOnce(&mut Endpoint, Time) -> Vec<(ConnId, Output)>) {
+//!         let Shared { endpoint, queues } = &mut *self.shared.lock().unwrap();
+//!         for (id, output) in call(endpoint, self.now()) {
+//!             if let Some(queue) = queues.get(&id) {
+//!                 let _ = queue.send(output); // fails if the socket is gone
+//!             }
+//!         }
+//!     }
+//!
+//!     /// Reports an event on a socket. `Input::Disconnected` is the last one.
+//!     fn handle(&self, id: ConnId, input: Input<'_>) {
+//!         let is_last = matches!(input, Input::Disconnected);
+//!         self.call(|endpoint, now| endpoint.handle(now, id, input));
+//!         if is_last {
+//!             self.shared.lock().unwrap().queues.remove(&id);
+//!         }
+//!     }
+//!
+//!     /// Calls the endpoint when a timeout is due. Returns when to call again; other calls may change that.
+//!     fn handle_timeout(&self) -> Option<Time> {
+//!         self.call(|endpoint, now| endpoint.handle_timeout(now));
+//!         self.shared.lock().unwrap().endpoint.poll_timeout()
+//!     }
+//!
+//!     /// Carries out the outputs of a connection on a thread of its own.
+//!     fn write(&self, id: ConnId, outputs: mpsc::Receiver<Output>, mut send: impl FnMut(&Frame)) {
+//!         for output in outputs {
+//!             match output {
+//!                 Output::Send(frame) => {
+//!                     send(&frame);
+//!                     self.shared.lock().unwrap().endpoint.written(id, frame.cost());
+//!                 }
+//!                 Output::PauseReading(_) => {} // the reading thread sleeps until then
+//!                 Output::Abort => return,      // shut the socket down
+//!                 _ => {}
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! let server = Server {
+//!     shared: Mutex::new(Shared {
+//!         endpoint: Endpoint::new(EndpointConfig::default(), || None), // random bits, for keys that the server makes
+//!         queues: BTreeMap::new(),
+//!     }),
+//!     started: Instant::now(),
+//! };
+//! let ip = "192.0.2.1".parse()?;
+//! let (alice, to_alice) = server.connect(Dialect::Plain, ip)?;
+//! let (bob, to_bob) = server.connect(Dialect::Plain, ip)?;
+//! server.handle(alice, Input::Text(r#"{"type":"open","key":"tea"}"#));
+//! server.handle(bob, Input::Text(r#"{"type":"join","key":"tea"}"#));
+//! server.handle(bob, Input::Text(r#"{"type":"offer"}"#));
+//! assert!(server.handle_timeout().is_some()); // pings are due in 25 seconds
+//! server.handle(alice, Input::Disconnected);
+//!
+//! let mut sent = Vec::new();
+//! server.write(alice, to_alice, |frame| sent.push(frame.clone()));
+//! let [Frame::Text(join), Frame::Text(offer)] = &sent[..] else { panic!("{sent:?}") };
+//! assert_eq!([join, offer], [r#"{"type":"join"}"#, r#"{"type":"offer","index":0}"#]);
+//! assert!(to_bob.try_iter().any(|output| matches!(output, Output::Send(Frame::Close(CloseReason::OpenerLeft)))));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Whole servers in the repository: `examples/embed_axum.rs` with axum, `examples/embed_tokio.rs` with tokio, and `examples/embed_mio` with one
+//! thread.
+//!
+//! # The protocol with `Hub`
 //!
 //! ```text
 //!   your sockets ──text──> Dialect::decode ──InboundMessage──> ┐
@@ -13,23 +133,23 @@
 //!   your sockets <──text── Dialect::encode <─OutboundMessage── ┘
 //! ```
 //!
-//! Every call into the [`Hub`] returns all that follows from it, as `(ConnId, OutboundMessage)` pairs in the order in which
-//! they are to be sent. There is nothing to poll afterwards and no order of calls to get wrong.
+//! Every call to the [`Hub`] returns all its consequences as `(ConnId, OutboundMessage)` pairs, in the order in which they have to be sent.
+//! There is nothing to poll afterwards.
 //!
 //! ```
 //! use sigver_core::{CloseReason, Dialect, Encoded, Hub, Limits, Time};
 //!
 //! let limits = Limits::default();
 //! let mut hub = Hub::new(limits.clone());
-//! let start = Time::ZERO; // time since any epoch of yours
-//! let dialect = Dialect::Plain; // what the connection has negotiated
+//! let start = Time::ZERO; // since any epoch
+//! let dialect = Dialect::Plain; // negotiated in the handshake
 //!
 //! let alice = hub.connect(start, dialect.profile())?; // a connection came in
 //! let bob = hub.connect(start, dialect.profile())?;
 //!
-//! // What goes out for a frame that came in; `None` as a text is a close.
+//! // Returns what to send after a text arrived; `None` is a close frame.
 //! let mut play = |from, text: &str| -> Result<Vec<_>, CloseReason> {
-//!     let no_key = || None; // where random bits come from, when a client wants a key made
+//!     let no_key = || None; // random bits, for keys that the server makes
 //!     let message = dialect.decode(text, &limits, no_key)?;
 //!     let mut sent = Vec::new();
 //!     for (to, message) in hub.handle(from, message) {
@@ -48,25 +168,25 @@
 //! assert_eq!(play(bob, r#"{"type":"offer"}"#)?, [(alice, Some(r#"{"type":"offer","index":0}"#.into()))]);
 //! assert_eq!(play(alice, r#"{"index":0,"ok":1}"#)?, [(bob, Some(r#"{"index":0,"ok":1}"#.into()))]);
 //!
-//! // The opener is gone: its joiners are closed, and the key is free.
+//! // The opener disconnects: its joiners are closed and the key is free.
 //! let outputs = hub.disconnect(alice);
 //! assert!(matches!(outputs[..], [(to, sigver_core::OutboundMessage::Close(CloseReason::OpenerLeft))] if to == bob));
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! # Four kinds of method
+//! ## Methods
 //!
-//! - **In from the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
-//! - **In from the embedder**: [`Hub::close`] (you end a connection: malformed, too big, too slow), [`Hub::deny`] (it has guessed at
-//!   keys too often), [`Hub::shutdown`].
-//! - **Time**: [`Hub::poll_timeout`] says when to call [`Hub::handle_timeout`]. Calling it early is harmless.
+//! - **Events of the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
+//! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::deny`] (too many failed
+//!   joins), [`Hub::shutdown`].
+//! - **Time**: [`Hub::poll_timeout`] returns when to call [`Hub::handle_timeout`]. Early calls are harmless.
 //! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].
 //!
-//! # Time
+//! ## Time
 //!
-//! The hub has one kind of deadline, [`Limits::role_deadline`], and no clock. You say what time it is when a connection comes, sleep until
-//! [`Hub::poll_timeout`] at most, and then call [`Hub::handle_timeout`]. Everything else that takes time is yours: pings, handshakes, how
-//! long a closed connection may linger.
+//! The hub has one kind of deadline, [`Limits::role_deadline`], and no clock. Pass the time when a connection is accepted, sleep until
+//! [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
+//! the driver's.
 //!
 //! ```
 //! use core::time::Duration;
@@ -76,47 +196,47 @@
 //! let at = |seconds| Time::since_epoch(Duration::from_secs(seconds));
 //!
 //! let idle = hub.connect(at(5), Dialect::V1.profile())?;
-//! assert_eq!(hub.poll_timeout(), Some(at(65))); // it has a minute to ask for a role
+//! assert_eq!(hub.poll_timeout(), Some(at(65))); // a minute to ask for a role
 //! assert!(hub.handle_timeout(at(64)).is_empty()); // early is harmless
 //! let outputs = hub.handle_timeout(at(65));
 //! assert!(matches!(outputs[..], [(to, OutboundMessage::Close(CloseReason::NoRoleInTime))] if to == idle));
-//! assert_eq!(hub.poll_timeout(), None); // nothing to wait for: sleep until a connection comes
+//! assert_eq!(hub.poll_timeout(), None); // sleep until a connection is accepted
 //! # Ok::<(), sigver_core::ConnectError>(())
 //! ```
 //!
 //! # Limits
 //!
-//! [`Limits`] bounds what a peer can make the hub and the codecs do: connections, joiners of a key, bytes of a key and of a message, depth. Each
-//! has a default, and says what it costs and what a peer sees that meets it. How much a peer sends in a second, and how much waits for one that
-//! does not read, is known to its embedder alone, who ends it with [`Hub::close`] and [`CloseReason::TooSlow`], say.
+//! [`Limits`] applies to the hub and the codecs: connections, joiners per key, key size, message size, nesting depth. Each limit documents its
+//! default, its cost and its effect on the client. [`EndpointConfig`] adds rate limits and the size of the write buffers. Embedders that use
+//! the [`Hub`] alone enforce such limits themselves, with [`Hub::close`].
 //!
 //! # Dialects
 //!
-//! A connection speaks one of two, [`Dialect::Plain`] or [`Dialect::V1`]. The hub knows neither: it is told a [`Profile`], and says
-//! everything that there is to say; the dialect has words for it or not. So both meet under one key. For a protocol of your own, make
-//! [`InboundMessage`]s and choose a `P`: the example `embed_custom` has neither JSON nor text.
+//! A connection uses one of two dialects, [`Dialect::Plain`] or [`Dialect::V1`]. The hub knows only the [`Profile`] of a connection and
+//! returns every message; [`Dialect::encode`] drops those that the dialect lacks. Therefore clients of both dialects can use one key. For a
+//! protocol of your own, create [`InboundMessage`]s and choose a `P`: the example `embed_custom` has neither JSON nor text.
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! These laws are tested by name in `tests/laws.rs` and `tests/laws_of_texts.rs`, against a naive model:
+//! Property tests check these laws against a simple model, in `tests/laws.rs` and `tests/laws_of_texts.rs`:
 //!
-//! - Data that is accepted is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
+//! - Accepted data is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
 //!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.
 //! - From one sender to one recipient: first in, first out.
-//! - Connections of different keys never affect each other, but for the global limits.
-//! - A [`CloseReason`] is the last word to its connection: the id is dead when it is returned.
-//! - A dead [`ConnId`] is inert in every method: nothing happens and nothing is returned. A frame that races a close is normal.
-//! - When every connection is gone, nothing is left.
+//! - Connections of different keys never affect each other, except through the global limits.
+//! - A [`CloseReason`] is the last message to its connection. After it is returned, the [`ConnId`] is no longer valid.
+//! - Calls with a [`ConnId`] that is no longer valid do nothing and return nothing. A frame may race a close.
+//! - When every connection is gone, all state is freed.
 //! - The same calls give the same outputs: nothing depends on a hash seed, an address or a clock.
 //!
 //! # Errors and panics
 //!
-//! Whatever a peer does wrong is a value, a [`CloseReason`] or a [`Refusal`], and harms that peer alone. A panic in this crate is a bug.
+//! Every error of a client is a value, a [`CloseReason`] or a [`Refusal`], and affects that client alone. A panic in this crate is a bug.
 //!
 //! # Memory
 //!
-//! A connection costs the [`Hub`] about 100 bytes, plus its key when it is an opener (at most
-//! [`Limits::key_bytes`], 256 by default), plus about 20 bytes in the opener's table when it is a joiner. No payload is ever kept.
+//! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default), plus about
+//! 20 bytes in the opener's table if it is a joiner. The [`Endpoint`] adds about 200 bytes per connection. Payloads are not kept.
 
 #![no_std]
 #![forbid(unsafe_code)]

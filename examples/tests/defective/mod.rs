@@ -21,10 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_core::{Dialect, Limits};
+use sigver_core::{Dialect, Frame, Limits};
 
 pub(crate) use defect::Defect;
-use frame::{Frame, Reader, Received};
+use frame::{Reader, Received};
 use handshake::{Head, Refusal};
 use world::World;
 
@@ -128,7 +128,7 @@ impl Shared {
         let mut world = self.world();
         match received {
             Received::Text(text) => world.hear(socket, &text),
-            Received::Ping(payload) => world.send(socket, Frame::Pong(payload)),
+            Received::Ping(payload) => world.send(socket, &Frame::Pong(payload.into())),
             Received::Close(code) => world.leave(socket, code),
             Received::Piece | Received::Pong => {}
         }

@@ -14,13 +14,13 @@ use std::{
 };
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, Index, Limits, OutboundMessage, RoleEnd,
-    Time,
+    Addressee, CloseReason, ConnId, Dialect, Encoded, Frame, Hub, InboundMessage, Index, Limits, OutboundMessage,
+    RoleEnd, Time,
 };
 
 use super::{
     defect::{Defect, Role, Twist},
-    frame::Frame,
+    frame,
 };
 
 /// How many bytes wait for a client that does not read.
@@ -139,7 +139,7 @@ impl World {
             Twist::Kill => return self.die(),
             Twist::Close => return self.close(id, CloseReason::UnknownType),
             Twist::Relay(opener) if self.conns.get(&opener).is_some_and(|it| it.dialect == Dialect::Plain) => {
-                return self.send(opener, Frame::Text(text));
+                return self.send(opener, &Frame::Text(text.into()));
             }
             Twist::Relay(_) => text,
             Twist::As(other) => {
@@ -247,7 +247,7 @@ impl World {
 
     /// A connection has sent its close frame.
     pub(super) fn leave(&mut self, socket: u64, code: Option<u16>) {
-        self.send(socket, Frame::CloseEcho(code));
+        self.send(socket, &Frame::CloseReply(code));
         if let Some(conn) = self.conns.get_mut(&socket) {
             conn.open = false;
             conn.finish();
@@ -305,11 +305,11 @@ impl World {
                     if conn.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
                         outputs.extend(self.hub.close(id, CloseReason::TooSlow));
                     } else {
-                        self.send(socket, Frame::Text(&text));
+                        self.send(socket, &Frame::Text(text));
                     }
                 }
                 Encoded::Close(reason) => {
-                    self.send(socket, Frame::Close(reason));
+                    self.send(socket, &Frame::Close(reason));
                     if let Some(conn) = self.conns.get_mut(&socket) {
                         conn.open = false;
                         conn.finish();
@@ -390,11 +390,12 @@ impl World {
         }
     }
 
-    pub(super) fn send(&self, socket: u64, frame: Frame<'_>) {
+    pub(super) fn send(&self, socket: u64, frame: &Frame) {
         let Some(conn) = self.conns.get(&socket).filter(|conn| conn.open) else {
             return;
         };
-        let bytes = frame.to_bytes();
+        let mut bytes = VecDeque::new();
+        frame::write(frame, &mut bytes);
         if self.defect == Defect::WaitsForReaders {
             // Not before what waits, and with everything locked.
             let backlog = &conn.backlog;
@@ -402,7 +403,7 @@ impl World {
                 thread::sleep(Duration::from_micros(50));
             }
         }
-        conn.put(bytes);
+        conn.put(bytes.into());
     }
 }
 

@@ -311,6 +311,12 @@ impl Endpoint {
         self.hub.stats().connections as usize + self.closing.len()
     }
 
+    /// Returns whether the server may end: the phase is [`Closed`](Phase::Closed) and no socket is left.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.phase() == Phase::Closed && self.sockets() == 0
+    }
+
     /// Returns the role of an open connection, if it has one.
     #[must_use]
     pub fn role(&self, id: ConnId) -> Option<Role> {
