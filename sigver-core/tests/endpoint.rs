@@ -1072,6 +1072,17 @@ mod counters {
     }
 
     #[test]
+    fn text_that_does_not_fit_into_the_write_buffer_is_not_counted_as_sent() {
+        let mut server = Server::new(|config| config.backlog_bytes = 1);
+        let (opener, joiner) = server.pair(Plain, Plain);
+        server.stalled.insert(opener);
+        server.text(joiner, "{}");
+        let sent = server.endpoint.counters().sent;
+        assert_eq!(server.text(joiner, "{}").of(opener), ["close 1013 TooSlow"]);
+        assert_eq!(server.endpoint.counters().sent, sent);
+    }
+
+    #[test]
     fn refusals_and_closes_are_counted_by_reason() {
         let mut server = Server::new(|config| config.backlog_bytes = 1);
         let (opener, joiner) = server.pair(V1, V1);

@@ -409,10 +409,7 @@ impl Endpoint {
             }
             match conn.dialect.encode(&message, &mut text) {
                 Encoded::Nothing => {}
-                Encoded::Text => {
-                    self.counters.sent.add(text.len());
-                    messages.extend(self.try_enqueue(to, Frame::Text(text), outputs));
-                }
+                Encoded::Text => messages.extend(self.try_enqueue(to, Frame::Text(text), outputs)),
                 Encoded::Close(reason) => {
                     self.conns.remove(to);
                     self.begin_close(now, to, Frame::Close(reason), outputs);
@@ -437,6 +434,9 @@ impl Endpoint {
             return self.hub.close(to, CloseReason::TooSlow);
         }
         conn.backlog += cost;
+        if let Frame::Text(text) = &frame {
+            self.counters.sent.add(text.len());
+        }
         outputs.push((to, Output::Send(frame)));
         Vec::new()
     }
