@@ -168,7 +168,7 @@ impl Endpoint {
             pairing: None,
         };
         self.conns.insert(id, conn);
-        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        self.ping_timers.schedule(now, self.config.keep_alive, id);
         if let Some(drain) = &mut self.drain {
             drain.push(id, now);
         }
@@ -445,8 +445,7 @@ impl Endpoint {
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
         outputs.push((id, Output::Send(last)));
         self.closing.insert(id);
-        self.close_timers
-            .schedule(now.checked_add(self.config.close_timeout), id);
+        self.close_timers.schedule(now, self.config.close_timeout, id);
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
@@ -459,7 +458,7 @@ impl Endpoint {
             return self.close(now, id, CloseReason::Silent, outputs);
         }
         conn.missed_pings += 1;
-        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        self.ping_timers.schedule(now, self.config.keep_alive, id);
         self.enqueue(now, id, Frame::Ping, outputs);
     }
 
