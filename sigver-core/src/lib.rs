@@ -98,7 +98,7 @@
 //!
 //! # What holds
 //!
-//! These laws are tested by name in `tests/laws.rs` and `tests/laws_of_texts.rs`, against a naive model:
+//! These laws are tested by name in `tests/laws.rs`, `tests/laws_of_endpoint.rs` and `tests/laws_of_texts.rs`, against a naive model:
 //!
 //! - Data that is accepted is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
 //!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.

@@ -12,6 +12,8 @@ use sigver_core::{
 
 use crate::server::{Server, at};
 
+#[path = "support/describe.rs"]
+mod describe;
 #[path = "support/server.rs"]
 mod server;
 

@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::{collections::BTreeSet, net::IpAddr};
 
-use sigver_core::{ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
+use sigver_core::{ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Input, Output, Time};
+
+use crate::describe::describe;
 
 pub(crate) fn at(millis: u64) -> Time {
     Time::since_epoch(Duration::from_millis(millis))
@@ -116,22 +118,6 @@ impl Timeline {
 
     pub(crate) fn last(&self) -> Option<&(u64, ConnId, String)> {
         self.0.last()
-    }
-}
-
-/// A text is itself; everything else begins with a letter.
-fn describe(output: &Output) -> String {
-    match output {
-        Output::Send(Frame::Text(text)) => text.clone(),
-        Output::Send(Frame::Ping) => "ping".to_owned(),
-        Output::Send(Frame::Pong(payload)) => format!("pong {}", String::from_utf8_lossy(payload)),
-        Output::Send(Frame::Close(reason)) => format!("close {} {reason:?}", reason.code()),
-        Output::Send(Frame::CloseReply(None)) => "reply".to_owned(),
-        Output::Send(Frame::CloseReply(Some(code))) => format!("reply {code}"),
-        Output::PauseReading(until) => format!("pause until {:?}", until.elapsed()),
-        Output::Abort => "abort".to_owned(),
-        Output::PairingEnded(pairing) => pairing.to_string().chars().take_while(|one| *one != ':').collect(),
-        unknown => panic!("an output that the tests do not know: {unknown:?}"),
     }
 }
 
