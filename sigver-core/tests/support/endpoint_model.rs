@@ -77,7 +77,7 @@ const MADE: usize = 1_000;
 
 /// What the `call`th call of the source of randomness returns. Every other one fails.
 pub(crate) fn random(call: usize) -> Option<u128> {
-    (call % 2 == 0).then_some((MADE + call) as u128)
+    (call % 2 != 1).then_some((MADE + call) as u128)
 }
 
 fn key_text(key: usize) -> String {
@@ -566,7 +566,8 @@ impl EndpointModel {
             Said::Refused { code, about } => {
                 let message = message(code);
                 let beside = match about {
-                    About::Nothing => String::new(),
+                    // The number that stands for every number that is too large.
+                    About::Nothing | About::Index(u32::MAX) => String::new(),
                     About::Key(key) => format!(r#","key":"{}""#, key_text(key)),
                     About::Index(index) => format!(r#","index":{index}"#),
                 };

@@ -149,16 +149,21 @@ pub(crate) fn compare(config: &EndpointConfig, steps: &[Step]) -> Vec<Record> {
             answer,
         });
     }
+    finish(&mut driver, &mut model);
+    record
+}
+
+/// Disconnects every socket: nothing is left.
+pub(crate) fn finish(driver: &mut Driver, model: &mut EndpointModel) {
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     for who in sockets {
         let event = Event::Disconnected;
-        let _ = play(&mut driver, &mut model, Step::Event { who, event });
+        let _ = play(driver, model, Step::Event { who, event });
     }
     assert_eq!(driver.endpoint.sockets(), 0);
     if driver.endpoint.phase() != Phase::Draining {
         assert_eq!(driver.endpoint.poll_timeout(), None);
     }
-    record
 }
 
 /// Plays one step on both.
