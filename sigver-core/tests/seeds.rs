@@ -1,6 +1,6 @@
 //! Replays what the fuzz targets start from and have found, without a fuzzer: `fuzz/README.md`.
 
-#![allow(dead_code, reason = "the laws use the rest of `json`, `model` and `stage`")]
+#![allow(dead_code, reason = "the laws use the rest of `json`, `model` and `endpoint_run`")]
 
 use std::error::Error;
 
@@ -16,8 +16,14 @@ use crate::{
 
 #[path = "../../fuzz/oracles/decode.rs"]
 mod decode;
-#[path = "../../fuzz/oracles/hub.rs"]
-mod hub;
+#[path = "support/describe.rs"]
+mod describe;
+#[path = "../../fuzz/oracles/endpoint.rs"]
+mod endpoint;
+#[path = "support/endpoint_model.rs"]
+mod endpoint_model;
+#[path = "support/endpoint_run.rs"]
+mod endpoint_run;
 #[path = "support/json.rs"]
 mod json;
 mod model;
@@ -25,8 +31,6 @@ mod model;
 mod reader;
 #[path = "../../fuzz/oracles/replay.rs"]
 mod replay;
-#[path = "support/stage.rs"]
-mod stage;
 #[path = "support/texts.rs"]
 mod texts;
 
@@ -36,8 +40,8 @@ fn every_seed_of_decode_is_read_as_it_should_be() -> Result<(), Box<dyn Error>> 
 }
 
 #[test]
-fn every_seed_of_the_hub_ends_as_the_model_says() -> Result<(), Box<dyn Error>> {
-    replay("hub", hub::check)
+fn endpoint_agrees_with_the_model_on_every_seed() -> Result<(), Box<dyn Error>> {
+    replay("endpoint", endpoint::check)
 }
 
 /// The oracle of `decode` is as good as its reader.

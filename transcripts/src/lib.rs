@@ -1,8 +1,8 @@
 //! Reads the transcripts beside it and plays them against anything that speaks sigver's protocol.
 //!
-//! A transcript is a text file with one scenario. It is documentation that runs: the same files are played against the bare core,
-//! against the server over sockets, and against any other server. This crate knows no server and no state machine; what it plays
-//! against is a [`Stage`], which may fail.
+//! A transcript is a text file with one scenario. It is documentation that runs: the same files are played against
+//! `sigver_core::Endpoint`, against the server over sockets, and against any other server. This crate knows no server and no
+//! state machine; what it plays against is a [`Stage`], which may fail.
 //!
 //! # Format
 //!
@@ -28,7 +28,6 @@
 //! | `wait role-deadline` | time passes until the role deadline |
 //! | `section HEADING` | before the first step: the section of PROTOCOL.md that this shows |
 //! | `set LIMIT NUMBER` | before the first step: this limit is other than the default |
-//! | `only sockets` | before the first step: this is about frames, which the bare core does not see |
 //!
 //! At the end no client may have received anything else, and every client that was not closed must still be connected.
 //!

@@ -13,8 +13,6 @@ pub struct Transcript {
     pub section: String,
     /// Limits that are other than the default.
     pub limits: Vec<(Limit, u32)>,
-    /// Whether it is about frames, which only sockets have.
-    pub only_sockets: bool,
     /// What happens.
     pub steps: Vec<Step>,
 }
@@ -111,7 +109,6 @@ impl Transcript {
             title: title.join(" "),
             section: String::new(),
             limits: Vec::new(),
-            only_sockets: false,
             steps: Vec::new(),
         };
         for (number, line) in (1..).zip(text.lines()) {
@@ -128,10 +125,6 @@ impl Transcript {
 
     fn read(&mut self, number: usize, line: &str) -> Option<()> {
         if self.steps.is_empty() {
-            if line == "only sockets" {
-                self.only_sockets = true;
-                return Some(());
-            }
             if let Some(section) = line.strip_prefix("section ") {
                 self.section = section.into();
                 return Some(());
@@ -256,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_form_of_line_is_read() {
-        let text = "# A title\n# in two lines.\nsection Limits\nset depth 4\nonly sockets\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
+        let text = "# A title\n# in two lines.\nsection Limits\nset depth 4\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
                     A >pieces a|b\nA >binary 00ff\nA >raw 8100\n# between\nA < {\"a\":1}\nA ! 1008 key is taken\n\
                     B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\nC speaks sigver.v1\n\
                     A >made a*\nA <made *b\n";
@@ -264,7 +257,6 @@ mod tests {
         assert_eq!(transcript.title, "A title in two lines.");
         assert_eq!(transcript.section, "Limits");
         assert_eq!(transcript.limits, [(Limit::Depth, 4)]);
-        assert!(transcript.only_sockets);
         let kinds: Vec<_> = transcript.steps.into_iter().map(|step| step.kind).collect();
         assert_eq!(
             kinds,

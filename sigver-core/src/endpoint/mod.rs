@@ -168,7 +168,7 @@ impl Endpoint {
             pairing: None,
         };
         self.conns.insert(id, conn);
-        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        self.ping_timers.schedule(now, self.config.keep_alive, id);
         if let Some(drain) = &mut self.drain {
             drain.push(id, now);
         }
@@ -424,10 +424,7 @@ impl Endpoint {
             }
             match conn.dialect.encode(&message, &mut text) {
                 Encoded::Nothing => {}
-                Encoded::Text => {
-                    self.counters.sent.add(text.len());
-                    messages.extend(self.try_enqueue(to, Frame::Text(text), outputs));
-                }
+                Encoded::Text => messages.extend(self.try_enqueue(to, Frame::Text(text), outputs)),
                 Encoded::Close(reason) => {
                     self.conns.remove(to);
                     self.begin_close(now, to, Frame::Close(reason), outputs);
@@ -452,6 +449,9 @@ impl Endpoint {
             return self.hub.close(to, CloseReason::TooSlow);
         }
         conn.backlog += cost;
+        if let Frame::Text(text) = &frame {
+            self.counters.sent.add(text.len());
+        }
         outputs.push((to, Output::Send(frame)));
         Vec::new()
     }
@@ -464,8 +464,7 @@ impl Endpoint {
 
     fn start_closing(&mut self, now: Time, id: ConnId) {
         self.closing.insert(id);
-        self.close_timers
-            .schedule(now.checked_add(self.config.close_timeout), id);
+        self.close_timers.schedule(now, self.config.close_timeout, id);
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
@@ -478,7 +477,7 @@ impl Endpoint {
             return self.close(now, id, CloseReason::Silent, outputs);
         }
         conn.missed_pings += 1;
-        self.ping_timers.schedule(now.checked_add(self.config.keep_alive), id);
+        self.ping_timers.schedule(now, self.config.keep_alive, id);
         self.enqueue(now, id, Frame::Ping, outputs);
     }
 

@@ -1,6 +1,7 @@
 //! Tables and queues by connection.
 
 use alloc::{collections::VecDeque, vec::Vec};
+use core::time::Duration;
 
 use crate::{ConnId, Time};
 
@@ -13,9 +14,9 @@ impl Timers {
         Self(VecDeque::new())
     }
 
-    /// Adds a timer; `None` is never due.
-    pub(super) fn schedule(&mut self, at: Option<Time>, id: ConnId) {
-        if let Some(at) = at {
+    /// Adds a timer that is due `after` from now; [`Duration::MAX`] is never.
+    pub(super) fn schedule(&mut self, now: Time, after: Duration, id: ConnId) {
+        if let Some(at) = now.checked_add(after).filter(|_| after < Duration::MAX) {
             self.0.push_back((at, id));
         }
     }

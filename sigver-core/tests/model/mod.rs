@@ -182,6 +182,20 @@ impl Model {
         }
     }
 
+    /// Plays an open or a join that fails whether the key is free, open or neither.
+    #[allow(dead_code, reason = "only an endpoint denies")]
+    pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Said)> {
+        let (who, code, key) = match step {
+            Step::Open { who, key } => (who, "key-taken", key),
+            Step::Join { who, key } => (who, "unknown-key", key),
+            _ => return self.play(step),
+        };
+        match self.ask_for_role(who) {
+            Some(true) => self.refuse(who, code, About::Key(key)),
+            Some(false) | None => self.play(step),
+        }
+    }
+
     /// The next moment at which somebody is late.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.living().filter_map(Client::deadline).min()

@@ -1,0 +1,577 @@
+//! The laws of [`Endpoint`](sigver_core::Endpoint), each for random calls. `PROPTEST_CASES=10000` searches longer.
+//!
+//! A failure is written to `laws.proptest-regressions`, which is committed: it is tried first in every later run.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{prelude::*, sample::select};
+use sigver_core::{CloseReason, ConnId, Dialect, EndpointConfig, Phase, Role, Time};
+
+use crate::{
+    endpoint_model::{EndpointModel, Event, Step, To},
+    endpoint_run::{Driver, Record, assert_last_frame, assert_order, by_recipient, compare, is_last, state},
+    search::{SAMPLES, count, for_all, more_often_than, samples},
+};
+
+#[path = "support/describe.rs"]
+mod describe;
+#[path = "support/endpoint_model.rs"]
+mod endpoint_model;
+#[path = "support/endpoint_run.rs"]
+mod endpoint_run;
+#[allow(dead_code, reason = "the laws of the hub use the rest")]
+mod model;
+#[path = "support/search.rs"]
+mod search;
+
+/// Every call returns what a naive reading of the documentation says, for each connection in the same order, and everything that can be
+/// seen of the endpoint agrees: roles, sockets, phase, counters and timeouts.
+#[test]
+fn endpoint_agrees_with_the_model() {
+    for_all(runs(), |run| drop(compare(&run.config, &run.steps)));
+}
+
+#[test]
+fn nothing_is_sent_after_the_last_frame() {
+    for_all(runs(), |run| assert_last_frame(&record(&run)));
+}
+
+#[test]
+fn data_arrives_in_order_and_once() {
+    for_all(runs(), |run| assert_order(&record(&run)));
+}
+
+/// Events of closing, aborted, disconnected and unknown connections return nothing and change nothing, now or later.
+#[test]
+fn dead_ids_are_inert() {
+    for_all(runs(), |run| {
+        let mut driver = Driver::new(&run.config);
+        let mut dead = BTreeSet::new();
+        for (token, Record { step, answer, .. }) in (1..).zip(record(&run)) {
+            assert_eq!(driver.play_as(step, token), answer, "{step:?}");
+            let closed = answer.iter().flatten().filter(|(_, output)| is_last(output));
+            dead.extend(closed.map(|(who, _)| *who));
+            if let Step::Event {
+                who,
+                event: Event::Disconnected,
+            } = step
+            {
+                dead.insert(who);
+            }
+            let before = state(&driver);
+            for who in &dead {
+                for event in EVENTS {
+                    let step = Step::Event { who: *who, event };
+                    assert_eq!(driver.play_as(step, token), Ok(Vec::new()), "{step:?}");
+                }
+                assert_eq!(
+                    driver.play_as(Step::Written { who: *who, bytes: 9 }, token),
+                    Ok(Vec::new())
+                );
+            }
+            for slot in 0..4 {
+                let never = ConnId::from_bits(u64::from(u32::MAX) << 32 | slot);
+                let outputs = driver.endpoint.handle(driver.now, never, sigver_core::Input::Binary);
+                assert!(outputs.is_empty());
+            }
+            assert_eq!(state(&driver), before);
+        }
+    });
+}
+
+#[test]
+fn same_calls_have_the_same_outputs() {
+    for_all(runs(), |run| assert_eq!(record(&run), record(&run)));
+}
+
+/// Connections of different keys and addresses do not affect each other, but for global limits.
+#[test]
+fn different_keys_do_not_affect_each_other() {
+    for_all((runs(), runs()), |(run, other)| {
+        let mut config = run.config.clone();
+        config.limits.connections = u32::MAX;
+        // The minute of failed attempts begins for all sources at the same time.
+        config.key_attempts_per_minute = u32::MAX;
+        let ours = run.steps.into_iter().filter_map(|step| renamed(step, 0));
+        let theirs = other.steps.into_iter().filter_map(|step| renamed(step, OTHERS));
+        let alone: Vec<Step> = ours.collect();
+        let mut theirs: Vec<Step> = theirs.filter(|step| !matches!(step, Step::Wait { .. })).collect();
+
+        let (mut driver, mut crowded) = (Driver::new(&config), Driver::new(&config));
+        for (number, step) in (1..).zip(alone) {
+            let token = 2 * number;
+            for other in theirs.split_off(theirs.len().saturating_sub(2)) {
+                let outputs = crowded.play_as(other, token + 1);
+                assert!(other == Step::Timeout || outputs.into_iter().flatten().all(|(to, _)| to >= OTHERS));
+                if other == Step::Timeout {
+                    let _ = driver.play_as(other, token + 1);
+                }
+            }
+            let expected = driver.play_as(step, token);
+            let mut outputs = crowded.play_as(step, token);
+            if let Ok(outputs) = &mut outputs {
+                outputs.retain(|(to, _)| *to < OTHERS);
+            }
+            let [outputs, expected] = [&outputs, &expected].map(|outputs| outputs.as_ref().map(by_recipient));
+            assert_eq!(outputs, expected, "{step:?}");
+        }
+    });
+}
+
+/// While a connection is open, its unwritten frames are within the limit, or they are one frame.
+#[test]
+fn write_buffer_stays_within_its_limit() {
+    for_all(runs(), |run| {
+        let mut driver = Driver::new(&run.config);
+        let mut frames: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut closed = BTreeSet::new();
+        for step in run.steps {
+            let outputs = driver.play(step).unwrap_or_default();
+            for (who, output) in outputs {
+                let is_frame = ["pause", "ended", "abort"]
+                    .iter()
+                    .all(|other| !output.starts_with(other));
+                *frames.entry(who).or_default() += usize::from(is_frame);
+                if is_last(&output) {
+                    closed.insert(who);
+                }
+            }
+            for (who, unwritten) in &driver.unwritten {
+                let count = frames.entry(*who).or_default();
+                if *unwritten == 0 {
+                    *count = 0;
+                }
+                let is_within = *unwritten <= run.config.backlog_bytes as usize || *count == 1;
+                assert!(
+                    is_within || closed.contains(who),
+                    "{who}: {unwritten} in {count} frames"
+                );
+            }
+        }
+    });
+}
+
+/// A driver that is on time aborts each closed socket exactly at the close time-out, unless it is disconnected before.
+#[test]
+fn closed_socket_is_disconnected_or_aborted_in_time() {
+    for_all(runs(), |run| {
+        let timeout = run.config.close_timeout;
+        let mut driver = Driver::new(&run.config);
+        let mut due: BTreeMap<usize, Duration> = BTreeMap::new();
+        let end = Step::Wait {
+            time: Duration::from_secs(200),
+        };
+        for step in run.steps.into_iter().chain([Step::CloseAll, end]) {
+            if let Step::Wait { time } = step {
+                let until = driver.now.saturating_add(time);
+                while let Some(next) = driver.endpoint.poll_timeout().filter(|next| *next <= until) {
+                    driver.now = driver.now.max(next);
+                    let outputs = driver.play(Step::Timeout).unwrap_or_default();
+                    follow_closes(&mut due, driver.now, timeout, outputs);
+                }
+                driver.now = until;
+            } else {
+                let outputs = driver.play(step).unwrap_or_default();
+                follow_closes(&mut due, driver.now, timeout, outputs);
+            }
+            if let Step::Event {
+                who,
+                event: Event::Disconnected,
+            } = step
+            {
+                due.remove(&who);
+            }
+        }
+        let is_unlimited = timeout == Duration::MAX;
+        assert!(due.is_empty() || is_unlimited, "never aborted: {due:?}");
+        assert_eq!(driver.endpoint.sockets(), due.len());
+        assert_eq!(
+            (driver.endpoint.phase(), driver.endpoint.poll_timeout()),
+            (Phase::Closed, None)
+        );
+    });
+}
+
+fn follow_closes(due: &mut BTreeMap<usize, Duration>, now: Time, timeout: Duration, outputs: Vec<(usize, String)>) {
+    for (who, output) in outputs {
+        if is_last(&output) {
+            due.insert(who, now.elapsed().saturating_add(timeout));
+        } else if output == "abort" {
+            assert_eq!(due.remove(&who), Some(now.elapsed()), "{who}");
+        }
+    }
+}
+
+/// A client that obeys pauses sends no more than its rate and one second's worth.
+#[test]
+fn client_that_obeys_pauses_keeps_to_its_rate() {
+    let messages = prop::collection::vec((0..1_500_u64, 0..80_usize), 1..60);
+    for_all(
+        (messages, 1..20_u32, 1..200_u32),
+        |(messages, per_second, bytes_per_second)| {
+            let mut config = EndpointConfig::default();
+            config.limits.role_deadline = None;
+            (config.messages_per_second, config.bytes_per_second) = (per_second, bytes_per_second);
+            let mut endpoint = sigver_core::Endpoint::new(config, || None);
+            let id = endpoint.connect(Time::ZERO, Dialect::V1, endpoint_model::address(1).into());
+            let id = id.expect("a connection");
+            let (mut now, mut ready) = (Time::ZERO, Time::ZERO);
+            let mut sent: Vec<(Duration, usize)> = Vec::new();
+            for (gap, bytes) in messages {
+                now = now.saturating_add(Duration::from_millis(gap)).max(ready);
+                sent.push((now.elapsed(), bytes));
+                for (_, output) in endpoint.handle(now, id, sigver_core::Input::Ping(&vec![0; bytes])) {
+                    match output {
+                        sigver_core::Output::PauseReading(until) => {
+                            assert!(until > now);
+                            ready = until;
+                        }
+                        sigver_core::Output::Send(frame) => endpoint.written(id, frame.cost()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            for (place, (start, _)) in sent.iter().enumerate() {
+                let mut total = 0;
+                for (number, (end, bytes)) in (1..).zip(&sent[place..]) {
+                    let budget = |rate: u32| f64::from(rate) * (*end - *start + Duration::from_secs(1)).as_secs_f64();
+                    // The last message may exceed the budget; the pause follows it.
+                    assert!(f64::from(number - 1) <= budget(per_second) + 0.001);
+                    assert!(total as f64 <= budget(bytes_per_second) + 0.001);
+                    total += bytes;
+                }
+            }
+        },
+    );
+}
+
+/// The laws say little about states that no run reaches: each of these is in one run of 50 at least.
+#[test]
+fn generated_runs_reach_deep_states() {
+    let mut seen = BTreeMap::new();
+    for run in samples(&runs()) {
+        let record = record(&run);
+        let mut features = BTreeSet::new();
+        for Record { step, answer, .. } in &record {
+            match answer {
+                Err(sigver_core::ConnectError::ShuttingDown) => drop(features.insert("refused at shutdown")),
+                Err(_) => drop(features.insert("refused at the limit")),
+                Ok(outputs) => {
+                    for (to, output) in outputs {
+                        let is_other = !matches!(step, Step::Event { who, .. } if who == to);
+                        features.extend(feature(output));
+                        if is_other && output.contains("TooSlow") {
+                            features.insert("recipient too slow");
+                        }
+                    }
+                }
+            }
+        }
+        count(&mut seen, features);
+    }
+    let expected = [
+        "abort",
+        "both sides send",
+        "drain",
+        "error",
+        "kick",
+        "made key",
+        "no role in time",
+        "pause",
+        "ping",
+        "plain data",
+        "pong",
+        "random source fails",
+        "recipient too slow",
+        "refused at shutdown",
+        "refused at the limit",
+        "reply",
+        "silent",
+        "too slow",
+    ];
+    let often = more_often_than(SAMPLES / 50, &seen);
+    let missing: Vec<_> = expected.iter().filter(|feature| !often.contains(feature)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {seen:?}");
+}
+
+fn feature(output: &str) -> Option<&'static str> {
+    let features = [
+        ("abort", "abort"),
+        (r#"{"type":"data","data""#, "both sides send"),
+        ("close 1001", "drain"),
+        (r#"{"type":"error""#, "error"),
+        ("ended-by-kick", "kick"),
+        (r#""key":"0000"#, "made key"),
+        ("NoRoleInTime", "no role in time"),
+        ("pause", "pause"),
+        ("ping", "ping"),
+        (r#"{"token":"#, "plain data"),
+        ("pong", "pong"),
+        ("1011 Internal", "random source fails"),
+        ("reply", "reply"),
+        ("Silent", "silent"),
+        ("TooSlow", "too slow"),
+    ];
+    let found = features.iter().find(|(part, _)| output.contains(part));
+    found.map(|(_, feature)| *feature)
+}
+
+/// The first number of a client of the other keys.
+const OTHERS: usize = 1_000_000;
+
+/// A step on other keys, from other addresses, by other clients. `None` if it is about all clients.
+fn renamed(step: Step, offset: usize) -> Option<Step> {
+    let other_key = |key: usize| if offset == 0 { key } else { key + 10 };
+    Some(match step {
+        Step::Connect { who, dialect, source } => Step::Connect {
+            who: who + offset,
+            dialect,
+            source: if offset == 0 { source } else { source + 100 },
+        },
+        Step::Event { who, event } => {
+            let event = match event {
+                // Random keys come from one source.
+                Event::Open { key } => Event::Open {
+                    key: key.or(Some(0)).map(other_key),
+                },
+                Event::Join { key } => Event::Join { key: other_key(key) },
+                other => other,
+            };
+            Step::Event {
+                who: who + offset,
+                event,
+            }
+        }
+        Step::Written { who, bytes } => Step::Written {
+            who: who + offset,
+            bytes,
+        },
+        Step::Wait { .. } | Step::Timeout => step,
+        Step::Drain { .. } | Step::CloseAll => return None,
+    })
+}
+
+fn record(run: &Run) -> Vec<Record> {
+    let mut driver = Driver::new(&run.config);
+    let play = |&step| Record {
+        answer: driver.play(step),
+        now: driver.now.elapsed(),
+        step,
+    };
+    run.steps.iter().map(play).collect()
+}
+
+/// An event of each kind.
+const EVENTS: [Event; 15] = [
+    Event::Open { key: Some(0) },
+    Event::Open { key: None },
+    Event::Join { key: 0 },
+    Event::Data {
+        to: To::Index(0),
+        is_object: true,
+    },
+    Event::UnknownType,
+    Event::Kick { index: 0 },
+    Event::Leave,
+    Event::CloseKey,
+    Event::InvalidJson,
+    Event::Binary,
+    Event::Ping { bytes: 1 },
+    Event::Pong,
+    Event::Close { code: None },
+    Event::Close { code: Some(1000) },
+    Event::Violation {
+        reason: CloseReason::TooBig,
+    },
+];
+
+/// A configuration and the calls of a run.
+#[derive(Clone, Debug)]
+struct Run {
+    config: EndpointConfig,
+    steps: Vec<Step>,
+}
+
+/// A step whose client is still to be chosen.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Connect(Dialect, u8),
+    Event(Event),
+    Written(usize),
+    /// Every client writes everything.
+    WrittenAll,
+    Wait(Duration),
+    /// Waits for the next timeout, to the nanosecond, and handles it; so many times.
+    OnTime(usize),
+    Timeout,
+    Drain(Duration),
+    CloseAll,
+}
+
+fn runs() -> impl Strategy<Value = Run> {
+    let ops = prop::collection::vec((op(), any::<usize>()), 1..80);
+    (config(), beginning(), ops).prop_map(|(config, beginning, ops)| Run {
+        steps: resolve(&config, beginning.into_iter().chain(ops)),
+        config,
+    })
+}
+
+/// An opener and its joiners, of either dialect.
+fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
+    let dialects = prop::collection::vec(select(Dialect::ALL), 0..4);
+    dialects.prop_map(|dialects| {
+        let mut ops = Vec::new();
+        for (source, dialect) in (1..).zip(dialects) {
+            let event = match source {
+                1 => Event::Open { key: Some(0) },
+                _ => Event::Join { key: 0 },
+            };
+            ops.extend([(Op::Connect(dialect, source), 1), (Op::Event(event), 1)]);
+        }
+        ops.push((Op::WrittenAll, 0));
+        ops
+    })
+}
+
+fn config() -> impl Strategy<Value = EndpointConfig> {
+    let seconds = |seconds| prop_oneof![4 => Just(Duration::from_secs(seconds)), 1 => Just(Duration::MAX)];
+    let limits = (
+        prop_oneof![1 => 4..7_u32, 1 => Just(u32::MAX)],
+        select(vec![1, 4, u32::MAX]),
+        prop_oneof![Just(None), Just(Some(Duration::from_secs(30)))],
+    );
+    let rates = (
+        select(vec![1, 3, u32::MAX]),
+        select(vec![40, 200, u32::MAX]),
+        select(vec![1, 4, u32::MAX, u32::MAX]),
+    );
+    let backlog = prop_oneof![1 => 1..600_u32, 1 => Just(10_000)];
+    let drain = select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(5)]);
+    (limits, seconds(20), seconds(3), backlog, rates, drain).prop_map(
+        |((connections, joiners, role_deadline), keep_alive, close_timeout, backlog_bytes, rates, drain)| {
+            let mut config = EndpointConfig::default();
+            config.limits.connections = connections;
+            config.limits.joiners_per_key = joiners;
+            config.limits.role_deadline = role_deadline;
+            config.keep_alive = keep_alive;
+            config.close_timeout = close_timeout;
+            config.backlog_bytes = backlog_bytes;
+            (
+                config.messages_per_second,
+                config.bytes_per_second,
+                config.key_attempts_per_minute,
+            ) = rates;
+            config.drain = drain;
+            config
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let wait = select(vec![0, 1, 10, 100, 333, 1_000, 3_000, 10_000, 20_000, 60_000]);
+    prop_oneof![
+        70 => (select(Dialect::ALL), 1..4_u8).prop_map(|(dialect, source)| Op::Connect(dialect, source)),
+        300 => event().prop_map(Op::Event),
+        10 => (0..60_usize).prop_map(Op::Written),
+        90 => Just(Op::WrittenAll),
+        10 => wait.prop_map(|millis| Op::Wait(Duration::from_millis(millis))),
+        20 => (1..6_usize).prop_map(Op::OnTime),
+        10 => Just(Op::Timeout),
+        2 => (0..3_000_u64).prop_map(|millis| Op::Drain(Duration::from_millis(millis))),
+        1 => Just(Op::CloseAll),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let key = || 0..3_usize;
+    let to = prop_oneof![8 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
+    let reasons = [
+        CloseReason::BrokenFraming,
+        CloseReason::InvalidUtf8,
+        CloseReason::TooBig,
+        CloseReason::Internal,
+    ];
+    prop_oneof![
+        18 => key().prop_map(|key| Event::Open { key: Some(key) }),
+        5 => Just(Event::Open { key: None }),
+        22 => key().prop_map(|key| Event::Join { key }),
+        70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
+        1 => Just(Event::UnknownType),
+        24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
+        3 => Just(Event::Leave),
+        3 => Just(Event::CloseKey),
+        1 => Just(Event::InvalidJson),
+        1 => Just(Event::Binary),
+        6 => (0..126_usize).prop_map(|bytes| Event::Ping { bytes }),
+        8 => Just(Event::Pong),
+        3 => prop_oneof![Just(None), (1000..1004_u16).prop_map(Some)].prop_map(|code| Event::Close { code }),
+        1 => select(reasons.to_vec()).prop_map(|reason| Event::Violation { reason }),
+        4 => Just(Event::Disconnected),
+    ]
+}
+
+/// Chooses clients with the model, which knows who is open. What cannot be chosen is left out.
+fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> Vec<Step> {
+    let mut model = EndpointModel::new(config);
+    let mut steps = Vec::new();
+    for (number, (op, pick)) in ops.enumerate() {
+        let chosen = match op {
+            Op::Connect(dialect, source) => vec![Step::Connect {
+                who: number,
+                dialect,
+                source,
+            }],
+            Op::Event(event) => {
+                let chosen = choose(&model, pick, event);
+                chosen.map(|who| Step::Event { who, event }).into_iter().collect()
+            }
+            Op::Written(bytes) => {
+                let chosen = choose(&model, pick, Event::Pong);
+                chosen.map(|who| Step::Written { who, bytes }).into_iter().collect()
+            }
+            Op::WrittenAll => {
+                let bytes = usize::MAX;
+                model.open().map(|who| Step::Written { who, bytes }).collect()
+            }
+            Op::Wait(time) => vec![Step::Wait { time }],
+            Op::OnTime(times) => {
+                for _ in 0..times {
+                    let next = model.next_timeout().unwrap_or_default();
+                    let time = next.saturating_sub(model.now);
+                    for step in [Step::Wait { time }, Step::Timeout] {
+                        let _ = model.play(step, number);
+                        steps.push(step);
+                    }
+                }
+                Vec::new()
+            }
+            Op::Timeout => vec![Step::Timeout],
+            Op::Drain(accept_for) => vec![Step::Drain { accept_for }],
+            Op::CloseAll => vec![Step::CloseAll],
+        };
+        for step in chosen {
+            let _ = model.play(step, number);
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// Chooses an open client that may do this; now and then any that has a socket.
+fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
+    let (kind, pick) = (pick % 16, pick / 16);
+    let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
+    let may = |who: &usize| match event {
+        Event::Open { .. } | Event::Join { .. } => model.role(*who).is_none(),
+        Event::Data { to: To::Unnamed, .. } | Event::Leave => model.role(*who) == Some(Role::Joiner),
+        Event::Data { .. } | Event::Kick { .. } | Event::CloseKey => model.role(*who) == Some(Role::Opener),
+        _ => true,
+    };
+    let clients: Vec<usize> = if kind == 0 || event == Event::Disconnected {
+        sockets
+    } else {
+        model.open().filter(may).collect()
+    };
+    clients.get(pick % clients.len().max(1)).copied()
+}

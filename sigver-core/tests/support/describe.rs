@@ -1,0 +1,19 @@
+//! Outputs of an endpoint as text.
+
+use sigver_core::{Frame, Output};
+
+/// A text frame is itself; everything else begins with a letter.
+pub(crate) fn describe(output: &Output) -> String {
+    match output {
+        Output::Send(Frame::Text(text)) => text.clone(),
+        Output::Send(Frame::Ping) => "ping".to_owned(),
+        Output::Send(Frame::Pong(payload)) => format!("pong {}", String::from_utf8_lossy(payload)),
+        Output::Send(Frame::Close(reason)) => format!("close {} {reason:?}", reason.code()),
+        Output::Send(Frame::CloseReply(None)) => "reply".to_owned(),
+        Output::Send(Frame::CloseReply(Some(code))) => format!("reply {code}"),
+        Output::PauseReading(until) => format!("pause until {:?}", until.elapsed()),
+        Output::Abort => "abort".to_owned(),
+        Output::PairingEnded(pairing) => pairing.to_string().chars().take_while(|one| *one != ':').collect(),
+        unknown => panic!("an output that the tests do not know: {unknown:?}"),
+    }
+}

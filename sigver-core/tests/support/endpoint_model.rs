@@ -1,0 +1,746 @@
+//! A naive endpoint, written from its documentation: the naive hub, and a list of clients with what the policy needs of each.
+
+use core::{net::Ipv4Addr, time::Duration};
+use std::collections::{BTreeMap, VecDeque};
+
+use sigver_core::{
+    Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, Phase, RoleEnd, Shape, Stats, Traffic,
+};
+
+use crate::model::{self, About, Model, Said};
+
+/// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Connect { who: usize, dialect: Dialect, source: u8 },
+    Event { who: usize, event: Event },
+    Written { who: usize, bytes: usize },
+    Wait { time: Duration },
+    Timeout,
+    Drain { accept_for: Duration },
+    CloseAll,
+}
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Opens this key, or one that the server makes.
+    Open {
+        key: Option<usize>,
+    },
+    Join {
+        key: usize,
+    },
+    Data {
+        to: To,
+        is_object: bool,
+    },
+    /// Sends a control message of an unknown type.
+    UnknownType,
+    Kick {
+        index: u32,
+    },
+    Leave,
+    CloseKey,
+    InvalidJson,
+    Binary,
+    Ping {
+        bytes: usize,
+    },
+    Pong,
+    Close {
+        code: Option<u16>,
+    },
+    Violation {
+        reason: CloseReason,
+    },
+    Disconnected,
+}
+
+/// The `index` of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Unnamed,
+    Index(u32),
+    Malformed,
+}
+
+/// An output, as `describe` has it, for a client.
+pub(crate) type Outputs = Vec<(usize, String)>;
+
+pub(crate) fn address(source: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, source)
+}
+
+/// The first number of a key that the server makes.
+const MADE: usize = 1_000;
+
+/// What the `call`th call of the source of randomness returns. Every other one fails.
+pub(crate) fn random(call: usize) -> Option<u128> {
+    (call % 2 != 1).then_some((MADE + call) as u128)
+}
+
+fn key_text(key: usize) -> String {
+    if key < MADE {
+        key.to_string()
+    } else {
+        format!("{key:032x}")
+    }
+}
+
+impl Event {
+    /// The text that a client sends for this; `None` if it is no text message. `token` makes data unique.
+    pub(crate) fn text(self, dialect: Dialect, token: usize) -> Option<String> {
+        let index = |to| match to {
+            To::Unnamed => String::new(),
+            To::Index(index) => format!(r#""index":{index},"#),
+            To::Malformed => r#""index":"x","#.to_owned(),
+        };
+        Some(match (self, dialect) {
+            (Self::Open { key: Some(key) }, _) => format!(r#"{{"type":"open","key":"{}"}}"#, key_text(key)),
+            (Self::Open { key: None }, _) => r#"{"type":"open"}"#.to_owned(),
+            (Self::Join { key }, _) => format!(r#"{{"type":"join","key":"{}"}}"#, key_text(key)),
+            (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
+            (Self::Data { to, is_object }, Dialect::V1) => {
+                format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))
+            }
+            (Self::UnknownType, _) => format!(r#"{{"type":"x","key":"x","token":{token}}}"#),
+            (Self::Kick { index }, _) => format!(r#"{{"type":"kick","index":{index}}}"#),
+            (Self::Leave, _) => r#"{"type":"leave"}"#.to_owned(),
+            (Self::CloseKey, _) => r#"{"type":"close"}"#.to_owned(),
+            (Self::InvalidJson, _) => "{".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+fn v1_data(is_object: bool, token: usize) -> String {
+    if is_object {
+        format!(r#"{{"token":{token}}}"#)
+    } else {
+        format!("[{token}]")
+    }
+}
+
+struct Client {
+    dialect: Dialect,
+    source: u8,
+    /// The endpoint closes connections of a drain in this order.
+    slot: usize,
+    state: State,
+    /// When the next ping is due, and a number that rises with each ping that is scheduled.
+    ping: Option<(Duration, usize)>,
+    missed_pings: u32,
+    /// Costs of frames, in total, that were not reported as written.
+    unwritten: usize,
+    messages: Bucket,
+    bytes: Bucket,
+    pairing: Option<Pairing>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Until the socket is aborted, if it is.
+    Closing(Option<Duration>),
+    Gone,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pairing {
+    joiner_spoke: bool,
+    opener_spoke: bool,
+}
+
+/// A leaky bucket: what was spent and has not drained off yet, as the time that it takes to do so.
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    level: Duration,
+    updated: Duration,
+}
+
+impl Bucket {
+    fn settle(&mut self, now: Duration) {
+        self.level = self.level.saturating_sub(now - self.updated);
+        self.updated = now;
+    }
+
+    fn spend(&mut self, count: usize, per_second: u32, now: Duration) {
+        self.settle(now);
+        if per_second != u32::MAX {
+            self.level += Duration::from_nanos(count as u64 * 1_000_000_000 / u64::from(per_second));
+        }
+    }
+
+    /// The time for which its client is paused.
+    fn excess(&mut self, now: Duration) -> Duration {
+        self.settle(now);
+        self.level.saturating_sub(Duration::from_secs(1))
+    }
+}
+
+struct Drain {
+    queue: VecDeque<usize>,
+    interval: Duration,
+    next: Duration,
+    accept_until: Duration,
+}
+
+pub(crate) struct EndpointModel {
+    config: EndpointConfig,
+    hub: Model,
+    pub(crate) now: Duration,
+    clients: BTreeMap<usize, Client>,
+    payloads: BTreeMap<usize, String>,
+    scheduled: usize,
+    /// The end of the minute, and the sources of the attempts that failed in it.
+    failed: Option<(Duration, Vec<u8>)>,
+    random_calls: usize,
+    drain: Option<Drain>,
+    is_closed: bool,
+    /// The number of steps so far, which makes payloads unique.
+    pub(crate) token: usize,
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
+    pub(crate) refused: u64,
+    /// How often each stage was reached, by label.
+    pub(crate) pairings: BTreeMap<&'static str, u64>,
+}
+
+impl EndpointModel {
+    pub(crate) fn new(config: &EndpointConfig) -> Self {
+        Self {
+            config: config.clone(),
+            hub: Model::new(&config.limits),
+            now: Duration::ZERO,
+            clients: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            scheduled: 0,
+            failed: None,
+            random_calls: 0,
+            drain: None,
+            is_closed: false,
+            token: 0,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            refused: 0,
+            pairings: BTreeMap::new(),
+        }
+    }
+
+    /// Plays a step. `slot` is the place of a client that connects.
+    pub(crate) fn play(&mut self, step: Step, slot: usize) -> Result<Outputs, ConnectError> {
+        self.token += 1;
+        let mut outputs = Vec::new();
+        match step {
+            Step::Connect { who, dialect, source } => self.connect(who, dialect, source, slot)?,
+            Step::Event { who, event } => self.handle(who, event, &mut outputs),
+            Step::Written { who, bytes } => {
+                if let Some(client) = self.clients.get_mut(&who) {
+                    client.unwritten = client.unwritten.saturating_sub(bytes);
+                }
+            }
+            Step::Wait { time } => {
+                self.now += time;
+                self.hub.play(model::Step::Wait { time });
+            }
+            Step::Timeout => self.handle_timeout(&mut outputs),
+            Step::Drain { accept_for } => self.begin_drain(accept_for),
+            Step::CloseAll => self.close_all(&mut outputs),
+        }
+        Ok(outputs)
+    }
+
+    pub(crate) fn open(&self) -> impl Iterator<Item = usize> {
+        self.having(|state| state == State::Open)
+    }
+
+    pub(crate) fn closing(&self) -> impl Iterator<Item = usize> {
+        self.having(|state| matches!(state, State::Closing(_)))
+    }
+
+    fn having(&self, is: impl Fn(State) -> bool) -> impl Iterator<Item = usize> {
+        let having = self.clients.iter().filter(move |(_, client)| is(client.state));
+        having.map(|(who, _)| *who)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.hub.stats()
+    }
+
+    pub(crate) fn role(&self, who: usize) -> Option<sigver_core::Role> {
+        let client = self.hub.living().find(|client| client.name == who)?;
+        match client.role {
+            model::Role::Idle { .. } => None,
+            model::Role::Opener { .. } => Some(sigver_core::Role::Opener),
+            model::Role::Joiner { .. } => Some(sigver_core::Role::Joiner),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match (self.is_closed, &self.drain) {
+            (true, _) => Phase::Closed,
+            (false, None) => Phase::Serving,
+            (false, Some(_)) => Phase::Draining,
+        }
+    }
+
+    /// The time from which a call of `handle_timeout` does something.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let aborts = self.clients.values().filter_map(|client| match client.state {
+            State::Closing(at) => at,
+            State::Open => client.ping.map(|(at, _)| at),
+            State::Gone => None,
+        });
+        let drain = self.drain.as_ref().map(|drain| match drain.queue.is_empty() {
+            true => drain.accept_until,
+            false => drain.next,
+        });
+        aborts.chain(drain).chain(self.hub.next_timeout()).min()
+    }
+
+    fn is_open(&self, who: usize) -> bool {
+        self.clients.get(&who).is_some_and(|client| client.state == State::Open)
+    }
+
+    /// Returns `None` if that is never.
+    fn after(&self, time: Duration) -> Option<Duration> {
+        (time != Duration::MAX).then(|| self.now + time)
+    }
+
+    fn client(&mut self, who: usize) -> &mut Client {
+        self.clients.get_mut(&who).expect("a client that connected")
+    }
+
+    fn connect(&mut self, who: usize, dialect: Dialect, source: u8, slot: usize) -> Result<(), ConnectError> {
+        let is_late = |drain: &Drain| self.now >= drain.accept_until;
+        if self.is_closed || self.drain.as_ref().is_some_and(is_late) {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let profile = dialect.profile();
+        if let [(_, Said::NotLetIn(error))] = self.hub.play(model::Step::Connect { who, profile })[..] {
+            return Err(error);
+        }
+        let bucket = Bucket {
+            level: Duration::ZERO,
+            updated: self.now,
+        };
+        let client = Client {
+            dialect,
+            source,
+            slot,
+            state: State::Open,
+            ping: None,
+            missed_pings: 0,
+            unwritten: 0,
+            messages: bucket,
+            bytes: bucket,
+            pairing: None,
+        };
+        self.clients.insert(who, client);
+        self.schedule_ping(who);
+        let now = self.now;
+        if let Some(drain) = &mut self.drain {
+            if drain.queue.is_empty() {
+                drain.next = now + Duration::from_millis(10);
+            }
+            drain.queue.push_front(who);
+        }
+        Ok(())
+    }
+
+    fn schedule_ping(&mut self, who: usize) {
+        self.scheduled += 1;
+        let at = self.after(self.config.keep_alive);
+        self.client(who).ping = at.map(|at| (at, self.scheduled));
+    }
+
+    fn handle(&mut self, who: usize, event: Event, outputs: &mut Outputs) {
+        if event == Event::Disconnected {
+            let was_open = self.is_open(who);
+            if let Some(client) = self.clients.get_mut(&who) {
+                client.state = State::Gone;
+            }
+            if was_open {
+                self.end_pairing(who, "ended-by-joiner", outputs);
+                let said = self.hub.play(model::Step::Disconnect { who });
+                self.deliver(None, said, outputs);
+            }
+            return;
+        }
+        if !self.is_open(who) {
+            return;
+        }
+        self.client(who).missed_pings = 0;
+        match event {
+            Event::Binary => self.close(who, CloseReason::Binary, outputs),
+            Event::Violation { reason } => self.close(who, reason, outputs),
+            Event::Ping { bytes } => {
+                self.send(who, format!("pong {}", "p".repeat(bytes)), bytes, outputs);
+                self.spend(who, bytes, outputs);
+            }
+            Event::Pong => self.spend(who, 0, outputs),
+            Event::Close { code } => {
+                self.end_pairing(who, "ended-by-joiner", outputs);
+                self.begin_close(
+                    who,
+                    code.map_or("reply".to_owned(), |code| format!("reply {code}")),
+                    outputs,
+                );
+                let said = self.hub.play(model::Step::Disconnect { who });
+                self.deliver(None, said, outputs);
+            }
+            _ => match self.decode(who, event) {
+                Ok(step) => self.message(who, event, step, outputs),
+                Err(reason) => self.close(who, reason, outputs),
+            },
+        }
+    }
+
+    /// Reads a text message as its client's dialect does.
+    fn decode(&mut self, who: usize, event: Event) -> Result<model::Step, CloseReason> {
+        let (dialect, token) = (self.client(who).dialect, self.token);
+        let text = event.text(dialect, token).unwrap_or_default();
+        let data = |to, shape| model::Step::Data { who, to, shape, token };
+        let addressee = |to| match to {
+            To::Unnamed => Addressee::Unnamed,
+            To::Index(index) => Addressee::Index(Index::new(index)),
+            To::Malformed => Addressee::Malformed,
+        };
+        let index = |index| Addressee::Index(Index::new(index));
+        let (step, payload) = match (dialect, event) {
+            (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
+            (_, Event::Open { key: Some(key) }) => (model::Step::Open { who, key }, text),
+            (_, Event::Join { key }) => (model::Step::Join { who, key }, text),
+            (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), Shape::Object), text),
+            (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), Shape::Object), text),
+            (Dialect::Plain, Event::UnknownType) => {
+                let (to, shape) = (Addressee::Unnamed, Shape::Object);
+                (model::Step::Lookalike { who, to, shape, token }, text)
+            }
+            (Dialect::Plain, _) => (data(Addressee::Unnamed, Shape::Object), text),
+            (Dialect::V1, Event::Open { .. }) => {
+                let bits = random(self.random_calls);
+                self.random_calls += 1;
+                let key = bits.ok_or(CloseReason::Internal)? as usize;
+                (model::Step::Open { who, key }, text)
+            }
+            (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
+            (Dialect::V1, Event::Data { to, is_object }) => {
+                let shape = if is_object { Shape::Object } else { Shape::Any };
+                (data(addressee(to), shape), v1_data(is_object, token))
+            }
+            (Dialect::V1, Event::Kick { index }) => (model::Step::Kick { who, index }, text),
+            (Dialect::V1, Event::Leave) => (model::Step::Leave { who }, text),
+            (Dialect::V1, Event::CloseKey) => (model::Step::CloseKey { who }, text),
+            (Dialect::V1, _) => return Err(CloseReason::UnknownMessage),
+        };
+        self.payloads.insert(token, payload);
+        Ok(step)
+    }
+
+    fn message(&mut self, who: usize, event: Event, step: model::Step, outputs: &mut Outputs) {
+        let dialect = self.client(who).dialect;
+        let bytes = event.text(dialect, self.token).unwrap_or_default().len();
+        self.received.add(bytes);
+        if matches!(step, model::Step::Leave { .. }) {
+            self.end_pairing(who, "ended-by-joiner", outputs);
+        }
+        let said = match step {
+            model::Step::Open { .. } | model::Step::Join { .. } => self.attempt(who, step),
+            _ => self.hub.play(step),
+        };
+        self.deliver(Some(who), said, outputs);
+        self.spend(who, bytes, outputs);
+    }
+
+    fn attempt(&mut self, who: usize, step: model::Step) -> Vec<(usize, Said)> {
+        let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
+        if self.failed.as_ref().is_some_and(|(end, _)| self.now >= *end) {
+            self.failed = None;
+        }
+        let failed = self.failed.iter().flat_map(|(_, sources)| sources);
+        if allowed != u32::MAX && failed.filter(|failed| **failed == source).count() >= allowed as usize {
+            return self.hub.deny(step);
+        }
+        let said = self.hub.play(step);
+        let is_failure = |said: &Said| match said {
+            Said::Refused { code, .. } => ["key-taken", "unknown-key"].contains(code),
+            Said::Close(reason) => [CloseReason::KeyTaken, CloseReason::KeyUnknown].contains(reason),
+            _ => false,
+        };
+        if said.iter().any(|(_, said)| is_failure(said)) {
+            let end = self.now + Duration::from_secs(60);
+            self.failed.get_or_insert((end, Vec::new())).1.push(source);
+        }
+        said
+    }
+
+    fn spend(&mut self, who: usize, bytes: usize, outputs: &mut Outputs) {
+        if !self.is_open(who) {
+            return;
+        }
+        let (now, messages, per_second) = (self.now, self.config.messages_per_second, self.config.bytes_per_second);
+        let client = self.client(who);
+        client.messages.spend(1, messages, now);
+        client.bytes.spend(bytes, per_second, now);
+        let pause = client.messages.excess(now).max(client.bytes.excess(now));
+        if !pause.is_zero() {
+            outputs.push((who, format!("pause until {:?}", now + pause)));
+        }
+    }
+
+    fn close(&mut self, who: usize, reason: CloseReason, outputs: &mut Outputs) {
+        let said = self.hub.play(model::Step::Close { who, reason });
+        self.deliver(None, said, outputs);
+    }
+
+    fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
+        outputs.push((who, last));
+        let abort_at = self.after(self.config.close_timeout);
+        self.client(who).state = State::Closing(abort_at);
+    }
+
+    fn deliver(&mut self, sender: Option<usize>, said: Vec<(usize, Said)>, outputs: &mut Outputs) {
+        let mut queue = VecDeque::from(said);
+        while let Some((to, said)) = queue.pop_front() {
+            self.count_said(sender, to, said, outputs);
+            if !self.is_open(to) {
+                continue;
+            }
+            if let Said::Close(reason) = said {
+                self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
+            } else if let Some(text) = self.encode(to, said) {
+                let bytes = text.len();
+                if self.fits(to, bytes) {
+                    self.sent.add(bytes);
+                    self.send(to, text, bytes, outputs);
+                } else {
+                    let reason = CloseReason::TooSlow;
+                    queue.extend(self.hub.play(model::Step::Close { who: to, reason }));
+                }
+            }
+        }
+    }
+
+    fn fits(&mut self, who: usize, bytes: usize) -> bool {
+        let limit = self.config.backlog_bytes as usize;
+        let unwritten = self.client(who).unwritten;
+        unwritten == 0 || unwritten + cost(bytes) <= limit
+    }
+
+    fn send(&mut self, who: usize, frame: String, bytes: usize, outputs: &mut Outputs) {
+        if self.fits(who, bytes) {
+            self.client(who).unwritten += cost(bytes);
+            outputs.push((who, frame));
+        } else {
+            self.close(who, CloseReason::TooSlow, outputs);
+        }
+    }
+
+    fn encode(&mut self, to: usize, said: Said) -> Option<String> {
+        let payload = |token: usize| self.payloads[&token].clone();
+        if self.clients[&to].dialect == Dialect::Plain {
+            return match said {
+                Said::PeerJoined { .. } => Some(r#"{"type":"join"}"#.to_owned()),
+                Said::Data { from: None, token } => Some(payload(token)),
+                Said::Data {
+                    from: Some(index),
+                    token,
+                } => Some(with_index(&payload(token), index)),
+                _ => None,
+            };
+        }
+        Some(match said {
+            Said::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Said::Joined { index } => format!(r#"{{"type":"joined","index":{index}}}"#),
+            Said::PeerJoined { index } => format!(r#"{{"type":"join","index":{index}}}"#),
+            Said::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
+            Said::Data { from: None, token } => format!(r#"{{"type":"data","data":{}}}"#, payload(token)),
+            Said::Data {
+                from: Some(index),
+                token,
+            } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
+            Said::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
+            Said::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Said::Refused { code, about } => {
+                let message = message(code);
+                let beside = match about {
+                    // The number that stands for every number that is too large.
+                    About::Nothing | About::Index(u32::MAX) => String::new(),
+                    About::Key(key) => format!(r#","key":"{}""#, key_text(key)),
+                    About::Index(index) => format!(r#","index":{index}"#),
+                };
+                format!(r#"{{"type":"error","code":"{code}","message":"{message}"{beside}}}"#)
+            }
+            Said::NotLetIn(_) | Said::Close(_) => return None,
+        })
+    }
+
+    fn count_said(&mut self, sender: Option<usize>, to: usize, said: Said, outputs: &mut Outputs) {
+        match said {
+            Said::Opened { .. } => self.reach("opened"),
+            Said::Joined { .. } => {
+                self.reach("joined");
+                self.client(to).pairing = Some(Pairing::default());
+            }
+            Said::Data { from, .. } => {
+                let joiner = if from.is_some() { sender } else { Some(to) };
+                let joiner = joiner.expect("data has a sender");
+                let Some(mut pairing) = self.client(joiner).pairing else {
+                    return;
+                };
+                let (spoke, stage) = match from {
+                    Some(_) => (&mut pairing.joiner_spoke, "joiner-spoke"),
+                    None => (&mut pairing.opener_spoke, "opener-spoke"),
+                };
+                if !*spoke {
+                    *spoke = true;
+                    self.reach(stage);
+                    if pairing.joiner_spoke && pairing.opener_spoke {
+                        self.reach("both-spoke");
+                    }
+                }
+                self.client(joiner).pairing = Some(pairing);
+            }
+            Said::Refused { .. } => self.refused += 1,
+            Said::RoleEnded(RoleEnd::OpenerLeft) => self.end_pairing(to, "ended-by-opener", outputs),
+            Said::RoleEnded(RoleEnd::Kicked) => self.end_pairing(to, "ended-by-kick", outputs),
+            Said::Close(reason) => {
+                let stage = match reason {
+                    CloseReason::OpenerLeft => "ended-by-opener",
+                    CloseReason::Kicked => "ended-by-kick",
+                    _ => "ended-by-server",
+                };
+                self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
+                self.end_pairing(to, stage, outputs);
+            }
+            Said::NotLetIn(_) | Said::PeerJoined { .. } | Said::PeerLeft { .. } => {}
+        }
+    }
+
+    fn reach(&mut self, stage: &'static str) {
+        *self.pairings.entry(stage).or_default() += 1;
+    }
+
+    fn end_pairing(&mut self, joiner: usize, stage: &'static str, outputs: &mut Outputs) {
+        if self.client(joiner).pairing.take().is_some() {
+            self.reach(stage);
+            outputs.push((joiner, stage.to_owned()));
+        }
+    }
+
+    fn handle_timeout(&mut self, outputs: &mut Outputs) {
+        let said = self.hub.play(model::Step::Timeout);
+        self.deliver(None, said, outputs);
+
+        while let Some(drain) = &mut self.drain {
+            if drain.queue.is_empty() {
+                if self.now < drain.accept_until {
+                    break;
+                }
+                self.close_all(outputs);
+            } else {
+                if self.now < drain.next {
+                    break;
+                }
+                drain.next += drain.interval;
+                let who = drain.queue.pop_front().expect("not empty");
+                self.close(who, CloseReason::ShuttingDown, outputs);
+            }
+        }
+
+        let now = self.now;
+        for (who, client) in &mut self.clients {
+            if matches!(client.state, State::Closing(Some(at)) if at <= now) {
+                client.state = State::Gone;
+                outputs.push((*who, "abort".to_owned()));
+            }
+        }
+
+        let due = |client: &Client| client.ping.filter(|(at, _)| *at <= now);
+        let due = self
+            .clients
+            .iter()
+            .filter_map(|(who, client)| Some((due(client)?, *who)));
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable();
+        for (_, who) in due {
+            if self.is_open(who) {
+                self.ping(who, outputs);
+            }
+        }
+    }
+
+    fn ping(&mut self, who: usize, outputs: &mut Outputs) {
+        let now = self.now;
+        let client = self.client(who);
+        if !(client.messages.excess(now).is_zero() && client.bytes.excess(now).is_zero()) {
+            client.missed_pings = 0;
+        }
+        if client.missed_pings == 2 {
+            return self.close(who, CloseReason::Silent, outputs);
+        }
+        client.missed_pings += 1;
+        self.schedule_ping(who);
+        self.send(who, "ping".to_owned(), 0, outputs);
+    }
+
+    fn begin_drain(&mut self, accept_for: Duration) {
+        if self.phase() != Phase::Serving {
+            return;
+        }
+        let mut queue: Vec<usize> = self.open().collect();
+        let is_opener = |who| self.role(who) == Some(sigver_core::Role::Opener);
+        queue.sort_by_key(|who| (is_opener(*who), self.clients[who].slot));
+        let share = self.config.drain / queue.len().max(1) as u32;
+        self.drain = Some(Drain {
+            interval: share.min(Duration::from_millis(10)),
+            queue: queue.into(),
+            next: self.now,
+            accept_until: self.now + accept_for,
+        });
+    }
+
+    fn close_all(&mut self, outputs: &mut Outputs) {
+        self.drain = None;
+        self.is_closed = true;
+        let said = self.hub.play(model::Step::Shutdown);
+        self.deliver(None, said, outputs);
+    }
+}
+
+/// What a frame with so many bytes of payload counts for in a write buffer.
+pub(crate) fn cost(bytes: usize) -> usize {
+    let header = if bytes < 126 { 2 } else { 4 };
+    header + bytes + 4
+}
+
+/// A plain joiner's payload as its plain opener receives it.
+fn with_index(payload: &str, index: u32) -> String {
+    match payload.split_once(r#""index":"#) {
+        Some((before, after)) => {
+            let rest = after.find([',', '}']).map_or("", |end| &after[end..]);
+            format!(r#"{before}"index":{index}{rest}"#)
+        }
+        None => format!(r#"{},"index":{index}}}"#, payload.trim_end_matches('}')),
+    }
+}
+
+/// The text of an error, from the protocol page.
+fn message(code: &str) -> &'static str {
+    match code {
+        "key-taken" => "`key` is taken: another opener has it",
+        "unknown-key" => "`key` is unknown: nobody has it open",
+        "too-many-joiners" => "`key` has as many joiners as it may have",
+        "has-role" => "this socket has a role already: it has to leave or close that first",
+        "no-role" => "this socket has no role: it has to open or join a key first",
+        "wrong-role" => "`type` is not for this role: kick and close are an opener's, leave is a joiner's",
+        "no-index" => "`index` is missing: an opener has to say which joiner it means",
+        "unknown-index" => "`index` names no joiner that is here",
+        "not-an-object" => {
+            "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else"
+        }
+        unknown => panic!("the protocol page has no {unknown}"),
+    }
+}
