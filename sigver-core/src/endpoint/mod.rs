@@ -21,7 +21,6 @@ mod timers;
 use alloc::{
     boxed::Box,
     collections::{BTreeSet, VecDeque},
-    string::String,
     vec::Vec,
 };
 use core::{fmt, net::IpAddr};
@@ -39,9 +38,7 @@ use self::{
     rate_limit::RateLimiter,
     timers::{ConnTable, Timers},
 };
-use crate::{
-    CloseReason, ConnId, ConnectError, Dialect, Encoded, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time,
-};
+use crate::{CloseReason, ConnId, ConnectError, Dialect, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time};
 
 /// A signaling server as a state machine: everything but sockets, threads and the clock.
 ///
@@ -418,17 +415,13 @@ impl Endpoint {
             self.record(now, sender, to, &message, outputs);
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
-            let mut text = String::new();
-            if let OutboundMessage::Data { payload, .. } = &message {
-                text.reserve(payload.as_str().len() + DATA_ENVELOPE);
-            }
-            match conn.dialect.encode(&message, &mut text) {
-                Encoded::Nothing => {}
-                Encoded::Text => messages.extend(self.try_enqueue(to, Frame::Text(text), outputs)),
-                Encoded::Close(reason) => {
+            match conn.dialect.into_frame(message) {
+                None => {}
+                Some(Frame::Close(reason)) => {
                     self.conns.remove(to);
                     self.begin_close(now, to, Frame::Close(reason), outputs);
                 }
+                Some(frame) => messages.extend(self.try_enqueue(to, frame, outputs)),
             }
         }
     }
@@ -562,9 +555,6 @@ impl Endpoint {
         }
     }
 }
-
-/// The most that a dialect adds to a payload: `{"type":"data","index":4294967295,"data":}` and less.
-const DATA_ENVELOPE: usize = 48;
 
 impl Conn {
     /// Returns until when the client is not read from, if it is not.

@@ -12,7 +12,7 @@ use alloc::{string::String, vec::Vec};
 pub use offers::InvalidSubprotocol;
 pub use payload::Payload;
 
-use crate::{CloseReason, InboundMessage, Limits, OutboundMessage, Profile, Shape, Tenure};
+use crate::{CloseReason, Frame, InboundMessage, Limits, OutboundMessage, Profile, Shape, Tenure};
 
 /// A way to write messages as text. The project's `PROTOCOL.md` defines both; its transcripts show them.
 ///
@@ -24,6 +24,9 @@ pub enum Dialect {
     /// `sigver.v1`: acknowledgements, leave notices, errors that keep the socket, any JSON value as data.
     V1,
 }
+
+/// The most that a dialect adds to a payload: `{"type":"data","index":4294967295,"data":}` or less.
+const ENVELOPE: usize = 48;
 
 /// What an outbound message is in a dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,25 @@ impl Dialect {
         match self {
             Self::Plain => plain::decode(text, limits),
             Self::V1 => v1::decode(text, limits, random),
+        }
+    }
+
+    /// Returns the frame that says `message`, if the dialect has one. Takes the payload's own text where that is the frame's.
+    pub(crate) fn into_frame(self, message: OutboundMessage) -> Option<Frame> {
+        let message = match (self, message) {
+            (Self::Plain, OutboundMessage::Data { from: None, payload }) => {
+                return Some(Frame::Text(payload.into_text()));
+            }
+            (_, message) => message,
+        };
+        let mut text = String::new();
+        if let OutboundMessage::Data { payload, .. } = &message {
+            text.reserve(payload.as_str().len() + ENVELOPE);
+        }
+        match self.encode(&message, &mut text) {
+            Encoded::Nothing => None,
+            Encoded::Text => Some(Frame::Text(text)),
+            Encoded::Close(reason) => Some(Frame::Close(reason)),
         }
     }
 

@@ -115,6 +115,13 @@ impl Payload {
     }
 }
 
+impl Payload {
+    /// As [`as_str`](Self::as_str), without a copy.
+    pub(super) fn into_text(self) -> String {
+        self.text.into()
+    }
+}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({} bytes)", self.text.len())
