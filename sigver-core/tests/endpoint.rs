@@ -511,6 +511,15 @@ mod rate_limit {
             [(a, "pause until 1.3s")],
             "refilled but for 1 ms"
         );
+        server.now = at(60_000);
+        for _ in 0..10 {
+            assert_eq!(server.input(a, Input::Pong), []);
+        }
+        assert_eq!(
+            server.input(a, Input::Pong),
+            [(a, "pause until 60.1s")],
+            "an idle client saves up one second's worth"
+        );
     }
 
     #[test]
