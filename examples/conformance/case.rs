@@ -76,14 +76,18 @@ impl Case {
         }
     }
 
+    /// Whether it waits for a deadline of the server, so that others can run meanwhile.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(&self.play, Play::Hostile(hostile, _) if hostile.waits)
+    }
+
     /// Runs it.
     pub(crate) fn run(&self, options: &Options, target: &Target) -> Result<(), Mismatch> {
         match &self.play {
             Play::Transcript(transcript) => run(transcript, options, target),
             Play::Hostile(hostile, dialect) => {
-                let dialects = options.dialects();
-                let dialect = dialect.unwrap_or(dialects[0]);
-                hostile.run(target, dialect, dialects, options.deadline)
+                let dialect = dialect.unwrap_or(options.dialects()[0]);
+                hostile.run(target, dialect, options)
             }
         }
     }
@@ -138,6 +142,9 @@ fn run(transcript: &Transcript, options: &Options, target: &Target) -> Result<()
     let role_deadline = options.role_deadline.unwrap_or_default();
     let until = Instant::now() + options.deadline + role_deadline * waits(transcript);
     let mut judge = Judge::new(target, role_deadline, until);
+    if options.ordered_pongs {
+        judge.rely_on_pongs();
+    }
     let played = play(transcript, &mut judge);
     // The next transcript has the same keys: they have to be free, also where this one has failed.
     let finished = judge.finish();

@@ -123,6 +123,11 @@ impl Judge {
         }
     }
 
+    /// See [`Sockets::rely_on_pongs`].
+    pub(crate) fn rely_on_pongs(&mut self) {
+        self.sockets.rely_on_pongs();
+    }
+
     /// Ends all connections, and waits for the server to have noticed.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.sockets.finish()

@@ -28,11 +28,17 @@ mod options;
 mod pair;
 mod report;
 
-use std::{io, process::ExitCode, time::Instant};
+use std::{
+    io,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use sigver_transcripts::socket::Target;
 
 use case::Case;
+use judge::Mismatch;
 use options::{Options, Stop};
 use report::{Report, Row, Verdict};
 
@@ -57,7 +63,9 @@ fn give_up(problem: &str) -> ExitCode {
 /// Whether nothing has failed. An error is why nothing could be run.
 fn run(options: &Options) -> Result<bool, String> {
     let cases = Case::all().map_err(|error| format!("no transcripts: {error}"))?;
-    let cases: Vec<Case> = cases.into_iter().filter(|case| options.chooses(&case.name)).collect();
+    let mut cases: Vec<Case> = cases.into_iter().filter(|case| options.chooses(&case.name)).collect();
+    // They are started first and reported last.
+    cases.sort_by_key(Case::waits);
     if cases.is_empty() {
         return Err("no case has such a name (see --list)".into());
     }
@@ -71,19 +79,42 @@ fn run(options: &Options) -> Result<bool, String> {
     let mut report = Report::new(options, &cases);
     let mut failed = false;
     let _ = report.begin();
-    for case in &cases {
-        let started = Instant::now();
-        let verdict = match case.skipped(options) {
-            Some(reason) => Verdict::Skipped(reason),
-            None => case
-                .run(options, &target)
-                .map_or_else(Verdict::Failed, |()| Verdict::Passed),
-        };
-        failed |= matches!(verdict, Verdict::Failed(_));
-        let _ = report.add(Row::new(case, verdict, started.elapsed()));
-    }
+    thread::scope(|scope| {
+        let target = &target;
+        let (waiting, others): (Vec<_>, Vec<_>) = cases.iter().partition(|case| case.waits());
+        let waiting: Vec<_> = waiting
+            .into_iter()
+            .map(|case| (case, scope.spawn(move || run_case(case, options, target))))
+            .collect();
+        let others = others.into_iter().map(|case| (case, run_case(case, options, target)));
+        let waiting = waiting.into_iter().map(|(case, thread)| {
+            let panicked = |_| {
+                (
+                    Verdict::Failed(Mismatch::new("a verdict", "a panic of the kit")),
+                    Duration::ZERO,
+                )
+            };
+            (case, thread.join().unwrap_or_else(panicked))
+        });
+        for (case, (verdict, took)) in others.chain(waiting) {
+            failed |= matches!(verdict, Verdict::Failed(_));
+            let _ = report.add(Row::new(case, verdict, took));
+        }
+    });
     let _ = report.end();
     Ok(!failed)
+}
+
+/// Runs a case, unless it has to be skipped. Returns how long that took as well.
+fn run_case(case: &Case, options: &Options, target: &Target) -> (Verdict, Duration) {
+    let started = Instant::now();
+    let verdict = match case.skipped(options) {
+        Some(reason) => Verdict::Skipped(reason),
+        None => case
+            .run(options, target)
+            .map_or_else(Verdict::Failed, |()| Verdict::Passed),
+    };
+    (verdict, started.elapsed())
 }
 
 /// Whether anyone is there at all.

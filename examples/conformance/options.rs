@@ -19,6 +19,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 
+    /// Leave out the cases whose names contain this; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    skip: Vec<String>,
+
     /// List the cases, and run none
     #[arg(long)]
     pub(crate) list: bool,
@@ -34,6 +38,15 @@ pub(crate) struct Options {
     /// How long each case may take
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) deadline: Duration,
+
+    /// How long the server waits for a request head. PROTOCOL.md's is 5
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    pub(crate) head_deadline: Duration,
+
+    /// The server sends a pong to nobody before everything that follows from earlier frames, of any client: what is missing is
+    /// reported without waiting for the deadline. Leave it out if the server's WebSocket library answers pings by itself
+    #[arg(long)]
+    pub(crate) ordered_pongs: bool,
 
     /// The server has this limit other than the default: run the transcripts that want just the limits given, and no other case.
     /// NAME is depth, joiners-per-key, key-bytes or message-bytes
@@ -97,7 +110,8 @@ impl Options {
     }
 
     pub(crate) fn chooses(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
+        let contains = |text: &String| name.contains(text);
+        (self.only.is_empty() || self.only.iter().any(contains)) && !self.skip.iter().any(contains)
     }
 
     /// The server. An error is one line about what is wrong.

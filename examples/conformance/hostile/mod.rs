@@ -20,6 +20,7 @@ use socket2::SockRef;
 use crate::{
     dialect::Dialect,
     judge::Mismatch,
+    options::Options,
     pair::{self, Pair},
 };
 
@@ -33,8 +34,8 @@ pub(crate) struct Hostile {
     pub(crate) expected: &'static str,
     /// Whether it is played in each dialect; otherwise it is about what comes before one is spoken.
     pub(crate) in_dialects: bool,
-    /// What it may take beyond the deadline of a case.
-    pub(crate) extra: Duration,
+    /// Whether it waits for the server's head deadline. It runs beside the other cases then.
+    pub(crate) waits: bool,
     act: fn(&mut Scene<'_>) -> Result<(), Mismatch>,
 }
 
@@ -47,17 +48,18 @@ impl Hostile {
     }
 
     /// Plays it against a server, between bystanders of these dialects.
-    pub(crate) fn run(
-        &self,
-        target: &Target,
-        dialect: Dialect,
-        beside: &[Dialect],
-        deadline: Duration,
-    ) -> Result<(), Mismatch> {
+    pub(crate) fn run(&self, target: &Target, dialect: Dialect, options: &Options) -> Result<(), Mismatch> {
+        let beside = options.dialects();
+        let waited = if self.waits {
+            options.head_deadline
+        } else {
+            Duration::ZERO
+        };
         let mut scene = Scene {
             target,
             dialect,
-            until: Instant::now() + deadline + self.extra,
+            until: Instant::now() + options.deadline + waited,
+            ordered_pongs: options.ordered_pongs,
             keys: 0,
             bystanders: Vec::new(),
         };
@@ -88,6 +90,8 @@ struct Scene<'a> {
     dialect: Dialect,
     /// When all waiting ends.
     until: Instant,
+    /// Whether the server keeps the promise of [`Options::ordered_pongs`].
+    ordered_pongs: bool,
     /// How many keys were made.
     keys: usize,
     bystanders: Vec<Pair>,
@@ -126,7 +130,12 @@ impl Scene<'_> {
 
     /// Checks that a client is closed next, with one of these codes.
     fn is_closed(&self, client: &mut Client, codes: &[u16]) -> Result<(), Mismatch> {
-        match client.receive() {
+        let seen = if self.ordered_pongs {
+            client.receive_before_pong()
+        } else {
+            client.receive()
+        };
+        match seen {
             Seen::Close(Some(code), _) if codes.contains(&code) => Ok(()),
             seen => {
                 let codes: Vec<String> = codes.iter().map(u16::to_string).collect();
