@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Invariants: every connection is open (known to the hub), closing (its last frame was returned, its socket may still exist) or unknown.
-//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/endpoint.rs`, against a
-//! model in `tests/laws_of_endpoint.rs`, and by the transcripts.
+//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/it/endpoint.rs`, against
+//! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
 mod config;
 mod counters;

@@ -11,9 +11,6 @@ use sigver_transcripts::{Frame as Sent, Limit, Seen, Stage, Transcript, all, pla
 
 use crate::frames::{Event, FrameReader};
 
-#[path = "support/frames.rs"]
-mod frames;
-
 /// An endpoint and its clients.
 struct Server {
     endpoint: Endpoint,

@@ -1,6 +1,6 @@
 //! [`Endpoint`] in virtual time: every behaviour, to the millisecond and the byte.
 //!
-//! `laws_of_endpoint.rs` compares random calls with a model; the transcripts show both dialects.
+//! `laws/endpoint.rs` compares random calls with a model; the transcripts show both dialects.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -11,11 +11,6 @@ use sigver_core::{
 };
 
 use crate::server::{Server, at};
-
-#[path = "support/describe.rs"]
-mod describe;
-#[path = "support/server.rs"]
-mod server;
 
 use Dialect::{Plain, V1};
 
