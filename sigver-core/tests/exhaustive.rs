@@ -13,7 +13,10 @@
 //!
 //! `SIGVER_EXHAUSTIVE_DEPTH=8` and `SIGVER_EXHAUSTIVE_CONNECTIONS=4` look further, preferably in a release build.
 
-use core::time::Duration;
+use core::{
+    hash::{BuildHasherDefault, Hasher},
+    time::Duration,
+};
 use std::{
     collections::HashSet,
     env, fmt,
@@ -71,7 +74,8 @@ fn every_state_of_profiles_of_an_embedder() {
 
 fn every_state(scope: Scope) {
     let start = Run::start(&scope);
-    let mut seen = HashSet::from([start.model.state()]);
+    let mut seen: HashSet<_, BuildHasherDefault<WordHasher>> = HashSet::default();
+    seen.insert(start.model.state());
     let mut frontier = vec![start];
     let mut steps = 0_u64;
     for _ in 0..scope.depth {
@@ -119,6 +123,38 @@ fn every_run() {
     let steps = steps_from(&Run::start(&scope), &scope);
     report(format_args!("{steps} steps in all runs: {scope}"));
     assert!(steps > 150_000, "only {steps} steps");
+}
+
+/// A hasher that is fast without optimization: states are mostly numbers.
+#[derive(Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
+    }
 }
 
 /// How far to look.
