@@ -17,8 +17,6 @@ mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod endpoint_run;
-#[path = "../support/frames.rs"]
-mod frames;
 #[path = "../support/json.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod json;
