@@ -453,6 +453,7 @@ impl Endpoint {
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
         outputs.push((id, Output::Send(last)));
         self.start_closing(now, id);
+        self.drop_stale_timers();
     }
 
     fn start_closing(&mut self, now: Time, id: ConnId) {

@@ -163,6 +163,16 @@ mod keep_alive {
     }
 
     #[test]
+    fn closed_client_leaves_no_timer() {
+        let mut server = Server::new(|config| config.close_timeout = Duration::MAX);
+        for input in [Input::Close(None), Input::Binary] {
+            let a = server.connect(Plain);
+            server.input(a, input);
+            assert_eq!(server.endpoint.poll_timeout(), None);
+        }
+    }
+
+    #[test]
     fn closing_and_gone_clients_are_not_pinged() {
         let mut server = Server::new(|config| config.close_timeout = Duration::MAX);
         let [a, b, c, d] = [Plain; 4].map(|dialect| server.connect(dialect));
