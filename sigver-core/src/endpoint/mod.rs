@@ -165,7 +165,7 @@ impl Endpoint {
             pairing: None,
         };
         self.conns.insert(id, conn);
-        self.ping_timers.schedule(now, self.config.keep_alive, id);
+        self.schedule_ping(now, id);
         if let Some(drain) = &mut self.drain {
             drain.push(id, now);
         }
@@ -471,8 +471,14 @@ impl Endpoint {
             return self.close(now, id, CloseReason::Silent, outputs);
         }
         conn.missed_pings += 1;
-        self.ping_timers.schedule(now, self.config.keep_alive, id);
+        self.schedule_ping(now, id);
         self.enqueue(now, id, Frame::Ping, outputs);
+    }
+
+    fn schedule_ping(&mut self, now: Time, id: ConnId) {
+        if !self.config.keep_alive.is_zero() {
+            self.ping_timers.schedule(now, self.config.keep_alive, id);
+        }
     }
 
     fn continue_drain(&mut self, now: Time, outputs: &mut Outputs) {

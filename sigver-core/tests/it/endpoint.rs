@@ -156,10 +156,13 @@ mod keep_alive {
     }
 
     #[test]
-    fn longest_keep_alive_means_no_pings() {
-        let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
-        server.connect(Plain);
-        assert_eq!(server.endpoint.poll_timeout(), None);
+    fn longest_or_zero_keep_alive_means_no_pings() {
+        for keep_alive in [Duration::MAX, Duration::ZERO] {
+            let mut server = Server::new(|config| config.keep_alive = keep_alive);
+            server.connect(Plain);
+            assert_eq!(server.endpoint.poll_timeout(), None);
+            assert_eq!(server.handle_timeout(), []);
+        }
     }
 
     #[test]

@@ -435,7 +435,8 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
     );
     let backlog = prop_oneof![1 => 1..600_u32, 1 => Just(10_000)];
     let drain = select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(5)]);
-    (limits, seconds(20), seconds(3), backlog, rates, drain).prop_map(
+    let keep_alive = prop_oneof![6 => seconds(20), 1 => Just(Duration::ZERO)];
+    (limits, keep_alive, seconds(3), backlog, rates, drain).prop_map(
         |((connections, joiners, role_deadline), keep_alive, close_timeout, backlog_bytes, rates, drain)| {
             let mut config = EndpointConfig::default();
             config.limits.connections = connections;
