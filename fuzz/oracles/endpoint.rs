@@ -109,8 +109,7 @@ impl Script<'_> {
             config.limits.role_deadline = Some(self.time()).filter(|time| *time < Duration::MAX);
         }
         if self.starts_with(b'P') {
-            // A ping is due later, never at once.
-            config.keep_alive = self.time().max(Duration::from_millis(1));
+            config.keep_alive = self.time();
             config.close_timeout = self.time();
             config.backlog_bytes = self.limit(10);
             config.messages_per_second = self.limit(1).max(1);

@@ -14,7 +14,7 @@
 //! A connection of [`Tenure::OneRole`] dies with its role. One of [`Tenure::Renewable`] goes back to `Idle`: an opener that closes its
 //! key, a joiner that leaves, one that is kicked, one whose opener has left.
 //!
-//! Tested in `tests/laws.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
+//! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},

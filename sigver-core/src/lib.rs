@@ -218,7 +218,7 @@
 //!
 //! # Guarantees
 //!
-//! Property tests check these laws against simple models, in `tests/laws.rs`, `tests/laws_of_endpoint.rs` and `tests/laws_of_texts.rs`:
+//! Property tests check these laws against simple models, in `tests/laws`:
 //!
 //! - Accepted data is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
 //!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.

@@ -1,8 +1,8 @@
 //! Reads the transcripts beside it and plays them against anything that speaks sigver's protocol.
 //!
 //! A transcript is a text file with one scenario. It is documentation that runs: the same files are played against
-//! `sigver_core::Endpoint`, against the server over sockets, and against any other server. This crate knows no server and no
-//! state machine; what it plays against is a [`Stage`], which may fail.
+//! `sigver_core::Endpoint`, against the server over sockets, and against any other server. They are
+//! played against a [`Stage`], which may fail: [`socket::Sockets`] for a server, [`endpoint::InMemory`] for the core alone.
 //!
 //! # Format
 //!
@@ -34,6 +34,8 @@
 //! What is the same is for the stage to say ([`Stage::is_same`]). Our own server and core are compared to the byte, the texts of close
 //! frames included; `examples/conformance` compares of other servers what PROTOCOL.md holds them to.
 
+pub mod endpoint;
+mod frames;
 mod parse;
 mod play;
 pub mod socket;

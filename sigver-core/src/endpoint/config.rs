@@ -16,7 +16,7 @@ use crate::Limits;
 pub struct EndpointConfig {
     /// The limits of the hub and the codecs: connections, joiners, message size, key size, nesting, role deadline.
     pub limits: Limits,
-    /// The interval between two pings to a client. Default: 25 seconds; [`Duration::MAX`] for no pings.
+    /// The interval between two pings to a client. Default: 25 seconds; zero or [`Duration::MAX`] for no pings.
     ///
     /// A client that misses two pings is closed with 1008 [`Silent`](crate::CloseReason::Silent) when the third is due. Every whole
     /// frame from the client counts as an answer.

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Invariants: every connection is open (known to the hub), closing (its last frame was returned, its socket may still exist) or unknown.
-//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/endpoint.rs`, against a
-//! model in `tests/laws_of_endpoint.rs`, and by the transcripts.
+//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/it/endpoint.rs`, against
+//! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
 mod config;
 mod counters;
@@ -165,7 +165,7 @@ impl Endpoint {
             pairing: None,
         };
         self.conns.insert(id, conn);
-        self.ping_timers.schedule(now, self.config.keep_alive, id);
+        self.schedule_ping(now, id);
         if let Some(drain) = &mut self.drain {
             drain.push(id, now);
         }
@@ -453,6 +453,7 @@ impl Endpoint {
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
         outputs.push((id, Output::Send(last)));
         self.start_closing(now, id);
+        self.drop_stale_timers();
     }
 
     fn start_closing(&mut self, now: Time, id: ConnId) {
@@ -470,8 +471,14 @@ impl Endpoint {
             return self.close(now, id, CloseReason::Silent, outputs);
         }
         conn.missed_pings += 1;
-        self.ping_timers.schedule(now, self.config.keep_alive, id);
+        self.schedule_ping(now, id);
         self.enqueue(now, id, Frame::Ping, outputs);
+    }
+
+    fn schedule_ping(&mut self, now: Time, id: ConnId) {
+        if !self.config.keep_alive.is_zero() {
+            self.ping_timers.schedule(now, self.config.keep_alive, id);
+        }
     }
 
     fn continue_drain(&mut self, now: Time, outputs: &mut Outputs) {

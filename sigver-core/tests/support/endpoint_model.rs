@@ -351,7 +351,8 @@ impl EndpointModel {
 
     fn schedule_ping(&mut self, who: usize) {
         self.scheduled += 1;
-        let at = self.after(self.config.keep_alive);
+        let interval = self.config.keep_alive;
+        let at = self.after(interval).filter(|_| !interval.is_zero());
         self.client(who).ping = at.map(|at| (at, self.scheduled));
     }
 

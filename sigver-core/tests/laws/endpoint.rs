@@ -1,6 +1,4 @@
-//! The laws of [`Endpoint`](sigver_core::Endpoint), each for random calls. `PROPTEST_CASES=10000` searches longer.
-//!
-//! A failure is written to `laws.proptest-regressions`, which is committed: it is tried first in every later run.
+//! The laws of [`Endpoint`](sigver_core::Endpoint), each for random calls.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,21 +7,10 @@ use proptest::{prelude::*, sample::select};
 use sigver_core::{CloseReason, ConnId, Dialect, EndpointConfig, Phase, Role, Time};
 
 use crate::{
-    endpoint_model::{EndpointModel, Event, Step, To},
+    endpoint_model::{self, EndpointModel, Event, Step, To},
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, by_recipient, compare, is_last, state},
     search::{SAMPLES, count, for_a_third, for_all, more_often_than, samples},
 };
-
-#[path = "support/describe.rs"]
-mod describe;
-#[path = "support/endpoint_model.rs"]
-mod endpoint_model;
-#[path = "support/endpoint_run.rs"]
-mod endpoint_run;
-#[allow(dead_code, reason = "the laws of the hub use the rest")]
-mod model;
-#[path = "support/search.rs"]
-mod search;
 
 /// Every call returns what a naive reading of the documentation says, for each connection in the same order, and everything that can be
 /// seen of the endpoint agrees: roles, sockets, phase, counters and timeouts.
@@ -448,7 +435,8 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
     );
     let backlog = prop_oneof![1 => 1..600_u32, 1 => Just(10_000)];
     let drain = select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(5)]);
-    (limits, seconds(20), seconds(3), backlog, rates, drain).prop_map(
+    let keep_alive = prop_oneof![6 => seconds(20), 1 => Just(Duration::ZERO)];
+    (limits, keep_alive, seconds(3), backlog, rates, drain).prop_map(
         |((connections, joiners, role_deadline), keep_alive, close_timeout, backlog_bytes, rates, drain)| {
             let mut config = EndpointConfig::default();
             config.limits.connections = connections;

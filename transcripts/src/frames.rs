@@ -5,7 +5,7 @@ use std::{mem, str};
 use sigver_core::{CloseReason, Input};
 
 /// An [`Input`] that owns its data.
-pub(crate) enum Event {
+pub(super) enum Event {
     Text(String),
     Binary,
     Ping(Vec<u8>),
@@ -15,7 +15,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    pub(crate) fn as_input(&self) -> Input<'_> {
+    pub(super) fn as_input(&self) -> Input<'_> {
         match self {
             Self::Text(text) => Input::Text(text),
             Self::Binary => Input::Binary,
@@ -26,7 +26,7 @@ impl Event {
         }
     }
 
-    pub(crate) fn text(bytes: &[u8]) -> Self {
+    pub(super) fn text(bytes: &[u8]) -> Self {
         match str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
             Err(_) => Self::Violation(CloseReason::InvalidUtf8),
@@ -36,7 +36,7 @@ impl Event {
 
 /// The bytes of a connection.
 #[derive(Default)]
-pub(crate) struct FrameReader {
+pub(super) struct FrameReader {
     bytes: Vec<u8>,
     /// The fragments of a message so far, and whether it is text.
     message: Option<(bool, Vec<u8>)>,
@@ -46,7 +46,7 @@ const BROKEN: Event = Event::Violation(CloseReason::BrokenFraming);
 
 impl FrameReader {
     /// Returns an event for each frame that `bytes` completes, but for fragments.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Vec<Event> {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.bytes.extend(bytes);
         let mut events = Vec::new();
         while let Some(event) = self.next() {

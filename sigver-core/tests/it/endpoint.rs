@@ -1,6 +1,6 @@
 //! [`Endpoint`] in virtual time: every behaviour, to the millisecond and the byte.
 //!
-//! `laws_of_endpoint.rs` compares random calls with a model; the transcripts show both dialects.
+//! `laws/endpoint.rs` compares random calls with a model; the transcripts show both dialects.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -11,11 +11,6 @@ use sigver_core::{
 };
 
 use crate::server::{Server, at};
-
-#[path = "support/describe.rs"]
-mod describe;
-#[path = "support/server.rs"]
-mod server;
 
 use Dialect::{Plain, V1};
 
@@ -161,10 +156,23 @@ mod keep_alive {
     }
 
     #[test]
-    fn longest_keep_alive_means_no_pings() {
-        let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
-        server.connect(Plain);
-        assert_eq!(server.endpoint.poll_timeout(), None);
+    fn longest_or_zero_keep_alive_means_no_pings() {
+        for keep_alive in [Duration::MAX, Duration::ZERO] {
+            let mut server = Server::new(|config| config.keep_alive = keep_alive);
+            server.connect(Plain);
+            assert_eq!(server.endpoint.poll_timeout(), None);
+            assert_eq!(server.handle_timeout(), []);
+        }
+    }
+
+    #[test]
+    fn closed_client_leaves_no_timer() {
+        let mut server = Server::new(|config| config.close_timeout = Duration::MAX);
+        for input in [Input::Close(None), Input::Binary] {
+            let a = server.connect(Plain);
+            server.input(a, input);
+            assert_eq!(server.endpoint.poll_timeout(), None);
+        }
     }
 
     #[test]

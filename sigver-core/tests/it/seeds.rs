@@ -1,7 +1,5 @@
 //! Replays what the fuzz targets start from and have found, without a fuzzer: `fuzz/README.md`.
 
-#![allow(dead_code, reason = "the laws use the rest of `json`, `model` and `endpoint_run`")]
-
 use std::error::Error;
 
 use proptest::{prelude::*, test_runner::Config};
@@ -9,30 +7,15 @@ use sigver_core::{Dialect, Limits};
 
 use crate::{
     json::Object,
-    reader::Text,
+    reader::{self, Text},
     replay::replay,
     texts::{frames, objects},
 };
 
-#[path = "../../fuzz/oracles/decode.rs"]
+#[path = "../../../fuzz/oracles/decode.rs"]
 mod decode;
-#[path = "support/describe.rs"]
-mod describe;
-#[path = "../../fuzz/oracles/endpoint.rs"]
+#[path = "../../../fuzz/oracles/endpoint.rs"]
 mod endpoint;
-#[path = "support/endpoint_model.rs"]
-mod endpoint_model;
-#[path = "support/endpoint_run.rs"]
-mod endpoint_run;
-#[path = "support/json.rs"]
-mod json;
-mod model;
-#[path = "../../fuzz/oracles/reader.rs"]
-mod reader;
-#[path = "../../fuzz/oracles/replay.rs"]
-mod replay;
-#[path = "support/texts.rs"]
-mod texts;
 
 #[test]
 fn every_seed_of_decode_is_read_as_it_should_be() -> Result<(), Box<dyn Error>> {

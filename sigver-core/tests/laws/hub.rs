@@ -1,8 +1,5 @@
 //! The laws of the hub, each for any input that could be thought of. A law's doc says what it forbids, and by which breakage of
-//! the code it was seen to fail. Those of what is said and heard are in `laws_of_texts.rs`.
-//!
-//! `PROPTEST_CASES=10000` searches longer. A failure is written to `laws.proptest-regressions`, which is to be committed: it is
-//! tried first in every later run.
+//! the code it was seen to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +12,6 @@ use crate::{
     search::{SAMPLES, count, for_all, more_often_than, samples},
     stage::{Event, Stage, assert_indexes, assert_last_word, assert_order, resigned},
 };
-
-mod model;
-#[path = "support/runs.rs"]
-mod runs;
-#[path = "support/search.rs"]
-mod search;
-#[path = "support/stage.rs"]
-mod stage;
 
 /// Every call returns what a naive reading of the protocol says, and all that can be seen of the hub agrees with it.
 ///

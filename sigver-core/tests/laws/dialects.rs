@@ -1,5 +1,5 @@
 //! The laws of the dialects, each for any text that could be thought of. A law's doc says what it forbids, and by which breakage of
-//! the code it was seen to fail. As in `laws.rs`.
+//! the code it was seen to fail.
 
 use core::{cell::Cell, num::IntErrorKind};
 use std::collections::BTreeMap;
@@ -18,15 +18,6 @@ use crate::{
     search::{SAMPLES, count, for_all, more_often_than, samples},
     texts::{frames, objects},
 };
-
-#[path = "support/json.rs"]
-mod json;
-#[path = "support/refusals.rs"]
-mod refusals;
-#[path = "support/search.rs"]
-mod search;
-#[path = "support/texts.rs"]
-mod texts;
 
 /// What crosses is what was sent, byte for byte: the same text towards a plain joiner; the same text and one `index` towards a plain
 /// opener; the same text as the `data` of a frame towards either in `sigver.v1`. It is the whole frame of a plain sender, and the value

@@ -7,9 +7,6 @@ use sigver_transcripts::{StepKind, all};
 
 use crate::refusals::refusals;
 
-#[path = "support/refusals.rs"]
-mod refusals;
-
 fn page(name: &str) -> Result<String, Box<dyn Error>> {
     Ok(fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name),

@@ -1,0 +1,141 @@
+//! The server sends each client the same frames as `Endpoint` alone, in the same order, for every transcript.
+
+use std::{cell::RefCell, collections::BTreeMap, error::Error, io, thread, time::Duration};
+
+use sigver_server::{Config, Server};
+use sigver_transcripts::{
+    Frame, Seen, Stage, StepKind, Transcript, all,
+    endpoint::{InMemory, config},
+    play,
+    socket::Sockets,
+};
+
+/// Short, since transcripts wait for it in real time; long enough for clients that take a role.
+const ROLE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What each client received, to its end.
+type Received = BTreeMap<char, Vec<Seen>>;
+
+/// A stage that records what its clients receive.
+struct Recorder<S> {
+    stage: S,
+    received: Received,
+    /// The keys that the server made.
+    made: RefCell<Vec<String>>,
+}
+
+impl<S: Stage> Recorder<S> {
+    fn new(stage: S) -> Self {
+        Self {
+            stage,
+            received: BTreeMap::new(),
+            made: RefCell::default(),
+        }
+    }
+
+    /// Plays a transcript, and returns the frames with `*` in place of keys that the server made.
+    fn play(mut self, transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
+        play(transcript, &mut self)?;
+        let clients: Vec<char> = self.received.keys().copied().collect();
+        for who in clients {
+            self.receive_rest(who)?;
+        }
+        let texts = self.received.values_mut().flatten().filter_map(|seen| match seen {
+            Seen::Text(text) => Some(text),
+            Seen::Binary(_) | Seen::Close(..) | Seen::Lost | Seen::Nothing => None,
+        });
+        for text in texts {
+            for key in self.made.borrow().iter() {
+                assert!(
+                    key.len() == 32 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+                    "{key} is not 128 bits in hexadecimal digits"
+                );
+                *text = text.replace(key, "*");
+            }
+        }
+        Ok(self.received)
+    }
+
+    /// Receives what is left: until nothing comes before a pong, or until the end of the connection.
+    fn receive_rest(&mut self, who: char) -> io::Result<()> {
+        while self.received[&who].last() != Some(&Seen::Lost) && self.stage.leftover(who)? != Seen::Nothing {
+            self.receive(who)?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Stage> Stage for Recorder<S> {
+    fn connect(&mut self, who: char, subprotocol: Option<&str>) -> io::Result<()> {
+        self.received.insert(who, Vec::new());
+        self.stage.connect(who, subprotocol)
+    }
+
+    fn send(&mut self, who: char, frame: &Frame) -> io::Result<()> {
+        self.stage.send(who, frame)
+    }
+
+    fn receive(&mut self, who: char) -> io::Result<Seen> {
+        let seen = self.stage.receive(who)?;
+        self.received.entry(who).or_default().push(seen.clone());
+        Ok(seen)
+    }
+
+    fn leftover(&mut self, who: char) -> io::Result<Seen> {
+        self.stage.leftover(who)
+    }
+
+    fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()> {
+        self.stage.close(who, code)
+    }
+
+    fn vanish(&mut self, who: char) -> io::Result<()> {
+        self.stage.vanish(who)
+    }
+
+    fn wait_role_deadline(&mut self) -> io::Result<()> {
+        self.stage.wait_role_deadline()
+    }
+
+    fn made(&self, pattern: &str, text: &str) -> Option<String> {
+        let key = self.stage.made(pattern, text)?;
+        self.made.borrow_mut().push(key.clone());
+        Some(key)
+    }
+}
+
+#[test]
+fn server_sends_the_same_frames_as_the_endpoint() -> Result<(), Box<dyn Error>> {
+    let transcripts = all()?;
+    assert!(
+        transcripts.len() >= 60,
+        "only {} transcripts were found",
+        transcripts.len()
+    );
+    let mut frames = 0;
+    for transcript in &transcripts {
+        let expected = Recorder::new(InMemory::new(config(transcript))).play(transcript)?;
+        assert_eq!(received_from_server(transcript)?, expected, "{}", transcript.name);
+        frames += expected.values().map(Vec::len).sum::<usize>();
+    }
+    assert!(frames >= 300, "only {frames} frames were compared");
+    Ok(())
+}
+
+fn received_from_server(transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
+    let waits = transcript
+        .steps
+        .iter()
+        .any(|step| step.kind == StepKind::WaitRoleDeadline);
+    let mut server = Config::default();
+    server.listen = vec!["127.0.0.1:0".parse()?];
+    server.endpoint = config(transcript);
+    server.endpoint.limits.role_deadline = waits.then_some(ROLE_DEADLINE);
+    let server = Server::bind(server)?;
+    let (addr, handle) = (server.local_addr(), server.handle());
+    let running = thread::spawn(move || server.run());
+    let received = Recorder::new(Sockets::new(addr, ROLE_DEADLINE)).play(transcript);
+    handle.shutdown();
+    running.join().map_err(|_| "the server has panicked")??;
+    received
+}
