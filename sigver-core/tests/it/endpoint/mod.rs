@@ -1,0 +1,52 @@
+//! [`Endpoint`] in virtual time: every behaviour, to the millisecond and the byte.
+//!
+//! `laws/endpoint.rs` compares random calls with a model; the transcripts show both dialects.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use sigver_core::{
+    CloseReason, ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Frame, InboundMessage, Input, Limits, Output,
+    PairingStage, Phase, Role, Time, Traffic,
+};
+
+use crate::server::{Server, at};
+
+use Dialect::{Plain, V1};
+
+const OPEN: &str = r#"{"type":"open","key":"tea"}"#;
+const JOIN: &str = r#"{"type":"join","key":"tea"}"#;
+
+fn default() -> Server {
+    Server::new(|_| {})
+}
+
+/// Every input but [`Input::Disconnected`].
+fn inputs() -> impl Iterator<Item = Input<'static>> {
+    let message = || Plain.decode(OPEN, &Limits::default(), || None).expect("a message");
+    [
+        Input::Text(OPEN),
+        Input::Text("{"),
+        Input::Message {
+            message: message(),
+            text_bytes: OPEN.len(),
+            wire_bytes: OPEN.len(),
+        },
+        Input::Binary,
+        Input::Ping(b"hi"),
+        Input::Pong,
+        Input::Close(Some(1000)),
+        Input::Violation(CloseReason::BrokenFraming),
+    ]
+    .into_iter()
+}
+
+mod close_handshake;
+mod counters;
+mod decoding;
+mod keep_alive;
+mod key_attempts;
+mod rate_limit;
+mod role_deadline;
+mod shutdown;
+mod write_buffer;
