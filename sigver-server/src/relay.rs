@@ -122,6 +122,7 @@ impl Relay {
             self.follow_stage(now);
             let outputs = self.endpoint.handle_timeout(now);
             self.carry_out(None, outputs);
+            self.finish_drain(now);
             if self.endpoint.phase() == Phase::Closed && self.shared.stage() < Stage::Closed {
                 self.shared.advance(Stage::Closed);
             }
@@ -305,14 +306,18 @@ impl Relay {
                 };
                 self.endpoint.drain(now, accept_until);
             }
-            (Stage::Draining, Phase::Draining) => {
-                let is_empty = self.endpoint.counters().hub.connections == 0;
-                if is_empty && shared.registry.handshakes() == 0 {
-                    self.close_all(now);
-                }
-            }
             (Stage::Closing, Phase::Serving | Phase::Draining) => self.close_all(now),
             (Stage::Serving | Stage::Draining | Stage::Closing | Stage::Closed, _) => {}
+        }
+    }
+
+    /// Ends a drain before its time if no connection is left, and no handshake that could become one.
+    fn finish_drain(&mut self, now: Time) {
+        if self.endpoint.phase() == Phase::Draining
+            && self.endpoint.counters().hub.connections == 0
+            && self.shared.registry.handshakes() == 0
+        {
+            self.close_all(now);
         }
     }
 
