@@ -35,6 +35,7 @@
 //! What is the same is for the stage to say ([`Stage::is_same`]). Our own server and core are compared to the byte, the texts of close
 //! frames included; `examples/conformance` compares of other servers what PROTOCOL.md holds them to.
 
+pub mod kit;
 mod parse;
 mod play;
 pub mod socket;
