@@ -159,15 +159,23 @@ fn limits_can_be_told() -> Fallible {
         let addr = serve(|config| limits.iter().for_each(|(limit, number)| set(config, *limit, *number)))?;
         let told: Vec<String> = limits
             .iter()
-            .map(|(limit, number)| format!("--set={}={number}", name(*limit)))
+            .map(|(limit, number)| format!("--set={}={number}", limit.name()))
             .collect();
         let seen = verdicts(addr, &told.iter().map(String::as_str).collect::<Vec<_>>())?;
         assert_eq!(seen.failed, BTreeSet::new(), "{told:?} {}", seen.report);
         names.retain(|name| !seen.passed.contains(name));
     }
     assert_eq!(names, BTreeSet::new(), "are never played");
-    let addr = serve(|config| config.endpoint.limits.role_deadline = Some(Duration::from_secs(1)))?;
-    let seen = verdicts(addr, &["--role-deadline", "1", "--only", "no-role-in-time"])?;
+    // Some clients take a role before the deadline. A busy machine may be too slow for a short one.
+    let mut seen = Verdicts::default();
+    for seconds in ["1", "10", "30"] {
+        let deadline = Duration::from_secs(seconds.parse()?);
+        let addr = serve(|config| config.endpoint.limits.role_deadline = Some(deadline))?;
+        seen = verdicts(addr, &["--role-deadline", seconds, "--only", "no-role-in-time"])?;
+        if seen.failed.is_empty() {
+            break;
+        }
+    }
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
     assert_eq!(seen.passed.len(), 2, "in both dialects");
     Ok(())
@@ -179,15 +187,6 @@ fn set(config: &mut Config, limit: Limit, number: u32) {
         Limit::JoinersPerKey => config.endpoint.limits.joiners_per_key = number,
         Limit::KeyBytes => config.endpoint.limits.key_bytes = number,
         Limit::MessageBytes => config.endpoint.limits.message_bytes = number,
-    }
-}
-
-fn name(limit: Limit) -> &'static str {
-    match limit {
-        Limit::Depth => "depth",
-        Limit::JoinersPerKey => "joiners-per-key",
-        Limit::KeyBytes => "key-bytes",
-        Limit::MessageBytes => "message-bytes",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every way in which a connection can end, by the hundred: who reads gets the code, the other side learns what it should, and
 //! threads, descriptors and the hub's gauges return to where they were. One test, since it counts what the whole process has.
 
-use std::{net::Shutdown, thread, time::Duration};
+use std::{net::Shutdown, time::Duration};
 
 use sigver_server::Config;
 use sigver_transcripts::{
@@ -96,15 +96,17 @@ fn whoever_reads_gets_the_code_and_nothing_is_left() {
     // The first connection makes what is made once.
     drop(server.pair("first"));
     eventually("nobody is connected", || server.handle.connections() == 0);
-    // Threads wait for other connections for a second.
-    thread::sleep(Duration::from_secs(2));
-    let before = resources();
+    // Threads that wait for the next connection may be among them, two at most: a leak is at least one for each pair.
+    let (threads, descriptors) = resources();
     for way in ways() {
         for opener_ends in [true, false] {
             end_pairs(&server, &way, opener_ends);
         }
     }
-    eventually("threads and descriptors are what they were", || resources() == before);
+    eventually("threads and descriptors are what they were", || {
+        let now = resources();
+        now.0 <= threads && now.1 <= descriptors
+    });
     server.stop().expect("the server ends in order");
 }
 

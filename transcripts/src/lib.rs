@@ -36,6 +36,7 @@
 
 pub mod endpoint;
 mod frames;
+pub mod kit;
 mod parse;
 mod play;
 pub mod socket;

@@ -17,7 +17,7 @@ use tungstenite::{
 use crate::{Frame, Seen, Stage};
 
 /// How long a server may take for each thing that is waited for. Only a failure waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = crate::kit::DEADLINE;
 
 /// The longest head of an answer.
 const HEAD_MAX: usize = 64 * 1024;

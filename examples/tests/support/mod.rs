@@ -4,14 +4,14 @@
 
 use std::{
     error::Error,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use sigver_transcripts::kit::exchange;
 
 /// The example's binary, which cargo has built beside this test.
 pub(crate) fn example(name: &str) -> Command {
@@ -54,11 +54,7 @@ impl Serving {
 
     /// What it answers to bytes that are no handshake: the status line.
     pub(crate) fn status(&self, request: &str) -> Result<String, Box<dyn Error>> {
-        let mut stream = TcpStream::connect(self.addr)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
+        let answer = exchange(self.addr, request.as_bytes())?;
         Ok(answer.lines().next().unwrap_or_default().to_owned())
     }
 }

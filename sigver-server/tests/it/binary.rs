@@ -1,7 +1,6 @@
 //! The program, as whoever starts it sees it: arguments, exit codes, what it prints, what it logs, signals, and the ceiling.
 
 use std::{
-    io::Read,
     net::{SocketAddr, TcpListener},
     process::{Command, Output},
 };
@@ -9,7 +8,10 @@ use std::{
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::program::{Program, SIGVER, sigver};
+use crate::support::{
+    eventually, get,
+    program::{Program, SIGVER, sigver},
+};
 
 /// Exit code, and stderr, which is one line.
 fn refusal(command: &mut Command) -> (Option<i32>, String) {
@@ -175,27 +177,19 @@ fn the_demonstration_page_is_built_in() {
         ("/", "text/html", "<!doctype html>"),
         ("/chat.js", "text/javascript", "RTCPeerConnection"),
     ] {
-        let answer = get(program.addr, path);
+        let answer = get(program.addr, path).expect("an answer");
         assert!(
             answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains(content_type),
             "{path}: {answer}"
         );
         assert!(answer.contains(content), "{path}");
     }
-    assert!(get(program.addr, "/other").starts_with("HTTP/1.1 404 "));
+    let answer = get(program.addr, "/other").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert!(
         Client::connect(program.addr, "/").is_ok(),
         "an upgrade wins over the page"
     );
-}
-
-fn get(addr: SocketAddr, path: &str) -> String {
-    use std::io::Write;
-    let mut stream = std::net::TcpStream::connect(addr).expect("the server takes a connection");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers and closes");
-    answer
 }
 
 /// With few descriptors it takes few connections, says so, refuses the others, and serves on.
@@ -224,8 +218,7 @@ fn the_ceiling_is_met_and_survived() {
         "those it has are served"
     );
     clients.truncate(10);
-    // Their threads end soon, and there is room again.
-    assert!((0..2000).any(|_| Client::connect(program.addr, "/").is_ok()));
+    eventually("there is room again", || Client::connect(program.addr, "/").is_ok());
     drop(clients);
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));

@@ -490,7 +490,8 @@ fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
     let mut dribbling = connect(server.addr)?;
     half.write_all(unfinished.as_bytes())?;
     dribbling.set_read_timeout(Some(TIMEOUT / 30))?;
-    let mut trickle = unfinished.bytes();
+    // Far more than anyone waits for.
+    let mut trickle = unfinished.bytes().chain(*b"\r\nX: ").chain([b'y'; 6_000]);
     let mut first = [0];
     while let Err(error) = dribbling.read_exact(&mut first) {
         assert!(

@@ -5,14 +5,15 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    thread,
-    time::Duration,
 };
 
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::program::{Program, request, sigver};
+use crate::support::{
+    exchange, get,
+    program::{Program, sigver},
+};
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
 
@@ -65,23 +66,31 @@ fn play(mut connect: impl FnMut() -> Client) {
     assert!(matches!(echo, Seen::Close(Some(4000), _)), "{echo:?}");
 }
 
+/// The log with `N` in place of each connection's age.
+fn without_seconds(log: &str) -> String {
+    let mut parts = log.split(" after ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |log, part| match part.split_once(" s: ") {
+        Some((seconds, rest)) if seconds.parse::<f64>().is_ok() => format!("{log} after N s: {rest}"),
+        _ => format!("{log} after {part}"),
+    })
+}
+
 #[test]
 fn each_end_of_a_connection_is_one_line() {
-    let program = Program::start(&mut sigver(&LOOPBACK));
+    let mut program = Program::start(&mut sigver(&LOOPBACK));
     play(|| program.client());
     // A client that vanishes, and one that is there at the end.
     drop(program.client());
     let mut left = program.client();
     left.sync();
-    thread::sleep(Duration::from_millis(50));
-    let (_, log) = program.end(Signal::TERM);
+    let log = program.until_logged(" lost after ") + &program.end(Signal::TERM).1;
+    let log = without_seconds(&log);
     for part in [
-        " closed with 1008 key is taken after 0.0 s: no role, plain, messages in 1 (34 bytes), out 0 (0 bytes)",
-        " closed with 1007 text is not one JSON object: invalid JSON after 0.",
-        " s: joiner, plain, messages in 3 (74 bytes), out 1 (33 bytes)",
-        " left with 4000 after 0.",
-        " s: opener, plain, messages in 2 (67 bytes), out 2 (49 bytes)",
-        " lost after 0.0 s: no role, plain, messages in 0 (0 bytes), out 0 (0 bytes)",
+        " closed with 1008 key is taken after N s: no role, plain, messages in 1 (34 bytes), out 0 (0 bytes)",
+        " closed with 1007 text is not one JSON object: invalid JSON after N s: joiner, plain, messages in 3 (74 bytes), out 1 (33 bytes)",
+        " left with 4000 after N s: opener, plain, messages in 2 (67 bytes), out 2 (49 bytes)",
+        " lost after N s: no role, plain, messages in 0 (0 bytes), out 0 (0 bytes)",
         " closed with 1001 server shutting down after ",
     ] {
         assert_eq!(
@@ -104,7 +113,7 @@ fn each_end_of_a_connection_is_one_line() {
 fn for_programs_every_line_is_an_object() {
     let program = Program::start(sigver(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     play(|| program.client());
-    request(program.addr, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+    get(program.addr, "/nothing").expect("an answer");
     let (_, log) = program.end(Signal::TERM);
     let lines: Vec<serde_json::Value> = log
         .lines()
@@ -147,7 +156,7 @@ fn a_pairing_is_traced_in_one_line() {
     assert_eq!(traces.len(), 1, "{log}");
     assert!(
         traces[0].contains("#1 from ")
-            && traces[0].contains(" ended-by-server: 1 messages of the joiner (first after 0."),
+            && traces[0].contains(" ended-by-server: 1 messages of the joiner (first after "),
         "{traces:?}"
     );
 }
@@ -158,7 +167,7 @@ fn who_comes_too_often_is_told_by_which_limit() {
     let refused_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
         let program = Program::start(&mut sigver(&[&LOOPBACK[..], flags].concat()));
         let _held = hold(&program);
-        let refused = request(program.addr, &(head("/", "") + "\r\n"));
+        let refused = exchange(program.addr, (head("/", "") + "\r\n").as_bytes()).expect("an answer");
         assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
         program.end(Signal::TERM).1
     };
@@ -235,11 +244,11 @@ fn no_secret_of_a_client_is_in_any_output() {
             ("/", "Cookie: SECRET-cookie\r\nOrigin: https://SECRET.example\r\n"),
             ("/", "Sec-WebSocket-Protocol: sigver.v1, SECRET=\"\r\n"),
         ] {
-            let answer = request(program.addr, &(head(target, more) + "\r\n"));
+            let answer = exchange(program.addr, (head(target, more) + "\r\n").as_bytes()).expect("an answer");
             assert!(!answer.contains("SECRET"), "{answer}");
         }
-        request(program.addr, "SECRET-method / HTTP/1.1\r\n\r\n");
-        let page = request(admin, "GET /metrics HTTP/1.1\r\n\r\n");
+        exchange(program.addr, b"SECRET-method / HTTP/1.1\r\n\r\n").expect("an answer");
+        let page = get(admin, "/metrics").expect("the page");
         assert!(
             page.contains("sigver_connections ") && !page.contains("SECRET"),
             "{page}"

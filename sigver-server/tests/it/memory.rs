@@ -5,7 +5,7 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpStream},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -15,7 +15,10 @@ use sigver_server::{Config, Server};
 use sigver_transcripts::socket::{Client, Opcode, Piece, frame};
 use socket2::SockRef;
 
-use crate::support::program::{Program, sigver};
+use crate::support::{
+    eventually,
+    program::{Program, sigver},
+};
 
 const CONNECTIONS: u32 = 60;
 const MESSAGE: u32 = 65_536;
@@ -24,13 +27,16 @@ const BACKLOG: u32 = 1_048_576;
 /// Connections that have a full backlog. The others do other things.
 const FILLED: u32 = 40;
 
-/// How long everybody does their worst, once the backlogs are full.
-const SIEGE: Duration = Duration::from_secs(3);
+/// How often openers that do not read are flooded until they are closed, once the backlogs are full, and how many clients are one too many.
+const FLOODS: u32 = 3;
+const REFUSALS: u32 = 20;
 
 /// How far the siege has come.
 #[derive(Default)]
 struct Siege {
     is_full: AtomicBool,
+    floods: AtomicU32,
+    refusals: AtomicU32,
     is_over: AtomicBool,
 }
 
@@ -40,9 +46,16 @@ impl Siege {
     }
 
     fn wait(&self) {
-        while self.goes_on() {
-            thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the siege is over", || !self.goes_on());
+    }
+}
+
+/// Ends the siege, also where the test fails: its threads are waited for.
+struct OverOnDrop<'a>(&'a Siege);
+
+impl Drop for OverOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -163,15 +176,18 @@ fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
     let (addr, pid) = (program.addr, program.child.id());
     let siege = &Siege::default();
     thread::scope(|scope| {
+        let _over = OverOnDrop(siege);
         // What they meet on their way is of no interest: being refused, closed, cut.
         let filled = scope.spawn(move || fill_joiners(addr, siege));
-        while !siege.is_full.load(Ordering::Relaxed) && !filled.is_finished() {
-            thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the backlogs are full", || {
+            siege.is_full.load(Ordering::Relaxed) || filled.is_finished()
+        });
         for key in 0..3 {
             scope.spawn(move || {
                 while siege.goes_on() {
-                    let _ = flood_an_opener(addr, key, siege);
+                    if flood_an_opener(addr, key, siege).is_ok() {
+                        siege.floods.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
             scope.spawn(move || almost_send(addr, siege));
@@ -180,13 +196,23 @@ fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
         }
         // Those that are too many.
         scope.spawn(move || {
+            let mut held = Vec::new();
             while siege.goes_on() {
-                let _ = Client::connect(addr, "/");
+                match Client::connect(addr, "/") {
+                    Ok(client) => held.push(client),
+                    Err(_) => {
+                        siege.refusals.fetch_add(1, Ordering::Relaxed);
+                        held.clear();
+                    }
+                }
             }
         });
-        thread::sleep(SIEGE);
+        eventually("everybody does their worst", || {
+            filled.is_finished()
+                || (siege.floods.load(Ordering::Relaxed) >= FLOODS
+                    && siege.refusals.load(Ordering::Relaxed) >= REFUSALS)
+        });
         assert!(!filled.is_finished(), "none of the full was closed");
-        siege.is_over.store(true, Ordering::Relaxed);
     });
     let (peak, process) = (peak(pid)?, bound.fixed + u64::from(CONNECTIONS) * bound.process);
     assert!(peak <= process, "{peak} bytes of {process}");

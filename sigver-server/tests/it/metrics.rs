@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io,
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, eventually, handshake};
+use crate::support::{Running, eventually, exchange, handshake};
 
 fn config() -> Config {
     let mut config = Config::default();
@@ -23,11 +23,7 @@ fn with_page() -> Running {
 }
 
 fn request(addr: SocketAddr, line: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(addr)?;
-    write!(stream, "{line}\r\nHost: x\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    exchange(addr, format!("{line}\r\nHost: x\r\n\r\n").as_bytes())
 }
 
 /// The same of the metrics page, which answers no more than a few at the same time; those just answered may still be among them.
@@ -236,7 +232,8 @@ fn the_page_is_all_that_is_there_and_nowhere_else() {
 #[test]
 fn idle_visitors_of_the_page_harm_nobody() {
     let mut config = config();
-    config.handshake_timeout = Duration::from_millis(300);
+    // Clients have no more time for their handshakes, so it is not short.
+    config.handshake_timeout = Duration::from_secs(2);
     let server = Running::start(config);
     let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(server.admin[0])).collect();
     let (mut opener, mut joiner) = server.pair("tea");

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,7 +18,10 @@ use sigver_transcripts::{
     socket::{Client, Target},
 };
 
-use crate::support::program::{Program, SIGVER, sigver};
+use crate::support::{
+    eventually,
+    program::{Program, SIGVER, sigver},
+};
 
 /// The program as it is started for a socket: that is its descriptor 3, which a shell can see to.
 fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {
@@ -108,37 +111,32 @@ fn a_restart_refuses_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let (is_over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let waiting = Arc::new(AtomicUsize::new(0));
     let start = || Program::start(&mut activated(lend(&listener), &[]));
 
-    let first = start();
-    let visitors: Vec<_> = (0..4)
+    let mut first = start();
+    let visitors: Vec<_> = (0..VISITORS)
         .map(|_| {
-            let (is_over, served) = (Arc::clone(&is_over), Arc::clone(&served));
-            thread::spawn(move || visit(addr, &is_over, &served))
+            let (is_over, waiting, served) = (Arc::clone(&is_over), Arc::clone(&waiting), Arc::clone(&served));
+            thread::spawn(move || visit(addr, &is_over, &waiting, &served))
         })
         .collect();
     // One whose connection was taken before the end, and who says so late.
     let late = TcpListener::local_addr(&listener)
         .and_then(TcpStream::connect)
         .expect("a connection");
-    let reached = |count: usize| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while served.load(Ordering::SeqCst) < count {
-            assert!(Instant::now() < deadline, "clients are not served");
-            thread::sleep(Duration::from_millis(5));
-        }
-    };
+    let reached = |count: usize| eventually("clients are served", || served.load(Ordering::SeqCst) >= count);
     reached(20);
     kill_process(Pid::from_child(&first.child), Signal::TERM).expect("it runs");
-    thread::sleep(Duration::from_millis(300));
+    let log = first.until_logged("connections to close");
     let mut late = shake(late);
     assert_eq!(late.receive(), Seen::Close(Some(1001), "server shutting down".into()));
     drop(late);
-    let (code, log) = first.end(Signal::CONT);
-    assert_eq!(code, Some(0), "{log}");
-    // With nobody to accept, clients wait.
+    let (code, end) = first.end(Signal::CONT);
+    assert_eq!(code, Some(0), "{log}{end}");
+    // With nobody to accept.
+    eventually("all visitors wait", || waiting.load(Ordering::SeqCst) == VISITORS);
     let before = served.load(Ordering::SeqCst);
-    thread::sleep(Duration::from_millis(200));
     let second = start();
     reached(before + 20);
     is_over.store(true, Ordering::SeqCst);
@@ -156,10 +154,15 @@ fn shake(mut stream: TcpStream) -> Client {
     Client::after_request(stream).expect("it is let in").0
 }
 
+/// Clients that connect again and again.
+const VISITORS: usize = 4;
+
 /// Connects and opens a key, again and again. A close with 1001 is no refusal: it says to come back.
-fn visit(addr: SocketAddr, is_over: &AtomicBool, served: &AtomicUsize) {
+fn visit(addr: SocketAddr, is_over: &AtomicBool, waiting: &AtomicUsize, served: &AtomicUsize) {
     while !is_over.load(Ordering::SeqCst) {
+        waiting.fetch_add(1, Ordering::SeqCst);
         let mut client = Client::connect(addr, "/").expect("nobody is refused");
+        waiting.fetch_sub(1, Ordering::SeqCst);
         if client.send_text(r#"{"type":"open","key":"tea"}"#).is_ok() && client.handled().is_ok() {
             served.fetch_add(1, Ordering::SeqCst);
         }

@@ -1,6 +1,10 @@
 //! A server on a port of its own, for as long as a test needs it.
 
-#![allow(dead_code, reason = "tests that are a process of their own use a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "tests that are a process of their own use a part of it"
+)]
 
 pub(crate) mod program;
 
@@ -9,10 +13,10 @@ use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use sigver_server::{Config, Handle, RunError, Server};
+pub(crate) use sigver_transcripts::kit::{eventually, exchange, get};
 use sigver_transcripts::{Seen, socket::Client};
 use socket2::{Domain, Socket, Type};
 
@@ -96,15 +100,6 @@ pub(crate) fn handshake(mut stream: TcpStream, target: &str, headers: &str) -> i
     );
     let _ = stream.write_all(request.as_bytes());
     Client::after_request(stream)
-}
-
-/// Waits until `condition` holds, and fails if it never does.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// How many threads and descriptors this process has.

@@ -1,13 +1,16 @@
 //! The program itself, as whoever starts it has it.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader},
+    mem,
+    net::SocketAddr,
     process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use sigver_transcripts::socket::Client;
+use sigver_transcripts::{kit::DEADLINE, socket::Client};
 
 pub(crate) const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
 
@@ -15,6 +18,7 @@ pub(crate) const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
+    lines: Option<Receiver<String>>,
 }
 
 impl Program {
@@ -32,7 +36,11 @@ impl Program {
             .strip_prefix("sigver listening on ")
             .expect("it says where it listens");
         let addr = addr.parse().expect("an address");
-        Self { child, addr }
+        Self {
+            child,
+            addr,
+            lines: None,
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -41,17 +49,29 @@ impl Program {
 
     /// Waits for a line of the log with this in it. The log up to there, which [`end`](Self::end) does not tell again.
     pub(crate) fn until_logged(&mut self, part: &str) -> String {
-        let stderr = self.child.stderr.as_mut().expect("stderr is a pipe");
-        let mut log = Vec::new();
-        // Byte by byte: what comes behind the line is still to be read.
-        while !(log.ends_with(b"\n") && String::from_utf8_lossy(&log).contains(part)) {
-            let mut byte = [0];
-            stderr
-                .read_exact(&mut byte)
-                .unwrap_or_else(|error| panic!("it never logged {part}: {error}"));
-            log.extend(byte);
+        let lines = self.lines();
+        let mut log = String::new();
+        while !log.lines().last().is_some_and(|line| line.contains(part)) {
+            let line = lines.recv_timeout(DEADLINE);
+            log += &line.unwrap_or_else(|error| panic!("it never logged {part}, {error}: {log}"));
         }
-        String::from_utf8(log).expect("the log is text")
+        log
+    }
+
+    /// The lines of the log. A thread reads them from the first call on, and nobody before.
+    fn lines(&mut self) -> &Receiver<String> {
+        let stderr = self.child.stderr.take();
+        self.lines.get_or_insert_with(|| {
+            let (sender, lines) = channel();
+            let mut stderr = BufReader::new(stderr.expect("stderr is a pipe"));
+            thread::spawn(move || {
+                let mut line = String::new();
+                while stderr.read_line(&mut line).expect("the log is text") > 0
+                    && sender.send(mem::take(&mut line)).is_ok()
+                {}
+            });
+            lines
+        })
     }
 
     /// Where the metrics page is, as the log says.
@@ -65,25 +85,9 @@ impl Program {
     /// Ends the program; its exit code and what it logged.
     pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
-        let mut log = String::new();
-        self.child
-            .stderr
-            .take()
-            .expect("stderr is a pipe")
-            .read_to_string(&mut log)
-            .expect("the log is text");
+        let log = self.lines().iter().collect();
         (self.child.wait().expect("the program ends").code(), log)
     }
-}
-
-/// Sends a request and reads whatever comes back until the end.
-pub(crate) fn request(addr: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(addr).expect("somebody listens");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = Vec::new();
-    // A connection that is reset has no answer, which is one.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 impl Drop for Program {
