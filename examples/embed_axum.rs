@@ -41,6 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let endpoint = Endpoint::new(EndpointConfig::default(), || Some(rand::random()));
     let server: &Server = Box::leak(Box::new(Server(Mutex::new((endpoint, Tasks::new())), Instant::now())));
     let app = axum::Router::new().fallback(upgrade).with_state(server);
+    // Small frames must not wait for one another.
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true)));
     tokio::spawn(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).into_future());
     tokio::select! { () = server.run_timers() => {} _ = sigterm.recv() => {} _ = tokio::signal::ctrl_c() => {} }
     server.with(|(endpoint, _), now| endpoint.drain(now, now));
@@ -64,10 +66,9 @@ impl Server {
     fn call(&self, call: impl FnOnce(&mut Endpoint, Time) -> Vec<(ConnId, Output)>) {
         self.with(|(endpoint, tasks), now| {
             for (id, output) in call(endpoint, now) {
-                match (tasks.get(&id), output) {
-                    (Some(_), Output::Abort) => drop(tasks.remove(&id).map(|(_, task)| task.abort())),
-                    (Some((queue, _)), output) => drop(queue.send(output)), // Fails if the task has just ended.
-                    (None, _) => {}
+                match output {
+                    Output::Abort => drop(tasks.remove(&id).map(|(_, task)| task.abort())),
+                    output => drop(tasks.get(&id).map(|(queue, _)| queue.send(output))), // Fails if the task has just ended.
                 }
             }
         });

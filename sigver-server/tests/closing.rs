@@ -11,6 +11,7 @@ use sigver_transcripts::{
 use socket2::SockRef;
 use support::{Running, eventually, resources};
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 /// Pairs that end in each way.

@@ -8,6 +8,7 @@ use sigver_server::{Config, RunError};
 use sigver_transcripts::Seen;
 use support::Running;
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 /// A log that is broken, for one thread.

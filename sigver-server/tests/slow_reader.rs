@@ -9,6 +9,7 @@ use sigver_transcripts::{
 };
 use support::{Running, eventually};
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 /// What the greedy joiner would like to push through.

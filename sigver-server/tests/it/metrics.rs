@@ -9,9 +9,8 @@ use std::{
 
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
-use support::{Running, eventually, handshake};
 
-mod support;
+use crate::support::{Running, eventually, handshake};
 
 fn config() -> Config {
     let mut config = Config::default();

@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
-#[path = "../../fuzz/oracles/head.rs"]
+#[path = "../../../fuzz/oracles/head.rs"]
 mod head;
-#[path = "../../fuzz/oracles/replay.rs"]
+#[path = "../../../fuzz/oracles/replay.rs"]
 mod replay;
 
 #[test]

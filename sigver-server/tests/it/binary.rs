@@ -6,12 +6,10 @@ use std::{
     process::{Command, Output},
 };
 
-use program::{Program, SIGVER, sigver};
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
-#[path = "support/program.rs"]
-mod program;
+use crate::support::program::{Program, SIGVER, sigver};
 
 /// Exit code, and stderr, which is one line.
 fn refusal(command: &mut Command) -> (Option<i32>, String) {

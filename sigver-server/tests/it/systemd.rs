@@ -12,15 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use program::{Program, SIGVER, sigver};
 use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{
     Seen,
     socket::{Client, Target},
 };
 
-#[path = "support/program.rs"]
-mod program;
+use crate::support::program::{Program, SIGVER, sigver};
 
 /// The program as it is started for a socket: that is its descriptor 3, which a shell can see to.
 fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {

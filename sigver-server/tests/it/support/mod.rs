@@ -1,6 +1,8 @@
 //! A server on a port of its own, for as long as a test needs it.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, reason = "tests that are a process of their own use a part of it")]
+
+pub(crate) mod program;
 
 use std::{
     fs,

@@ -8,9 +8,8 @@ use std::{
 
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
-use support::{Running, eventually};
 
-mod support;
+use crate::support::{Running, eventually};
 
 const PAIRS: usize = 150;
 

@@ -9,9 +9,8 @@ use std::{
 
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
-use support::Running;
 
-mod support;
+use crate::support::Running;
 
 const PAIRS: usize = 150;
 

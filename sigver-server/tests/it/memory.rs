@@ -10,14 +10,12 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, sigver};
 use rustix::process::Signal;
 use sigver_server::{Config, Server};
 use sigver_transcripts::socket::{Client, Opcode, Piece, frame};
 use socket2::SockRef;
 
-#[path = "support/program.rs"]
-mod program;
+use crate::support::program::{Program, sigver};
 
 const CONNECTIONS: u32 = 60;
 const MESSAGE: u32 = 65_536;

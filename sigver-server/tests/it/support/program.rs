@@ -1,7 +1,5 @@
 //! The program itself, as whoever starts it has it.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},

@@ -1,8 +1,6 @@
 //! Holds the server to the bytes on its sockets: handshakes, answers to what is no handshake, and frames, however TCP cuts them.
 //! What the messages mean is in the transcripts.
 
-mod support;
-
 use std::{
     error::Error,
     io::{self, Read, Write},
@@ -16,7 +14,8 @@ use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
-use support::Running;
+
+use crate::support::Running;
 
 /// How long an answer may take. Only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,12 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use program::{Program, request, sigver};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use sigver_transcripts::{Seen, socket::Client};
 
-#[path = "support/program.rs"]
-mod program;
+use crate::support::program::{Program, request, sigver};
 
 const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
 

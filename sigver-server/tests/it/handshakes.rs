@@ -1,8 +1,6 @@
 //! Holds the server to RFC 6455 section 4.2 and RFC 9112 to the byte: what it answers to a handshake with something odd in it,
 //! however the bytes come, and that nothing of a request gets into the answer but a subprotocol. `frames.rs` has the plain cases.
 
-mod support;
-
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -11,7 +9,8 @@ use std::{
 
 use sigver_server::Config;
 use sigver_transcripts::socket::{Opcode, Piece, frame};
-use support::Running;
+
+use crate::support::Running;
 
 const REQUEST_LINE: &str = "GET /chat HTTP/1.1";
 const HOST: &str = "Host: server.example.com";

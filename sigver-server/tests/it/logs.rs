@@ -9,12 +9,10 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, request, sigver};
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
-#[path = "support/program.rs"]
-mod program;
+use crate::support::program::{Program, request, sigver};
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
 

@@ -8,9 +8,8 @@ use std::{
 
 use sigver_server::{Admission, Config, Denied, Handshake, Origins, Tokens};
 use sigver_transcripts::Seen;
-use support::{Running, connect_from, handshake};
 
-mod support;
+use crate::support::{Running, connect_from, eventually, handshake};
 
 /// The whole answer to a handshake with this target and these headers.
 fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
@@ -207,7 +206,7 @@ fn a_panic_on_a_connection_s_thread_ends_that_connection() -> io::Result<()> {
     }
     joiner.send_text("{}")?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
-    support::eventually("their threads have ended", || server.handle.connections() == 2);
+    eventually("their threads have ended", || server.handle.connections() == 2);
     server.stop().expect("the server ends in order");
     Ok(())
 }

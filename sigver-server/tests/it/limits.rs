@@ -13,9 +13,8 @@ use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
-use support::{Running, connect_from, eventually, handshake};
 
-mod support;
+use crate::support::{Running, connect_from, eventually, handshake};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
