@@ -1,0 +1,127 @@
+//! Rate limits and pauses.
+
+use super::*;
+
+#[test]
+fn message_over_a_second_s_worth_pauses_reading() {
+    let mut server = Server::new(|config| config.messages_per_second = 10);
+    let a = server.connect(V1);
+    for _ in 0..10 {
+        assert_eq!(server.input(a, Input::Pong), []);
+    }
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 100ms")]);
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 200ms")]);
+    server.now = at(200);
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 300ms")]);
+    server.now = at(1_299);
+    for _ in 0..9 {
+        assert_eq!(server.input(a, Input::Pong), []);
+    }
+    assert_eq!(
+        server.input(a, Input::Pong),
+        [(a, "pause until 1.3s")],
+        "refilled but for 1 ms"
+    );
+    server.now = at(60_000);
+    for _ in 0..10 {
+        assert_eq!(server.input(a, Input::Pong), []);
+    }
+    assert_eq!(
+        server.input(a, Input::Pong),
+        [(a, "pause until 60.1s")],
+        "an idle client saves up one second's worth"
+    );
+}
+
+#[test]
+fn texts_messages_pings_and_pongs_count() {
+    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let leave = || Input::Message {
+        message: InboundMessage::Leave,
+        text_bytes: 16,
+        wire_bytes: 22,
+    };
+    let frames: [fn() -> Input<'static>; 4] = [
+        || Input::Text(r#"{"type":"leave"}"#),
+        || Input::Ping(b"hi"),
+        || Input::Pong,
+        leave,
+    ];
+    for frame in frames {
+        let a = server.connect(V1);
+        assert!(!server.input(a, Input::Pong).of(a).contains(&"pause until 1s"));
+        assert_eq!(server.input(a, frame()).of(a).last(), Some(&"pause until 1s"));
+    }
+}
+
+#[test]
+fn bytes_over_a_second_s_worth_pause_reading() {
+    let mut server = Server::new(|config| config.bytes_per_second = 100);
+    let text = format!(r#"{{"type":"leave","a":"{}"}}"#, "a".repeat(60 - 23));
+    assert_eq!(text.len(), 60);
+    let a = server.connect(V1);
+    assert_eq!(server.text(a, &text).of(a).len(), 1);
+    assert_eq!(server.text(a, &text).of(a)[1..], ["pause until 200ms"]);
+    assert_eq!(
+        server.input(a, Input::Ping(&[b'a'; 10])).of(a)[1..],
+        ["pause until 300ms"]
+    );
+    assert_eq!(
+        server.input(a, Input::Pong),
+        [(a, "pause until 300ms")],
+        "a pong counts as 0 bytes"
+    );
+    let message = Input::Message {
+        message: InboundMessage::Leave,
+        text_bytes: 1,
+        wire_bytes: 70,
+    };
+    assert_eq!(server.input(a, message).of(a)[1..], ["pause until 1s"]);
+}
+
+#[test]
+fn stricter_limit_counts() {
+    let mut server = Server::new(|config| {
+        config.messages_per_second = 1;
+        config.bytes_per_second = 10;
+    });
+    let a = server.connect(V1);
+    server.input(a, Input::Ping(&[b'a'; 30]));
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 2s")]);
+    server.input(a, Input::Pong);
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 3s")]);
+}
+
+#[test]
+fn each_client_has_its_own_budget_and_is_never_closed() {
+    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let (opener, busy) = server.pair(Plain, Plain);
+    let idle = server.connect(Plain);
+    for _ in 0..10_000 {
+        let outputs = server.text(busy, "{}");
+        assert_eq!(outputs.of(opener), [r#"{"index":0}"#]);
+        assert!(outputs.of(busy)[0].starts_with("pause until"));
+    }
+    assert_eq!(server.input(idle, Input::Pong), []);
+    assert_eq!(server.endpoint.role(busy), Some(Role::Joiner));
+}
+
+#[test]
+fn unlimited_rates_never_pause() {
+    let mut server = Server::new(|config| {
+        config.messages_per_second = u32::MAX;
+        config.bytes_per_second = u32::MAX;
+    });
+    let a = server.connect(V1);
+    for _ in 0..10_000 {
+        assert_eq!(server.input(a, Input::Ping(&[b'a'; 125])).of(a).len(), 1);
+    }
+}
+
+#[test]
+fn closed_client_is_not_paused() {
+    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let a = server.connect(Plain);
+    server.input(a, Input::Pong);
+    assert_eq!(server.text(a, "{}"), [(a, "close 1008 NoRole")]);
+}

@@ -1,0 +1,127 @@
+//! Slow consumers.
+
+use super::*;
+
+/// The cost of [`RECEIVE`].
+const COST: usize = r#"{"index":0}"#.len() + 2 + Frame::OVERHEAD;
+
+/// A stalled opener with an empty write buffer of this size, and its joiner.
+fn stalled(backlog_bytes: usize) -> (Server, ConnId, ConnId) {
+    let mut server = Server::new(|config| config.backlog_bytes = backlog_bytes.try_into().expect("small"));
+    let (opener, joiner) = server.pair(Plain, V1);
+    server.stalled.insert(opener);
+    (server, opener, joiner)
+}
+
+const SEND: &str = r#"{"type":"send","data":{}}"#;
+const RECEIVE: &str = r#"{"index":0}"#;
+
+#[test]
+fn backlog_at_the_limit_fits_and_one_byte_over_closes() {
+    let (mut server, opener, joiner) = stalled(2 * COST);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    let expected = [
+        (opener, "close 1013 TooSlow"),
+        (joiner, "ended-by-opener"),
+        (joiner, r#"{"type":"closed","code":"opener-left"}"#),
+    ];
+    assert_eq!(server.text(joiner, SEND), expected);
+    assert_eq!(server.run_until(5_000), [(5_000, opener, "abort")]);
+
+    let (mut server, opener, joiner) = stalled(2 * COST - 1);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    assert_eq!(server.text(joiner, SEND).of(opener), ["close 1013 TooSlow"]);
+}
+
+#[test]
+fn single_frame_of_any_size_fits_into_an_empty_buffer() {
+    let (mut server, opener, joiner) = stalled(1);
+    let huge = format!(r#"{{"type":"send","data":{{"a":"{}"}}}}"#, "a".repeat(60_000));
+    assert_eq!(server.text(joiner, &huge).of(opener).len(), 1);
+    assert_eq!(server.text(joiner, SEND).of(opener), ["close 1013 TooSlow"]);
+}
+
+#[test]
+fn written_bytes_free_the_buffer() {
+    let (mut server, opener, joiner) = stalled(2 * COST);
+    server.text(joiner, SEND);
+    server.text(joiner, SEND);
+    server.endpoint.written(opener, COST - 1);
+    server.endpoint.written(opener, 1);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    server.endpoint.written(opener, usize::MAX);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    server.endpoint.written(opener, COST - 1);
+    assert_eq!(
+        server.text(joiner, SEND).of(opener),
+        ["close 1013 TooSlow"],
+        "a byte is missing"
+    );
+}
+
+#[test]
+fn pings_and_pongs_fill_the_buffer() {
+    let (mut server, opener, _) = stalled(2 * (2 + Frame::OVERHEAD));
+    server.run_until(25_000);
+    assert_eq!(server.input(opener, Input::Ping(b"")), [(opener, "pong ")]);
+    assert_eq!(
+        server.input(opener, Input::Ping(b"")).of(opener),
+        ["close 1013 TooSlow"]
+    );
+
+    let (mut server, opener, _) = stalled(2 * (2 + Frame::OVERHEAD) - 1);
+    server.run_until(49_999);
+    server.input(opener, Input::Pong);
+    server.now = at(50_000);
+    assert_eq!(
+        server.handle_timeout().of(opener),
+        ["close 1013 TooSlow"],
+        "instead of a ping"
+    );
+}
+
+#[test]
+fn pong_payload_fills_the_buffer() {
+    let (mut server, opener, _) = stalled(2 * (3 + 2 + Frame::OVERHEAD) - 1);
+    assert_eq!(server.input(opener, Input::Ping(b"abc")), [(opener, "pong abc")]);
+    assert_eq!(
+        server.input(opener, Input::Ping(b"abc")).of(opener),
+        ["close 1013 TooSlow"]
+    );
+}
+
+#[test]
+fn slow_joiner_is_closed_alone_and_its_opener_gets_a_notice() {
+    let mut server = Server::new(|config| config.backlog_bytes = 1);
+    let (opener, slow) = server.pair(V1, V1);
+    let other = server.connect(V1);
+    server.text(other, JOIN);
+    server.stalled.insert(slow);
+    let send = r#"{"type":"send","index":0,"data":1}"#;
+    assert_eq!(server.text(opener, send), [(slow, r#"{"type":"data","data":1}"#)]);
+    let expected = [
+        (slow, "ended-by-server"),
+        (slow, "close 1013 TooSlow"),
+        (opener, r#"{"type":"leave","index":0}"#),
+    ];
+    assert_eq!(server.text(opener, send), expected);
+    let send = r#"{"type":"send","index":1,"data":2}"#;
+    assert_eq!(server.text(opener, send), [(other, r#"{"type":"data","data":2}"#)]);
+}
+
+#[test]
+fn cost_is_the_length_on_the_wire_and_the_overhead() {
+    let text = |len: usize| Frame::Text("a".repeat(len)).wire_len();
+    assert_eq!([0, 125, 126, 65_535, 65_536].map(text), [2, 127, 130, 65_539, 65_546]);
+    assert_eq!(Frame::Ping.wire_len(), 2);
+    assert_eq!(Frame::Pong(Box::new([1, 2])).wire_len(), 4);
+    assert_eq!(Frame::CloseReply(None).wire_len(), 2);
+    assert_eq!(Frame::CloseReply(Some(1000)).wire_len(), 4);
+    assert_eq!(
+        Frame::Close(CloseReason::KeyTaken).wire_len(),
+        2 + 2 + "key is taken".len()
+    );
+    assert_eq!(Frame::Ping.cost(), 6);
+}
