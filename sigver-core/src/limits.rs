@@ -13,8 +13,9 @@ use core::time::Duration;
 pub struct Limits {
     /// Connections at the same time. Default: no limit but that of the ids, 2^32 - 1.
     ///
-    /// A connection costs about 100 bytes in the hub. One over the limit is refused with
-    /// [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections); a server answers HTTP 503.
+    /// A connection that is closed no longer counts, even if its socket still exists. A connection costs about 100 bytes in the hub. One
+    /// over the limit is refused with [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections); a server answers HTTP
+    /// 503.
     pub connections: u32,
     /// Joiners of one key at the same time. Default: 1,000.
     ///

@@ -146,6 +146,10 @@ impl Endpoint {
     /// Accepts a connection whose handshake negotiated `dialect` ([`Dialect::negotiate`]), from a client with this address. Behind a trusted
     /// proxy, that is the address that the proxy forwards.
     ///
+    /// [`Limits::connections`](crate::Limits::connections) counts open connections only. A closing connection keeps its socket until
+    /// [`Input::Disconnected`] or [`Output::Abort`], so clients that connect and are closed at once can exceed it. To limit file descriptors
+    /// and memory, compare [`sockets`](Self::sockets) with a limit of the driver's own before calling this.
+    ///
     /// # Errors
     ///
     /// [`ConnectError::TooManyConnections`] at [`Limits::connections`](crate::Limits::connections), and [`ConnectError::ShuttingDown`] after
@@ -302,7 +306,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns the number of sockets that the endpoint knows: of open and of closing connections.
+    /// Returns the number of sockets that the endpoint knows: of open and of closing connections, rejected ones included. Drivers should
+    /// limit it when they accept: [`Limits::connections`](crate::Limits::connections) does not count closing connections.
     #[must_use]
     pub fn sockets(&self) -> usize {
         self.hub.stats().connections as usize + self.closing.len()

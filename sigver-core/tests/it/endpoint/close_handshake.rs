@@ -1,3 +1,5 @@
+//! Close frames, replies and the close time-out.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Counters and stages of pairings.
+
 use super::*;
 
 fn stages(server: &Server) -> Vec<(String, u64)> {

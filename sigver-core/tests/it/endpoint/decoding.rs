@@ -1,3 +1,5 @@
+//! Text messages that the endpoint decodes, and dialects.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Pings and silent clients.
+
 use super::*;
 
 #[test]

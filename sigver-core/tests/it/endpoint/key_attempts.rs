@@ -1,3 +1,5 @@
+//! Throttling of failed joins and opens.
+
 use super::*;
 
 const UNKNOWN: &str = r#"{"type":"join","key":"guess"}"#;

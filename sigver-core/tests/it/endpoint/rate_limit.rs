@@ -1,3 +1,5 @@
+//! Rate limits and pauses.
+
 use super::*;
 
 #[test]

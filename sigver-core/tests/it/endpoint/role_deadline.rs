@@ -1,3 +1,5 @@
+//! Clients that take no role in time.
+
 use super::*;
 
 fn with_deadline() -> Server {

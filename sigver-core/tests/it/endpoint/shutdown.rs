@@ -1,3 +1,5 @@
+//! Draining and closing at once.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Slow consumers.
+
 use super::*;
 
 /// The cost of [`RECEIVE`].

@@ -12,6 +12,16 @@ use sigver_core::{
 
 use crate::server::{Server, at};
 
+mod close_handshake;
+mod counters;
+mod decoding;
+mod keep_alive;
+mod key_attempts;
+mod rate_limit;
+mod role_deadline;
+mod shutdown;
+mod write_buffer;
+
 use Dialect::{Plain, V1};
 
 const OPEN: &str = r#"{"type":"open","key":"tea"}"#;
@@ -40,13 +50,3 @@ fn inputs() -> impl Iterator<Item = Input<'static>> {
     ]
     .into_iter()
 }
-
-mod close_handshake;
-mod counters;
-mod decoding;
-mod keep_alive;
-mod key_attempts;
-mod rate_limit;
-mod role_deadline;
-mod shutdown;
-mod write_buffer;
