@@ -1,16 +1,16 @@
 //! The end of the server: who is told, when, in which order, and what is answered meanwhile.
 
 use std::{
-    io,
-    net::TcpStream,
+    io::{self, Write},
+    net::{TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
-use sigver_server::Config;
+use sigver_server::{Config, Server};
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, get};
+use crate::support::{Running, eventually, get};
 
 const PAIRS: usize = 50;
 
@@ -26,10 +26,12 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
     let server = Running::start(config);
     let addr = server.addr;
     assert!(get(addr, "/ready")?.starts_with("HTTP/1.1 200 OK\r\n"));
-    let (mut openers, joiners): (Vec<_>, Vec<_>) = (0..PAIRS).map(|n| server.pair(&n.to_string())).unzip();
+    let (openers, joiners): (Vec<_>, Vec<_>) = (0..PAIRS).map(|n| server.pair(&n.to_string())).unzip();
+    // Its violation must not close a joiner with 4001.
+    let (mut lone, _) = server.pair("lone");
     let began = Instant::now();
     server.handle.shutdown();
-    openers[0].send_text(r#"{"still":"here","index":"no number"}"#)?;
+    lone.send_text(r#"{"still":"here","index":"no number"}"#)?;
     // The drain takes a second, in which a busy machine may not get to ask. Then nobody answers any more.
     let is_answered = |path: &str, status: &str| {
         let answer = get(addr, path).unwrap_or_default();
@@ -42,12 +44,12 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
         assert_eq!(joiner.receive(), bye());
     }
     let malformed = Seen::Close(Some(1007), "`index` is not a non-negative integer".into());
-    let first = openers[0].receive();
+    let first = lone.receive();
     assert!(
         first == malformed || first == bye(),
         "clients are served until their turn: {first}"
     );
-    for opener in &mut openers[1..] {
+    for mut opener in openers {
         assert_eq!(opener.receive(), bye());
     }
     // 10 milliseconds from one client to the next.
@@ -66,6 +68,29 @@ fn drain_of_few_clients_does_not_take_its_whole_time() {
     let (mut opener, mut joiner) = server.pair("k");
     server.handle.shutdown();
     assert_eq!((joiner.receive(), opener.receive()), (bye(), bye()));
+}
+
+/// It waits for handshakes, so that nobody sees the restart, but not if there are none.
+#[test]
+fn drain_with_successor_ends_when_nobody_is_left() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut config = Config::default();
+    config.handshake_timeout = Duration::from_secs(3600);
+    let server = Server::with_listeners(config, vec![listener]).expect("it is a listener");
+    let (addr, handle) = (server.local_addr(), server.handle());
+    let running = thread::spawn(|| server.run());
+    let mut client = Client::connect(addr, "/")?;
+    let mut half = TcpStream::connect(addr)?;
+    half.write_all(b"GET / HT")?;
+    eventually("both are accepted", || handle.connections() == 2);
+    handle.shutdown();
+    assert_eq!(client.receive(), bye());
+    drop((client, half));
+    running
+        .join()
+        .expect("it does not panic")
+        .expect("the server ends in order");
+    Ok(())
 }
 
 #[test]
