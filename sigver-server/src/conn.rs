@@ -263,7 +263,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Reads nothing while the client is over a rate limit. What it sends meanwhile waits in the kernel, and then in the client.
+    /// Reads nothing while the client is over a rate limit. What it sends meanwhile waits in the kernel, and then in the client. Messages
+    /// that are on their way to the relay when it decides the pause are handled, and make the next one longer.
     fn wait_while_paused(&self) {
         loop {
             // Asks for the time only if there was a pause ever.
