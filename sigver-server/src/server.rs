@@ -295,7 +295,7 @@ fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
 
 impl Handle {
     /// Ends the server: no further client is taken, those that are there are closed with 1001, one after the other over
-    /// [`Config::drain`], openers last, and [`Server::run`] returns. Calling it again changes nothing.
+    /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last, and [`Server::run`] returns. Calling it again changes nothing.
     pub fn shutdown(&self) {
         self.shared.advance(Stage::Draining);
     }
