@@ -104,15 +104,16 @@ async fn upgrade(
     });
     let id = id.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     let request = request.protocols(echo.map(str::to_owned)).max_message_size(64 * 1024);
-    Ok(request.on_upgrade(move |socket| async move {
-        let _ = Abortable::new(exchange(server, id, socket, queue), abort).await;
+    Ok(request.on_upgrade(move |mut socket| async move {
+        let _ = Abortable::new(exchange(server, id, &mut socket, queue), abort).await;
+        // Before the socket is dropped: a client that sees the end must find its key free.
         server.call(|endpoint, now| endpoint.handle(now, id, Input::Disconnected));
         server.with(|(_, tasks), _| tasks.remove(&id));
     }))
 }
 
 /// Sends what the endpoint returns for a connection and reports what arrives, until the connection is over.
-async fn exchange(server: &Server, id: ConnId, mut socket: WebSocket, mut queue: mpsc::UnboundedReceiver<Output>) {
+async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue: mpsc::UnboundedReceiver<Output>) {
     let mut resume_at = Instant::now();
     loop {
         tokio::select! {

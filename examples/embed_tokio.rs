@@ -195,9 +195,10 @@ impl Server {
 async fn serve(server: Arc<Server>, stream: TcpStream, client: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-    if let Some((socket, conn)) = upgrade(&server, stream, client).await {
+    if let Some((mut socket, conn)) = upgrade(&server, stream, client).await {
         let id = conn.id;
-        let _ = Abortable::new(exchange(&server, id, socket, conn.outputs), conn.abort).await;
+        let _ = Abortable::new(exchange(&server, id, &mut socket, conn.outputs), conn.abort).await;
+        // Before the socket is dropped: a client that sees the end must find its key free.
         server.disconnect(id);
     }
 }
@@ -254,7 +255,7 @@ async fn upgrade(
 async fn exchange(
     server: &Server,
     id: ConnId,
-    mut socket: WebSocketStream<TcpStream>,
+    socket: &mut WebSocketStream<TcpStream>,
     mut outputs: mpsc::UnboundedReceiver<Output>,
 ) -> Option<()> {
     let (mut resume_at, mut is_broken) = (server.started, false);

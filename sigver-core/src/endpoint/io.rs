@@ -32,7 +32,8 @@ pub enum Input<'a> {
     /// [`BrokenFraming`](CloseReason::BrokenFraming), [`InvalidUtf8`](CloseReason::InvalidUtf8), [`TooBig`](CloseReason::TooBig). Or the
     /// driver failed: [`Internal`](CloseReason::Internal).
     Violation(CloseReason),
-    /// The socket is gone. The last event of every connection, also of one that the endpoint has closed or aborted.
+    /// The socket is gone. The last event of every connection, also of one that the endpoint has closed or aborted. Report it before you
+    /// close the socket: a client that sees the end may open its key again at once.
     Disconnected,
 }
 
