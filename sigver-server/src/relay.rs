@@ -127,16 +127,21 @@ impl Relay {
                 self.shared.advance(Stage::Closed);
             }
             if now >= self.publish_at {
-                self.shared.publish(&Figures {
-                    counters: self.endpoint.counters(),
-                    latency: self.latency.clone(),
-                });
+                self.publish();
                 self.publish_at = now.saturating_add(PUBLISH_INTERVAL);
                 self.is_published = true;
             } else {
                 self.is_published = false;
             }
         }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.shared.publish(&Figures {
+            counters: self.endpoint.counters(),
+            latency: self.latency.clone(),
+        });
     }
 
     /// Waits for an event, at most until the endpoint's next time-out.

@@ -94,6 +94,22 @@ fn drain_with_successor_ends_when_nobody_is_left() -> io::Result<()> {
 }
 
 #[test]
+fn counters_are_final_when_run_returns() {
+    let server = Running::start(Config::default());
+    let handle = server.handle.clone();
+    let (mut opener, mut joiner) = server.pair("k");
+    handle.shutdown_now();
+    assert_eq!((joiner.receive(), opener.receive()), (bye(), bye()));
+    drop((opener, joiner));
+    server.stop().expect("the server ends in order");
+    let stats = handle.stats();
+    assert_eq!(
+        (stats.connections, stats.keys, stats.joiners, stats.closed),
+        (0, 0, 0, 2)
+    );
+}
+
+#[test]
 fn second_shutdown_ends_a_drain() {
     let mut config = Config::default();
     config.endpoint.drain = Duration::from_secs(3600);
