@@ -31,6 +31,18 @@ fn default() -> Server {
     Server::new(|_| {})
 }
 
+/// One of each kind of frame that a client sends and stays open.
+const FRAMES: [fn() -> Input<'static>; 4] = [
+    || Input::Text(r#"{"type":"leave"}"#),
+    || Input::Ping(b"hi"),
+    || Input::Pong,
+    || Input::Message {
+        message: InboundMessage::Leave,
+        text_bytes: 16,
+        wire_bytes: 22,
+    },
+];
+
 /// Every input but [`Input::Disconnected`].
 fn inputs() -> impl Iterator<Item = Input<'static>> {
     let message = || Plain.decode(OPEN, &Limits::default(), || None).expect("a message");

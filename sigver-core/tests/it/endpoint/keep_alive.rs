@@ -33,18 +33,7 @@ fn each_client_is_pinged_from_its_own_connect_on() {
 
 #[test]
 fn any_frame_counts_as_an_answer() {
-    let leave = || Input::Message {
-        message: InboundMessage::Leave,
-        text_bytes: 16,
-        wire_bytes: 22,
-    };
-    let frames: [fn() -> Input<'static>; 4] = [
-        || Input::Text(r#"{"type":"leave"}"#),
-        || Input::Ping(b""),
-        || Input::Pong,
-        leave,
-    ];
-    for frame in frames {
+    for frame in FRAMES {
         let mut server = default();
         let a = server.connect(V1);
         server.run_until(74_999);

@@ -36,18 +36,7 @@ fn message_over_a_second_s_worth_pauses_reading() {
 #[test]
 fn texts_messages_pings_and_pongs_count() {
     let mut server = Server::new(|config| config.messages_per_second = 1);
-    let leave = || Input::Message {
-        message: InboundMessage::Leave,
-        text_bytes: 16,
-        wire_bytes: 22,
-    };
-    let frames: [fn() -> Input<'static>; 4] = [
-        || Input::Text(r#"{"type":"leave"}"#),
-        || Input::Ping(b"hi"),
-        || Input::Pong,
-        leave,
-    ];
-    for frame in frames {
+    for frame in FRAMES {
         let a = server.connect(V1);
         assert!(!server.input(a, Input::Pong).of(a).contains(&"pause until 1s"));
         assert_eq!(server.input(a, frame()).of(a).last(), Some(&"pause until 1s"));
