@@ -140,7 +140,7 @@ impl Server {
                 }
                 self.flush();
             }
-            // If a connection is gone and another has its position, that one is read in vain, which is harmless.
+            // The position may belong to another connection by now. Reading from it finds no data, which is harmless.
             for place in unread {
                 self.read(place, &mut buffer);
                 self.flush();

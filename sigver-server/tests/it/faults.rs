@@ -169,6 +169,7 @@ fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
     for _ in 0..2 {
         kill_process(program.pid(), Signal::STOP)?;
         let before = answered.elapsed();
+        // The jump itself: how long the process is stopped.
         thread::sleep(KEEP_ALIVE * 5);
         let resumed = Instant::now();
         kill_process(program.pid(), Signal::CONT)?;
