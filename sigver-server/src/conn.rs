@@ -223,7 +223,9 @@ impl Conn<'_> {
             match read {
                 Ok(message) => {
                     stream.saw(&message);
-                    if let Err(end) = self.take(message, stream.take_count(), dialect) {
+                    // Pieces of a message may come between control frames: they count with the message.
+                    let wire_bytes = if message.is_text() { stream.take_count() } else { 0 };
+                    if let Err(end) = self.take(message, wire_bytes, dialect) {
                         return end;
                     }
                 }
@@ -369,15 +371,19 @@ impl<'a> Inbound<'a> {
         mem::take(&mut self.count)
     }
 
-    /// Takes note of a message. A control frame is a sign of life, but may stand amid the pieces of a message that never ends: it
-    /// gives back what it has taken of the quota and no more.
+    /// Takes note of a message. A control frame may stand amid the pieces of a message that never ends: it gives back what it has taken of the
+    /// quota and no more. Its bytes are the endpoint's to count, those of the pieces before it are not.
     fn saw(&mut self, message: &Message) {
-        self.quota = match message {
+        match message {
             Message::Ping(payload) | Message::Pong(payload) => {
-                self.full_quota.min(self.quota + CONTROL_HEADER + payload.len() as u64)
+                let bytes = CONTROL_HEADER + payload.len() as u64;
+                self.quota = self.full_quota.min(self.quota + bytes);
+                self.count = self.count.saturating_sub(bytes as usize);
             }
-            Message::Text(_) | Message::Binary(_) | Message::Close(_) | Message::Frame(_) => self.full_quota,
-        };
+            Message::Text(_) | Message::Binary(_) | Message::Close(_) | Message::Frame(_) => {
+                self.quota = self.full_quota;
+            }
+        }
     }
 
     fn is_over_quota(&self) -> bool {

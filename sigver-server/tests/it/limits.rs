@@ -163,6 +163,32 @@ fn messages_and_bytes_in_a_second() -> io::Result<()> {
     Ok(())
 }
 
+#[test]
+fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
+    let mut config = Config::default();
+    config.endpoint.bytes_per_second = 20 * 300;
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(290));
+    let (first, last) = message.as_bytes().split_at(297);
+    let frames: Vec<u8> = [
+        frame(Opcode::Text, Piece::More, first),
+        frame(Opcode::Ping, Piece::Last, b""),
+        frame(Opcode::Continuation, Piece::Last, last),
+    ]
+    .concat();
+    let began = Instant::now();
+    joiner.send_raw(&frames.repeat(40))?;
+    for _ in 0..40 {
+        assert!(matches!(opener.receive(), Seen::Text(_)));
+    }
+    assert!(
+        began.elapsed() > Duration::from_millis(700),
+        "40 are two seconds' worth"
+    );
+    Ok(())
+}
+
 /// The client would have to wait for a quarter of an hour.
 #[test]
 fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> {
