@@ -15,7 +15,6 @@ mod limits;
 mod logs;
 mod memory;
 mod metrics;
-mod same_as_endpoint;
 mod seeds;
 mod systemd;
 mod transcripts;
