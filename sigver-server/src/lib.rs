@@ -31,42 +31,30 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod admission;
-mod answer;
-mod ceiling;
+mod accept;
+mod access;
+mod admin;
 mod config;
 mod conn;
-mod credit;
-mod figures;
-mod flusher;
-mod frame;
+mod counters;
 mod http;
-mod listen;
-#[cfg(all(test, loom))]
-mod loom_models;
 mod memory;
-mod metrics;
-mod origins;
-mod outbox;
-mod peer;
-mod registry;
 mod relay;
-mod sched;
 mod server;
-mod sources;
 mod sync;
-mod tokens;
-mod wake;
-mod workers;
+mod sys;
+mod write;
 
-pub use admission::{Admission, Denied, Handshake};
-pub use ceiling::Ceiling;
+pub use access::{
+    Admission, Denied, Handshake,
+    client_ip::{BadNetwork, Network},
+    origins::{BadOrigin, Origin, Origins},
+    tokens::{Tokens, TokensError},
+};
 pub use config::{Config, Page};
 #[doc(hidden)]
 pub use http::read_head;
 pub use memory::MemoryBound;
-pub use origins::{BadOrigin, Origin, Origins};
 pub use server::{BindError, Handle, RunError, Server};
 pub use sigver_core as core;
-pub use sources::{BadNetwork, Network};
-pub use tokens::{Tokens, TokensError};
+pub use sys::connection_limit::Ceiling;

@@ -4,12 +4,12 @@ use std::fmt;
 
 use crate::{
     Config,
+    accept::{RECEIVE_BUFFER, SEND_BUFFER},
     conn::READ_BUFFER,
-    credit,
-    listen::{RECEIVE_BUFFER, SEND_BUFFER},
-    peer::Peer,
+    conn::peer::Peer,
     server::CHANNEL,
-    workers::STACK,
+    sync::credits,
+    sys::worker_pool::STACK,
 };
 
 /// The most memory that a server takes, when every client does its worst at the same moment: it follows from the
@@ -59,7 +59,7 @@ impl MemoryBound {
         // The frame that is being read, and the pieces before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
         // Those that the relay has not handled, and the one that is decoded.
-        let queued = (u64::from(credit::EVENTS) + 1) * message;
+        let queued = (u64::from(credits::EVENTS) + 1) * message;
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,

@@ -14,14 +14,14 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
 
 use crate::{
+    conn::peer::{Peer, Ticket},
     conn::random,
-    figures::{Figures, Times},
-    flusher::Handover,
-    frame,
-    outbox::Sent,
-    peer::{Peer, Ticket},
-    sched,
+    counters::{Figures, Times},
     server::{Shared, Stage},
+    sys::sched,
+    write::flusher::Handover,
+    write::frame,
+    write::outbox::Sent,
 };
 
 /// What goes through the channel.

@@ -16,18 +16,17 @@ use sigver_core::{Stats, Time};
 use thiserror::Error;
 
 use crate::{
-    Config, MemoryBound,
-    answer::Answer,
-    ceiling::Ceiling,
-    figures::{Answers, Figures},
-    flusher::{self, Handover},
-    listen,
-    outbox::Sent,
-    peer::Peer,
-    registry::Registry,
+    Config, MemoryBound, accept,
+    access::client_ip::Shares,
+    conn::peer::Peer,
+    conn::registry::Registry,
+    counters::{Answers, Figures},
+    http::response::Answer,
     relay::Relay,
-    sources::Shares,
-    wake::{Pipe, Waker},
+    sync::waker::{Pipe, Waker},
+    sys::connection_limit::Ceiling,
+    write::flusher::{self, Handover},
+    write::outbox::Sent,
 };
 
 /// Events that fit the channel into the relay. Each connection may have a few on their way, so this many connections can speak at
@@ -164,7 +163,7 @@ impl Server {
             return Err(BindError::NoAddress);
         }
         for listener in &listeners {
-            listen::prepare(listener)?;
+            accept::prepare(listener)?;
         }
         let addrs = listeners
             .iter()
@@ -263,7 +262,7 @@ impl Server {
         };
         let relay = relay.inspect_err(|_| flusher.stop())?;
 
-        listen::run(&listeners, &admin, &shared, &events);
+        accept::run(&listeners, &admin, &shared, &events);
         drop((listeners, admin));
         if !shared.registry.wait_empty(GOODBYE) {
             shared.registry.cut_all();
@@ -284,7 +283,7 @@ impl Server {
 
 /// Listens on all of `addrs`; the listeners, and the addresses with the ports that they got.
 fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), BindError> {
-    let listen = |addr: &SocketAddr| listen::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
+    let listen = |addr: &SocketAddr| accept::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
     let listeners = addrs.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
     let got = listeners
         .iter()

@@ -64,7 +64,7 @@ fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
     let mut listed = BTreeSet::new();
     let mut folder = PathBuf::new();
     for name in quoted("What is where")? {
-        // "`sigver-server/src/main.rs`, `cli.rs`": the second is where the first is.
+        // "`sigver-server/src/counters.rs`, `admin.rs`": the second is where the first is.
         let path = if name.contains('/') {
             PathBuf::from(&name)
         } else {
@@ -120,15 +120,14 @@ fn tungstenite_is_named_in_two_files() -> Fallible {
     {
         let text = fs::read_to_string(&path)?;
         if text.lines().filter(is_code).any(|line| line.contains("tungstenite::")) {
-            naming.insert(
-                path.file_name()
-                    .ok_or("a file has a name")?
-                    .to_string_lossy()
-                    .into_owned(),
-            );
+            naming.insert(path);
         }
     }
-    assert_eq!(naming, BTreeSet::from(["conn.rs".to_owned(), "frame.rs".to_owned()]));
+    let may = ["conn/mod.rs", "write/frame.rs"];
+    assert!(
+        naming.iter().all(|path| may.iter().any(|name| path.ends_with(name))) && naming.len() == may.len(),
+        "{naming:?}"
+    );
     Ok(())
 }
 
@@ -138,7 +137,7 @@ fn no_match_on_our_own_has_an_arm_for_the_rest() -> Fallible {
     for face in [
         "sigver-core/src/lib.rs",
         "sigver-server/src/lib.rs",
-        "sigver-server/src/main.rs",
+        "sigver-server/src/bin/sigver-server/main.rs",
     ] {
         // Clippy holds to it, which is run for every change.
         assert!(

@@ -1,6 +1,9 @@
 //! Owns the choice of synchronisation primitives: std's, or loom's when the write path is model-checked (`--cfg loom`). What the
 //! models explore are thus the real types. Never adds one of its own.
 
+pub(crate) mod credits;
+pub(crate) mod waker;
+
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::{

@@ -11,11 +11,11 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
-    outbox::Flushed,
-    peer::Peer,
+    conn::peer::Peer,
     relay::Event,
+    sync::waker::{Bell, Pipe, Waker},
     sync::{AtomicBool, Mutex, Ordering, lock},
-    wake::{Bell, Pipe, Waker},
+    write::outbox::Flushed,
 };
 
 /// Who has begun a backlog and is on the way from the relay to the flusher.
@@ -34,7 +34,7 @@ impl<P, B: Bell> Handover<P, B> {
         }
     }
 
-    /// Gives the flusher a peer that has begun a backlog ([`Sent::Blocked`](crate::outbox::Sent::Blocked)), until it has none.
+    /// Gives the flusher a peer that has begun a backlog ([`Sent::Blocked`](crate::write::outbox::Sent::Blocked)), until it has none.
     pub(crate) fn push(&self, peer: P) {
         lock(&self.incoming).push(peer);
         self.waker.wake();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sched;
+use crate::sys::sched;
 
 /// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
 pub(crate) const STACK: usize = 256 * 1024;

@@ -7,16 +7,16 @@ pub(crate) const PAGES: &[Page] = &[
     Page {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        body: include_str!("../demo/index.html"),
+        body: include_str!("../../../demo/index.html"),
     },
     Page {
         path: "/chat.js",
         content_type: "text/javascript; charset=utf-8",
-        body: include_str!("../demo/chat.js"),
+        body: include_str!("../../../demo/chat.js"),
     },
     Page {
         path: "/sigver.js",
         content_type: "text/javascript; charset=utf-8",
-        body: include_str!("../demo/sigver.js"),
+        body: include_str!("../../../demo/sigver.js"),
     },
 ];

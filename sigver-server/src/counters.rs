@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sigver_core::Counters;
 
-use crate::answer::Answer;
+use crate::http::response::Answer;
 
 /// What the relay counts, since the server began.
 #[derive(Clone, Default)]

@@ -1,6 +1,9 @@
 //! Owns one connection's thread: the handshake, the reading, the waiting for the client to go. Never writes to a client that has
 //! been upgraded, and never changes a role: it tells the relay what happened, in order.
 
+pub(crate) mod peer;
+pub(crate) mod registry;
+
 use std::{
     io::{self, Read, Write},
     mem,
@@ -20,13 +23,13 @@ use tungstenite::{
 };
 
 use crate::{
-    answer::Answer,
+    access::client_ip::{Share, TooMany},
+    conn::peer::{Peer, Ticket},
+    conn::registry::Entry,
+    http::response::Answer,
     http::{self, Request, Upgrade},
-    peer::{Peer, Ticket},
-    registry::Entry,
     relay::{ConnEvent, Event},
     server::Shared,
-    sources::{Share, TooMany},
 };
 
 /// A read takes at most this much at once. Most signaling messages fit; a connection keeps a buffer of this size for life.

@@ -7,7 +7,7 @@ use std::{
 
 use slab::Slab;
 
-use crate::peer::Peer;
+use crate::conn::peer::Peer;
 
 /// Every connection that has a thread.
 #[derive(Default)]

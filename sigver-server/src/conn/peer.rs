@@ -16,8 +16,8 @@ use rustix::net::SendFlags;
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
-    credit::Credit,
-    outbox::{Flushed, Leftover, Outbox, Sent, Wire},
+    sync::credits::Credit,
+    write::outbox::{Flushed, Leftover, Outbox, Sent, Wire},
 };
 
 /// The bits of a [`ConnId`] that the hub never gives.

@@ -1,6 +1,10 @@
 //! Owns the question who may connect: what of a request is shown to those who decide, and what they may answer. Never decides:
 //! [`Origins`](crate::Origins), [`Tokens`](crate::Tokens) and the embedder do.
 
+pub(crate) mod client_ip;
+pub(crate) mod origins;
+pub(crate) mod tokens;
+
 use std::{borrow::Cow, fmt, net::IpAddr};
 
 use crate::http::Headers;

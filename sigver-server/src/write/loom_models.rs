@@ -1,5 +1,5 @@
 //! Owns models of the write path, never the path itself. loom explores them: every interleaving, up to a bound on preemptions, of the
-//! real [`Outbox`], hand-over, [`Waker`](crate::wake::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer
+//! real [`Outbox`], hand-over, [`Waker`](crate::sync::waker::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer
 //! with little room, a client that reads it, and `poll`.
 //!
 //! A lost wake-up shows as a deadlock, which loom reports. Run with
@@ -16,10 +16,10 @@ use loom::{
 };
 
 use crate::{
-    credit::Credit,
-    flusher::Handover,
-    outbox::{Leftover, Outbox, Sent, Wire},
-    wake::Bell,
+    sync::credits::Credit,
+    sync::waker::Bell,
+    write::flusher::Handover,
+    write::outbox::{Leftover, Outbox, Sent, Wire},
 };
 
 /// One socket with its client, and the flusher's bell: all that `poll` can wait for.

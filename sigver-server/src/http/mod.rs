@@ -1,6 +1,8 @@
 //! Owns the requests of the port: reading a head within its limits, and telling a WebSocket handshake (RFC 6455 section 4.2) from
 //! anything else. Never reads a body, keeps a connection alive, or speaks WebSocket.
 
+pub(crate) mod response;
+
 use std::{
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, TcpStream},
@@ -13,9 +15,9 @@ use sigver_core::Dialect;
 
 use crate::{
     Config, Handshake, Page,
-    answer::{Answer, remaining},
+    access::client_ip,
+    http::response::{Answer, remaining},
     server::Shared,
-    sources,
 };
 
 /// What a client asked for.
@@ -221,7 +223,7 @@ fn handshake(
         .ok_or(Answer::BAD_KEY)?;
     let mut offers =
         Dialect::parse_offers(headers.all("Sec-WebSocket-Protocol")).map_err(|_| Answer::BAD_SUBPROTOCOL)?;
-    let client = sources::client(peer, &config.trusted_proxies, headers.all("X-Forwarded-For"));
+    let client = client_ip::client(peer, &config.trusted_proxies, headers.all("X-Forwarded-For"));
     let handshake = Handshake {
         client,
         target,

@@ -12,9 +12,9 @@ use prometheus_client::{
 use sigver_core::PairingStage;
 
 use crate::{
-    answer::Answer,
-    figures::{BOUNDS, Times},
+    counters::{BOUNDS, Times},
     http,
+    http::response::Answer,
     server::Shared,
 };
 

@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn every_flag_and_its_default_are_on_the_page_for_operators() {
-        let page = include_str!("../OPERATING.md");
+        let page = include_str!("../../../OPERATING.md");
         for arg in Cli::command().get_arguments() {
             let Some(flag) = arg.get_long() else { continue };
             assert!(page.contains(&format!("--{flag}")), "--{flag}");

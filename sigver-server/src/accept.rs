@@ -19,13 +19,13 @@ use sigver_core::Source;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
+    access::client_ip,
+    admin,
+    conn::peer::Peer,
     conn::{self, Arrival},
-    metrics,
-    peer::Peer,
     relay::Event,
     server::{Shared, Stage},
-    sources,
-    workers::{STACK, Workers},
+    sys::worker_pool::{STACK, Workers},
 };
 
 /// Connections that the kernel completes before they are accepted. It lowers this to its own limit (`net.core.somaxconn`).
@@ -207,7 +207,7 @@ impl Acceptor<'_> {
                 .stack_size(STACK)
                 .spawn(move || {
                     let _scrape = scrape;
-                    if let Err(error) = metrics::serve(&stream, &shared) {
+                    if let Err(error) = admin::serve(&stream, &shared) {
                         log::debug!("the metrics page was not taken: {error}");
                     }
                 });
@@ -262,7 +262,7 @@ impl Acceptor<'_> {
             return self.refuse(peer, &"too many connections");
         }
         // A trusted proxy has as many as it likes: its clients' shares are taken when they are known.
-        let is_proxy = || sources::any_contains(&shared.config.trusted_proxies, addr.ip());
+        let is_proxy = || client_ip::any_contains(&shared.config.trusted_proxies, addr.ip());
         let share = if shared.shares.are_limited() && !is_proxy() {
             match shared.shares.take(Source::from(addr.ip())) {
                 Err(too_many) => return self.refuse(peer, &too_many),
