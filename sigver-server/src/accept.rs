@@ -1,9 +1,8 @@
-//! Owns the listening sockets and the accepting: a connection over the ceiling is answered 503 before a thread is spent on it.
-//! Never reads a request.
+//! The accept loop. A connection over the limit gets HTTP 503 without a thread.
 
 use std::{
     fmt, io, mem,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::{Arc, mpsc::SyncSender},
     thread,
@@ -16,107 +15,78 @@ use rustix::{
     net::RecvFlags,
 };
 use sigver_core::Source;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
-    access::client_ip,
+    access::{client_ip, per_ip::PerIpLimits},
     admin,
-    conn::peer::Peer,
-    conn::{self, Arrival},
-    relay::Event,
-    server::{Shared, Stage},
-    sys::worker_pool::{STACK, Workers},
+    config::Config,
+    conn::{self, Accepted, event::Event, peer::Peer, registry::Registry},
+    counters::Counters,
+    lifecycle::{Lifecycle, Stage},
+    sys::{listener::BACKLOG, worker_pool::WorkerPool},
+    tuning::STACK,
 };
 
-/// Connections that the kernel completes before they are accepted. It lowers this to its own limit (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-
-/// What the kernel buffers for a client that does not read; it doubles this. Left alone, it may grow to 4 MiB.
-pub(crate) const SEND_BUFFER: usize = 128 * 1024;
-
-/// What the kernel buffers of what a client sends; it doubles this. Left alone, it may grow to 6 MiB.
-pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
-
-/// How long accepting pauses when the process has run out of descriptors, threads or memory.
+/// How long accepting pauses when the process has no more file descriptors, threads or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long it must not have run out of them again until that is over.
-const CALM: Duration = Duration::from_secs(1);
+/// How long accepting must succeed until a shortage counts as over.
+const RECOVERY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Refused connections that are held until the client has seen its answer, and for how long.
-const LINGERING: usize = 32;
+/// The most rejected connections that are kept open until the client has read its response, and for how long.
+const MAX_LINGERING: usize = 32;
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Requests for the metrics page that are answered at the same time. More are not answered.
-const SCRAPES: usize = 4;
+/// The most requests for metrics that are answered at the same time. More are closed without a response.
+const MAX_SCRAPES: usize = 4;
 
-/// Listens on `addr`. The unspecified IPv6 address takes IPv4 as well, and is the unspecified IPv4 address where there is no IPv6.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    match listen(addr) {
-        Err(error) if addr.ip().is_unspecified() && addr.is_ipv6() && has_no_ipv6(&error) => {
-            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
-        }
-        bound => bound,
-    }
+/// What the accept loop shares with other threads.
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) per_ip: Arc<PerIpLimits>,
+    /// The most connections.
+    pub(crate) connections: u32,
+    pub(crate) conn: conn::Context,
+    pub(crate) admin: Arc<admin::Context>,
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(!addr.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = socket.into();
-    prepare(&listener)?;
-    Ok(listener)
-}
-
-/// Makes a listener, and what is accepted from it, what the server wants. Whoever hands over a connection in its place, as a service
-/// manager may, is told so.
-pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
-    #[cfg(not(target_vendor = "apple"))]
-    if !rustix::net::sockopt::socket_acceptconn(listener)? {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a socket that was given does not listen (systemd: Accept=no is what it takes)",
-        ));
-    }
-    let socket = SockRef::from(listener);
-    // Accepted sockets inherit these.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_tcp_nodelay(true)?;
-    listener.set_nonblocking(true)
-}
-
-fn has_no_ipv6(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-/// Accepts until every connection has been told that the server ends. While it drains, a client still gets an HTTP answer, unless
-/// another server will accept it.
-pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc<Shared>, events: &SyncSender<Event>) {
-    let workers = Workers::new({
-        let shared = Arc::clone(shared);
-        move |arrival| conn::run(arrival, &shared)
-    });
+/// Accepts until every connection was sent a close frame. While the server drains, a client still gets an HTTP response, unless another
+/// server accepts from the same listeners.
+pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], context: Context, events: &SyncSender<Event>) {
+    let Context {
+        config,
+        lifecycle,
+        counters,
+        registry,
+        per_ip,
+        connections,
+        conn,
+        admin: admin_context,
+    } = context;
+    let pool = WorkerPool::new(move |accepted| conn::run(accepted, &conn));
     let mut acceptor = Acceptor {
-        shared,
+        config,
+        lifecycle,
+        counters,
+        registry,
+        per_ip,
+        connections,
+        admin: admin_context,
         events,
-        workers: &workers,
+        pool: &pool,
         serial: 0,
         scrapes: Arc::default(),
         is_paused: false,
         exhausted: None,
-        refused: Vec::new(),
+        rejected: Vec::new(),
     };
     let mut stage = Stage::Serving;
     while stage < Stage::Closed {
         acceptor.wait(listeners, admin);
-        let before = mem::replace(&mut stage, shared.stage());
+        let before = mem::replace(&mut stage, acceptor.lifecycle.stage());
         if stage != before {
             // A full channel keeps the relay awake as well.
             let _ = events.try_send(Event::Wake);
@@ -129,28 +99,34 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], shared: &Arc
         }
         acceptor.recover();
     }
-    workers.end();
+    pool.shut_down();
 }
 
 struct Acceptor<'a> {
-    shared: &'a Arc<Shared>,
+    config: Arc<Config>,
+    lifecycle: Arc<Lifecycle>,
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
+    per_ip: Arc<PerIpLimits>,
+    connections: u32,
+    admin: Arc<admin::Context>,
     events: &'a SyncSender<Event>,
-    workers: &'a Arc<Workers<Arrival>>,
+    pool: &'a Arc<WorkerPool<Accepted>>,
     serial: u64,
-    /// One more reference for each request that is being answered on the metrics page's addresses.
+    /// Has one more reference for each request for metrics in progress.
     scrapes: Arc<()>,
-    /// Whether nobody is accepted for the length of a [`PAUSE`].
+    /// Whether accepting pauses for [`PAUSE`].
     is_paused: bool,
-    /// When descriptors, threads or memory last ran out, while that is not over. The log knows.
+    /// When descriptors, threads or memory last ran out, until that is over.
     exhausted: Option<Instant>,
-    /// Connections that were answered 503, and until when each is held.
-    refused: Vec<(Instant, Arc<Peer>)>,
+    /// Rejected connections, and until when each is kept open.
+    rejected: Vec<(Instant, Arc<Peer>)>,
 }
 
 impl Acceptor<'_> {
-    /// Sleeps until there is something to accept, a refused client to let go, or a reason to stop.
+    /// Sleeps until there is a connection to accept, a rejected one to close, or a reason to stop.
     fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
-        let is_accepting = self.shared.is_accepting() && !self.is_paused;
+        let is_accepting = self.lifecycle.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
         let admin = if self.is_paused { &[] } else { admin };
         let mut fds: Vec<PollFd<'_>> = clients
@@ -158,66 +134,68 @@ impl Acceptor<'_> {
             .chain(admin)
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
-        fds.push(PollFd::new(self.shared.waker.bell(), PollFlags::IN));
-        fds.extend(self.refused.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
+        fds.push(PollFd::new(self.lifecycle.waker().notifier(), PollFlags::IN));
+        fds.extend(self.rejected.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
         let pause = self.is_paused.then_some(PAUSE);
-        let calm = self.exhausted.map(|since| CALM.saturating_sub(since.elapsed()));
+        let recovery = self
+            .exhausted
+            .map(|since| RECOVERY_PERIOD.saturating_sub(since.elapsed()));
         let release = self
-            .refused
+            .rejected
             .first()
             .map(|(until, _)| until.saturating_duration_since(Instant::now()));
         let timeout = pause
             .into_iter()
-            .chain(calm)
+            .chain(recovery)
             .chain(release)
             .min()
             .and_then(|timeout| timeout.try_into().ok());
-        // Whatever an error says of the waiting, looking at everyone is always right.
+        // After an error, checking every listener is always correct.
         let _ = poll(&mut fds, timeout.as_ref());
-        self.shared.waker.acknowledge();
+        self.lifecycle.waker().acknowledge();
         self.is_paused = false;
         self.release();
     }
 
-    /// Accepts what waits, but no more than a backlog at a time.
+    /// Accepts waiting connections, at most a backlog at a time.
     fn accept_all(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
-            if !self.shared.is_accepting() {
+            if !self.lifecycle.is_accepting() {
                 return;
             }
             let Some((stream, addr)) = self.accept(listener) else {
                 return;
             };
-            self.take(stream, addr);
+            self.start(stream, addr);
         }
     }
 
-    /// Answers those who want the metrics page, each on a thread of its own, which lives for seconds at most.
+    /// Answers requests for metrics, each on its own thread, which lives a few seconds at most.
     fn accept_scrapes(&mut self, listener: &TcpListener) {
         for _ in 0..BACKLOG {
             let Some((stream, _)) = self.accept(listener) else {
                 return;
             };
-            if Arc::strong_count(&self.scrapes) > SCRAPES {
+            if Arc::strong_count(&self.scrapes) > MAX_SCRAPES {
                 continue;
             }
-            let (shared, scrape) = (Arc::clone(self.shared), Arc::clone(&self.scrapes));
+            let (context, scrape) = (Arc::clone(&self.admin), Arc::clone(&self.scrapes));
             let thread = thread::Builder::new()
                 .name("sigver-admin".into())
                 .stack_size(STACK)
                 .spawn(move || {
                     let _scrape = scrape;
-                    if let Err(error) = admin::serve(&stream, &shared) {
-                        log::debug!("the metrics page was not taken: {error}");
+                    if let Err(error) = admin::serve(&stream, &context) {
+                        log::debug!("cannot send metrics: {error}");
                     }
                 });
             if let Err(error) = thread {
-                self.pause("start a thread for the metrics page", &error);
+                self.pause("start a thread for metrics", &error);
             }
         }
     }
 
-    /// Accepts the next that waits, if one does and can be had.
+    /// Accepts the next waiting connection, if there is one.
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
     fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         loop {
@@ -227,7 +205,7 @@ impl Acceptor<'_> {
             };
             match error.kind() {
                 io::ErrorKind::WouldBlock => return None,
-                // The client was gone before it was accepted.
+                // The client left before it was accepted.
                 io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                 _ => {
                     self.pause("accept connections", &error);
@@ -237,8 +215,8 @@ impl Acceptor<'_> {
         }
     }
 
-    /// Out of descriptors, threads or memory. The listener stays readable, so trying again at once would only burn time; and the log
-    /// needs to hear of it once, also while they come and go one by one.
+    /// Pauses after a shortage of descriptors, threads or memory. The listener stays readable, so retrying at once would use a core. The
+    /// shortage is logged once, until it is over.
     fn pause(&mut self, what: &str, error: &io::Error) {
         self.is_paused = true;
         if self.exhausted.replace(Instant::now()).is_none() {
@@ -246,86 +224,62 @@ impl Acceptor<'_> {
         }
     }
 
-    /// Notices, once everything was tried, that there has been enough of it for a while.
+    /// Ends a shortage that was not seen again for a while.
     fn recover(&mut self) {
-        if self.exhausted.is_some_and(|since| since.elapsed() >= CALM) {
+        if self.exhausted.is_some_and(|since| since.elapsed() >= RECOVERY_PERIOD) {
             self.exhausted = None;
             log::info!("accepting again");
         }
     }
 
-    fn take(&mut self, stream: TcpStream, addr: SocketAddr) {
-        let shared = self.shared;
+    /// Starts the thread of a connection, or rejects it.
+    fn start(&mut self, stream: TcpStream, addr: SocketAddr) {
         let peer = Arc::new(Peer::new(self.serial, addr, stream));
         self.serial += 1;
-        if shared.registry.len() >= shared.ceiling.connections as usize {
-            return self.refuse(peer, &"too many connections");
+        if self.registry.len() >= self.connections as usize {
+            return self.reject(peer, &"too many connections");
         }
-        // A trusted proxy has as many as it likes: its clients' shares are taken when they are known.
-        let is_proxy = || client_ip::any_contains(&shared.config.trusted_proxies, addr.ip());
-        let share = if shared.shares.are_limited() && !is_proxy() {
-            match shared.shares.take(Source::from(addr.ip())) {
-                Err(too_many) => return self.refuse(peer, &too_many),
-                Ok(share) => Some(share),
+        // A trusted proxy has no limit: its clients acquire permits once their addresses are known.
+        let is_proxy = || client_ip::any_contains(&self.config.trusted_proxies, addr.ip());
+        let permit = if self.per_ip.are_limited() && !is_proxy() {
+            match self.per_ip.acquire(Source::from(addr.ip())) {
+                Err(exceeded) => return self.reject(peer, &exceeded),
+                Ok(permit) => Some(permit),
             }
         } else {
             None
         };
-        let arrival = Arrival {
+        let accepted = Accepted {
             peer: Arc::clone(&peer),
             events: self.events.clone(),
-            entry: shared.registry.enter(&peer),
-            share,
+            entry: self.registry.register(&peer),
+            permit,
         };
-        if let Err(error) = self.workers.run(arrival) {
+        if let Err(error) = self.pool.execute(accepted) {
             self.pause("start a thread for a connection", &error);
-            self.refuse(peer, &"no thread for it");
+            self.reject(peer, &"no thread available");
         }
     }
 
-    /// Answers 503 without a thread, and holds the connection until the client has had time to read it.
-    fn refuse(&mut self, peer: Arc<Peer>, why: &dyn fmt::Display) {
-        // The answer fits the empty buffer of a new socket; a client that is gone needs none.
-        let _ = self.shared.turn_away(&peer, why);
-        if self.refused.len() < LINGERING {
-            self.refused.push((Instant::now() + LINGER, peer));
+    /// Responds with 503 without a thread, and keeps the connection open until the client has had time to read it.
+    fn reject(&mut self, peer: Arc<Peer>, why: &dyn fmt::Display) {
+        // The response fits into the empty buffer of a new socket; a client that has left needs none.
+        let _ = peer.reject(&self.counters, why);
+        if self.rejected.len() < MAX_LINGERING {
+            self.rejected.push((Instant::now() + LINGER, peer));
         }
     }
 
-    /// Lets go of refused connections that have ended, or whose time is over.
+    /// Closes rejected connections that have ended or lingered long enough.
     fn release(&mut self) {
         let now = Instant::now();
         let mut sink = [0; 4096];
-        self.refused.retain(|(until, peer)| {
+        self.rejected.retain(|(until, peer)| {
             *until > now
                 && match rustix::net::recv(peer, &mut sink, RecvFlags::DONTWAIT) {
                     Ok((read, _)) => read > 0,
                     Err(error) => error == Errno::WOULDBLOCK,
                 }
         });
-    }
-}
-
-#[cfg(all(test, not(loom), target_os = "linux"))]
-mod tests {
-    use socket2::SockRef;
-
-    use super::*;
-
-    /// What the stated bound on memory counts with.
-    #[test]
-    fn the_kernel_buffers_no_more_than_it_was_told() -> io::Result<()> {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let _client = TcpStream::connect(listener.local_addr()?)?;
-        let accepted = loop {
-            match listener.accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
-                accepted => break accepted?.0,
-            }
-        };
-        let accepted = SockRef::from(&accepted);
-        assert_eq!(accepted.send_buffer_size()?, 2 * SEND_BUFFER);
-        assert_eq!(accepted.recv_buffer_size()?, 2 * RECEIVE_BUFFER);
-        Ok(())
     }
 }

@@ -1,7 +1,11 @@
-//! Owns the metrics page: everything that is counted, in the form of OpenMetrics 1.0, and answering whoever asks for it on an address of
-//! its own. Never a key, an address or a token in a label.
+//! The metrics endpoint, in the OpenMetrics 1.0 format. No label contains a key, an address or a token.
 
-use std::{fmt, fs, io, net::TcpStream, sync::Arc, time::UNIX_EPOCH};
+use std::{
+    fmt, fs, io,
+    net::TcpStream,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,50 +16,76 @@ use prometheus_client::{
 use sigver_core::PairingStage;
 
 use crate::{
-    counters::{BOUNDS, Times},
-    http,
-    http::response::Answer,
-    server::Shared,
+    conn::registry::Registry as Connections,
+    counters::{BUCKET_BOUNDS, Counters, Histogram},
+    http::{
+        head::{self, Head, HeadLimits},
+        page,
+        response::Response,
+    },
 };
 
-/// Answers one request on an address of the metrics page.
-pub(crate) fn serve(stream: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
-    // An accepted socket of a listener that does not block.
-    stream.set_nonblocking(false)?;
-    let find = |path: &str| (path == "/metrics").then(|| Answer::metrics(page(shared)));
-    http::receive_plain(stream, &shared.config, find)?.send(stream)
+/// What the threads that serve metrics share with others.
+pub(crate) struct Context {
+    pub(crate) head_limits: HeadLimits,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) registry: Arc<Connections>,
+    /// The most connections.
+    pub(crate) connections: u32,
+    pub(crate) started: SystemTime,
 }
 
-/// The whole page.
-fn page(shared: &Arc<Shared>) -> String {
+/// Serves one request.
+pub(crate) fn serve(stream: &TcpStream, context: &Arc<Context>) -> io::Result<()> {
+    // On some systems an accepted socket inherits this from its listener.
+    stream.set_nonblocking(false)?;
+    let respond = |head: &Head<'_>| {
+        page::get(head, |path| match path {
+            "/metrics" => Response::metrics(metrics(context)),
+            _ => Response::NO_PAGE,
+        })
+    };
+    let response = head::read(stream, context.head_limits, |head| Ok(respond(head)))?;
+    response
+        .map_or_else(|rejection| rejection, |(response, _)| response)
+        .send(stream)
+}
+
+/// Returns the metrics as text.
+fn metrics(context: &Arc<Context>) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(Arc::clone(shared))));
+    registry.register_collector(Box::new(Metrics(Arc::clone(context))));
     let mut text = String::new();
     // Writing to a `String` does not fail.
     let _ = text::encode(&mut text, &registry);
     text
 }
 
-#[derive(Debug)]
-struct Page(Arc<Shared>);
+struct Metrics(Arc<Context>);
 
-impl Collector for Page {
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let shared = &self.0;
-        let figures = shared.figures();
-        let counters = &figures.counters;
+        let context = &self.0;
+        let relay = context.counters.relay();
+        let counters = &relay.endpoint;
         let mut page = Encoder(encoder);
         page.build_info()?;
         page.gauge("sigver_connections", "WebSocket connections", counters.hub.connections)?;
         page.gauge(
             "sigver_threads_of_connections",
             "Connections that have a thread: upgraded, in their handshake, or on their way out",
-            shared.registry.len() as u64,
+            context.registry.len() as u64,
         )?;
         page.gauge(
             "sigver_connections_limit",
             "The most connections that there may be",
-            shared.ceiling.connections,
+            context.connections,
         )?;
         page.gauge("sigver_keys", "Keys that somebody has open", counters.hub.keys)?;
         page.gauge(
@@ -63,7 +93,7 @@ impl Collector for Page {
             "Connections that have joined a key",
             counters.hub.joiners,
         )?;
-        let waiting = shared.registry.backlog_bytes();
+        let waiting = context.registry.backlog_bytes();
         page.gauge_in(
             "sigver_backlog",
             "Bytes that wait for clients that do not read",
@@ -89,7 +119,11 @@ impl Collector for Page {
             None,
             counters.hub.dropped,
         )?;
-        let refused: Vec<_> = counters.refused.iter().chain(shared.answers().iter()).collect();
+        let refused: Vec<_> = counters
+            .refused
+            .iter()
+            .chain(context.counters.rejections().iter())
+            .collect();
         page.counters(
             "sigver_refused",
             "Clients that were refused something, by the rule that they met",
@@ -103,16 +137,16 @@ impl Collector for Page {
             "stage",
             stages.iter().map(String::as_str).zip(counters.pairings),
         )?;
-        page.times(
+        page.histogram(
             "sigver_relay",
             "From reading a message to having written it",
-            &figures.latency,
+            &relay.latency,
         )?;
         page.gauge_in(
             "sigver_start_time",
             "When the server was started, since 1970",
             Some(&Unit::Seconds),
-            shared
+            context
                 .started
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
@@ -165,12 +199,16 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn times(&mut self, name: &str, help: &str, times: &Times) -> fmt::Result {
-        let bounds = BOUNDS.map(|micros| f64::from(micros) / 1e6);
-        let buckets: Vec<(f64, u64)> = bounds.into_iter().chain([f64::INFINITY]).zip(times.counts).collect();
-        let count = times.counts.iter().sum();
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        let bounds = BUCKET_BOUNDS.map(|micros| f64::from(micros) / 1e6);
+        let buckets: Vec<(f64, u64)> = bounds
+            .into_iter()
+            .chain([f64::INFINITY])
+            .zip(histogram.buckets)
+            .collect();
+        let count = histogram.buckets.iter().sum();
         let mut encoder = self.metric(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), count, &buckets, None)
+        encoder.encode_histogram::<NoLabelSet>(histogram.sum.as_secs_f64(), count, &buckets, None)
     }
 
     fn build_info(&mut self) -> fmt::Result {

@@ -1,20 +1,24 @@
-//! Owns what can be configured about a server, with its defaults. Never reads a flag or the environment: the binary does.
+//! The configuration of a server, with defaults. The binary reads flags and the environment.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
 use sigver_core::EndpointConfig;
 
-use crate::{Admission, Ceiling, MemoryBound, Network};
+use crate::{
+    access::{Admission, client_ip::Network},
+    http::{head::HeadLimits, page::Page},
+};
 
 /// What a [`Server`](crate::Server) is made from. Everything has a default; change what should be otherwise.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use sigver_server::{Config, Origin, Origins};
+/// use sigver_server::{Config, ConnectionLimit, MemoryBound, Origin, Origins};
 ///
 /// let mut config = Config::default();
 /// config.listen = vec!["127.0.0.1:8000".parse()?];
@@ -23,7 +27,8 @@ use crate::{Admission, Ceiling, MemoryBound, Network};
 /// config.endpoint.drain = Duration::from_secs(10);
 /// let ours: Origin = "https://example.org".parse()?;
 /// config.admission.push(Arc::new(Origins::from_iter([ours])));
-/// println!("up to {}; {}", config.ceiling(), config.memory_bound());
+/// let limit = ConnectionLimit::of(&config);
+/// println!("up to {limit}; {}", MemoryBound::of(&config, limit.connections()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -46,11 +51,11 @@ pub struct Config {
     ///
     /// Behind a proxy everyone comes from its address, unless it is one of [`trusted_proxies`](Self::trusted_proxies); behind the address
     /// translation of an office or a mobile network many do. 100 is a start.
-    pub connections_per_ip: u32,
+    pub connections_per_ip: Option<NonZeroU32>,
     /// How many handshakes of one source may be unfinished. Default: [`u32::MAX`], no limit. One more gets HTTP 503.
     ///
     /// For clients that connect directly; a proxy's are its own affair. 20 is a start.
-    pub handshakes_per_ip: u32,
+    pub handshakes_per_ip: Option<NonZeroU32>,
     /// Who may connect: everyone whom each of these admits. Default: empty, everyone.
     pub admission: Vec<Arc<dyn Admission>>,
     /// Proxies whose `X-Forwarded-For` is believed. Default: none.
@@ -65,15 +70,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The most connections that a server of this configuration takes here and now: what the system can carry, or less if
-    /// [`Limits::connections`](sigver_core::Limits::connections) says so. Raises this process's soft limit on open files to the hard one.
-    pub fn ceiling(&self) -> Ceiling {
-        Ceiling::find(self.endpoint.limits.connections)
-    }
-
-    /// The most memory that it takes, with as many connections.
-    pub fn memory_bound(&self) -> MemoryBound {
-        MemoryBound::of(self, self.ceiling().connections())
+    /// The limits of a request head.
+    pub(crate) fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: self.head_bytes,
+            timeout: self.handshake_timeout,
+        }
     }
 }
 
@@ -84,23 +86,12 @@ impl Default for Config {
             endpoint: EndpointConfig::default(),
             handshake_timeout: Duration::from_secs(5),
             head_bytes: 8 * 1024,
-            connections_per_ip: u32::MAX,
-            handshakes_per_ip: u32::MAX,
+            connections_per_ip: None,
+            handshakes_per_ip: None,
             admission: Vec::new(),
             trusted_proxies: Vec::new(),
             admin: Vec::new(),
             pages: Vec::new(),
         }
     }
-}
-
-/// A file that is served over plain HTTP, from memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Page {
-    /// The path of its URL, such as `/`.
-    pub path: &'static str,
-    /// Its media type, such as `text/html; charset=utf-8`.
-    pub content_type: &'static str,
-    /// Its content.
-    pub body: &'static str,
 }

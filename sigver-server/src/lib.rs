@@ -38,23 +38,29 @@ mod config;
 mod conn;
 mod counters;
 mod http;
+mod lifecycle;
 mod memory;
 mod relay;
 mod server;
 mod sync;
 mod sys;
+mod tuning;
 mod write;
+
+#[cfg(test)]
+extern crate self as sigver_server;
 
 pub use access::{
     Admission, Denied, Handshake,
-    client_ip::{BadNetwork, Network},
-    origins::{BadOrigin, Origin, Origins},
+    client_ip::{Network, ParseNetworkError},
+    origins::{Origin, Origins, ParseOriginError},
     tokens::{Tokens, TokensError},
 };
-pub use config::{Config, Page};
-#[doc(hidden)]
-pub use http::read_head;
+pub use config::Config;
+#[cfg(any(test, fuzzing))]
+pub use conn::handshake::read_head;
+pub use http::page::Page;
 pub use memory::MemoryBound;
 pub use server::{BindError, Handle, RunError, Server};
 pub use sigver_core as core;
-pub use sys::connection_limit::Ceiling;
+pub use sys::connection_limit::ConnectionLimit;

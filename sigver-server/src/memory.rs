@@ -1,15 +1,11 @@
-//! Owns the answer to: how much memory can this server take at worst? Never measures what it takes: a test does, and holds it to this.
+//! An upper bound of the server's memory, computed from its configuration. A test measures real servers against it.
 
 use std::fmt;
 
 use crate::{
-    Config,
-    accept::{RECEIVE_BUFFER, SEND_BUFFER},
-    conn::READ_BUFFER,
+    config::Config,
     conn::peer::Peer,
-    server::CHANNEL,
-    sync::credits,
-    sys::worker_pool::STACK,
+    tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
 };
 
 /// The most memory that a server takes, when every client does its worst at the same moment: it follows from the
@@ -52,19 +48,21 @@ const GROWTH: u64 = 2;
 const ENVELOPE: u64 = 256;
 
 impl MemoryBound {
-    pub(crate) fn of(config: &Config, connections: u32) -> Self {
+    /// Returns the bound of a server with this configuration and this many connections
+    /// ([`ConnectionLimit::connections`](crate::ConnectionLimit::connections)).
+    pub fn of(config: &Config, connections: u32) -> Self {
         let message = u64::from(config.endpoint.limits.message_bytes) + ENVELOPE;
         let backlog = u64::from(config.endpoint.backlog_bytes).max(message);
         let head = u64::from(config.head_bytes) + 4096;
         // The frame that is being read, and the pieces before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
         // Those that the relay has not handled, and the one that is decoded.
-        let queued = (u64::from(credits::EVENTS) + 1) * message;
+        let queued = (u64::from(EVENTS_PER_CONNECTION) + 1) * message;
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
             // The relay's text and frame, and the copy that a growing backlog makes of itself.
-            fixed: PROGRAM + QUEUES + CHANNEL as u64 * 256 + GROWTH * (2 * message + backlog),
+            fixed: PROGRAM + QUEUES + EVENT_CHANNEL as u64 * 256 + GROWTH * (2 * message + backlog),
             process: STACK as u64
                 + SIGNAL_STACK
                 + size_of::<Peer>() as u64

@@ -11,60 +11,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
+use sigver_core::{ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
 
 use crate::{
-    conn::peer::{Peer, Ticket},
-    conn::random,
-    counters::{Figures, Times},
-    server::{Shared, Stage},
-    sys::sched,
-    write::flusher::Handover,
-    write::frame,
-    write::outbox::Sent,
+    config::Config,
+    conn::{
+        event::{ConnEvent, Event},
+        peer::Peer,
+        registry::Registry,
+    },
+    counters::{Counters, Histogram, RelayCounters},
+    lifecycle::{Lifecycle, Stage},
+    sys::{clock::Clock, random, sched},
+    write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
-
-/// What goes through the channel.
-pub(crate) enum Event {
-    /// Something happened on a connection. Sent by the connection's thread.
-    Conn { peer: Ticket, event: ConnEvent },
-    /// The flusher wrote some of a connection's backlog.
-    Written { id: ConnId, cost: usize },
-    /// The server's stage may have changed, or a handshake failed.
-    Wake,
-}
-
-/// What happened on a connection.
-pub(crate) enum ConnEvent {
-    /// Its handshake is valid: accept it and send the response, or reject it.
-    Upgraded {
-        response: Vec<u8>,
-        dialect: Dialect,
-    },
-    /// A message arrived and was decoded.
-    Message {
-        message: InboundMessage,
-        text_bytes: usize,
-        wire_bytes: usize,
-        read_at: Instant,
-    },
-    /// A ping arrived. The pong follows everything that came before.
-    Ping(Box<[u8]>),
-    Pong,
-    /// The client violated the protocol.
-    Violation(CloseReason),
-    CloseFrame {
-        code: Option<u16>,
-    },
-    /// Its thread ends. The last event of a connection.
-    Disconnected,
-}
 
 /// Events that are handled before the clock and the server's stage are looked at again.
 const BATCH: usize = 64;
 
 /// The shortest time between two publications of the counters. Copying them after every batch is a measurable part of an exchange.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the relay shares with other threads.
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) flush_queue: Arc<FlushQueue<Arc<Peer>>>,
+    pub(crate) clock: Clock,
+}
 
 pub(crate) struct Relay {
     endpoint: Endpoint,
@@ -74,13 +50,12 @@ pub(crate) struct Relay {
     closing: BTreeMap<ConnId, Arc<Peer>>,
     /// A buffer for the frame that is being sent.
     frame: Vec<u8>,
-    flusher: Arc<Handover<Arc<Peer>>>,
-    latency: Times,
+    latency: Histogram,
     /// When the counters may be published again.
     publish_at: Time,
     /// Whether the published counters are those of now.
     is_published: bool,
-    shared: Arc<Shared>,
+    context: Context,
 }
 
 /// The message that a client sent to another, and that outputs follow from.
@@ -91,17 +66,16 @@ struct Origin {
 }
 
 impl Relay {
-    pub(crate) fn new(shared: Arc<Shared>, flusher: Arc<Handover<Arc<Peer>>>) -> Self {
+    pub(crate) fn new(context: Context) -> Self {
         Self {
-            endpoint: Endpoint::new(shared.config.endpoint.clone(), random),
+            endpoint: Endpoint::new(context.config.endpoint.clone(), random::u128),
             peers: Vec::new(),
             closing: BTreeMap::new(),
             frame: Vec::new(),
-            flusher,
-            latency: Times::default(),
+            latency: Histogram::default(),
             publish_at: Time::ZERO,
             is_published: true,
-            shared,
+            context,
         }
     }
 
@@ -109,7 +83,7 @@ impl Relay {
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
         sched::run_as_batch();
         while let Ok(first) = self.wait(events) {
-            let now = self.shared.now();
+            let now = self.context.clock.now();
             let mut next = first;
             for _ in 0..BATCH {
                 let Some(event) = next.take() else { break };
@@ -123,8 +97,8 @@ impl Relay {
             let outputs = self.endpoint.handle_timeout(now);
             self.carry_out(None, outputs);
             self.finish_drain(now);
-            if self.endpoint.phase() == Phase::Closed && self.shared.stage() < Stage::Closed {
-                self.shared.advance(Stage::Closed);
+            if self.endpoint.phase() == Phase::Closed && self.context.lifecycle.stage() < Stage::Closed {
+                self.context.lifecycle.advance(Stage::Closed);
             }
             if now >= self.publish_at {
                 self.publish();
@@ -138,8 +112,8 @@ impl Relay {
     }
 
     fn publish(&self) {
-        self.shared.publish(&Figures {
-            counters: self.endpoint.counters(),
+        self.context.counters.publish(&RelayCounters {
+            endpoint: self.endpoint.counters(),
             latency: self.latency.clone(),
         });
     }
@@ -150,7 +124,7 @@ impl Relay {
         let Some(due) = self.endpoint.poll_timeout().into_iter().chain(publish).min() else {
             return events.recv().map(Some).map_err(RecvTimeoutError::from);
         };
-        match events.recv_timeout(due.saturating_duration_since(self.shared.now())) {
+        match events.recv_timeout(due.saturating_duration_since(self.context.clock.now())) {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             received => received.map(Some),
         }
@@ -192,12 +166,12 @@ impl Relay {
                 let outputs = self.endpoint.handle(now, id, Input::Disconnected);
                 self.carry_out(None, outputs);
                 self.unregister(id);
-                return peer.cut();
+                return peer.abort();
             }
         };
         if asks_for_role {
             if let Some(role) = self.endpoint.role(id) {
-                peer.account.set_role(role);
+                peer.stats.set_role(role);
             }
         }
         self.carry_out(origin, outputs);
@@ -217,7 +191,7 @@ impl Relay {
                 let id = self.endpoint.reject(now);
                 peer.set_id(id);
                 self.closing.insert(id, Arc::clone(peer));
-                self.flush_later(peer, self.shared.turn_away(peer, &error));
+                self.flush_later(peer, peer.reject(&self.context.counters, &error));
             }
         }
     }
@@ -244,7 +218,7 @@ impl Relay {
                 }
                 Output::Abort => {
                     if let Some(peer) = self.unregister(id) {
-                        peer.cut();
+                        peer.abort();
                     }
                 }
                 Output::PairingEnded(pairing) => {
@@ -262,21 +236,21 @@ impl Relay {
         let Some(peer) = find(&self.peers, id) else { return };
         frame::encode(frame, &mut self.frame);
         match peer.send(&self.frame) {
-            Sent::Done => self.endpoint.written(id, frame.cost()),
-            Sent::Queued => {}
-            Sent::Blocked => self.flusher.push(Arc::clone(peer)),
+            SendOutcome::Accepted => self.endpoint.written(id, frame.cost()),
+            SendOutcome::Queued => {}
+            SendOutcome::Blocked => self.context.flush_queue.push(Arc::clone(peer)),
         }
         if let Frame::Text(text) = frame {
-            peer.account.add(text.len());
+            peer.stats.record_sent(text.len());
             if let Some(Origin { read_at, .. }) = origin.filter(|origin| origin.sender != id) {
-                self.latency.add(read_at.elapsed());
+                self.latency.record(read_at.elapsed());
             }
         }
     }
 
-    fn flush_later(&self, peer: &Arc<Peer>, sent: Sent) {
-        if sent == Sent::Blocked {
-            self.flusher.push(Arc::clone(peer));
+    fn flush_later(&self, peer: &Arc<Peer>, sent: SendOutcome) {
+        if sent == SendOutcome::Blocked {
+            self.context.flush_queue.push(Arc::clone(peer));
         }
     }
 
@@ -296,16 +270,16 @@ impl Relay {
 
     /// Makes the endpoint follow the server's stage.
     fn follow_stage(&mut self, now: Time) {
-        let shared = &self.shared;
-        match (shared.stage(), self.endpoint.phase()) {
+        let Context { config, lifecycle, .. } = &self.context;
+        match (lifecycle.stage(), self.endpoint.phase()) {
             (Stage::Draining, Phase::Serving) => {
                 log::info!(
                     "ending: {} connections to close",
                     self.endpoint.counters().hub.connections
                 );
                 // Connections whose handshake is under way are not rejected if another server follows: nobody sees the restart.
-                let accept_until = if shared.has_successor {
-                    now.saturating_add(shared.config.handshake_timeout)
+                let accept_until = if lifecycle.has_successor() {
+                    now.saturating_add(config.handshake_timeout)
                 } else {
                     now
                 };
@@ -320,7 +294,7 @@ impl Relay {
     fn finish_drain(&mut self, now: Time) {
         if self.endpoint.phase() == Phase::Draining
             && self.endpoint.counters().hub.connections == 0
-            && self.shared.registry.handshakes() == 0
+            && self.context.registry.handshakes() == 0
         {
             self.close_all(now);
         }

@@ -1,58 +1,62 @@
-//! Owns the whole: which threads there are, how they start and how they end. Never touches a frame or a role.
+//! `Server` and `Handle`: binds listeners, starts and joins the threads, and hands each thread what it shares with others.
 
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
-        mpsc::sync_channel,
+        Arc,
+        mpsc::{SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use sigver_core::{Stats, Time};
+use sigver_core::Stats;
 use thiserror::Error;
 
 use crate::{
-    Config, MemoryBound, accept,
-    access::client_ip::Shares,
-    conn::peer::Peer,
-    conn::registry::Registry,
-    counters::{Answers, Figures},
-    http::response::Answer,
-    relay::Relay,
-    sync::waker::{Pipe, Waker},
-    sys::connection_limit::Ceiling,
-    write::flusher::{self, Handover},
-    write::outbox::Sent,
+    accept,
+    access::per_ip::PerIpLimits,
+    admin,
+    config::Config,
+    conn::{self, event::Event, peer::Peer, registry::Registry},
+    counters::Counters,
+    lifecycle::{CloseOnDrop, Lifecycle, Stage},
+    memory::MemoryBound,
+    relay::{self, Relay},
+    sync::waker::Pipe,
+    sys::{clock::Clock, connection_limit::ConnectionLimit, listener},
+    tuning::EVENT_CHANNEL,
+    write::{
+        flusher::{self, FlushQueue},
+        outbox::Flushed,
+    },
 };
 
-/// Events that fit the channel into the relay. Each connection may have a few on their way, so this many connections can speak at
-/// the same moment before one has to wait for the relay.
-pub(crate) const CHANNEL: usize = 1024;
+/// How long clients may take to answer the close frame of a shutdown before their connections are aborted.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
-/// How long clients have to answer the close frame of a shutdown before they are cut.
-const GOODBYE: Duration = Duration::from_millis(500);
-
-/// How long the threads of connections that were cut may take to end.
-const CUT: Duration = Duration::from_millis(300);
+/// How long the threads of aborted connections may take to end.
+const ABORT_GRACE: Duration = Duration::from_millis(300);
 
 /// A signaling server that listens, and serves once it [`run`](Self::run)s.
-#[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
     addrs: Vec<SocketAddr>,
     admin: Vec<TcpListener>,
     admin_addrs: Vec<SocketAddr>,
-    shared: Arc<Shared>,
+    config: Arc<Config>,
+    limit: ConnectionLimit,
+    started: SystemTime,
+    handle: Handle,
 }
 
 /// Ends a server from another thread. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    lifecycle: Arc<Lifecycle>,
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
 }
 
 /// Why a server cannot be had.
@@ -88,38 +92,6 @@ pub enum RunError {
     /// A thread that every server needs cannot be started, or has nothing to be woken with.
     #[error("cannot start: {0}")]
     Thread(#[from] io::Error),
-}
-
-/// What all threads of a server know.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) ceiling: Ceiling,
-    pub(crate) registry: Arc<Registry>,
-    /// Wakes the accepting thread.
-    pub(crate) waker: Waker,
-    pub(crate) shares: Arc<Shares>,
-    /// Whether the listeners stay when the server ends, for another to take from.
-    pub(crate) has_successor: bool,
-    pub(crate) started: SystemTime,
-    /// The epoch of the endpoint's time.
-    epoch: Instant,
-    /// A [`Stage`].
-    stage: AtomicU8,
-    figures: Mutex<Figures>,
-    answers: Mutex<Answers>,
-}
-
-/// How far a server has come. It never goes back.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Stage {
-    Serving,
-    /// It takes no further client, and closes those that it has one after the other.
-    Draining,
-    /// It closes all that are left, at once.
-    Closing,
-    /// All are closed, and some may not have gone yet.
-    Closed,
 }
 
 impl Server {
@@ -163,7 +135,7 @@ impl Server {
             return Err(BindError::NoAddress);
         }
         for listener in &listeners {
-            accept::prepare(listener)?;
+            listener::prepare(listener)?;
         }
         let addrs = listeners
             .iter()
@@ -179,27 +151,19 @@ impl Server {
         has_successor: bool,
     ) -> Result<Self, BindError> {
         let (admin, admin_addrs) = listen_on(&config.admin)?;
-        let ceiling = config.ceiling();
-        let shares = Arc::new(Shares::new(config.connections_per_ip, config.handshakes_per_ip));
-        let shared = Shared {
-            config,
-            ceiling,
-            registry: Arc::new(Registry::default()),
-            waker: Waker::new(Pipe::new()?),
-            shares,
-            has_successor,
-            started: SystemTime::now(),
-            epoch: Instant::now(),
-            stage: AtomicU8::new(Stage::Serving as u8),
-            figures: Mutex::new(Figures::default()),
-            answers: Mutex::new(Answers::default()),
-        };
         Ok(Self {
             listeners,
             addrs,
             admin,
             admin_addrs,
-            shared: Arc::new(shared),
+            limit: ConnectionLimit::of(&config),
+            started: SystemTime::now(),
+            config: Arc::new(config),
+            handle: Handle {
+                lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, has_successor)),
+                counters: Arc::default(),
+                registry: Arc::default(),
+            },
         })
     }
 
@@ -221,14 +185,12 @@ impl Server {
 
     /// The most memory that this server takes.
     pub fn memory_bound(&self) -> MemoryBound {
-        self.shared.memory_bound()
+        MemoryBound::of(&self.config, self.limit.connections())
     }
 
     /// A handle that ends this server.
     pub fn handle(&self) -> Handle {
-        Handle {
-            shared: Arc::clone(&self.shared),
-        }
+        self.handle.clone()
     }
 
     /// Serves until [`Handle::shutdown`]; this thread does the accepting. Returns when every client has been sent a close frame
@@ -238,52 +200,111 @@ impl Server {
     ///
     /// When a thread cannot be started, or one that every server needs has failed. The process is left alone either way.
     pub fn run(self) -> Result<(), RunError> {
-        let Self {
-            listeners,
-            admin,
-            admin_addrs,
-            shared,
-            ..
-        } = self;
-        for addr in &admin_addrs {
+        for addr in &self.admin_addrs {
             log::info!("metrics at http://{addr}/metrics");
         }
-        log::info!("up to {}", shared.ceiling);
-        log::info!("{}", shared.memory_bound());
-        let flusher = Arc::new(Handover::new(Pipe::new()?));
-        let (events, inbox) = sync_channel(CHANNEL);
-        let flusher_thread = flusher::start(&flusher, events.clone(), ClosedOnDrop(Arc::clone(&shared)))?;
-        let relay = {
-            let (shared, flusher) = (Arc::clone(&shared), Arc::clone(&flusher));
-            thread::Builder::new().name("sigver-relay".into()).spawn(move || {
-                let _guard = ClosedOnDrop(Arc::clone(&shared));
-                Relay::new(shared, flusher).run(&inbox);
-            })
-        };
-        let relay = relay.inspect_err(|_| flusher.stop())?;
+        log::info!("up to {}", self.limit);
+        log::info!("{}", self.memory_bound());
+        let clock = Clock::new();
+        let flush_queue = Arc::new(FlushQueue::new(Pipe::new()?));
+        let (events, inbox) = sync_channel(EVENT_CHANNEL);
+        let Handle {
+            lifecycle, registry, ..
+        } = self.handle();
+        let guard = CloseOnDrop(Arc::clone(&lifecycle));
+        let flusher = flusher::start(&flush_queue, flush_and_report(events.clone()), guard)?;
+        let relay_context = self.relay_context(clock, &flush_queue);
+        let accept_context = self.accept_context(clock);
+        let relay = thread::Builder::new().name("sigver-relay".into()).spawn(move || {
+            let _guard = CloseOnDrop(lifecycle);
+            Relay::new(relay_context).run(&inbox);
+        });
+        let relay = relay.inspect_err(|_| flush_queue.stop())?;
 
-        accept::run(&listeners, &admin, &shared, &events);
-        drop((listeners, admin));
-        if !shared.registry.wait_empty(GOODBYE) {
-            shared.registry.cut_all();
-            if !shared.registry.wait_empty(CUT) {
-                log::warn!("{} connections are still ending", shared.registry.len());
+        accept::run(&self.listeners, &self.admin, accept_context, &events);
+        drop((self.listeners, self.admin));
+        if !registry.wait_empty(SHUTDOWN_GRACE) {
+            registry.abort_all();
+            if !registry.wait_empty(ABORT_GRACE) {
+                log::warn!("{} connections have not ended yet", registry.len());
             }
         }
-        // Nobody is left to write to. The relay ends when the flusher has let go of the channel as well.
-        flusher.stop();
-        let flushed = flusher_thread.join();
+        // The relay ends when the flusher and this thread have dropped their ends of the channel.
+        flush_queue.stop();
+        let flushed = flusher.join();
         drop(events);
         let outcome = relay.join();
         log::info!("ended");
         outcome.map_err(|_| RunError::Relay)?;
         flushed.map_err(|_| RunError::Flusher)
     }
+
+    fn relay_context(&self, clock: Clock, flush_queue: &Arc<FlushQueue<Arc<Peer>>>) -> relay::Context {
+        let Handle {
+            lifecycle,
+            counters,
+            registry,
+        } = self.handle();
+        relay::Context {
+            config: Arc::clone(&self.config),
+            lifecycle,
+            counters,
+            registry,
+            flush_queue: Arc::clone(flush_queue),
+            clock,
+        }
+    }
+
+    fn accept_context(&self, clock: Clock) -> accept::Context {
+        let Handle {
+            lifecycle,
+            counters,
+            registry,
+        } = self.handle();
+        let config = Arc::clone(&self.config);
+        let per_ip = Arc::new(PerIpLimits::new(config.connections_per_ip, config.handshakes_per_ip));
+        let connections = self.limit.connections();
+        accept::Context {
+            admin: Arc::new(admin::Context {
+                head_limits: config.head_limits(),
+                counters: Arc::clone(&counters),
+                registry: Arc::clone(&registry),
+                connections,
+                started: self.started,
+            }),
+            conn: conn::Context {
+                config: Arc::clone(&config),
+                lifecycle: Arc::clone(&lifecycle),
+                counters: Arc::clone(&counters),
+                per_ip: Arc::clone(&per_ip),
+                clock,
+            },
+            config,
+            lifecycle,
+            counters,
+            registry,
+            per_ip,
+            connections,
+        }
+    }
+}
+
+/// Returns what the flusher does with a connection: it flushes the backlog and reports the written bytes to the relay.
+fn flush_and_report(events: SyncSender<Event>) -> impl Fn(&Arc<Peer>) -> Flushed {
+    move |peer| {
+        let flushed = peer.flush();
+        if flushed.cost > 0 {
+            let (id, cost) = (peer.id(), flushed.cost);
+            // Without a relay the server is ending, and nothing is counted.
+            let _ = events.send(Event::Written { id, cost });
+        }
+        flushed
+    }
 }
 
 /// Listens on all of `addrs`; the listeners, and the addresses with the ports that they got.
 fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), BindError> {
-    let listen = |addr: &SocketAddr| accept::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
+    let listen = |addr: &SocketAddr| listener::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
     let listeners = addrs.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
     let got = listeners
         .iter()
@@ -296,111 +317,36 @@ impl Handle {
     /// Ends the server: no further client is taken, those that are there are closed with 1001, one after the other over
     /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last, and [`Server::run`] returns. Calling it again changes nothing.
     pub fn shutdown(&self) {
-        self.shared.advance(Stage::Draining);
+        self.lifecycle.advance(Stage::Draining);
     }
 
     /// Ends the server without spreading anything: everyone who is left is closed with 1001 at once. May follow a
     /// [`shutdown`](Self::shutdown) that takes too long.
     pub fn shutdown_now(&self) {
-        self.shared.advance(Stage::Closing);
+        self.lifecycle.advance(Stage::Closing);
     }
 
     /// The hub's gauges and counters, as of the last message.
     pub fn stats(&self) -> Stats {
-        self.shared.figures().counters.hub
+        self.counters.relay().endpoint.hub
     }
 
     /// How many connections have a thread: upgraded, in their handshake, or on their way out.
     pub fn connections(&self) -> usize {
-        self.shared.registry.len()
+        self.registry.len()
     }
 }
 
-impl Shared {
-    /// The endpoint's time.
-    pub(crate) fn now(&self) -> Time {
-        Time::since_epoch(self.epoch.elapsed())
-    }
-
-    /// How far the server has come.
-    pub(crate) fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::SeqCst) {
-            stage if stage == Stage::Serving as u8 => Stage::Serving,
-            stage if stage == Stage::Draining as u8 => Stage::Draining,
-            stage if stage == Stage::Closing as u8 => Stage::Closing,
-            _ => Stage::Closed,
-        }
-    }
-
-    /// The server comes to this stage, unless it is further already. The accepting thread learns of it, and tells the relay.
-    pub(crate) fn advance(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        self.waker.wake();
-    }
-
-    /// Whether no further client is let in by a handshake.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.stage() > Stage::Serving
-    }
-
-    /// Whether clients are taken from the listeners. Without a successor they get an answer as long as there is anyone to give it.
-    pub(crate) fn is_accepting(&self) -> bool {
-        let last = if self.has_successor {
-            Stage::Serving
-        } else {
-            Stage::Closing
-        };
-        self.stage() <= last
-    }
-
-    fn memory_bound(&self) -> MemoryBound {
-        MemoryBound::of(&self.config, self.ceiling.connections)
-    }
-
-    /// The relay makes its figures known.
-    pub(crate) fn publish(&self, figures: &Figures) {
-        self.figures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(figures);
-    }
-
-    /// What the relay has counted, as of the last message.
-    pub(crate) fn figures(&self) -> Figures {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A request was answered otherwise than by an upgrade.
-    pub(crate) fn count_answer(&self, answer: &Answer) {
-        self.answers().add(answer);
-    }
-
-    /// Refuses a client whose request is not answered by its own thread: tells the log, and sends it an answer.
-    pub(crate) fn turn_away(&self, peer: &Peer, why: &dyn fmt::Display) -> Sent {
-        peer.log_refusal(why);
-        self.count_answer(&Answer::UNAVAILABLE);
-        peer.finish(&Answer::UNAVAILABLE.to_bytes())
-    }
-
-    /// How often requests were refused, by their status.
-    pub(crate) fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Shared {
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("Server")
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
-/// Ends the server with a thread that it cannot do without, also when that panics.
-struct ClosedOnDrop(Arc<Shared>);
-
-impl Drop for ClosedOnDrop {
-    fn drop(&mut self) {
-        self.0.advance(Stage::Closed);
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
     }
 }

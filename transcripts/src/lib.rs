@@ -37,6 +37,7 @@
 pub mod endpoint;
 mod frames;
 pub mod kit;
+pub mod modules;
 mod parse;
 mod play;
 pub mod socket;

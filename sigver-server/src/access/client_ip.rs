@@ -1,16 +1,8 @@
-//! Owns where clients come from: who is behind a proxy, and how many connections one source may have. Never refuses anyone: it says that
-//! there is too much.
+//! The address of a client, also behind trusted proxies.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::IpAddr,
-    str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
-use sigver_core::Source;
 use thiserror::Error;
 
 /// A range of IP addresses, such as `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`.
@@ -23,17 +15,17 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is no [`Network`].
+/// The error of parsing a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("expected an IP address or a range of them, as in 10.0.0.0/8 or ::1")]
-pub struct BadNetwork;
+#[error("expected an IP address or a network, such as 10.0.0.0/8 or ::1")]
+pub struct ParseNetworkError;
 
 impl FromStr for Network {
-    type Err = BadNetwork;
+    type Err = ParseNetworkError;
 
-    fn from_str(text: &str) -> Result<Self, BadNetwork> {
+    fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Self).map_err(|_| BadNetwork)
+        network.map(Self).map_err(|_| ParseNetworkError)
     }
 }
 
@@ -44,20 +36,20 @@ impl fmt::Display for Network {
 }
 
 impl Network {
-    /// Whether the address is in this range. One of IPv4 is, whichever way it is written.
+    /// Whether the address is in this network. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())
     }
 }
 
-/// Whether one of these networks has this address.
+/// Whether the address is in one of these networks.
 pub(crate) fn any_contains(networks: &[Network], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(ip))
 }
 
-/// Where a client is whose connection comes from `peer`, by the `X-Forwarded-For` that came with it. Each proxy adds whom it was
-/// called by to the right, so it is read from there, for as long as those who wrote it are trusted: what a client made up stands to
-/// the left of that.
+/// Returns the address of a client whose connection comes from `peer`, by its `X-Forwarded-For`. Each proxy appends the address that it
+/// was connected from, so the header is read from the right, as long as the address that wrote an entry is trusted. Entries that a client
+/// made up are to the left of that.
 pub(crate) fn client<'a>(
     peer: IpAddr,
     trusted: &[Network],
@@ -69,7 +61,7 @@ pub(crate) fn client<'a>(
         if !any_contains(trusted, client) {
             break;
         }
-        match read_hop(hop) {
+        match parse_hop(hop) {
             Some(ip) => client = ip,
             None => break,
         }
@@ -77,113 +69,14 @@ pub(crate) fn client<'a>(
     client
 }
 
-/// An entry of `X-Forwarded-For`: an address, which some proxies give with its port.
-fn read_hop(hop: &[u8]) -> Option<IpAddr> {
+/// Parses an entry of `X-Forwarded-For`: an address, which some proxies write with a port.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
     let ip = text
         .parse()
         .or_else(|_| text.parse().map(|addr: std::net::SocketAddr| addr.ip()))
         .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     ip.ok().map(|ip| ip.to_canonical())
-}
-
-/// How many connections and handshakes each source has.
-pub(crate) struct Shares {
-    connections: u32,
-    handshakes: u32,
-    held: Mutex<HashMap<Source, Held>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Held {
-    connections: u32,
-    handshakes: u32,
-}
-
-/// One connection's share of what its source may have; given back when it is dropped.
-pub(crate) struct Share {
-    shares: Arc<Shares>,
-    source: Source,
-    in_handshake: bool,
-}
-
-/// What a source has as much of as it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum TooMany {
-    #[error("too many connections from there")]
-    Connections,
-    #[error("too many handshakes from there")]
-    Handshakes,
-}
-
-impl Shares {
-    pub(crate) fn new(connections: u32, handshakes: u32) -> Self {
-        Self {
-            connections,
-            handshakes,
-            held: Mutex::default(),
-        }
-    }
-
-    /// Whether any source could ever have too much.
-    pub(crate) fn are_limited(&self) -> bool {
-        self.connections != u32::MAX || self.handshakes != u32::MAX
-    }
-
-    /// Takes a share for a connection that begins its handshake.
-    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Result<Share, TooMany> {
-        let mut all = self.held();
-        let held = all.entry(source).or_default();
-        let too_many = if held.connections >= self.connections {
-            Some(TooMany::Connections)
-        } else if held.handshakes >= self.handshakes {
-            Some(TooMany::Handshakes)
-        } else {
-            None
-        };
-        if let Some(too_many) = too_many {
-            // An entry that was made just now has room, unless a limit is zero; then none is ever left behind full.
-            if held.connections == 0 {
-                all.remove(&source);
-            }
-            return Err(too_many);
-        }
-        held.connections += 1;
-        held.handshakes += 1;
-        Ok(Share {
-            shares: Arc::clone(self),
-            source,
-            in_handshake: true,
-        })
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<Source, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Share {
-    /// The handshake is over.
-    pub(crate) fn end_handshake(&mut self) {
-        if std::mem::take(&mut self.in_handshake) {
-            if let Some(held) = self.shares.held().get_mut(&self.source) {
-                held.handshakes -= 1;
-            }
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.end_handshake();
-        let mut all = self.shares.held();
-        if let Some(held) = all.get_mut(&self.source) {
-            held.connections -= 1;
-            if held.connections == 0 {
-                all.remove(&self.source);
-            }
-        }
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -195,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarding_is_believed_from_the_right_as_far_as_it_is_trusted() {
+    fn forwarded_addresses_count_from_the_right_while_trusted() {
         let trusted: Vec<Network> = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]
             .map(|text| text.parse().expect("a network"))
             .into();
@@ -226,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_a_range_or_an_address() {
+    fn network_contains_its_addresses_and_no_other() {
         for (network, address, is_in) in [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "::ffff:10.1.2.3", true),
@@ -241,28 +134,7 @@ mod tests {
             assert_eq!(parsed.contains(ip(address)), is_in, "{network} {address}");
         }
         for text in ["", "10.0.0.0/33", "10.0.0", "localhost", "10.0.0.0/8/8"] {
-            assert_eq!(text.parse::<Network>(), Err(BadNetwork), "{text:?}");
+            assert_eq!(text.parse::<Network>(), Err(ParseNetworkError), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_share_is_had_once_and_given_back() {
-        let shares = Arc::new(Shares::new(2, 1));
-        let [source, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::from(ip(text)));
-        let refused = |source| shares.take(source).err();
-        let mut first = shares.take(source).expect("there is room");
-        assert_eq!(refused(source), Some(TooMany::Handshakes));
-        let elsewhere = shares.take(other).expect("others are not concerned");
-        first.end_handshake();
-        let second = shares.take(source).expect("there is room");
-        assert_eq!(refused(source), Some(TooMany::Connections));
-        drop(second);
-        let mut second = shares.take(source).expect("there is room again");
-        second.end_handshake();
-        assert_eq!(refused(source), Some(TooMany::Connections));
-        drop((first, second, elsewhere));
-        assert!(shares.held().is_empty(), "who has nothing costs nothing");
-        let none = Arc::new(Shares::new(0, 1));
-        assert!(none.take(source).is_err() && none.held().is_empty());
     }
 }

@@ -3,11 +3,12 @@
 
 pub(crate) mod client_ip;
 pub(crate) mod origins;
+pub(crate) mod per_ip;
 pub(crate) mod tokens;
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use crate::http::Headers;
+use crate::http::headers::Headers;
 
 /// Decides who may connect, by the request of the WebSocket handshake.
 ///

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use crate::{Admission, Denied, Handshake};
+use crate::access::{Admission, Denied, Handshake};
 
 /// Admits pages of these origins (RFC 6454), and whoever is no page.
 ///
@@ -15,7 +15,7 @@ use crate::{Admission, Denied, Handshake};
 /// ```
 /// let origins = ["https://example.org", "https://*.example.org"].map(|text| text.parse());
 /// let origins = origins.into_iter().collect::<Result<sigver_server::Origins, _>>()?;
-/// # Ok::<(), sigver_server::BadOrigin>(())
+/// # Ok::<(), sigver_server::ParseOriginError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<Origin>);
@@ -35,7 +35,7 @@ enum Pattern {
 /// Why a text is no [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum BadOrigin {
+pub enum ParseOriginError {
     /// It has no `://`, or something else that no origin has: a path, a user, white space.
     #[error("an origin is SCHEME://HOST or SCHEME://HOST:PORT, without a path, or null")]
     Form,
@@ -45,16 +45,16 @@ pub enum BadOrigin {
 }
 
 impl FromStr for Origin {
-    type Err = BadOrigin;
+    type Err = ParseOriginError;
 
     /// Reads `https://example.org`, `http://localhost:3000`, `https://*.example.org` (every subdomain, but not `example.org` itself), or
     /// `null` (what browsers say of pages from files and of sandboxed frames).
-    fn from_str(text: &str) -> Result<Self, BadOrigin> {
+    fn from_str(text: &str) -> Result<Self, ParseOriginError> {
         let text = text.to_ascii_lowercase();
         if text == "null" {
             return Ok(Self(Pattern::Exact(text)));
         }
-        let (scheme, authority) = text.split_once("://").ok_or(BadOrigin::Form)?;
+        let (scheme, authority) = text.split_once("://").ok_or(ParseOriginError::Form)?;
         // A browser leaves the default port out.
         let authority = match (scheme, authority.rsplit_once(':')) {
             ("http", Some((host, "80"))) | ("https", Some((host, "443"))) => host,
@@ -67,10 +67,10 @@ impl FromStr for Origin {
             None => (false, authority),
         };
         if host.contains('*') || scheme.contains('*') {
-            return Err(BadOrigin::Wildcard);
+            return Err(ParseOriginError::Wildcard);
         }
         if scheme.is_empty() || !scheme.bytes().all(is_scheme) || host.is_empty() || !host.bytes().all(is_host) {
-            return Err(BadOrigin::Form);
+            return Err(ParseOriginError::Form);
         }
         Ok(Self(if is_wild {
             Pattern::Subdomains {
@@ -175,15 +175,15 @@ mod tests {
             "https://u@a",
             "a b://c",
         ] {
-            assert_eq!(text.parse::<Origin>(), Err(BadOrigin::Form), "{text:?}");
+            assert_eq!(text.parse::<Origin>(), Err(ParseOriginError::Form), "{text:?}");
         }
         for text in ["https://*", "*://a", "https://a.*", "https://*a.b", "https://*.*.a"] {
-            assert_eq!(text.parse::<Origin>(), Err(BadOrigin::Wildcard), "{text:?}");
+            assert_eq!(text.parse::<Origin>(), Err(ParseOriginError::Wildcard), "{text:?}");
         }
     }
 
     #[test]
-    fn an_origin_is_shown_as_it_is_read() -> Result<(), BadOrigin> {
+    fn an_origin_is_shown_as_it_is_read() -> Result<(), ParseOriginError> {
         for text in ["https://example.org", "https://*.example.org:8443", "null"] {
             assert_eq!(text.parse::<Origin>()?.to_string(), text);
         }

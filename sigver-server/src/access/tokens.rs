@@ -10,7 +10,10 @@ use std::{
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
-use crate::{Admission, Denied, Handshake, http::BEARER};
+use crate::access::{Admission, Denied, Handshake};
+
+/// The prefix of a subprotocol that carries a token.
+pub(crate) const BEARER: &str = "sigver.bearer.";
 
 /// Admits clients that bring one of the tokens in a file.
 ///

@@ -1,4 +1,4 @@
-//! Owns what the threads share about one connection: its socket, its outbox, its credit. Never has a role: the core does.
+//! What the threads share about one connection: its socket, outbox, credits and address. The endpoint has its role.
 
 use std::{
     fmt, io,
@@ -16,29 +16,31 @@ use rustix::net::SendFlags;
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
-    sync::credits::Credit,
-    write::outbox::{Flushed, Leftover, Outbox, Sent, Wire},
+    counters::Counters,
+    http::response::Response,
+    sync::credits::Credits,
+    write::outbox::{Backlog, Flushed, Outbox, SendOutcome, Wire},
 };
 
-/// The bits of a [`ConnId`] that the hub never gives.
+/// The bits of no [`ConnId`].
 const NO_ID: u64 = u64::MAX;
 
 /// A client's connection.
 pub(crate) struct Peer {
-    /// Counts connections from 0: how log lines name them.
+    /// The number of the connection in log lines, counted from 0.
     pub(crate) serial: u64,
     pub(crate) addr: SocketAddr,
     pub(crate) stream: TcpStream,
-    pub(crate) credit: Credit,
-    pub(crate) account: Account,
+    pub(crate) credits: Credits,
+    pub(crate) stats: ConnStats,
     outbox: Outbox,
-    /// What the hub calls this connection. For the relay thread, which stores it on arrival; no other thread has use for it.
+    /// The endpoint's id of this connection, set and used by the relay.
     id: AtomicU64,
-    verdict: OnceLock<CloseReason>,
-    /// Where the client is, when proxies had to be asked.
+    close_reason: OnceLock<CloseReason>,
+    /// The address of the client behind its proxies.
     client: OnceLock<IpAddr>,
-    is_cut: AtomicBool,
-    /// Until when the connection's thread does not read, in nanoseconds of the server's time.
+    is_aborted: AtomicBool,
+    /// When the connection's thread reads again, in nanoseconds of the server's [`Time`].
     paused_until: AtomicU64,
 }
 
@@ -48,44 +50,44 @@ impl Peer {
             serial,
             addr,
             stream,
-            credit: Credit::new(),
-            account: Account::default(),
+            credits: Credits::new(),
+            stats: ConnStats::default(),
             outbox: Outbox::new(),
             id: AtomicU64::new(NO_ID),
-            verdict: OnceLock::new(),
+            close_reason: OnceLock::new(),
             client: OnceLock::new(),
-            is_cut: AtomicBool::new(false),
+            is_aborted: AtomicBool::new(false),
             paused_until: AtomicU64::new(0),
         }
     }
 
-    /// The handshake says that the client is there. For the connection's thread, once.
+    /// Sets the address of the client, once its handshake is complete.
     pub(crate) fn set_client(&self, client: IpAddr) {
         let _ = self.client.set(client);
     }
 
-    /// Where the client is, as far as is known.
+    /// Returns the address of the client, or that of the connection until the handshake is complete.
     pub(crate) fn client(&self) -> IpAddr {
         self.client.get().copied().unwrap_or(self.addr.ip())
     }
 
-    /// Keeps the connection's thread from reading until then. For the relay.
+    /// Pauses reading. Called by the relay.
     pub(crate) fn pause_reading(&self, until: Time) {
         let nanos = until.elapsed().as_nanos().try_into().unwrap_or(u64::MAX);
         self.paused_until.store(nanos, Ordering::Relaxed);
     }
 
-    /// Until when not to read. For the connection's thread.
+    /// Returns when the connection's thread may read again.
     pub(crate) fn paused_until(&self) -> Time {
         Time::since_epoch(Duration::from_nanos(self.paused_until.load(Ordering::Relaxed)))
     }
 
-    /// The hub's name for this connection; one that is inert before [`set_id`](Self::set_id).
+    /// Returns the endpoint's id of this connection. Before [`set_id`](Self::set_id), no connection has the returned id.
     pub(crate) fn id(&self) -> ConnId {
         ConnId::from_bits(self.id.load(Ordering::Relaxed))
     }
 
-    /// Whether the relay has taken it in. Not before its handshake is over.
+    /// Whether the relay has accepted or rejected the connection.
     pub(crate) fn has_id(&self) -> bool {
         self.id.load(Ordering::Relaxed) != NO_ID
     }
@@ -94,65 +96,71 @@ impl Peer {
         self.id.store(id.to_bits(), Ordering::Relaxed);
     }
 
-    /// Why the hub closed this connection, if it did. The connection's thread then only waits for the client to go.
-    pub(crate) fn verdict(&self) -> Option<CloseReason> {
-        self.verdict.get().copied()
+    /// Returns why the endpoint closed this connection, if it did.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason.get().copied()
     }
 
-    pub(crate) fn send(&self, frame: &[u8]) -> Sent {
+    pub(crate) fn send(&self, frame: &[u8]) -> SendOutcome {
         self.outbox.send(&self.stream, frame)
     }
 
-    /// Sends a close frame that the hub asked for.
-    pub(crate) fn close(&self, reason: CloseReason, frame: &[u8]) -> Sent {
-        // The hub closes a connection once; were it twice, the first reason is the one that the client gets.
-        let _ = self.verdict.set(reason);
-        let leftover = if reason == CloseReason::TooSlow {
-            Leftover::Drop
+    /// Sends the endpoint's close frame.
+    pub(crate) fn close(&self, reason: CloseReason, frame: &[u8]) -> SendOutcome {
+        let _ = self.close_reason.set(reason);
+        let backlog = if reason == CloseReason::TooSlow {
+            Backlog::Discard
         } else {
-            Leftover::Keep
+            Backlog::Flush
         };
-        self.outbox.finish(&self.stream, frame, leftover)
+        self.outbox.finish(&self.stream, frame, backlog)
     }
 
-    /// Sends the last bytes of a connection that the hub did not close: the echo of a client's close frame, a refusal.
-    pub(crate) fn finish(&self, bytes: &[u8]) -> Sent {
-        self.outbox.finish(&self.stream, bytes, Leftover::Keep)
+    /// Sends the last bytes of a connection that the endpoint did not close: the reply to a close frame, an HTTP response.
+    pub(crate) fn finish(&self, bytes: &[u8]) -> SendOutcome {
+        self.outbox.finish(&self.stream, bytes, Backlog::Flush)
     }
 
     pub(crate) fn flush(&self) -> Flushed {
         self.outbox.flush(&self.stream)
     }
 
-    /// Tells the log that the client is refused.
-    pub(crate) fn log_refusal(&self, why: &dyn fmt::Display) {
-        log::warn!(conn = self.serial, client:% = self.client(); "{self} refused: {why}");
+    /// Logs that the client is rejected.
+    pub(crate) fn log_rejection(&self, why: &dyn fmt::Display) {
+        log::warn!(conn = self.serial, client:% = self.client(); "{self} rejected: {why}");
     }
 
-    /// How many bytes wait for the client to read.
+    /// Rejects the client with HTTP 503, on another thread than its own.
+    pub(crate) fn reject(&self, counters: &Counters, why: &dyn fmt::Display) -> SendOutcome {
+        self.log_rejection(why);
+        counters.record_response(Response::UNAVAILABLE.code());
+        self.finish(&Response::UNAVAILABLE.to_bytes())
+    }
+
+    /// Returns the bytes that wait for the client to read.
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.outbox.backlog_bytes()
     }
 
-    /// Whether the last bytes have reached the kernel, or nothing can be sent any more.
+    /// Whether nothing more will be sent: the kernel has accepted the last bytes, or the connection was aborted.
     pub(crate) fn is_over(&self) -> bool {
         self.outbox.is_over()
     }
 
-    /// Ends the connection at once, both ways. A thread that is blocked in reading from it returns.
-    pub(crate) fn cut(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
+    /// Ends the connection at once, in both directions. A thread that is blocked in a read returns.
+    pub(crate) fn abort(&self) {
+        self.is_aborted.store(true, Ordering::Relaxed);
         self.outbox.abandon();
-        self.stream.cut();
+        self.stream.abort();
     }
 
-    /// Whether it has been cut. Its thread may be elsewhere than in a read that would tell.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Relaxed)
+    /// Whether the connection was aborted.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Relaxed)
     }
 }
 
-/// How log lines name a connection.
+/// Names the connection in log lines.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { serial, addr, .. } = self;
@@ -163,16 +171,16 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What the relay has done for a connection: for the line that the log has of its end. Only the relay writes.
+/// What the relay has done for a connection, for the log line of its end. Only the relay writes.
 #[derive(Default)]
-pub(crate) struct Account {
+pub(crate) struct ConnStats {
     /// The last role, as a number.
     role: AtomicU8,
     messages: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Account {
+impl ConnStats {
     pub(crate) fn set_role(&self, role: Role) {
         let role = match role {
             Role::Opener => 1,
@@ -181,15 +189,15 @@ impl Account {
         self.role.store(role, Ordering::Relaxed);
     }
 
-    /// A message was sent. No other thread adds, so nothing is lost in between.
-    pub(crate) fn add(&self, bytes: usize) {
+    /// Records a sent message. Only one thread writes, so no update is lost.
+    pub(crate) fn record_sent(&self, bytes: usize) {
         let messages = self.messages.load(Ordering::Relaxed);
         self.messages.store(messages + 1, Ordering::Relaxed);
         let sum = self.bytes.load(Ordering::Relaxed);
         self.bytes.store(sum + bytes as u64, Ordering::Relaxed);
     }
 
-    /// The role that the connection has or had last.
+    /// Returns the current or last role.
     pub(crate) fn role(&self) -> &'static str {
         match self.role.load(Ordering::Relaxed) {
             1 => "opener",
@@ -198,7 +206,7 @@ impl Account {
         }
     }
 
-    /// What was sent to it.
+    /// Returns what was sent to the client.
     pub(crate) fn sent(&self) -> Traffic {
         Traffic {
             messages: self.messages.load(Ordering::Relaxed),
@@ -207,19 +215,18 @@ impl Account {
     }
 }
 
-/// A peer on its way to the relay within an event. Holds one of the peer's credits, and gives it back when it is dropped: when the
-/// event has been handled, or when there is nobody left to handle it.
-pub(crate) struct Ticket(Arc<Peer>);
+/// A peer with one of its credits, as part of an event. The credit is released on drop: when the event was handled, or could not be sent.
+pub(crate) struct Permit(Arc<Peer>);
 
-impl Ticket {
-    /// Takes one of the peer's credits, after waiting for it. For the connection's own thread.
-    pub(crate) fn spend(peer: &Arc<Peer>) -> Self {
-        peer.credit.spend();
+impl Permit {
+    /// Acquires one of the peer's credits, after waiting for it. Called by the connection's thread.
+    pub(crate) fn acquire(peer: &Arc<Peer>) -> Self {
+        peer.credits.acquire();
         Self(Arc::clone(peer))
     }
 }
 
-impl Deref for Ticket {
+impl Deref for Permit {
     type Target = Arc<Peer>;
 
     fn deref(&self) -> &Arc<Peer> {
@@ -227,9 +234,9 @@ impl Deref for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.credit.refund();
+        self.0.credits.release();
     }
 }
 
@@ -243,11 +250,11 @@ impl Wire for TcpStream {
     }
 
     fn shutdown_write(&self) {
-        // Fails only where the connection is gone, which its reader will see.
+        // An error means that the connection is gone, which its reader detects.
         let _ = self.shutdown(Shutdown::Write);
     }
 
-    fn cut(&self) {
+    fn abort(&self) {
         let _ = self.shutdown(Shutdown::Both);
     }
 }

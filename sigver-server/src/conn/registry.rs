@@ -1,4 +1,4 @@
-//! Owns the list of connections whose thread has not ended: how many there are, and how to end them all. Never knows what they do.
+//! The connections whose thread has not ended.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -9,20 +9,21 @@ use slab::Slab;
 
 use crate::conn::peer::Peer;
 
-/// Every connection that has a thread.
+/// All connections that have a thread.
 #[derive(Default)]
 pub(crate) struct Registry {
     peers: Mutex<Slab<Arc<Peer>>>,
-    fewer: Condvar,
+    /// Notified when the last connection has ended.
+    emptied: Condvar,
 }
 
 impl Registry {
-    /// Enters a connection; it leaves when the entry is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, peer: &Arc<Peer>) -> Entry {
-        let place = self.peers().insert(Arc::clone(peer));
+    /// Registers a connection until the entry is dropped.
+    pub(crate) fn register(self: &Arc<Self>, peer: &Arc<Peer>) -> Entry {
+        let index = self.peers().insert(Arc::clone(peer));
         Entry {
             registry: Arc::clone(self),
-            place,
+            index,
         }
     }
 
@@ -30,26 +31,26 @@ impl Registry {
         self.peers().len()
     }
 
-    /// How many connections have not been taken in by the relay: most of them in their handshake.
+    /// Returns the number of connections without an id: most of them are in their handshake.
     pub(crate) fn handshakes(&self) -> usize {
         self.peers().iter().filter(|(_, peer)| !peer.has_id()).count()
     }
 
-    /// How many bytes wait for all clients together.
+    /// Returns the sum of all backlogs, in bytes.
     pub(crate) fn backlog_bytes(&self) -> u64 {
         self.peers().iter().map(|(_, peer)| peer.backlog_bytes() as u64).sum()
     }
 
-    /// Waits until every connection has left; false if some have not within `patience`.
-    pub(crate) fn wait_empty(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Waits until every connection has ended. Returns false after `timeout`.
+    pub(crate) fn wait_empty(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         let mut peers = self.peers();
         while !peers.is_empty() {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
             peers = self
-                .fewer
+                .emptied
                 .wait_timeout(peers, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
@@ -57,10 +58,10 @@ impl Registry {
         true
     }
 
-    /// Ends every connection at once, in mid-handshake or mid-frame.
-    pub(crate) fn cut_all(&self) {
+    /// Aborts every connection, also in the middle of a handshake or frame.
+    pub(crate) fn abort_all(&self) {
         for (_, peer) in self.peers().iter() {
-            peer.cut();
+            peer.abort();
         }
     }
 
@@ -69,18 +70,18 @@ impl Registry {
     }
 }
 
-/// A connection's place in the registry, held by its thread.
+/// A connection's entry in the registry, held by its thread.
 pub(crate) struct Entry {
     registry: Arc<Registry>,
-    place: usize,
+    index: usize,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut peers = self.registry.peers();
-        peers.try_remove(self.place);
+        peers.try_remove(self.index);
         if peers.is_empty() {
-            self.registry.fewer.notify_all();
+            self.registry.emptied.notify_all();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the HTTP answers of the port: their bytes, and sending one such that it arrives. Never reads a request.
+//! HTTP responses: their bytes, and how one is sent so that the client receives it.
 
 use std::{
     borrow::Cow,
@@ -7,28 +7,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Denied, Page};
-
-/// An HTTP answer after which the connection is closed.
+/// An HTTP response after which the connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Code and phrase.
+pub(crate) struct Response {
+    /// Status code and reason phrase.
     pub(crate) status: Cow<'static, str>,
-    /// Whole header lines.
+    /// Complete header lines.
     headers: &'static str,
     content_type: &'static str,
     body: Cow<'static, str>,
     with_body: bool,
 }
 
-/// How long a client may take to notice that it was answered, and how much of what it still sends is read meanwhile. Closing a
-/// socket with unread bytes in it would destroy the answer on its way.
+/// How long a client may take to close its side after a response, and how many bytes are read and discarded until then. Closing a socket
+/// that has unread bytes resets the connection, and the response may be lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Answer {
+impl Response {
     const fn new(status: &'static str, headers: &'static str, body: &'static str) -> Self {
         Self {
             status: Cow::Borrowed(status),
@@ -76,7 +74,7 @@ impl Answer {
         "Upgrade: websocket\r\n",
         "this is a sigver signaling server: connect with WebSocket\n",
     );
-    /// A handshake without its hop-by-hop headers: what a proxy leaves of one when nobody has told it otherwise.
+    /// A handshake without its hop-by-hop headers: a proxy has removed them.
     pub(crate) const STRIPPED: Self = Self::new(
         "426 Upgrade Required",
         "Upgrade: websocket\r\n",
@@ -92,7 +90,7 @@ impl Answer {
         "",
         "the request head is too large\n",
     );
-    /// The server takes no further connection, now.
+    /// The server accepts no further connection now.
     pub(crate) const UNAVAILABLE: Self = Self::new(
         "503 Service Unavailable",
         "Retry-After: 5\r\n",
@@ -117,19 +115,18 @@ impl Answer {
         }
     }
 
-    pub(crate) const fn page(page: &Page) -> Self {
+    pub(crate) const fn page(content_type: &'static str, body: &'static str) -> Self {
         Self {
             status: Cow::Borrowed("200 OK"),
             headers: "Cache-Control: no-cache\r\n",
-            content_type: page.content_type,
-            body: Cow::Borrowed(page.body),
+            content_type,
+            body: Cow::Borrowed(body),
             with_body: true,
         }
     }
 
-    /// What a client is told that is not admitted.
-    pub(crate) fn denied(denied: &Denied) -> Self {
-        let code = denied.status();
+    /// The response to a client that is not admitted.
+    pub(crate) fn denied(code: u16, text: &str) -> Self {
         let (phrase, headers) = match code {
             401 => ("Unauthorized", "WWW-Authenticate: Bearer\r\n"),
             403 => ("Forbidden", ""),
@@ -142,18 +139,18 @@ impl Answer {
             status: format!("{code} {phrase}").into(),
             headers,
             content_type: TEXT,
-            body: format!("{}\n", denied.text()).into(),
+            body: format!("{text}\n").into(),
             with_body: true,
         }
     }
 
-    /// The code of its status, unless it is one of success.
-    pub(crate) fn refused(&self) -> Option<u16> {
-        let (code, _) = self.status.split_once(' ')?;
-        code.parse().ok().filter(|code| !matches!(code, 200..300))
+    /// The status code.
+    pub(crate) fn code(&self) -> u16 {
+        let (code, _) = self.status.split_once(' ').unwrap_or((&self.status, ""));
+        code.parse().unwrap_or_default()
     }
 
-    /// The same answer to a HEAD request.
+    /// The same response to a HEAD request.
     pub(crate) fn without_body(self) -> Self {
         Self {
             with_body: false,
@@ -161,7 +158,7 @@ impl Answer {
         }
     }
 
-    /// The answer's bytes.
+    /// Returns the response's bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let Self {
             status,
@@ -187,17 +184,20 @@ impl Answer {
         bytes
     }
 
-    /// Sends the answer and closes the connection such that the answer arrives. A client that takes nothing for [`LINGER`] is given
-    /// up.
+    /// Sends the response and closes the connection. Waits at most [`LINGER`] for a client that does not read it.
+    ///
+    /// # Errors
+    ///
+    /// The client has gone or does not read.
     pub(crate) fn send(&self, mut stream: &TcpStream) -> io::Result<()> {
         stream.set_write_timeout(Some(LINGER))?;
         stream.write_all(&self.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
-        let began = Instant::now();
+        let started = Instant::now();
         let mut left = LINGER_BYTES;
         let mut sink = [0; 1024];
-        while let Some(patience) = remaining(began, LINGER) {
-            stream.set_read_timeout(Some(patience))?;
+        while let Some(timeout) = remaining(started, LINGER) {
+            stream.set_read_timeout(Some(timeout))?;
             match stream.read(&mut sink)? {
                 0 => break,
                 read => match left.checked_sub(read) {
@@ -210,7 +210,21 @@ impl Answer {
     }
 }
 
-/// What is left of `time` since it `began`, if anything: a socket takes no timeout of zero.
-pub(crate) fn remaining(began: Instant, time: Duration) -> Option<Duration> {
-    time.checked_sub(began.elapsed()).filter(|left| !left.is_zero())
+/// Returns what is left of `time` since `started`. `None` if nothing is left: a socket does not accept a timeout of zero.
+pub(crate) fn remaining(started: Instant, time: Duration) -> Option<Duration> {
+    time.checked_sub(started.elapsed()).filter(|left| !left.is_zero())
+}
+
+/// The response that accepts a handshake (RFC 6455 section 4.2.2). `accept` is derived from its key.
+pub(crate) fn switching_protocols(accept: &str, subprotocol: Option<&str>) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+    );
+    if let Some(subprotocol) = subprotocol {
+        head.push_str("Sec-WebSocket-Protocol: ");
+        head.push_str(subprotocol);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
 }

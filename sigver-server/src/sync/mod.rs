@@ -1,5 +1,5 @@
-//! Owns the choice of synchronisation primitives: std's, or loom's when the write path is model-checked (`--cfg loom`). What the
-//! models explore are thus the real types. Never adds one of its own.
+//! Synchronisation primitives: std's, or loom's when the write path is model-checked (`--cfg loom`), so that the models explore the real
+//! types.
 
 pub(crate) mod credits;
 pub(crate) mod waker;
@@ -21,7 +21,7 @@ pub(crate) use std::{
     thread::{Thread, current, park},
 };
 
-/// Locks `mutex`, also after a panic elsewhere: no lock of this crate is held over code that leaves its data half changed.
+/// Locks `mutex`, also if it is poisoned: no code of this crate panics with data half changed under a lock.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

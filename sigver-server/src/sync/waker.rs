@@ -1,5 +1,4 @@
-//! Owns how a thread that sleeps in `poll` is woken: a pipe, and a flag that keeps it to one byte. Never says what it is woken for.
-//! Model-checked in `loom_models.rs`.
+//! Wakes a thread that blocks in `poll`, with a pipe and a flag that limits it to one byte. Model-checked in `write/loom_models.rs`.
 
 use std::{
     io,
@@ -13,49 +12,48 @@ use rustix::{
 
 use crate::sync::{AtomicBool, Ordering};
 
-/// What the sleeper hears.
-pub(crate) trait Bell {
-    /// Makes the sleeper wake, now or when it next goes to sleep.
-    fn ring(&self);
-    /// Lets the sleeper sleep again.
-    fn silence(&self);
+/// What the sleeping thread polls.
+pub(crate) trait Notify {
+    /// Makes the thread wake up, now or when it next sleeps.
+    fn notify(&self);
+    /// Lets the thread sleep again.
+    fn clear(&self);
 }
 
-/// Wakes one thread. Signals that come before the thread has acknowledged one are one signal.
+/// Wakes one thread. Several wake-ups before an acknowledgement count as one.
 pub(crate) struct Waker<B = Pipe> {
     signalled: AtomicBool,
-    bell: B,
+    notifier: B,
 }
 
-impl<B: Bell> Waker<B> {
-    pub(crate) fn new(bell: B) -> Self {
+impl<B: Notify> Waker<B> {
+    pub(crate) fn new(notifier: B) -> Self {
         Self {
             signalled: AtomicBool::new(false),
-            bell,
+            notifier,
         }
     }
 
-    /// Wakes the thread, now or when it next goes to sleep.
+    /// Wakes the thread, now or when it next sleeps.
     pub(crate) fn wake(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
-            self.bell.ring();
+            self.notifier.notify();
         }
     }
 
-    /// Takes the signal back. The sleeper then looks at all there is to do, and so sees what a signal that came too early to ring
-    /// was meant for.
+    /// Acknowledges a wake-up. The thread must check for work after this call, because a wake-up before it no longer notifies.
     pub(crate) fn acknowledge(&self) {
-        self.bell.silence();
-        // A swap and not a store, so that all that came before a signal which is taken back here is seen afterwards.
+        self.notifier.clear();
+        // A swap and not a store, so that everything before an acknowledged wake-up is visible after this call.
         self.signalled.swap(false, Ordering::AcqRel);
     }
 
-    pub(crate) fn bell(&self) -> &B {
-        &self.bell
+    pub(crate) fn notifier(&self) -> &B {
+        &self.notifier
     }
 }
 
-/// A bell that `poll` hears.
+/// A notifier for `poll`.
 pub(crate) struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -68,19 +66,19 @@ impl Pipe {
     }
 }
 
-impl Bell for Pipe {
-    fn ring(&self) {
-        // A full pipe wakes as well as one byte does.
+impl Notify for Pipe {
+    fn notify(&self) {
+        // A full pipe wakes the thread as well.
         while let Err(Errno::INTR) = rustix::io::write(&self.writer, &[1]) {}
     }
 
-    fn silence(&self) {
+    fn clear(&self) {
         let mut sink = [0; 16];
         while let Ok(1..) | Err(Errno::INTR) = rustix::io::read(&self.reader, &mut sink) {}
     }
 }
 
-/// Readable while the bell rings.
+/// Readable from `notify` to `clear`.
 impl AsFd for Pipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()

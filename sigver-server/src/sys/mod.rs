@@ -1,5 +1,8 @@
-//! What is asked of the operating system.
+//! What the server asks of the operating system.
 
+pub(crate) mod clock;
 pub(crate) mod connection_limit;
+pub(crate) mod listener;
+pub(crate) mod random;
 pub(crate) mod sched;
 pub(crate) mod worker_pool;

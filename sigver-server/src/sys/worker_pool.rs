@@ -1,5 +1,5 @@
-//! Owns the threads of connections: each runs one connection at a time, and then waits a moment for the next before it ends, since making
-//! a thread is a tenth of what a session of signaling costs. Never knows what a connection is.
+//! The threads of connections. Each runs one connection at a time and then waits [`IDLE_TIMEOUT`] for the next: starting a thread is a tenth
+//! of the cost of a session.
 
 use std::{
     io, mem,
@@ -8,107 +8,110 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sys::sched;
+use crate::{sys::sched, tuning::STACK};
 
-/// The stack that a connection's thread may use. Only touched pages cost memory; a panic that prints a backtrace needs room.
-pub(crate) const STACK: usize = 256 * 1024;
+/// How long a thread waits for its next job.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a thread waits for its next connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The most threads that wait at the same time. One more ends at once.
+const MAX_IDLE_THREADS: usize = 64;
 
-/// Threads that wait at the same time. One more ends at once: where so many connections have ended, few come.
-const WAITING: usize = 64;
-
-/// Threads that run one `J` after the other.
-pub(crate) struct Workers<J> {
+/// Threads that run one job of type `J` after the other.
+pub(crate) struct WorkerPool<J> {
     run: Box<dyn Fn(J) + Send + Sync>,
-    waiting: Mutex<Waiting<J>>,
+    idle_timeout: Duration,
+    idle: Mutex<Idle<J>>,
 }
 
-struct Waiting<J> {
-    /// The last that came is the first that goes, so that those who are not needed end.
-    places: Vec<Arc<Place<J>>>,
-    is_over: bool,
+struct Idle<J> {
+    /// The thread that became idle last gets the next job, so that surplus threads end.
+    slots: Vec<Arc<Slot<J>>>,
+    is_shut_down: bool,
 }
 
-/// Where a thread that waits finds what it is given.
-struct Place<J> {
+/// Where an idle thread receives its next job.
+struct Slot<J> {
     job: Mutex<Option<J>>,
     thread: Thread,
 }
 
-impl<J: Send + 'static> Workers<J> {
+impl<J: Send + 'static> WorkerPool<J> {
     pub(crate) fn new(run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
+        Self::with_idle_timeout(IDLE_TIMEOUT, run)
+    }
+
+    fn with_idle_timeout(idle_timeout: Duration, run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             run: Box::new(run),
-            waiting: Mutex::new(Waiting {
-                places: Vec::new(),
-                is_over: false,
+            idle_timeout,
+            idle: Mutex::new(Idle {
+                slots: Vec::new(),
+                is_shut_down: false,
             }),
         })
     }
 
-    /// Has a thread run this: one that waits, or a new one.
+    /// Runs a job on an idle thread or a new one.
     ///
     /// # Errors
     ///
-    /// No thread waits, and none can be started.
-    pub(crate) fn run(self: &Arc<Self>, job: J) -> io::Result<()> {
-        let mut waiting = lock(&self.waiting);
-        if let Some(place) = waiting.places.pop() {
-            // While nobody can look whether the place is still among those that wait.
-            *lock(&place.job) = Some(job);
-            drop(waiting);
-            place.thread.unpark();
+    /// No thread is idle, and none can be started.
+    pub(crate) fn execute(self: &Arc<Self>, job: J) -> io::Result<()> {
+        let mut idle = lock(&self.idle);
+        if let Some(slot) = idle.slots.pop() {
+            // Under the lock, so that the thread cannot time out in between.
+            *lock(&slot.job) = Some(job);
+            drop(idle);
+            slot.thread.unpark();
             return Ok(());
         }
-        drop(waiting);
-        let workers = Arc::clone(self);
+        drop(idle);
+        let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("sigver-conn".into()).stack_size(STACK);
-        thread.spawn(move || workers.work(job)).map(drop)
+        thread.spawn(move || pool.work(job)).map(drop)
     }
 
-    /// Ends every thread that waits, and others as soon as they would.
-    pub(crate) fn end(&self) {
-        let mut waiting = lock(&self.waiting);
-        waiting.is_over = true;
-        for place in mem::take(&mut waiting.places) {
-            place.thread.unpark();
+    /// Ends idle threads now, and others after their job.
+    pub(crate) fn shut_down(&self) {
+        let mut idle = lock(&self.idle);
+        idle.is_shut_down = true;
+        for slot in mem::take(&mut idle.slots) {
+            slot.thread.unpark();
         }
     }
 
-    /// A thread's life. A job that panics ends it, which is all that it takes along.
+    /// Runs jobs until none comes in time. A panic in a job ends the thread and nothing else.
     fn work(&self, first: J) {
         sched::run_as_batch();
-        let place = Arc::new(Place {
+        let slot = Arc::new(Slot {
             job: Mutex::new(None),
             thread: thread::current(),
         });
         let mut next = Some(first);
         while let Some(job) = next {
             (self.run)(job);
-            next = self.wait(&place);
+            next = self.wait(&slot);
         }
     }
 
-    /// Waits to be given something; `None` where nothing comes.
-    fn wait(&self, place: &Arc<Place<J>>) -> Option<J> {
-        let mut waiting = lock(&self.waiting);
-        if waiting.is_over || waiting.places.len() >= WAITING {
+    /// Waits for the next job. `None` after the time-out, or if the thread is not needed.
+    fn wait(&self, slot: &Arc<Slot<J>>) -> Option<J> {
+        let mut idle = lock(&self.idle);
+        if idle.is_shut_down || idle.slots.len() >= MAX_IDLE_THREADS {
             return None;
         }
-        waiting.places.push(Arc::clone(place));
-        drop(waiting);
-        let deadline = Instant::now() + PATIENCE;
+        idle.slots.push(Arc::clone(slot));
+        drop(idle);
+        let deadline = Instant::now() + self.idle_timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             thread::park_timeout(left);
-            let mut waiting = lock(&self.waiting);
-            match waiting.places.iter().position(|other| Arc::ptr_eq(other, place)) {
-                // Somebody has taken the place, and put something there, unless it is over.
-                None => return lock(&place.job).take(),
+            let mut idle = lock(&self.idle);
+            match idle.slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
+                // The slot was taken, and a job put into it, unless the pool was shut down.
+                None => return lock(&slot.job).take(),
                 Some(index) if left.is_zero() => {
-                    waiting.places.remove(index);
+                    idle.slots.remove(index);
                     return None;
                 }
                 Some(_) => {}
@@ -133,36 +136,39 @@ mod tests {
 
     type Report = Sender<ThreadId>;
 
-    fn reporting() -> Arc<Workers<Report>> {
-        Workers::new(|report: Report| {
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(10);
+
+    fn reporting(idle_timeout: Duration) -> Arc<WorkerPool<Report>> {
+        WorkerPool::with_idle_timeout(idle_timeout, |report: Report| {
             let _ = report.send(thread::current().id());
         })
     }
 
-    /// Until as many threads wait.
-    fn until_waiting<J>(workers: &Workers<J>, count: usize) {
+    /// Waits until this many threads are idle.
+    fn wait_for_idle<J>(pool: &WorkerPool<J>, count: usize) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while lock(&workers.waiting).places.len() != count {
-            assert!(Instant::now() < deadline, "{count} threads do not wait");
+        while lock(&pool.idle).slots.len() != count {
+            assert!(Instant::now() < deadline, "there are not {count} idle threads");
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Until every thread has ended.
-    fn until_alone<J>(workers: &Arc<Workers<J>>) {
+    /// Waits until every thread has ended.
+    fn wait_for_end<J>(pool: &Arc<WorkerPool<J>>) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while Arc::strong_count(workers) > 1 {
+        while Arc::strong_count(pool) > 1 {
             assert!(Instant::now() < deadline, "a thread is left");
             thread::sleep(Duration::from_millis(1));
         }
     }
 
     #[test]
-    fn a_thread_that_waits_is_used_again() -> io::Result<()> {
-        let (workers, (report, reports)) = (reporting(), channel());
+    fn idle_worker_runs_the_next_job() -> io::Result<()> {
+        let (pool, (report, reports)) = (reporting(LONG), channel());
         for _ in 0..20 {
-            workers.run(report.clone())?;
-            until_waiting(&workers, 1);
+            pool.execute(report.clone())?;
+            wait_for_idle(&pool, 1);
         }
         drop(report);
         assert_eq!(reports.iter().collect::<HashSet<_>>().len(), 1);
@@ -170,26 +176,25 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_in_vain_end() -> io::Result<()> {
-        let (workers, (report, reports)) = (reporting(), channel());
-        workers.run(report)?;
+    fn idle_worker_exits_after_timeout() -> io::Result<()> {
+        let (pool, (report, reports)) = (reporting(SHORT), channel());
+        pool.execute(report)?;
         assert_eq!(reports.iter().count(), 1);
-        until_waiting(&workers, 1);
-        until_waiting(&workers, 0);
-        until_alone(&workers);
+        wait_for_idle(&pool, 0);
+        wait_for_end(&pool);
         Ok(())
     }
 
     #[test]
-    fn what_comes_when_all_are_busy_has_a_thread_of_its_own() -> io::Result<()> {
+    fn job_gets_a_new_thread_when_all_are_busy() -> io::Result<()> {
         let (done, (report, reports)) = (Arc::new(std::sync::Barrier::new(9)), channel());
         let barrier = Arc::clone(&done);
-        let workers = Workers::new(move |report: Report| {
+        let pool = WorkerPool::new(move |report: Report| {
             let _ = report.send(thread::current().id());
             barrier.wait();
         });
         for _ in 0..8 {
-            workers.run(report.clone())?;
+            pool.execute(report.clone())?;
         }
         done.wait();
         drop(report);
@@ -198,41 +203,41 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_takes_nobody_along() -> io::Result<()> {
+    fn panic_ends_only_its_thread() -> io::Result<()> {
         let (report, reports) = channel();
-        let workers = Workers::new(|(report, is_bad): (Sender<u8>, bool)| {
+        let pool = WorkerPool::with_idle_timeout(LONG, |(report, is_bad): (Sender<u8>, bool)| {
             assert!(!is_bad, "a job that panics, as the test wants it");
             let _ = report.send(1);
         });
-        workers.run((report.clone(), false))?;
-        until_waiting(&workers, 1);
-        workers.run((report.clone(), true))?;
-        until_waiting(&workers, 0);
-        workers.run((report, false))?;
+        pool.execute((report.clone(), false))?;
+        wait_for_idle(&pool, 1);
+        pool.execute((report.clone(), true))?;
+        wait_for_idle(&pool, 0);
+        pool.execute((report, false))?;
         assert_eq!(reports.iter().count(), 2);
         Ok(())
     }
 
     #[test]
-    fn at_the_end_nobody_waits() -> io::Result<()> {
-        let (workers, (report, reports)) = (reporting(), channel());
-        workers.run(report.clone())?;
-        until_waiting(&workers, 1);
-        workers.end();
-        until_waiting(&workers, 0);
-        // What comes all the same is done, by a thread that does not wait.
-        workers.run(report)?;
+    fn shutdown_ends_idle_workers() -> io::Result<()> {
+        let (pool, (report, reports)) = (reporting(LONG), channel());
+        pool.execute(report.clone())?;
+        wait_for_idle(&pool, 1);
+        pool.shut_down();
+        wait_for_idle(&pool, 0);
+        // A later job still runs, on a thread that ends after it.
+        pool.execute(report)?;
         assert_eq!(reports.iter().count(), 2);
-        until_alone(&workers);
+        wait_for_end(&pool);
         Ok(())
     }
 
-    /// Thousands of short jobs from several sides, with ends of patience in between: each is done once.
+    /// Threads time out while jobs arrive.
     #[test]
-    fn nothing_is_lost() -> io::Result<()> {
-        let (workers, (report, reports)) = (reporting(), channel());
+    fn every_job_runs_once() -> io::Result<()> {
+        let (pool, (report, reports)) = (reporting(Duration::from_millis(1)), channel());
         for turn in 0..3_000 {
-            workers.run(report.clone())?;
+            pool.execute(report.clone())?;
             if turn % 100 == 0 {
                 thread::sleep(Duration::from_millis(2));
             }

@@ -1,42 +1,42 @@
-//! Owns the one thread that writes to clients whose kernel buffer is full, so that the relay never waits for one. Never drops a
-//! client: the relay does, when the backlog overflows. The
-//! hand-over is model-checked in `loom_models.rs`.
+//! The thread that writes to clients whose kernel buffer is full, so that the relay never waits for a client. The queue between relay and
+//! flusher is model-checked in `loom_models.rs`.
 
 use std::{
     io, mem,
-    sync::{Arc, mpsc::SyncSender},
+    os::fd::AsFd,
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
-    conn::peer::Peer,
-    relay::Event,
-    sync::waker::{Bell, Pipe, Waker},
-    sync::{AtomicBool, Mutex, Ordering, lock},
+    sync::{
+        AtomicBool, Mutex, Ordering, lock,
+        waker::{Notify, Pipe, Waker},
+    },
     write::outbox::Flushed,
 };
 
-/// Who has begun a backlog and is on the way from the relay to the flusher.
-pub(crate) struct Handover<P, B = Pipe> {
-    incoming: Mutex<Vec<P>>,
+/// Connections whose backlog has begun, on their way from the relay to the flusher.
+pub(crate) struct FlushQueue<P, B = Pipe> {
+    queued: Mutex<Vec<P>>,
     waker: Waker<B>,
     stopped: AtomicBool,
 }
 
-impl<P, B: Bell> Handover<P, B> {
-    pub(crate) fn new(bell: B) -> Self {
+impl<P, B: Notify> FlushQueue<P, B> {
+    pub(crate) fn new(notifier: B) -> Self {
         Self {
-            incoming: Mutex::new(Vec::new()),
-            waker: Waker::new(bell),
+            queued: Mutex::new(Vec::new()),
+            waker: Waker::new(notifier),
             stopped: AtomicBool::new(false),
         }
     }
 
-    /// Gives the flusher a peer that has begun a backlog ([`Sent::Blocked`](crate::write::outbox::Sent::Blocked)), until it has none.
+    /// Adds a connection whose backlog has begun ([`SendOutcome::Blocked`](crate::write::outbox::SendOutcome::Blocked)).
     pub(crate) fn push(&self, peer: P) {
-        lock(&self.incoming).push(peer);
+        lock(&self.queued).push(peer);
         self.waker.wake();
     }
 
@@ -46,56 +46,43 @@ impl<P, B: Bell> Handover<P, B> {
         self.waker.wake();
     }
 
-    /// One turn of the flusher, after its sleep: flushes those of `blocked` that are ready, drops those that have no backlog any
-    /// more, and takes in those that were handed over. False when it is to end.
-    pub(crate) fn turn(&self, blocked: &mut Vec<P>, ready: &[bool], flush: impl Fn(&P) -> Flushed) -> bool {
+    /// Runs the flusher once after its sleep: flushes the connections in `blocked` that are ready, removes those without a backlog, and adds
+    /// those in the queue. Returns false if the thread should end.
+    pub(crate) fn run_once(&self, blocked: &mut Vec<P>, ready: &[bool], flush: impl Fn(&P) -> Flushed) -> bool {
         let mut ready = ready.iter();
         blocked.retain(|peer| ready.next() != Some(&true) || flush(peer).is_blocked);
         self.waker.acknowledge();
-        blocked.append(&mut mem::take(&mut *lock(&self.incoming)));
+        blocked.append(&mut mem::take(&mut *lock(&self.queued)));
         !self.stopped.load(Ordering::Acquire)
     }
 }
 
-/// Starts the flusher's thread, which reports what it wrote to the relay. It ends after [`Handover::stop`], and then drops `guard`, or when
-/// it panics, which is a bug.
-pub(crate) fn start(
-    handover: &Arc<Handover<Arc<Peer>>>,
-    events: SyncSender<Event>,
+/// Starts the flusher's thread, which calls `flush` for connections that the kernel accepts bytes for. It ends after
+/// [`FlushQueue::stop`], or by a panic, which is a bug; either way it drops `guard`.
+pub(crate) fn start<P: AsFd + Send + 'static>(
+    queue: &Arc<FlushQueue<P>>,
+    flush: impl Fn(&P) -> Flushed + Send + 'static,
     guard: impl Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let handover = Arc::clone(handover);
+    let queue = Arc::clone(queue);
     thread::Builder::new().name("sigver-flusher".into()).spawn(move || {
         let _guard = guard;
-        run(&handover, &events);
+        let mut blocked = Vec::new();
+        let mut ready = Vec::new();
+        while queue.run_once(&mut blocked, &ready, &flush) {
+            ready = sleep(&blocked, queue.waker.notifier());
+        }
     })
 }
 
-fn run(handover: &Handover<Arc<Peer>>, events: &SyncSender<Event>) {
-    let mut blocked = Vec::new();
-    let mut ready = Vec::new();
-    let flush = |peer: &Arc<Peer>| {
-        let flushed = peer.flush();
-        if flushed.cost > 0 {
-            let (id, cost) = (peer.id(), flushed.cost);
-            // Without a relay the server is ending, and nobody counts.
-            let _ = events.send(Event::Written { id, cost });
-        }
-        flushed
-    };
-    while handover.turn(&mut blocked, &ready, flush) {
-        ready = sleep(&blocked, handover.waker.bell());
-    }
-}
-
-/// Sleeps until the kernel takes bytes for one of `blocked`, or the bell rings. Which of them it takes bytes for.
-fn sleep(blocked: &[Arc<Peer>], bell: &Pipe) -> Vec<bool> {
+/// Sleeps until the kernel accepts bytes for one of `blocked`, or the queue changes. Returns for which connections it accepts bytes.
+fn sleep<P: AsFd>(blocked: &[P], notifier: &Pipe) -> Vec<bool> {
     let mut fds: Vec<PollFd<'_>> = blocked.iter().map(|peer| PollFd::new(peer, PollFlags::OUT)).collect();
-    fds.push(PollFd::new(bell, PollFlags::IN));
+    fds.push(PollFd::new(notifier, PollFlags::IN));
     match poll(&mut fds, None) {
-        // Errors and hang-ups count: the flush will meet them.
+        // Errors and hang-ups count as ready: the flush returns them.
         Ok(_) => fds[..blocked.len()].iter().map(|fd| !fd.revents().is_empty()).collect(),
-        // Interrupted, or out of memory: trying everyone is always right.
+        // Interrupted, or out of memory: flushing every connection is always correct.
         Err(_) => vec![true; blocked.len()],
     }
 }

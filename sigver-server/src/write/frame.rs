@@ -1,4 +1,4 @@
-//! Owns the making of frames that the server sends (RFC 6455 section 5.2: unmasked, unfragmented). Never sends one.
+//! Encodes the frames that the server sends: unmasked and unfragmented (RFC 6455 section 5.2).
 
 use sigver_core::Frame;
 use tungstenite::protocol::frame::{
@@ -6,7 +6,7 @@ use tungstenite::protocol::frame::{
     coding::{Control, Data, OpCode},
 };
 
-/// Replaces what is in `bytes` with the frame.
+/// Replaces the content of `bytes` with the encoded frame.
 pub(crate) fn encode(frame: &Frame, bytes: &mut Vec<u8>) {
     let (text, code);
     let (opcode, payload): (OpCode, &[u8]) = match frame {

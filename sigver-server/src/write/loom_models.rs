@@ -1,8 +1,8 @@
-//! Owns models of the write path, never the path itself. loom explores them: every interleaving, up to a bound on preemptions, of the
-//! real [`Outbox`], hand-over, [`Waker`](crate::sync::waker::Waker) and [`Credit`]. What is modelled is what surrounds them: a kernel buffer
-//! with little room, a client that reads it, and `poll`.
+//! Model checks of the write path. loom explores every interleaving, up to a limit on preemptions, of the real [`Outbox`], [`FlushQueue`],
+//! [`Waker`](crate::sync::waker::Waker) and [`Credits`]. The models replace what is around them: a small kernel buffer, a client that reads
+//! from it, and `poll`.
 //!
-//! A lost wake-up shows as a deadlock, which loom reports. Run with
+//! A lost wake-up is a deadlock, which loom reports. Run with
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p sigver-server --lib loom_models`.
 
 #![expect(clippy::unwrap_used, reason = "a poisoned lock of a model is the model's failure")]
@@ -16,13 +16,13 @@ use loom::{
 };
 
 use crate::{
-    sync::credits::Credit,
-    sync::waker::Bell,
-    write::flusher::Handover,
-    write::outbox::{Leftover, Outbox, Sent, Wire},
+    sync::credits::Credits,
+    sync::waker::Notify,
+    write::flusher::FlushQueue,
+    write::outbox::{Backlog, Outbox, SendOutcome, Wire},
 };
 
-/// One socket with its client, and the flusher's bell: all that `poll` can wait for.
+/// A socket with its client, and the flusher's notifier: all that `poll` waits for.
 struct World {
     state: Mutex<State>,
     changed: Condvar,
@@ -35,8 +35,8 @@ struct State {
     room: usize,
     received: Vec<u8>,
     write_shut: bool,
-    cut: bool,
-    rung: bool,
+    is_aborted: bool,
+    is_notified: bool,
 }
 
 impl World {
@@ -46,8 +46,8 @@ impl World {
             room,
             received: Vec::new(),
             write_shut: false,
-            cut: false,
-            rung: false,
+            is_aborted: false,
+            is_notified: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -60,17 +60,17 @@ impl World {
         self.changed.notify_all();
     }
 
-    /// How many bytes the kernel has taken so far.
-    fn taken(&self) -> usize {
+    /// Returns the bytes that the kernel has accepted so far.
+    fn accepted(&self) -> usize {
         let state = self.state.lock().unwrap();
         state.buffer.len() + state.received.len()
     }
 
-    /// The client: reads until the end, and says what it got.
+    /// The client: reads until the end and returns the bytes.
     fn read_all(&self) -> Vec<u8> {
         let mut state = self.state.lock().unwrap();
         loop {
-            while state.buffer.is_empty() && !state.write_shut && !state.cut {
+            while state.buffer.is_empty() && !state.write_shut && !state.is_aborted {
                 state = self.changed.wait(state).unwrap();
             }
             if state.buffer.is_empty() {
@@ -82,12 +82,12 @@ impl World {
         }
     }
 
-    /// `poll`: whether the socket is writable, once it is or the bell rings.
+    /// `poll`: waits for the socket or the notifier. Returns whether the socket is writable.
     fn poll(&self, waits_for_socket: bool) -> bool {
         let mut state = self.state.lock().unwrap();
         loop {
-            let writable = state.buffer.len() < state.room || state.cut;
-            if state.rung || (waits_for_socket && writable) {
+            let writable = state.buffer.len() < state.room || state.is_aborted;
+            if state.is_notified || (waits_for_socket && writable) {
                 return waits_for_socket && writable;
             }
             state = self.changed.wait(state).unwrap();
@@ -99,7 +99,7 @@ impl Wire for Arc<World> {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state.lock().unwrap();
         assert!(!state.write_shut, "a write after the last frame");
-        if state.cut {
+        if state.is_aborted {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let count = bytes.len().min(state.room - state.buffer.len());
@@ -115,26 +115,26 @@ impl Wire for Arc<World> {
         self.change(|state| state.write_shut = true);
     }
 
-    fn cut(&self) {
-        self.change(|state| state.cut = true);
+    fn abort(&self) {
+        self.change(|state| state.is_aborted = true);
     }
 }
 
-impl Bell for Arc<World> {
-    fn ring(&self) {
-        self.change(|state| state.rung = true);
+impl Notify for Arc<World> {
+    fn notify(&self) {
+        self.change(|state| state.is_notified = true);
     }
 
-    fn silence(&self) {
-        self.change(|state| state.rung = false);
+    fn clear(&self) {
+        self.change(|state| state.is_notified = false);
     }
 }
 
-/// A peer, its flusher and its client, each where the server has it.
+/// A connection, its flusher and its client, as in the server.
 struct Setup {
     world: Arc<World>,
     outbox: Arc<Outbox>,
-    handover: Arc<Handover<(), Arc<World>>>,
+    flush_queue: Arc<FlushQueue<(), Arc<World>>>,
 }
 
 impl Setup {
@@ -142,22 +142,22 @@ impl Setup {
         let world = World::new(room);
         Self {
             outbox: Arc::new(Outbox::new()),
-            handover: Arc::new(Handover::new(Arc::clone(&world))),
+            flush_queue: Arc::new(FlushQueue::new(Arc::clone(&world))),
             world,
         }
     }
 
     fn flusher(&self) -> thread::JoinHandle<()> {
-        let (world, outbox, handover) = (
+        let (world, outbox, flush_queue) = (
             Arc::clone(&self.world),
             Arc::clone(&self.outbox),
-            Arc::clone(&self.handover),
+            Arc::clone(&self.flush_queue),
         );
         thread::spawn(move || {
             let mut blocked: Vec<()> = Vec::new();
             let mut ready = Vec::new();
-            while handover.turn(&mut blocked, &ready, |()| outbox.flush(&world)) {
-                assert!(blocked.len() <= 1, "a peer is handed over once");
+            while flush_queue.run_once(&mut blocked, &ready, |()| outbox.flush(&world)) {
+                assert!(blocked.len() <= 1, "a connection is queued once");
                 ready = vec![world.poll(!blocked.is_empty()); blocked.len()];
             }
         })
@@ -168,10 +168,10 @@ impl Setup {
         thread::spawn(move || world.read_all())
     }
 
-    /// What the relay does with a frame.
-    fn deliver(&self, sent: Sent) -> Sent {
-        if sent == Sent::Blocked {
-            self.handover.push(());
+    /// Does what the relay does with the outcome of a send.
+    fn deliver(&self, sent: SendOutcome) -> SendOutcome {
+        if sent == SendOutcome::Blocked {
+            self.flush_queue.push(());
         }
         sent
     }
@@ -183,7 +183,7 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Everything arrives, whole and in order, then the end; whoever sleeps is woken.
+/// All frames arrive whole and in order, then the end. No thread sleeps for ever.
 #[test]
 fn every_frame_arrives_in_order() {
     explore(2, || {
@@ -191,14 +191,14 @@ fn every_frame_arrives_in_order() {
         let (flusher, client) = (setup.flusher(), setup.client());
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"aaa"));
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"bb"));
-        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"c", Leftover::Keep));
+        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"c", Backlog::Flush));
         assert_eq!(client.join().unwrap(), b"aaabbc");
-        setup.handover.stop();
+        setup.flush_queue.stop();
         flusher.join().unwrap();
     });
 }
 
-/// A peer that is too slow gets whole frames, as many as were on their way, and its close frame behind them.
+/// A slow consumer receives whole frames and then its close frame.
 #[test]
 fn a_close_frame_never_lands_inside_another() {
     explore(2, || {
@@ -207,69 +207,69 @@ fn a_close_frame_never_lands_inside_another() {
         for frame in [b"aaa", b"bbb", b"ccc"] {
             let _ = setup.deliver(setup.outbox.send(&setup.world, frame));
         }
-        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"x", Leftover::Drop));
+        let _ = setup.deliver(setup.outbox.finish(&setup.world, b"x", Backlog::Discard));
         let received = String::from_utf8(client.join().unwrap()).unwrap();
         assert!(
             ["x", "aaax", "aaabbbx", "aaabbbcccx"].contains(&&*received),
             "{received}"
         );
-        setup.handover.stop();
+        setup.flush_queue.stop();
         flusher.join().unwrap();
     });
 }
 
-/// A connection that is cut in the middle of anything sends nothing afterwards, and holds nobody up.
+/// A connection that is aborted at any point sends nothing afterwards, and blocks no thread.
 #[test]
-fn nothing_follows_a_cut() {
+fn nothing_is_sent_after_an_abort() {
     explore(2, || {
         let setup = Setup::new(2);
         let (flusher, client) = (setup.flusher(), setup.client());
-        let cutter = {
+        let aborter = {
             let (world, outbox) = (Arc::clone(&setup.world), Arc::clone(&setup.outbox));
             thread::spawn(move || {
                 outbox.abandon();
-                let before = world.taken();
-                world.cut();
+                let before = world.accepted();
+                world.abort();
                 before
             })
         };
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"aaa"));
         let _ = setup.deliver(setup.outbox.send(&setup.world, b"bb"));
-        let before = cutter.join().unwrap();
+        let before = aborter.join().unwrap();
         let received = client.join().unwrap();
         assert!(
             received.len() <= before && b"aaabb".starts_with(&received),
             "{received:?}"
         );
         assert!(!setup.outbox.flush(&setup.world).is_blocked);
-        setup.handover.stop();
+        setup.flush_queue.stop();
         flusher.join().unwrap();
     });
 }
 
-/// A connection's thread has no more events on their way than its credit, and is woken when it has some again.
+/// A connection's thread never has more events in flight than credits, and is woken when one is released.
 #[test]
-fn credit_bounds_what_is_on_its_way() {
+fn credits_limit_the_events_in_flight() {
     explore(3, || {
-        let credit = Arc::new(Credit::new());
-        let on_their_way = Arc::new(AtomicU32::new(0));
+        let credits = Arc::new(Credits::new());
+        let in_flight = Arc::new(AtomicU32::new(0));
         let (events, inbox) = mpsc::channel();
-        let spender = {
-            let (credit, on_their_way) = (Arc::clone(&credit), Arc::clone(&on_their_way));
+        let owner = {
+            let (credits, in_flight) = (Arc::clone(&credits), Arc::clone(&in_flight));
             thread::spawn(move || {
-                credit.bind();
+                credits.bind();
                 for event in 0..4 {
-                    credit.spend();
-                    assert!(on_their_way.fetch_add(1, Ordering::SeqCst) < 2, "over its credit");
+                    credits.acquire();
+                    assert!(in_flight.fetch_add(1, Ordering::SeqCst) < 2, "more events than credits");
                     events.send(event).unwrap();
                 }
             })
         };
         for event in 0..4 {
             assert_eq!(inbox.recv().unwrap(), event);
-            on_their_way.fetch_sub(1, Ordering::SeqCst);
-            credit.refund();
+            in_flight.fetch_sub(1, Ordering::SeqCst);
+            credits.release();
         }
-        spender.join().unwrap();
+        owner.join().unwrap();
     });
 }

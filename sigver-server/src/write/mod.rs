@@ -1,4 +1,4 @@
-//! The write path: from the relay to the kernel.
+//! The write path: frames, the outbox of each connection, and the flusher thread.
 
 pub(crate) mod flusher;
 pub(crate) mod frame;

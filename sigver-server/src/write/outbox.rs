@@ -1,8 +1,7 @@
-//! Owns the bytes on their way to one peer: the inline write, the bounded backlog, the last frame. Never blocks, never knows what
-//! the bytes mean, and never decides to close: it says that it overflowed.
+//! The frames on their way to one client: an immediate write, a backlog of what the kernel does not accept, the last frame.
 //!
-//! Two threads write to a peer: the relay's, first, and the flusher's, once the kernel has refused bytes. All of it happens under
-//! one lock, with sends that do not block, so frames never interleave. Model-checked in `loom_models.rs`.
+//! Two threads write to a client: the relay, and the flusher while there is a backlog. Every write happens under one lock and does not
+//! block, so frames never interleave. The endpoint limits the backlog. Model-checked in `loom_models.rs`.
 
 use std::{collections::VecDeque, io, mem};
 
@@ -10,25 +9,25 @@ use sigver_core::Frame;
 
 use crate::sync::{Mutex, lock};
 
-/// What takes the bytes: a socket, or a model of one.
+/// A socket, or a model of one.
 pub(crate) trait Wire {
-    /// Sends some of `bytes` without blocking; `WouldBlock` when none can be taken now.
+    /// Sends some of `bytes` without blocking. `WouldBlock` if the kernel accepts none now.
     fn send(&self, bytes: &[u8]) -> io::Result<usize>;
-    /// Says that nothing follows.
+    /// Shuts down the write half.
     fn shutdown_write(&self);
-    /// Gives the connection up, both ways.
-    fn cut(&self);
+    /// Shuts down both halves.
+    fn abort(&self);
 }
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Sent {
-    /// It is sent, or there is nobody to take it any more.
-    Done,
-    /// It waits, whole or in part, for the flusher, who has this peer already.
+pub(crate) enum SendOutcome {
+    /// The kernel accepted it, or the connection is over.
+    Accepted,
+    /// It is in the backlog, whole or in part, and the flusher has this connection already.
     Queued,
-    /// The same, but a backlog has begun: hand the peer to the flusher.
+    /// The same, but the backlog has just begun: add the connection to the flush queue.
     Blocked,
 }
 
@@ -36,48 +35,48 @@ pub(crate) enum Sent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Flushed {
-    /// Whether bytes are left: flush again when the kernel takes some.
+    /// Whether bytes are left: flush again when the socket is writable.
     pub(crate) is_blocked: bool,
-    /// What has left the backlog since the last flush, as [`Frame::cost`] counts it.
+    /// What was sent since the last flush, as [`Frame::cost`] counts it.
     pub(crate) cost: usize,
 }
 
-/// What to do with a backlog when its peer is closed.
+/// What happens to the backlog when the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leftover {
+pub(crate) enum Backlog {
     /// It is sent before the last frame.
-    Keep,
-    /// It is dropped, but for the rest of a frame that is partly sent.
-    Drop,
+    Flush,
+    /// It is discarded, except for the rest of a partly sent frame.
+    Discard,
 }
 
-/// The frames on their way to one peer.
+/// The frames on their way to one client.
 pub(crate) struct Outbox {
     state: Mutex<State>,
 }
 
 struct State {
     phase: Phase,
-    /// Bytes that the kernel has not taken.
+    /// Bytes that the kernel has not accepted.
     backlog: VecDeque<u8>,
-    /// The lengths of the frames in the backlog; of the first one, what is left of it.
+    /// The lengths of the frames in the backlog. The first is what is left of its frame.
     frames: VecDeque<u32>,
-    /// Whether the peer has the beginning of the first frame in the backlog.
-    partial: bool,
-    /// Whether the flusher has this peer, as it must while bytes wait.
-    with_flusher: bool,
-    /// The cost of what was sent of the backlog and is not reported yet.
+    /// Whether the beginning of the first frame was sent.
+    is_partial: bool,
+    /// Whether the flusher has this connection, as it must while there is a backlog.
+    is_with_flusher: bool,
+    /// The cost of what was sent and not reported yet.
     unreported: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The last frame is taken.
+    /// The last frame was sent or queued.
     Finished,
 }
 
-/// The most that is sent under one hold of the lock, which bounds how long the relay can wait for the flusher.
+/// The most bytes that are sent under one lock, which limits how long the relay waits for the flusher.
 const SEND_MAX: usize = 64 * 1024;
 
 impl Outbox {
@@ -87,30 +86,30 @@ impl Outbox {
                 phase: Phase::Open,
                 backlog: VecDeque::new(),
                 frames: VecDeque::new(),
-                partial: false,
-                with_flusher: false,
+                is_partial: false,
+                is_with_flusher: false,
                 unreported: 0,
             }),
         }
     }
 
-    /// Sends a whole frame, or queues what the kernel does not take.
-    pub(crate) fn send(&self, wire: &impl Wire, frame: &[u8]) -> Sent {
+    /// Sends a frame, or queues what the kernel does not accept.
+    pub(crate) fn send(&self, wire: &impl Wire, frame: &[u8]) -> SendOutcome {
         let mut state = lock(&self.state);
         match state.phase {
-            Phase::Finished => Sent::Done,
+            Phase::Finished => SendOutcome::Accepted,
             Phase::Open => state.put(wire, frame),
         }
     }
 
-    /// Sends the last frame; whatever the backlog, it is taken. When all is sent, the write half is shut down.
-    pub(crate) fn finish(&self, wire: &impl Wire, frame: &[u8], leftover: Leftover) -> Sent {
+    /// Sends or queues the last frame. Once everything is sent, the write half is shut down.
+    pub(crate) fn finish(&self, wire: &impl Wire, frame: &[u8], backlog: Backlog) -> SendOutcome {
         let mut state = lock(&self.state);
         if state.phase == Phase::Finished {
-            return Sent::Done;
+            return SendOutcome::Accepted;
         }
         state.phase = Phase::Finished;
-        if leftover == Leftover::Drop {
+        if backlog == Backlog::Discard {
             state.keep_partial_frame();
         }
         let sent = state.put(wire, frame);
@@ -120,7 +119,7 @@ impl Outbox {
         sent
     }
 
-    /// Sends some of what waits, as far as the kernel takes it. For the flusher.
+    /// Sends some of the backlog. Called by the flusher.
     pub(crate) fn flush(&self, wire: &impl Wire) -> Flushed {
         let mut state = lock(&self.state);
         let front = state.backlog.as_slices().0;
@@ -136,7 +135,7 @@ impl Outbox {
             cost: mem::take(&mut state.unreported),
         };
         if !flushed.is_blocked {
-            state.with_flusher = false;
+            state.is_with_flusher = false;
             if state.phase == Phase::Finished {
                 wire.shutdown_write();
             }
@@ -144,47 +143,47 @@ impl Outbox {
         flushed
     }
 
-    /// Whether the last frame is sent, or nothing can be sent any more.
+    /// Whether the last frame was sent, or the connection was abandoned.
     pub(crate) fn is_over(&self) -> bool {
         let state = lock(&self.state);
         state.phase == Phase::Finished && state.backlog.is_empty()
     }
 
-    /// How many bytes wait.
+    /// Returns the size of the backlog in bytes.
     pub(crate) fn backlog_bytes(&self) -> usize {
         lock(&self.state).backlog.len()
     }
 
-    /// The peer is gone: nothing more is sent, and nothing waits.
+    /// Discards the backlog and every later frame: the client has gone.
     pub(crate) fn abandon(&self) {
         lock(&self.state).abandon();
     }
 }
 
 impl State {
-    fn put(&mut self, wire: &impl Wire, frame: &[u8]) -> Sent {
+    fn put(&mut self, wire: &impl Wire, frame: &[u8]) -> SendOutcome {
         if !self.backlog.is_empty() {
             self.queue(frame);
-            return Sent::Queued;
+            return SendOutcome::Queued;
         }
         let sent = match wire.send(frame) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
             Err(_) => {
                 self.give_up(wire);
-                return Sent::Done;
+                return SendOutcome::Accepted;
             }
         };
         if sent == frame.len() {
-            return Sent::Done;
+            return SendOutcome::Accepted;
         }
         self.queue(&frame[sent..]);
-        self.partial = sent > 0;
+        self.is_partial = sent > 0;
         self.unreported += sent;
-        if mem::replace(&mut self.with_flusher, true) {
-            Sent::Queued
+        if mem::replace(&mut self.is_with_flusher, true) {
+            SendOutcome::Queued
         } else {
-            Sent::Blocked
+            SendOutcome::Blocked
         }
     }
 
@@ -201,7 +200,7 @@ impl State {
             if (*first as usize) > left {
                 *first -= left as u32;
                 // With nothing left over, the frame before it ended where the kernel stopped.
-                self.partial = left > 0 || (self.partial && sent == 0);
+                self.is_partial = left > 0 || (self.is_partial && sent == 0);
                 break;
             }
             left -= *first as usize;
@@ -213,10 +212,10 @@ impl State {
         }
     }
 
-    /// Drops what waits, but the rest of a frame whose beginning the peer has: anything else would land inside it.
+    /// Discards the backlog, except for the rest of a partly sent frame: the next frame must not land inside it.
     fn keep_partial_frame(&mut self) {
         match self.frames.front() {
-            Some(rest) if self.partial => {
+            Some(rest) if self.is_partial => {
                 self.backlog.truncate(*rest as usize);
                 self.frames.truncate(1);
             }
@@ -224,10 +223,10 @@ impl State {
         }
     }
 
-    /// The wire is broken. Whoever reads from it has to learn of it as well.
+    /// Abandons a broken socket, and makes its reader return.
     fn give_up(&mut self, wire: &impl Wire) {
         self.abandon();
-        wire.cut();
+        wire.abort();
     }
 
     fn abandon(&mut self) {
@@ -235,11 +234,11 @@ impl State {
         self.clear();
     }
 
-    /// Forgets what waits, and its memory: a peer that was slow once should not keep a large buffer for life.
+    /// Empties the backlog and frees its memory: a client that was slow once must not keep a large buffer.
     fn clear(&mut self) {
         self.backlog = VecDeque::new();
         self.frames = VecDeque::new();
-        self.partial = false;
+        self.is_partial = false;
     }
 }
 
@@ -282,7 +281,7 @@ mod tests {
             self.write_shut.set(true);
         }
 
-        fn cut(&self) {
+        fn abort(&self) {
             self.cut.set(true);
         }
     }
@@ -303,11 +302,19 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_is_sent_later_and_in_order() {
         let (outbox, kernel) = (Outbox::new(), Kernel::with_room(5));
-        assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Done);
-        assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Blocked);
-        assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Queued, "the flusher has it already");
-        assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Queued);
-        assert_eq!(outbox.send(&kernel, b"eee"), Sent::Done, "there is nobody to take it");
+        assert_eq!(outbox.send(&kernel, b"aaa"), SendOutcome::Accepted);
+        assert_eq!(outbox.send(&kernel, b"bbb"), SendOutcome::Blocked);
+        assert_eq!(
+            outbox.send(&kernel, b"ccc"),
+            SendOutcome::Queued,
+            "the flusher has it already"
+        );
+        assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Flush), SendOutcome::Queued);
+        assert_eq!(
+            outbox.send(&kernel, b"eee"),
+            SendOutcome::Accepted,
+            "there is nobody to take it"
+        );
         let flush = |room| {
             kernel.room.set(room);
             let Flushed { is_blocked, cost } = outbox.flush(&kernel);
@@ -336,7 +343,7 @@ mod tests {
                 }
                 kernel.room.set(then);
                 let _ = outbox.flush(&kernel);
-                let _ = outbox.finish(&kernel, b"x", Leftover::Drop);
+                let _ = outbox.finish(&kernel, b"x", Backlog::Discard);
                 kernel.room.set(100);
                 while outbox.flush(&kernel).is_blocked {}
                 let whole = (room + then).min(9).div_ceil(3);
@@ -353,11 +360,11 @@ mod tests {
     #[test]
     fn a_broken_wire_is_cut_and_forgotten() {
         let (outbox, kernel) = (Outbox::new(), Kernel::with_room(0));
-        assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
+        assert_eq!(outbox.send(&kernel, b"aaa"), SendOutcome::Blocked);
         kernel.broken.set(true);
         assert!(!outbox.flush(&kernel).is_blocked);
         assert!(kernel.cut.get());
-        assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Done);
+        assert_eq!(outbox.send(&kernel, b"bbb"), SendOutcome::Accepted);
         assert_eq!(kernel.taken(), "");
     }
 
@@ -366,15 +373,15 @@ mod tests {
     fn a_wire_that_breaks_half_way_gets_nothing_more() {
         for room in 0..3 {
             let (outbox, kernel) = (Outbox::new(), Kernel::with_room(room));
-            assert_eq!(outbox.send(&kernel, b"aaa"), Sent::Blocked);
-            assert_eq!(outbox.send(&kernel, b"bbb"), Sent::Queued);
+            assert_eq!(outbox.send(&kernel, b"aaa"), SendOutcome::Blocked);
+            assert_eq!(outbox.send(&kernel, b"bbb"), SendOutcome::Queued);
             kernel.broken.set(true);
             assert!(!outbox.flush(&kernel).is_blocked, "the flusher is done with it");
             assert!(kernel.cut.get() && outbox.is_over());
             kernel.broken.set(false);
             kernel.room.set(100);
-            assert_eq!(outbox.send(&kernel, b"ccc"), Sent::Done);
-            assert_eq!(outbox.finish(&kernel, b"ddd", Leftover::Keep), Sent::Done);
+            assert_eq!(outbox.send(&kernel, b"ccc"), SendOutcome::Accepted);
+            assert_eq!(outbox.finish(&kernel, b"ddd", Backlog::Flush), SendOutcome::Accepted);
             assert_eq!(kernel.taken(), &"aaa"[..room]);
         }
     }

@@ -12,6 +12,7 @@ use std::{
 use sigver_server::{
     BindError, Config, Denied, Handle, MemoryBound, Network, Origin, RunError, Server, Tokens, TokensError,
 };
+use sigver_transcripts::modules::ModuleGraph;
 
 type Fallible<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -112,7 +113,7 @@ fn the_way_of_a_message_names_what_is_there() -> Fallible {
 }
 
 #[test]
-fn tungstenite_is_named_in_two_files() -> Fallible {
+fn tungstenite_is_used_by_handshake_reader_and_frame_only() -> Fallible {
     let mut naming = BTreeSet::new();
     for path in sources("sigver-server/src")?
         .into_iter()
@@ -123,7 +124,7 @@ fn tungstenite_is_named_in_two_files() -> Fallible {
             naming.insert(path);
         }
     }
-    let may = ["conn/mod.rs", "write/frame.rs"];
+    let may = ["conn/handshake.rs", "conn/reader.rs", "write/frame.rs"];
     assert!(
         naming.iter().all(|path| may.iter().any(|name| path.ends_with(name))) && naming.len() == may.len(),
         "{naming:?}"
@@ -192,4 +193,24 @@ fn the_face_goes_to_other_threads() {
     is_error::<Denied>();
     is_error::<RunError>();
     is_error::<TokensError>();
+}
+
+#[test]
+fn modules_do_not_use_each_other_in_circles() -> Fallible {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (src, modules) in [("src", 25), ("src/bin/sigver-server", 5)] {
+        let graph = ModuleGraph::read(&manifest.join(src))?;
+        assert_eq!(graph.circle(), None, "in {src}");
+        assert!(
+            graph.users_of_root().is_empty(),
+            "in {src}: {:?}",
+            graph.users_of_root()
+        );
+        let (found, arrows) = graph.size();
+        assert!(
+            found > modules && arrows >= modules / 2,
+            "only {found} and {arrows} in {src}"
+        );
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, Shutdown, TcpStream},
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -76,7 +77,7 @@ fn connections_that_are_on_their_way_out() -> io::Result<()> {
 #[test]
 fn connections_of_a_source() -> io::Result<()> {
     let mut config = Config::default();
-    config.connections_per_ip = 2;
+    config.connections_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, joiner) = server.pair("k");
     assert!(is_unavailable(client(&server, HERE, "")));
@@ -93,7 +94,7 @@ fn connections_of_a_source() -> io::Result<()> {
 #[test]
 fn connections_of_a_source_behind_a_proxy() -> io::Result<()> {
     let mut config = Config::default();
-    config.connections_per_ip = 2;
+    config.connections_per_ip = NonZeroU32::new(2);
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
     let server = Running::start(config);
     let from = |client_ip: &str| client(&server, HERE, &format!("X-Forwarded-For: {client_ip}\r\n"));
@@ -116,7 +117,7 @@ fn connections_of_a_source_behind_a_proxy() -> io::Result<()> {
 #[test]
 fn handshakes_of_a_source() -> io::Result<()> {
     let mut config = Config::default();
-    config.handshakes_per_ip = 2;
+    config.handshakes_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let _through = (
         client(&server, HERE, "")?,

@@ -174,12 +174,18 @@ fn who_comes_too_often_is_told_by_which_limit() {
     let upgraded = |program: &Program| -> Box<dyn Any> { Box::new(program.client()) };
     for proxy in ["192.0.2.1", "127.0.0.1"] {
         let log = refused_by(&["--connections-per-ip", "1", "--trusted-proxy", proxy], upgraded);
-        assert!(log.contains(" refused: too many connections from there"), "{log}");
+        assert!(
+            log.contains(" rejected: too many connections from this address"),
+            "{log}"
+        );
     }
     let log = refused_by(&["--handshakes-per-ip", "1"], |program| {
         Box::new(TcpStream::connect(program.addr).expect("the server takes a connection"))
     });
-    assert!(log.contains(" refused: too many handshakes from there"), "{log}");
+    assert!(
+        log.contains(" rejected: too many handshakes from this address"),
+        "{log}"
+    );
 }
 
 /// What looks like a level and is none names a module to env_logger, of which there is nothing to be said.
@@ -273,6 +279,6 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
         assert!(Client::connect(program.addr, "/").is_err());
     }
     let (_, log) = program.end(Signal::TERM);
-    let refused = log.lines().filter(|line| line.contains(" refused: ")).count();
+    let refused = log.lines().filter(|line| line.contains(" rejected: ")).count();
     assert_eq!(refused, 5, "{log}");
 }

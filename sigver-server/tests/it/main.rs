@@ -15,6 +15,5 @@ mod limits;
 mod logs;
 mod memory;
 mod metrics;
-mod seeds;
 mod systemd;
 mod transcripts;

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io,
     net::{Ipv6Addr, SocketAddr},
-    num::ParseFloatError,
+    num::{NonZeroU32, ParseFloatError},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -18,7 +18,7 @@ use clap::{
     value_parser,
 };
 use clap_complete::Shell;
-use sigver_server::{Config, Network, Origin, Origins, Tokens};
+use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Tokens};
 
 use crate::{demo, logging::Format};
 
@@ -42,7 +42,7 @@ struct Cli {
     #[command(flatten)]
     sources: Sources,
     #[command(flatten)]
-    times: Times,
+    timeouts: Timeouts,
 }
 
 #[derive(Args)]
@@ -162,7 +162,7 @@ struct Sources {
 
 #[derive(Args)]
 #[command(next_help_heading = "Time, in seconds")]
-struct Times {
+struct Timeouts {
     /// For a request head to be whole
     #[arg(long, env = "SIGVER_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = some_time)]
     handshake_timeout: Duration,
@@ -286,7 +286,9 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
             values => values.iter().for_each(|value| line(flag, value, source)),
         }
     }
-    text.push_str(&format!("\nup to {}\n{}\n", config.ceiling(), config.memory_bound()));
+    let limit = ConnectionLimit::of(config);
+    let memory = MemoryBound::of(config, limit.connections());
+    text.push_str(&format!("\nup to {limit}\n{memory}\n"));
     text
 }
 
@@ -334,16 +336,16 @@ impl Cli {
             handshakes_per_ip,
             guesses_per_ip,
         } = self.sources;
-        config.connections_per_ip = or_no_limit(connections_per_ip);
-        config.handshakes_per_ip = or_no_limit(handshakes_per_ip);
+        config.connections_per_ip = NonZeroU32::new(connections_per_ip);
+        config.handshakes_per_ip = NonZeroU32::new(handshakes_per_ip);
         config.endpoint.key_attempts_per_minute = or_no_limit(guesses_per_ip);
-        let Times {
+        let Timeouts {
             handshake_timeout,
             role_deadline,
             keep_alive,
             close_timeout,
             drain,
-        } = self.times;
+        } = self.timeouts;
         config.handshake_timeout = handshake_timeout;
         config.endpoint.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
         config.endpoint.keep_alive = keep_alive;
@@ -483,8 +485,8 @@ mod tests {
             "close_timeout: 0ns,",
             "messages_per_second: 8,",
             "bytes_per_second: 9,",
-            "connections_per_ip: 10,",
-            "handshakes_per_ip: 11,",
+            "connections_per_ip: Some(10),",
+            "handshakes_per_ip: Some(11),",
             "key_attempts_per_minute: 12,",
             "Exact(\"https://a\")",
             "drain: 17s",

@@ -26,10 +26,10 @@ use serde_json::Value as Json;
 const LINES: usize = 4096;
 
 /// How long a line waits for others to be written with.
-const GATHER: Duration = Duration::from_millis(5);
+const BATCH_DELAY: Duration = Duration::from_millis(5);
 
 /// How long the end of the process waits for a stderr that does not take the last lines.
-const PATIENCE: Duration = Duration::from_millis(200);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// So many warnings from one place of the program are let through in so long a time.
 const WARNINGS: u32 = 5;
@@ -108,7 +108,7 @@ fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
 impl Flush {
     /// Waits until all that was logged is written, or stderr has shown that it takes nothing.
     pub(crate) fn flush(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let is_behind = || self.counts.written.load(Ordering::SeqCst) < self.counts.queued.load(Ordering::SeqCst);
         while is_behind() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -120,7 +120,7 @@ impl Flush {
 fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
     let mut stderr = io::stderr();
     while let Ok(mut lines) = queue.recv() {
-        thread::sleep(GATHER);
+        thread::sleep(BATCH_DELAY);
         let mut count = 1;
         for line in queue.try_iter().take(LINES) {
             lines.extend(line);

@@ -1,0 +1,43 @@
+//! What connections and the flusher report to the relay.
+
+use std::time::Instant;
+
+use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage};
+
+use crate::conn::peer::Permit;
+
+/// An item of the channel to the relay.
+pub(crate) enum Event {
+    /// Something happened on a connection. Sent by the connection's thread.
+    Conn { peer: Permit, event: ConnEvent },
+    /// The flusher wrote some of a connection's backlog.
+    Written { id: ConnId, cost: usize },
+    /// The server's stage may have changed, or a handshake failed.
+    Wake,
+}
+
+/// What happened on a connection.
+pub(crate) enum ConnEvent {
+    /// Its handshake is valid: accept it and send the response, or reject it.
+    Upgraded {
+        response: Vec<u8>,
+        dialect: Dialect,
+    },
+    /// A message arrived and was decoded.
+    Message {
+        message: InboundMessage,
+        text_bytes: usize,
+        wire_bytes: usize,
+        read_at: Instant,
+    },
+    /// A ping arrived. The pong follows everything that came before.
+    Ping(Box<[u8]>),
+    Pong,
+    /// The client violated the protocol.
+    Violation(CloseReason),
+    CloseFrame {
+        code: Option<u16>,
+    },
+    /// Its thread ends. The last event of a connection.
+    Disconnected,
+}

@@ -1,0 +1,25 @@
+//! Sizes and intervals that several modules share.
+
+use std::time::Duration;
+
+/// Events that the channel to the relay holds. Each connection may have [`EVENTS_PER_CONNECTION`] of them in flight.
+pub(crate) const EVENT_CHANNEL: usize = 1024;
+
+/// Events of one connection that may wait for the relay. Two keep the relay busy while the connection's thread decodes; more only lengthen
+/// the queue of every other connection.
+pub(crate) const EVENTS_PER_CONNECTION: u32 = if cfg!(loom) { 2 } else { 4 };
+
+/// The kernel's send buffer of a connection, in bytes. The kernel doubles it. Without a limit it may grow to 4 MiB.
+pub(crate) const SEND_BUFFER: usize = 128 * 1024;
+
+/// The kernel's receive buffer of a connection, in bytes. The kernel doubles it. Without a limit it may grow to 6 MiB.
+pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// The most bytes that one read takes from a connection. Most signaling messages fit; a connection keeps a buffer of this size.
+pub(crate) const READ_BUFFER: usize = 2 * 1024;
+
+/// The stack of a connection's thread, in bytes. Only touched pages cost memory; a panic that prints a backtrace needs room.
+pub(crate) const STACK: usize = 256 * 1024;
+
+/// How often a thread that waits checks whether its connection has ended.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
