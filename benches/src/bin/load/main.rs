@@ -9,31 +9,18 @@
     reason = "tables go to standard output, and so do the lines that agents say to their parent"
 )]
 
-mod affinity;
 mod agent;
-mod bench;
-mod child;
-mod drive;
-mod exchange;
-mod fairness;
-mod idle;
-mod many;
-mod meter;
-mod options;
-mod procfs;
-mod report;
-mod servers;
-mod sessions;
-mod soak;
-mod storm;
-mod verify;
+mod measure;
+mod mode;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use sigver_benches::error::Error;
 
-use options::{Mode, Options};
+use mode::{exchange, fairness, idle, many, sessions, soak, storm, verify};
+use run::options::{Mode, Options};
 
 fn main() -> ExitCode {
     match run(Options::parse().mode) {

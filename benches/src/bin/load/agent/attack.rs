@@ -13,9 +13,9 @@ use sigver_benches::{
 
 use super::Parent;
 use crate::{
-    child::Findings,
-    drive::{Pairs, admit, entrants, keys},
-    fairness::Attack,
+    agent::process::Findings,
+    mode::fairness::Attack,
+    run::drive::{Pairs, admit, entrants, keys},
 };
 
 pub(super) fn run(engine: &mut Engine, parent: &Parent, kind: Attack) -> Result<Findings, Error> {

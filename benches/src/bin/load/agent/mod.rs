@@ -4,8 +4,9 @@
 //! It speaks with its parent over standard input and output; see `child.rs` for the other side.
 
 mod attack;
-mod members;
-mod siege;
+mod halves;
+mod hostile;
+pub(crate) mod process;
 mod storm;
 
 use std::{
@@ -24,7 +25,10 @@ use sigver_benches::{
     limits,
 };
 
-use crate::{bench, child, fairness::Attack, servers};
+use crate::{
+    mode::fairness::Attack,
+    run::{bench, servers},
+};
 
 /// What an agent does.
 #[derive(Debug, Subcommand)]
@@ -73,13 +77,13 @@ pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
     let mut engine = Engine::new(&endpoint, bench::stop_on_signals()?)?;
     let parent = Parent::listen();
     let findings = match task {
-        Task::Siege => siege::run(&endpoint, &parent)?,
+        Task::Siege => hostile::run(&endpoint, &parent)?,
         Task::Attack { kind } => attack::run(&mut engine, &parent, *kind)?,
         Task::Storm { connections } => storm::run(&mut engine, &parent, *connections)?,
-        Task::Openers(members) => members::run_openers(&mut engine, &parent, members)?,
-        Task::Joiners(members) => members::run_joiners(&mut engine, &parent, members)?,
+        Task::Openers(members) => halves::run_openers(&mut engine, &parent, members)?,
+        Task::Joiners(members) => halves::run_joiners(&mut engine, &parent, members)?,
     };
-    println!("{}{}", child::RESULT, findings.to_json());
+    println!("{}{}", process::RESULT, findings.to_json());
     Ok(())
 }
 
@@ -99,7 +103,7 @@ impl Parent {
         let heard = parent.clone();
         thread::spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                heard.go.store(line == child::GO, Ordering::Relaxed);
+                heard.go.store(line == process::GO, Ordering::Relaxed);
             }
             heard.ended.store(true, Ordering::Relaxed);
         });
@@ -115,6 +119,6 @@ impl Parent {
     }
 
     fn tell_ready(&self) {
-        println!("{}", child::READY);
+        println!("{}", process::READY);
     }
 }

@@ -10,7 +10,7 @@ use sigver_benches::{
 };
 
 use super::Parent;
-use crate::{child::Findings, drive, meter::Latency};
+use crate::{agent::process::Findings, measure::meter::Latency, run::drive};
 
 pub(super) fn run(engine: &mut Engine, parent: &Parent, connections: usize) -> Result<Findings, Error> {
     parent.tell_ready();

@@ -7,14 +7,14 @@ use std::{thread, time::Duration};
 use sigver_benches::{check::Tally, error::Error};
 
 use crate::{
-    bench::{Bench, Setting},
-    child::{Agent, Priority},
-    drive,
-    options::Common,
-    procfs,
-    report::{Metric, Sample},
-    servers::Server,
-    verify,
+    agent::process::{Agent, Priority},
+    measure::procfs,
+    measure::report::{Metric, Sample},
+    mode::verify,
+    run::bench::{Bench, Setting},
+    run::drive,
+    run::options::Common,
+    run::servers::Server,
 };
 
 /// How much is sent.

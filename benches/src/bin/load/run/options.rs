@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{agent::Task, fairness::Attack};
+use crate::{agent::Task, mode::fairness::Attack};
 
 /// Loads any server that speaks the plain protocol, and compares it with the yardstick.
 #[derive(Debug, Parser)]

@@ -14,11 +14,11 @@ use sigver_benches::{
 };
 
 use crate::{
-    bench::{Bench, Setting},
-    drive::{self, Entrant, Work, admit, drive},
-    options::Common,
-    report::{Metric, Sample},
-    servers::Server,
+    measure::report::{Metric, Sample},
+    run::bench::{Bench, Setting},
+    run::drive::{self, Entrant, Work, admit, drive},
+    run::options::Common,
+    run::servers::Server,
 };
 
 /// How much is sent.

@@ -22,12 +22,12 @@ use sigver_benches::{
 };
 
 use crate::{
-    bench::{Bench, Setting},
-    drive::{self, Work, drive},
-    meter::{Latency, Meter},
-    options::Common,
-    report::{Metric, Sample},
-    servers::Server,
+    measure::meter::{Latency, Meter},
+    measure::report::{Metric, Sample},
+    run::bench::{Bench, Setting},
+    run::drive::{self, Work, drive},
+    run::options::Common,
+    run::servers::Server,
 };
 
 pub(crate) fn run(concurrency: &[usize], common: Common) -> Result<(), Error> {

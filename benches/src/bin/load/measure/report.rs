@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::procfs;
+use crate::measure::procfs;
 
 /// One figure.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use sigver_benches::{
 
 use super::{Members, Parent};
 use crate::{
-    child::Findings,
-    drive::{self, Entrant, Work, admit, drive},
+    agent::process::Findings,
+    run::drive::{self, Entrant, Work, admit, drive},
 };
 
 pub(super) fn run_openers(engine: &mut Engine, parent: &Parent, members: &Members) -> Result<Findings, Error> {

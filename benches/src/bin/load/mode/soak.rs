@@ -17,14 +17,14 @@ use sigver_benches::{
 };
 
 use crate::{
-    bench,
-    child::{Agent, Priority},
-    drive::{self, Pairs, Work, drive},
-    meter::Latency,
-    options::Soak,
-    procfs,
-    report::Sample,
-    servers::{self, Server},
+    agent::process::{Agent, Priority},
+    measure::meter::Latency,
+    measure::procfs,
+    measure::report::Sample,
+    run::bench,
+    run::drive::{self, Pairs, Work, drive},
+    run::options::Soak,
+    run::servers::{self, Server},
 };
 
 pub(crate) fn run(options: &Soak) -> Result<(), Error> {

@@ -12,13 +12,13 @@ use sigver_benches::{
 };
 
 use crate::{
-    bench::{Bench, Setting},
-    drive::{self, Pairs, Work, drive},
-    idle,
-    meter::{Latency, Meter},
-    options::Common,
-    report::Sample,
-    servers::Server,
+    measure::meter::{Latency, Meter},
+    measure::report::Sample,
+    mode::idle,
+    run::bench::{Bench, Setting},
+    run::drive::{self, Pairs, Work, drive},
+    run::options::Common,
+    run::servers::Server,
 };
 
 pub(crate) fn run(pairs: &[usize], common: Common) -> Result<(), Error> {

@@ -10,14 +10,14 @@ use clap::ValueEnum;
 use sigver_benches::{engine::Engine, error::Error};
 
 use crate::{
-    bench::{Bench, Setting},
-    child::{Agent, Priority},
-    drive::drive,
-    exchange::Exchange,
-    options::Common,
-    procfs,
-    report::{Metric, Sample},
-    servers::Server,
+    agent::process::{Agent, Priority},
+    measure::procfs,
+    measure::report::{Metric, Sample},
+    mode::exchange::Exchange,
+    run::bench::{Bench, Setting},
+    run::drive::drive,
+    run::options::Common,
+    run::servers::Server,
 };
 
 /// What the attacker does.

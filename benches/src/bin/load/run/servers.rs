@@ -16,7 +16,7 @@ use sigver_benches::{
     error::{Context, Error},
 };
 
-use crate::{affinity::Cores, options::Common};
+use crate::{run::affinity::Cores, run::options::Common};
 
 /// A server that can be measured.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use sigver_benches::{
 };
 
 use crate::{
-    bench::Bench,
-    report::{Metric, Sample},
+    measure::report::{Metric, Sample},
+    run::bench::Bench,
 };
 
 /// An agent that runs. Dropping it ends it.

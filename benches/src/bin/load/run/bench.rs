@@ -16,10 +16,10 @@ use sigver_benches::{
 };
 
 use crate::{
-    affinity::Cores,
-    options::Common,
-    report::{self, Case, Column, Sample},
-    servers::{self, Candidate, Server},
+    measure::report::{self, Case, Column, Sample},
+    run::affinity::Cores,
+    run::options::Common,
+    run::servers::{self, Candidate, Server},
 };
 
 /// One setting of a mode's load.

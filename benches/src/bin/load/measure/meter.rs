@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use sigver_benches::error::{Context, Error};
 
 use crate::{
-    procfs::{self, Switches},
-    report::{Metric, Sample},
+    measure::procfs::{self, Switches},
+    measure::report::{Metric, Sample},
 };
 
 /// A reading at the start of a stretch of work.

@@ -14,12 +14,12 @@ use std::{
 use sigver_benches::{engine::Engine, error::Error, payload};
 
 use crate::{
-    bench::{Bench, Setting},
-    drive::{self, admit, entrants},
-    options::Common,
-    procfs::{self, Memory},
-    report::{Metric, Sample},
-    servers::Server,
+    measure::procfs::{self, Memory},
+    measure::report::{Metric, Sample},
+    run::bench::{Bench, Setting},
+    run::drive::{self, admit, entrants},
+    run::options::Common,
+    run::servers::Server,
 };
 
 /// What idle connections are.

@@ -17,7 +17,7 @@ use sigver_transcripts::{
 use socket2::SockRef;
 
 use super::Parent;
-use crate::{child::Findings, drive};
+use crate::{agent::process::Findings, run::drive};
 
 /// What one thread does again and again: a name, how many do it, and one turn of it.
 type Way = (&'static str, usize, fn(&Turn<'_>) -> io::Result<()>);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use sigver_benches::error::Error;
 
 use crate::{
-    bench::{Bench, Setting},
-    child::{Agent, Priority},
-    fairness::Bystander,
-    options::Common,
-    report::{Metric, Sample},
-    servers::Server,
+    agent::process::{Agent, Priority},
+    measure::report::{Metric, Sample},
+    mode::fairness::Bystander,
+    run::bench::{Bench, Setting},
+    run::options::Common,
+    run::servers::Server,
 };
 
 pub(crate) fn run(connections: &[usize], common: Common) -> Result<(), Error> {

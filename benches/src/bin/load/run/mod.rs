@@ -1,0 +1,7 @@
+//! How a measurement runs: options, servers, rounds, and the client engine under a workload.
+
+pub(crate) mod affinity;
+pub(crate) mod bench;
+pub(crate) mod drive;
+pub(crate) mod options;
+pub(crate) mod servers;
