@@ -9,7 +9,11 @@ use std::{
 };
 
 use sigver_benches::{
-    engine::{ConnId, Connections, Endpoint, Engine, Event, Handler},
+    engine::{
+        Endpoint, Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     frame::{self, Opcode},
 };
 

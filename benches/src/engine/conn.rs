@@ -9,8 +9,13 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use super::{ConnId, Connections, Ending, Event, Handler, handshake};
-use crate::frame::{self, Opcode};
+use crate::{
+    engine::{
+        event::{ConnId, Ending},
+        handshake,
+    },
+    frame::{self, Opcode},
+};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,21 +186,5 @@ impl Conn {
         let mut out = Vec::with_capacity(body.len() + 6);
         frame::push_client_frame(&mut out, opcode, body);
         self.send(&out);
-    }
-}
-
-impl Item<'_> {
-    pub(super) fn hand_out(self, conns: &mut Connections, id: ConnId, handler: &mut impl Handler) {
-        let Some(tag) = conns.live(id).map(|conn| conn.tag) else {
-            return;
-        };
-        match self {
-            Self::Upgraded => handler.on_event(conns, id, tag, Event::Upgraded),
-            Self::Message(body) => handler.on_event(conns, id, tag, Event::Message(body)),
-            Self::Assembled(body) => handler.on_event(conns, id, tag, Event::Message(&body)),
-            Self::Pong(body) => handler.on_event(conns, id, tag, Event::Pong(body)),
-            Self::Close(code) => handler.on_event(conns, id, tag, Event::Close(code)),
-            Self::Fragment | Self::Ping => {}
-        }
     }
 }

@@ -10,6 +10,8 @@
 //! never reads what a message says, never reconnects, and knows no clock: modes do. Tested against the yardstick by
 //! `tests/yardstick.rs`.
 
+pub mod connections;
+pub mod event;
 pub mod handshake;
 
 mod conn;
@@ -24,10 +26,9 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Poll, Registry, Token};
-use slab::Slab;
+use mio::{Events, Poll};
 
-use conn::{Conn, Stage};
+use connections::{BUFFER, Connections, Handler, read};
 
 /// Where to connect to.
 #[derive(Clone, Debug)]
@@ -36,49 +37,6 @@ pub struct Endpoint {
     pub addr: SocketAddr,
     /// The path of the upgrade request.
     pub path: String,
-}
-
-/// A connection of one [`Engine`], never used for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnId {
-    slot: usize,
-    serial: u64,
-}
-
-/// What a connection has to say.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The server agreed: messages may be sent.
-    Upgraded,
-    /// A whole text (or binary) message.
-    Message(&'a [u8]),
-    /// The answer to a ping, with its body.
-    Pong(&'a [u8]),
-    /// The server's close frame. If it came first, it has been answered.
-    Close(Option<u16>),
-    /// A backlog has been written out: more can be sent.
-    Drained,
-    /// The connection is no more. Nothing follows.
-    Ended(Ending),
-}
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The server closed the stream.
-    Eof,
-    /// The server sent what is no frame, or a frame beyond the engine's buffer.
-    Malformed,
-    /// The server answered the upgrade with this status.
-    Refused(u16),
-    /// The stream broke, or was never made.
-    Broken(io::ErrorKind),
-}
-
-/// What to do about events.
-pub trait Handler {
-    /// Called once per event. `tag` is what [`Connections::connect`] was given.
-    fn on_event(&mut self, conns: &mut Connections, id: ConnId, tag: u64, event: Event<'_>);
 }
 
 /// The event loop.
@@ -100,19 +58,12 @@ impl Engine {
     pub fn new(endpoint: &Endpoint, stop: Arc<AtomicBool>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
+        let request = handshake::request(endpoint.addr, &endpoint.path);
         Ok(Self {
             poll,
             events: Events::with_capacity(1024),
             buffer: vec![0; BUFFER],
-            conns: Connections {
-                registry,
-                request: handshake::request(endpoint.addr, &endpoint.path),
-                addr: endpoint.addr,
-                slots: Slab::new(),
-                resumed: Vec::new(),
-                finished: Vec::new(),
-                connects: 0,
-            },
+            conns: Connections::new(registry, endpoint.addr, request),
             stop,
         })
     }
@@ -163,179 +114,3 @@ impl Engine {
         Ok(())
     }
 }
-
-/// All connections of an engine.
-#[derive(Debug)]
-pub struct Connections {
-    registry: Registry,
-    request: Vec<u8>,
-    addr: SocketAddr,
-    slots: Slab<Conn>,
-    resumed: Vec<ConnId>,
-    finished: Vec<ConnId>,
-    connects: u64,
-}
-
-impl Connections {
-    /// Starts to connect and to upgrade.
-    ///
-    /// # Errors
-    /// Those of making a socket: no descriptors or no ports left, mostly.
-    pub fn connect(&mut self, tag: u64) -> io::Result<ConnId> {
-        let entry = self.slots.vacant_entry();
-        self.connects += 1;
-        let id = ConnId {
-            slot: entry.key(),
-            serial: self.connects,
-        };
-        entry.insert(Conn::connect(&self.registry, id, self.addr, tag)?);
-        Ok(id)
-    }
-
-    /// Sends frames that are built and masked already. What the socket does not take is kept and sent later.
-    pub fn send(&mut self, id: ConnId, frames: &[u8]) {
-        if let Some(conn) = self.live(id) {
-            conn.send(frames);
-        }
-    }
-
-    /// Bytes that wait for the socket.
-    #[must_use]
-    pub fn backlog(&self, id: ConnId) -> usize {
-        self.slots
-            .get(id.slot)
-            .filter(|conn| conn.id == id)
-            .map_or(0, Conn::backlog)
-    }
-
-    /// Starts the close handshake.
-    pub fn close(&mut self, id: ConnId, code: u16) {
-        if let Some(conn) = self.live(id) {
-            conn.close(&code.to_be_bytes());
-        }
-    }
-
-    /// Drops the connection without a word: no close frame, and no [`Event::Ended`] either.
-    pub fn abandon(&mut self, id: ConnId) {
-        self.finish(id);
-    }
-
-    /// Stops reading, so that the server's writes run into a full socket.
-    pub fn pause(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
-            conn.paused = true;
-        }
-    }
-
-    /// Reads again, starting with what came meanwhile.
-    pub fn resume(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
-            conn.paused = false;
-            self.resumed.push(id);
-        }
-    }
-
-    /// How many connections are not yet ended.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len() - self.finished.len()
-    }
-
-    /// Whether every connection has ended.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn on_writable(&mut self, id: ConnId, handler: &mut impl Handler) {
-        let Some(conn) = self.slots.get_mut(id.slot).filter(|conn| conn.stage != Stage::Ended) else {
-            return;
-        };
-        if conn.stage == Stage::Connecting && conn.on_connected() {
-            conn.send(&self.request);
-        }
-        if conn.flush() {
-            let tag = conn.tag;
-            handler.on_event(self, id, tag, Event::Drained);
-        }
-    }
-
-    fn finish(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
-            conn.stage = Stage::Ended;
-            self.finished.push(id);
-        }
-    }
-
-    fn end(&mut self, id: ConnId, ending: Ending, handler: &mut impl Handler) {
-        let Some(tag) = self.live(id).map(|conn| conn.tag) else {
-            return;
-        };
-        self.finish(id);
-        handler.on_event(self, id, tag, Event::Ended(ending));
-    }
-
-    fn live(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.slots
-            .get_mut(id.slot)
-            .filter(|conn| conn.id == id && conn.stage != Stage::Ended)
-    }
-
-    fn in_slot(&self, token: Token) -> Option<ConnId> {
-        self.slots.get(token.0).map(|conn| conn.id)
-    }
-}
-
-/// Reads a socket and hands out what came: once, or until there is no more.
-fn read(conns: &mut Connections, buffer: &mut [u8], id: ConnId, until_empty: bool, handler: &mut impl Handler) {
-    loop {
-        let Some(conn) = conns.live(id).filter(|conn| !conn.paused) else {
-            return;
-        };
-        let kept = conn.take_partial(buffer);
-        let room = buffer.len() - kept;
-        match conn.read(&mut buffer[kept..]) {
-            Ok(0) => return conns.end(id, Ending::Eof, handler),
-            Ok(received) => {
-                let filled = kept + received;
-                if let Err(ending) = consume(conns, &buffer[..filled], id, handler) {
-                    return conns.end(id, ending, handler);
-                }
-                if received < room && !until_empty {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.keep_partial(&buffer[..kept]);
-                return;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                conn.keep_partial(&buffer[..kept]);
-            }
-            Err(error) => return conns.end(id, Ending::Broken(error.kind()), handler),
-        }
-    }
-}
-
-/// Cuts `bytes` into a response or frames, hands them out, and keeps what is not whole yet.
-fn consume(conns: &mut Connections, bytes: &[u8], id: ConnId, handler: &mut impl Handler) -> Result<(), Ending> {
-    let mut used = 0;
-    while let Some(conn) = conns.live(id) {
-        let rest = &bytes[used..];
-        match conn.next_item(rest)? {
-            Some((taken, item)) => {
-                used += taken;
-                item.hand_out(conns, id, handler);
-            }
-            None if rest.len() == BUFFER => return Err(Ending::Malformed),
-            None => {
-                conn.keep_partial(rest);
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Read at once, and so the largest frame that can be received.
-const BUFFER: usize = 256 * 1024;

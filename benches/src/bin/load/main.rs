@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod cli;
 mod measure;
 mod mode;
 mod run;
@@ -19,8 +20,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use sigver_benches::error::Error;
 
+use cli::{Mode, Options};
 use mode::{exchange, fairness, idle, many, sessions, soak, storm, verify};
-use run::options::{Mode, Options};
+use run::idle::Roles;
 
 fn main() -> ExitCode {
     match run(Options::parse().mode) {
@@ -41,11 +43,7 @@ fn run(mode: Mode) -> Result<(), Error> {
             openers,
             common,
         } => {
-            let roles = if openers {
-                idle::Roles::Openers
-            } else {
-                idle::Roles::Half
-            };
+            let roles = if openers { Roles::Openers } else { Roles::Half };
             idle::run(&connections, roles, common)
         }
         Mode::Verify {

@@ -2,21 +2,60 @@
 //!
 //! An attacker whom the server throws out comes back at once, so that the attack goes on; how often is reported.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
 
 use sigver_benches::{
-    engine::{ConnId, Connections, Engine, Event, Handler},
+    engine::{
+        Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     error::Error,
     frame::{self, Opcode},
     payload,
 };
 
-use super::Parent;
 use crate::{
-    agent::process::Findings,
-    mode::fairness::Attack,
-    run::drive::{Pairs, admit, entrants, keys},
+    agent::{findings::Findings, parent::Parent},
+    run::admission::{Pairs, admit, entrants, keys},
 };
+
+/// What the attacker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attack {
+    /// A joiner sends small messages without end to its own opener, which reads them all.
+    Flood,
+    /// Eight such pairs.
+    Floods,
+    /// An opener sends empty pings without end.
+    Pings,
+    /// An opener begins a message and adds empty fragments to it without end.
+    Fragments,
+    /// A joiner sends 100 MB to its own opener, which reads nothing.
+    Greedy,
+}
+
+impl Attack {
+    /// All of them, in the order in which they are shown.
+    pub(crate) const ALL: [Self; 5] = [Self::Flood, Self::Floods, Self::Pings, Self::Fragments, Self::Greedy];
+}
+
+impl fmt::Display for Attack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flood => "flood",
+            Self::Floods => "floods",
+            Self::Pings => "pings",
+            Self::Fragments => "fragments",
+            Self::Greedy => "greedy",
+        })
+    }
+}
 
 pub(super) fn run(engine: &mut Engine, parent: &Parent, kind: Attack) -> Result<Findings, Error> {
     let plan = Plan::of(kind);

@@ -6,17 +6,37 @@ use std::time::{Duration, Instant};
 
 use sigver_benches::{
     check::{Inbox, Tally},
-    engine::{ConnId, Connections, Engine, Event, Handler},
+    engine::{
+        Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     error::Error,
     frame,
     payload::{self, Side, Sizes, Stream},
 };
 
-use super::{Members, Parent};
 use crate::{
-    agent::process::Findings,
-    run::drive::{self, Entrant, Work, admit, drive},
+    agent::{findings::Findings, parent::Parent},
+    run::{
+        admission::{self, Entrant, admit},
+        drive::{Work, drive},
+    },
 };
+
+/// One of the two halves of `many`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Members {
+    /// The part that all keys begin with.
+    #[arg(long)]
+    prefix: String,
+    /// How many.
+    #[arg(long)]
+    count: u32,
+    /// Payloads each way on each pair.
+    #[arg(long)]
+    messages: u32,
+}
 
 pub(super) fn run_openers(engine: &mut Engine, parent: &Parent, members: &Members) -> Result<Findings, Error> {
     let began = Instant::now();
@@ -122,7 +142,7 @@ impl Handler for Half {
                     self.send(conns, stream.key);
                 }
             }
-            Event::Close(code) => self.trouble = Some(drive::closed(code)),
+            Event::Close(code) => self.trouble = Some(admission::closed(code)),
             Event::Ended(ending) => {
                 let ended = || Error::new(format!("a connection ended: {ending:?}"));
                 self.trouble.get_or_insert_with(ended);

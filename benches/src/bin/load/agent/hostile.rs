@@ -16,8 +16,10 @@ use sigver_transcripts::{
 };
 use socket2::SockRef;
 
-use super::Parent;
-use crate::{agent::process::Findings, run::drive};
+use crate::{
+    agent::{findings::Findings, parent::Parent},
+    run::admission,
+};
 
 /// What one thread does again and again: a name, how many do it, and one turn of it.
 type Way = (&'static str, usize, fn(&Turn<'_>) -> io::Result<()>);
@@ -51,7 +53,7 @@ pub(super) fn run(endpoint: &Endpoint, parent: &Parent) -> Result<Findings, Erro
                 let (stop, unserved) = (&stop, &unserved);
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let key = drive::unique();
+                        let key = admission::unique();
                         match turn(&Turn { addr, stop, key }) {
                             Ok(()) => drop(count.fetch_add(1, Ordering::Relaxed)),
                             // What the others meet is what they are there for.

@@ -3,20 +3,15 @@
 //!
 //! It speaks with its parent over standard input and output; see `child.rs` for the other side.
 
-mod attack;
+pub(crate) mod attack;
+pub(crate) mod process;
+
+mod findings;
 mod halves;
 mod hostile;
-pub(crate) mod process;
+mod parent;
+mod protocol;
 mod storm;
-
-use std::{
-    io::BufRead,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
 
 use clap::Subcommand;
 use sigver_benches::{
@@ -25,10 +20,7 @@ use sigver_benches::{
     limits,
 };
 
-use crate::{
-    mode::fairness::Attack,
-    run::{bench, servers},
-};
+use crate::run::{servers, signals};
 
 /// What an agent does.
 #[derive(Debug, Subcommand)]
@@ -37,7 +29,7 @@ pub(crate) enum Task {
     Attack {
         /// In which way.
         #[arg(long)]
-        kind: Attack,
+        kind: attack::Attack,
     },
     /// Does wrong in every way, until its input ends.
     Siege,
@@ -48,23 +40,9 @@ pub(crate) enum Task {
         connections: usize,
     },
     /// Holds openers, answers what joiners send.
-    Openers(Members),
+    Openers(halves::Members),
     /// Holds joiners, sends, and compares what comes back.
-    Joiners(Members),
-}
-
-/// One of the two halves of `many`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Members {
-    /// The part that all keys begin with.
-    #[arg(long)]
-    prefix: String,
-    /// How many.
-    #[arg(long)]
-    count: u32,
-    /// Payloads each way on each pair.
-    #[arg(long)]
-    messages: u32,
+    Joiners(halves::Members),
 }
 
 /// Runs a task to its end.
@@ -74,8 +52,8 @@ pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
         rustix::process::nice(19).context("cannot give way")?;
     }
     let endpoint = servers::parse_url(url)?;
-    let mut engine = Engine::new(&endpoint, bench::stop_on_signals()?)?;
-    let parent = Parent::listen();
+    let mut engine = Engine::new(&endpoint, signals::stop_on_signals()?)?;
+    let parent = parent::Parent::listen();
     let findings = match task {
         Task::Siege => hostile::run(&endpoint, &parent)?,
         Task::Attack { kind } => attack::run(&mut engine, &parent, *kind)?,
@@ -83,42 +61,6 @@ pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
         Task::Openers(members) => halves::run_openers(&mut engine, &parent, members)?,
         Task::Joiners(members) => halves::run_joiners(&mut engine, &parent, members)?,
     };
-    println!("{}{}", process::RESULT, findings.to_json());
+    println!("{}{}", protocol::RESULT, findings.to_json());
     Ok(())
-}
-
-/// What the parent has said.
-#[derive(Clone, Debug)]
-struct Parent {
-    go: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Parent {
-    fn listen() -> Self {
-        let parent = Self {
-            go: Arc::default(),
-            ended: Arc::default(),
-        };
-        let heard = parent.clone();
-        thread::spawn(move || {
-            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                heard.go.store(line == process::GO, Ordering::Relaxed);
-            }
-            heard.ended.store(true, Ordering::Relaxed);
-        });
-        parent
-    }
-
-    fn says_go(&self) -> bool {
-        self.go.load(Ordering::Relaxed)
-    }
-
-    fn says_end(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    fn tell_ready(&self) {
-        println!("{}", process::READY);
-    }
 }

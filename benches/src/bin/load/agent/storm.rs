@@ -3,19 +3,26 @@
 use std::time::{Duration, Instant};
 
 use sigver_benches::{
-    engine::{ConnId, Connections, Engine, Event, Handler},
+    engine::{
+        Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     error::Error,
     frame::{self, Opcode},
     payload,
 };
 
-use super::Parent;
-use crate::{agent::process::Findings, measure::meter::Latency, run::drive};
+use crate::{
+    agent::{findings::Findings, parent::Parent},
+    measure::latency::Latency,
+    run::admission,
+};
 
 pub(super) fn run(engine: &mut Engine, parent: &Parent, connections: usize) -> Result<Findings, Error> {
     parent.tell_ready();
     let mut storm = Storm {
-        keys: drive::keys(connections),
+        keys: admission::keys(connections),
         began: Vec::with_capacity(connections),
         latency: Latency::new()?,
         inside: 0,

@@ -5,36 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::measure::procfs;
-
-/// One figure.
-#[derive(Clone, Debug)]
-pub(crate) struct Metric {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    /// Whether a ratio of two servers' figures says anything.
-    comparable: bool,
-}
-
-impl Metric {
-    pub(crate) fn new(name: impl Into<String>, value: f64) -> Self {
-        Self {
-            name: name.into(),
-            value,
-            comparable: true,
-        }
-    }
-
-    pub(crate) fn absolute(name: impl Into<String>, value: f64) -> Self {
-        Self {
-            comparable: false,
-            ..Self::new(name, value)
-        }
-    }
-}
-
-/// The figures of one server in one round, in the order in which they are shown.
-pub(crate) type Sample = Vec<Metric>;
+use crate::measure::{metric::Sample, procfs};
 
 /// One server's rounds.
 #[derive(Debug)]
@@ -220,6 +191,7 @@ fn align(rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::metric::Metric;
 
     fn column(server: &str, values: &[f64]) -> Column {
         let rounds = values.iter().map(|&value| vec![Metric::new("CPU, µs", value)]);

@@ -5,30 +5,25 @@
 //! sees what no counter names. These counters include the generator's half of every connection; it is taken off as
 //! half of the Slab that the same connections need against the yardstick, which has next to nothing else in Slab.
 
+use sigver_benches::error::Error;
 use std::{
     cell::Cell,
     thread,
     time::{Duration, Instant},
 };
 
-use sigver_benches::{engine::Engine, error::Error, payload};
-
 use crate::{
-    measure::procfs::{self, Memory},
-    measure::report::{Metric, Sample},
-    run::bench::{Bench, Setting},
-    run::drive::{self, admit, entrants},
-    run::options::Common,
-    run::servers::Server,
+    measure::{
+        metric::{Metric, Sample},
+        procfs::{self, Memory},
+    },
+    run::{
+        bench::{Bench, Setting},
+        idle::{self, Roles},
+        options::Common,
+        servers::Server,
+    },
 };
-
-/// What idle connections are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Roles {
-    /// Pairs.
-    Half,
-    Openers,
-}
 
 pub(crate) fn run(connections: &[usize], roles: Roles, common: Common) -> Result<(), Error> {
     let bench = Bench::new(common)?;
@@ -57,7 +52,7 @@ fn measure(
     let mut engine = bench.engine(server)?;
     let before = Reading::settled(pid)?;
     let began = Instant::now();
-    connect(&mut engine, connections, roles)?;
+    idle::connect(&mut engine, connections, roles)?;
     let elapsed = began.elapsed();
     let cpu = procfs::cpu(pid)?;
     let after = Reading::settled(pid)?;
@@ -87,22 +82,6 @@ fn measure(
         Metric::new("connections/s", count / elapsed.as_secs_f64()),
     ])
 }
-
-/// Adds connections whose tags begin at [`FIRST_TAG`].
-pub(crate) fn connect(engine: &mut Engine, count: usize, roles: Roles) -> Result<(), Error> {
-    let joiners = match roles {
-        Roles::Half => count / 2,
-        Roles::Openers => 0,
-    };
-    let keys = drive::keys(count - joiners);
-    admit(engine, &entrants(&keys, FIRST_TAG, payload::open), 0)?;
-    let joined = &keys[..joiners];
-    admit(engine, &entrants(joined, FIRST_TAG + 1, payload::join), joiners)?;
-    Ok(())
-}
-
-/// Tags from here on are those of idle connections.
-pub(crate) const FIRST_TAG: u64 = 1 << 40;
 
 /// Everything that counts, at one moment.
 #[derive(Clone, Copy, Debug)]

@@ -8,13 +8,17 @@ use sigver_benches::{check::Tally, error::Error};
 
 use crate::{
     agent::process::{Agent, Priority},
-    measure::procfs,
-    measure::report::{Metric, Sample},
-    mode::verify,
-    run::bench::{Bench, Setting},
-    run::drive,
-    run::options::Common,
-    run::servers::Server,
+    measure::{
+        fidelity,
+        metric::{Metric, Sample},
+        procfs,
+    },
+    run::{
+        admission,
+        bench::{Bench, Setting},
+        options::Common,
+        servers::Server,
+    },
 };
 
 /// How much is sent.
@@ -38,11 +42,11 @@ pub(crate) fn run(extent: Extent, common: Common) -> Result<(), Error> {
         unclean += u32::from(!tally.is_clean());
         Ok(sample)
     })?;
-    verify::verdict(unclean)
+    fidelity::verdict(unclean)
 }
 
 fn measure(bench: &Bench, server: &Server, extent: Extent) -> Result<(Sample, Tally), Error> {
-    let prefix = drive::unique();
+    let prefix = admission::unique();
     let task = |name: &str| {
         [
             name.to_owned(),
@@ -94,7 +98,7 @@ fn measure(bench: &Bench, server: &Server, extent: Extent) -> Result<(Sample, Ta
         misdelivered: sum("misdelivered")?,
         corrupted: sum("corrupted")?,
     };
-    sample.extend(verify::figures(&tally));
+    sample.extend(fidelity::figures(&tally));
     Ok((sample, tally))
 }
 

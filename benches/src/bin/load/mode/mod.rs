@@ -1,5 +1,6 @@
 //! The modes, one file each.
 
+mod bystander;
 pub(crate) mod exchange;
 pub(crate) mod fairness;
 pub(crate) mod idle;

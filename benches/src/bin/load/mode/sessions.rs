@@ -15,19 +15,29 @@ use std::{
 };
 
 use sigver_benches::{
-    engine::{ConnId, Connections, Engine, Event, Handler},
+    engine::{
+        Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     error::Error,
     frame::{self, Opcode},
     payload,
 };
 
 use crate::{
-    measure::meter::{Latency, Meter},
-    measure::report::{Metric, Sample},
-    run::bench::{Bench, Setting},
-    run::drive::{self, Work, drive},
-    run::options::Common,
-    run::servers::Server,
+    measure::{
+        latency::Latency,
+        meter::Meter,
+        metric::{Metric, Sample},
+    },
+    run::{
+        admission,
+        bench::{Bench, Setting},
+        drive::{Work, drive},
+        options::Common,
+        servers::Server,
+    },
 };
 
 pub(crate) fn run(concurrency: &[usize], common: Common) -> Result<(), Error> {
@@ -126,7 +136,7 @@ impl Sessions {
         };
         let mut sessions = Self {
             slots: Vec::with_capacity(concurrency),
-            prefix: drive::unique(),
+            prefix: admission::unique(),
             begun: 0,
             lingering: VecDeque::new(),
             frames: Frames {

@@ -4,13 +4,20 @@
 //! killed. Fails if a pair was harmed, a payload lost or changed, or if the server does not give back what it took.
 
 use std::{
-    fmt, fs, io, thread,
+    fmt, fs, io,
+    path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use sigver_benches::{
     check::{Inbox, Tally},
-    engine::{Connections, Engine, Event, Handler},
+    engine::{
+        Engine,
+        connections::{Connections, Handler},
+        event::Event,
+    },
     error::{Context, Error},
     frame, limits,
     payload::{self, Side, Sizes, Stream},
@@ -18,20 +25,37 @@ use sigver_benches::{
 
 use crate::{
     agent::process::{Agent, Priority},
-    measure::meter::Latency,
-    measure::procfs,
-    measure::report::Sample,
-    run::bench,
-    run::drive::{self, Pairs, Work, drive},
-    run::options::Soak,
-    run::servers::{self, Server},
+    measure::{latency::Latency, metric::Sample, procfs},
+    run::{
+        admission::{self, Pairs},
+        drive::{Work, drive},
+        servers::{self, Server},
+        signals,
+    },
 };
+
+/// What `soak` needs. It has one server, and nothing to compare it with.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How many pairs.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) pairs: usize,
+    /// How long: a tenth of it calm, eight tenths attacked, a tenth calm again.
+    #[arg(long, default_value_t = 60.0)]
+    pub(crate) seconds: f64,
+    /// How to start the server. [default: sigver, from the directory of this program, with its defaults]
+    #[arg(long, value_name = "CMD")]
+    pub(crate) server: Option<String>,
+    /// Where to put what the server writes to standard error. It is thrown away otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+}
 
 pub(crate) fn run(options: &Soak) -> Result<(), Error> {
     let _ = limits::raise_descriptors();
     let server = servers::under_test(options.server.as_deref())?.start(None, options.log.as_deref())?;
     let before = Footing::at_start(&server)?;
-    let mut engine = Engine::new(&server.endpoint, bench::stop_on_signals()?).context("cannot make an engine")?;
+    let mut engine = Engine::new(&server.endpoint, signals::stop_on_signals()?).context("cannot make an engine")?;
     let mut steady = Steady::establish(&mut engine, options.pairs)?;
     let part = Duration::from_secs_f64(options.seconds / 10.0);
     println!("{} pairs, {} s; what the server takes:", options.pairs, options.seconds);
@@ -282,7 +306,7 @@ impl Steady {
 }
 
 impl Handler for Steady {
-    fn on_event(&mut self, _: &mut Connections, _: sigver_benches::engine::ConnId, tag: u64, event: Event<'_>) {
+    fn on_event(&mut self, _: &mut Connections, _: sigver_benches::engine::event::ConnId, tag: u64, event: Event<'_>) {
         let tag = tag as usize;
         match event {
             Event::Message(text) => {
@@ -329,7 +353,7 @@ impl Siege {
             None => {
                 let task = [
                     "openers".to_owned(),
-                    format!("--prefix={}", drive::unique()),
+                    format!("--prefix={}", admission::unique()),
                     format!("--count={VICTIMS}"),
                     "--messages=1".to_owned(),
                 ];

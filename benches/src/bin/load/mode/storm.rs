@@ -8,11 +8,13 @@ use sigver_benches::error::Error;
 
 use crate::{
     agent::process::{Agent, Priority},
-    measure::report::{Metric, Sample},
-    mode::fairness::Bystander,
-    run::bench::{Bench, Setting},
-    run::options::Common,
-    run::servers::Server,
+    measure::metric::{Metric, Sample},
+    mode::bystander::Bystander,
+    run::{
+        bench::{Bench, Setting},
+        options::Common,
+        servers::Server,
+    },
 };
 
 pub(crate) fn run(connections: &[usize], common: Common) -> Result<(), Error> {

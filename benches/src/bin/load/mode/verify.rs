@@ -7,18 +7,24 @@ use std::time::Duration;
 
 use sigver_benches::{
     check::{Inbox, Tally},
-    engine::{ConnId, Connections, Event, Handler},
+    engine::{
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     error::Error,
     frame,
     payload::{self, Side, Sizes, Stream},
 };
 
 use crate::{
-    measure::report::{Metric, Sample},
-    run::bench::{Bench, Setting},
-    run::drive::{self, Entrant, Work, admit, drive},
-    run::options::Common,
-    run::servers::Server,
+    measure::fidelity,
+    run::{
+        admission::{self, Entrant, admit},
+        bench::{Bench, Setting},
+        drive::{Work, drive},
+        options::Common,
+        servers::Server,
+    },
 };
 
 /// How much is sent.
@@ -44,29 +50,14 @@ pub(crate) fn run(extent: Extent, common: Common) -> Result<(), Error> {
     bench.run("verify", &settings, |&extent, server| {
         let tally = check(&bench, server, extent)?;
         unclean += u32::from(!tally.is_clean());
-        Ok(figures(&tally))
+        Ok(fidelity::figures(&tally))
     })?;
-    verdict(unclean)
-}
-
-/// The counts of a tally, as figures.
-pub(crate) fn figures(tally: &Tally) -> Sample {
-    let figure = |(name, count)| Metric::absolute(name, count as f64);
-    tally.named().map(figure).into()
-}
-
-/// An error if anything went wrong in any run.
-pub(crate) fn verdict(unclean: u32) -> Result<(), Error> {
-    if unclean == 0 {
-        println!("clean: every payload arrived once, whole, in order, and nowhere else");
-        return Ok(());
-    }
-    Err(Error::new(format!("not clean in {unclean} runs: see the counts above")))
+    fidelity::verdict(unclean)
 }
 
 fn check(bench: &Bench, server: &Server, extent: Extent) -> Result<Tally, Error> {
     let mut engine = bench.engine(server)?;
-    let keys = drive::keys(extent.keys as usize);
+    let keys = admission::keys(extent.keys as usize);
     let entrants = |tag: &dyn Fn(u32) -> u64, role: fn(&str) -> Vec<u8>| -> Vec<Entrant> {
         let entrant = |(key, name): (u32, &String)| Entrant {
             tag: tag(key),
@@ -179,7 +170,7 @@ impl Handler for Verify {
                     self.send(conns, stream);
                 }
             }
-            Event::Close(code) => self.trouble = Some(drive::closed(code)),
+            Event::Close(code) => self.trouble = Some(admission::closed(code)),
             Event::Ended(ending) => {
                 let ended = || Error::new(format!("a connection ended: {ending:?}"));
                 self.trouble.get_or_insert_with(ended);

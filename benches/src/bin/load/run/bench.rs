@@ -16,10 +16,16 @@ use sigver_benches::{
 };
 
 use crate::{
-    measure::report::{self, Case, Column, Sample},
-    run::affinity::Cores,
-    run::options::Common,
-    run::servers::{self, Candidate, Server},
+    measure::{
+        metric::Sample,
+        report::{self, Case, Column},
+    },
+    run::{
+        affinity::Cores,
+        options::Common,
+        servers::{self, Candidate, Server},
+        signals,
+    },
 };
 
 /// One setting of a mode's load.
@@ -65,7 +71,7 @@ impl Bench {
             candidates: servers::candidates(&common)?,
             common,
             cores,
-            stop: stop_on_signals()?,
+            stop: signals::stop_on_signals()?,
         })
     }
 
@@ -144,13 +150,4 @@ impl Bench {
         }
         println!();
     }
-}
-
-/// Sets a flag on SIGINT and SIGTERM, so that everything started here is ended on the ordinary way out.
-pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
-    }
-    Ok(stop)
 }
