@@ -1,8 +1,7 @@
-//! What the core costs without a socket: the codec of each dialect by message size, a step of the hub, and how a step grows with connections,
-//! keys and joiners.
+//! Benchmarks of the core without sockets: the codec of each dialect by message size, a step of the hub, and how a step
+//! scales with connections, keys and joiners.
 //!
-//! `cargo bench -p sigver-benches --bench core`. Read the figures of a group beside each other: the group `growth` should be flat or
-//! logarithmic.
+//! Run `cargo bench -p sigver-benches --bench core`. Results of the group `growth` should be constant or logarithmic.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -14,7 +13,7 @@ use sigver_core::{
     OutboundMessage, Output, Shape, Time,
 };
 
-/// An offer, as a browser writes it, of about so many bytes.
+/// Returns an offer as browsers write it, of about `bytes` bytes.
 fn offer(bytes: usize) -> String {
     let line = r"a=candidate:1467250027 1 udp 2122260223 192.0.2.7 46243 typ host generation 0\r\n";
     let head = r#"{"type":"offer","sdp":""#;
@@ -24,7 +23,7 @@ fn offer(bytes: usize) -> String {
 
 const SIZES: [usize; 4] = [200, 1_200, 16_000, 64_000];
 
-/// The frame in which a joiner sends `payload`.
+/// Returns the frame in which a joiner sends `payload`.
 fn frame(dialect: Dialect, payload: &str) -> String {
     match dialect {
         Dialect::Plain => payload.to_owned(),
@@ -39,7 +38,7 @@ fn codec(criterion: &mut Criterion) {
         for size in SIZES {
             let text = frame(*dialect, &offer(size));
             group.throughput(Throughput::Bytes(text.len() as u64));
-            // What any server has to do at least, to compare with.
+            // The minimum work of any server, for comparison.
             group.bench_with_input(BenchmarkId::new("utf8-check-and-copy", size), &text, |bencher, text| {
                 bencher.iter(|| std::str::from_utf8(black_box(text.as_bytes())).map(str::to_owned));
             });
@@ -71,24 +70,24 @@ fn payload(dialect: Dialect, text: &str, limits: &Limits) -> sigver_core::Payloa
     }
 }
 
-/// A hub that carries nothing, with an opener and a joiner to talk to each other.
-struct Setup {
+/// A hub with empty payloads, and a pair that exchanges messages.
+struct HubFixture {
     hub: Hub<()>,
     opener: ConnId,
     joiner: ConnId,
     index: Index,
 }
 
-impl Setup {
-    /// Beside `idle` connections without a role, `keys` other keys, and `joiners` other joiners of the same key.
+impl HubFixture {
+    /// Adds `idle` connections without a role, `keys` other keys, and `joiners` other joiners of the same key.
     fn new(idle: u32, keys: u32, joiners: u32) -> Self {
         let mut limits = Limits::default();
         limits.joiners_per_key = u32::MAX;
         let mut hub = Hub::new(limits.clone());
-        let key = |name: &str| Key::new(name, &limits).expect("a legal key");
+        let key = |name: &str| Key::new(name, &limits).expect("valid key");
         let connect = |hub: &mut Hub<()>| {
             hub.connect(Time::ZERO, Dialect::Plain.profile())
-                .expect("room for everyone")
+                .expect("connection limit not reached")
         };
         for _ in 0..idle {
             connect(&mut hub);
@@ -118,7 +117,7 @@ impl Setup {
         }
     }
 
-    /// An offer and an answer.
+    /// Sends an offer and an answer.
     fn exchange(&mut self) -> usize {
         let offer = InboundMessage::Data {
             to: Addressee::Unnamed,
@@ -133,51 +132,48 @@ impl Setup {
         self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
     }
 
-    /// A joiner comes and goes.
-    fn visit(&mut self, key: &Key) -> usize {
-        let visitor = self
+    /// Connects and disconnects a joiner.
+    fn join_and_leave(&mut self, key: &Key) -> usize {
+        let joiner = self
             .hub
             .connect(Time::ZERO, Dialect::Plain.profile())
-            .expect("room for one more");
-        let joined = self
-            .hub
-            .handle(visitor, InboundMessage::Join { key: key.clone() })
-            .len();
-        joined + self.hub.disconnect(visitor).len()
+            .expect("connection limit not reached");
+        let joined = self.hub.handle(joiner, InboundMessage::Join { key: key.clone() }).len();
+        joined + self.hub.disconnect(joiner).len()
     }
 }
 
 fn growth(criterion: &mut Criterion) {
-    let key = Key::new("the key", &Limits::default()).expect("a legal key");
+    let key = Key::new("the key", &Limits::default()).expect("valid key");
     let mut group = criterion.benchmark_group("growth");
     for count in [10, 1_000, 100_000] {
-        for (what, mut setup) in [
-            ("connections", Setup::new(count, 0, 0)),
-            ("keys", Setup::new(0, count, 0)),
-            ("joiners", Setup::new(0, 0, count)),
+        for (kind, mut fixture) in [
+            ("connections", HubFixture::new(count, 0, 0)),
+            ("keys", HubFixture::new(0, count, 0)),
+            ("joiners", HubFixture::new(0, 0, count)),
         ] {
-            assert_eq!(setup.exchange(), 2, "both messages are delivered");
-            group.bench_function(BenchmarkId::new(format!("exchange/{what}"), count), |bencher| {
-                bencher.iter(|| black_box(setup.exchange()));
+            assert_eq!(fixture.exchange(), 2, "both messages are delivered");
+            group.bench_function(BenchmarkId::new(format!("exchange/{kind}"), count), |bencher| {
+                bencher.iter(|| black_box(fixture.exchange()));
             });
-            assert_eq!(setup.visit(&key), 3, "joined, peer joined, peer left");
-            group.bench_function(BenchmarkId::new(format!("join-and-leave/{what}"), count), |bencher| {
-                bencher.iter(|| black_box(setup.visit(&key)));
+            assert_eq!(fixture.join_and_leave(&key), 3, "joined, peer joined, peer left");
+            group.bench_function(BenchmarkId::new(format!("join-and-leave/{kind}"), count), |bencher| {
+                bencher.iter(|| black_box(fixture.join_and_leave(&key)));
             });
         }
     }
     group.finish();
 }
 
-/// The longest step that there is: an opener leaves, and each of its joiners is closed.
-fn farewell(criterion: &mut Criterion) {
+/// The longest step: an opener leaves, and all its joiners are closed.
+fn opener_leaves(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("opener-leaves");
     for joiners in [10, 1_000, 100_000] {
         group.throughput(Throughput::Elements(joiners.into()));
         group.bench_function(BenchmarkId::from_parameter(joiners), |bencher| {
             bencher.iter_batched(
-                || Setup::new(0, 0, joiners),
-                |mut setup| black_box(setup.hub.disconnect(setup.opener).len()),
+                || HubFixture::new(0, 0, joiners),
+                |mut fixture| black_box(fixture.hub.disconnect(fixture.opener).len()),
                 BatchSize::LargeInput,
             );
         });
@@ -185,7 +181,7 @@ fn farewell(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One offer from a joiner to its opener: what the endpoint adds to the codec and the hub that it consists of.
+/// One offer from a joiner to its opener: the cost of the endpoint compared with its codec and hub alone.
 fn endpoint(criterion: &mut Criterion) {
     let mut config = EndpointConfig::default();
     config.messages_per_second = u32::MAX;
@@ -197,15 +193,20 @@ fn endpoint(criterion: &mut Criterion) {
         let [open, join] = ["open", "join"].map(|kind| format!(r#"{{"type":"{kind}","key":"tea"}}"#));
 
         let mut hub = Hub::new(limits.clone());
-        let [opener, joiner] = [(); 2].map(|()| hub.connect(Time::ZERO, dialect.profile()).expect("there is room"));
+        let [opener, joiner] = [(); 2].map(|()| {
+            hub.connect(Time::ZERO, dialect.profile())
+                .expect("connection limit not reached")
+        });
         for (id, text) in [(opener, &open), (joiner, &join)] {
-            let message = dialect.decode(text, &limits, || None).expect("it is valid");
+            let message = dialect.decode(text, &limits, || None).expect("valid message");
             let _ = hub.handle(id, message);
         }
         group.bench_function("codec-and-hub", |bencher| {
             let mut out = String::new();
             bencher.iter(|| {
-                let message = dialect.decode(black_box(&text), &limits, || None).expect("it is valid");
+                let message = dialect
+                    .decode(black_box(&text), &limits, || None)
+                    .expect("valid message");
                 for (_, message) in hub.handle(joiner, message) {
                     out.clear();
                     let _ = dialect.encode(&message, &mut out);
@@ -216,7 +217,11 @@ fn endpoint(criterion: &mut Criterion) {
 
         let mut endpoint = Endpoint::new(config.clone(), || None);
         let ip = IpAddr::from([192, 0, 2, 1]);
-        let [opener, joiner] = [(); 2].map(|()| endpoint.connect(Time::ZERO, *dialect, ip).expect("there is room"));
+        let [opener, joiner] = [(); 2].map(|()| {
+            endpoint
+                .connect(Time::ZERO, *dialect, ip)
+                .expect("connection limit not reached")
+        });
         for (id, text) in [(opener, &open), (joiner, &join)] {
             let _ = endpoint.handle(Time::ZERO, id, Input::Text(text));
         }
@@ -234,5 +239,5 @@ fn endpoint(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec, growth, farewell, endpoint);
+criterion_group!(benches, codec, growth, opener_leaves, endpoint);
 criterion_main!(benches);

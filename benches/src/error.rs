@@ -1,13 +1,13 @@
-//! One error for the programs of this package: a message for the person at the terminal.
+//! The error type of the programs: a message for the terminal.
 
 use std::{fmt, io};
 
-/// What went wrong, in words.
+/// An error message.
 #[derive(Debug)]
 pub struct Error(String);
 
 impl Error {
-    /// Makes an error out of what to tell the person who ran the program.
+    /// Creates an error with this message.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
@@ -33,12 +33,12 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// Says what was being done when an error came.
+/// Adds context to errors.
 pub trait Context<T> {
-    /// Puts `doing` in front of the error's own message.
+    /// Prefixes the error message with `doing`.
     ///
     /// # Errors
-    /// The error that was there already, with more words.
+    /// The original error, with the prefix.
     fn context(self, doing: impl fmt::Display) -> Result<T, Error>;
 }
 

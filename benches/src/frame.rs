@@ -1,22 +1,21 @@
-//! The layout of a WebSocket frame (RFC 6455, section 5.2): reading headers, writing whole frames.
+//! WebSocket frames (RFC 6455, section 5.2): parses headers and writes whole frames.
 //!
-//! Owns no buffer and no socket. It checks nothing that is not needed to find the end of a frame: the programs
-//! that use it measure servers, they do not judge clients.
+//! Parsing checks only what is needed to find the end of a frame.
 
-/// What a frame is, by the four bits of its header.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// A message that is not text: nobody here sends one.
+    /// A binary message. The programs here never send one.
     Binary,
-    /// The end of the conversation: a code and a reason.
+    /// A close frame: a code and a reason.
     Close,
-    /// More of the message that an earlier frame began.
+    /// A further fragment of a message.
     Continuation,
-    /// A question that the other side answers with a pong of the same body.
+    /// A ping. The peer answers with a pong that has the same body.
     Ping,
-    /// The answer to a ping.
+    /// A pong.
     Pong,
-    /// A message, or the first part of one.
+    /// A text message or its first fragment.
     Text,
 }
 
@@ -45,37 +44,37 @@ impl Opcode {
     }
 }
 
-/// Where a frame's parts lie.
+/// A parsed frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// Type of the frame.
     pub opcode: Opcode,
-    /// Whether the frame ends its message.
+    /// Whether this is the last frame of its message.
     pub fin: bool,
-    /// The masking key, if the frame has one. Frames of clients have, frames of servers have not.
+    /// The masking key. Client frames have one, server frames do not.
     pub mask: Option<[u8; 4]>,
-    /// Bytes before the body.
+    /// Length of the header, in bytes.
     pub header_len: usize,
-    /// Bytes of the body.
+    /// Length of the body, in bytes.
     pub body_len: usize,
 }
 
 impl Header {
-    /// Bytes of the whole frame.
+    /// Returns the length of the whole frame, in bytes.
     #[must_use]
     pub fn frame_len(&self) -> usize {
         self.header_len + self.body_len
     }
 }
 
-/// The bytes are not the start of any frame.
+/// The error for bytes that are not a valid frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Reads the header at the front of `bytes`; `None` when more bytes are needed to tell.
+/// Parses the header at the start of `bytes`. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// [`Malformed`] on an unknown opcode, on reserved bits, and on a length of more than 4 GiB.
+/// [`Malformed`] if the opcode is unknown, a reserved bit is set, or the length is 4 GiB or more.
 pub fn parse_header(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let &[first, second, ref rest @ ..] = bytes else {
         return Ok(None);
@@ -115,7 +114,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     }))
 }
 
-/// Masks or unmasks `body`: the two are one operation.
+/// Masks or unmasks `body`. Both are the same operation.
 pub fn apply_mask(body: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -130,17 +129,17 @@ pub fn apply_mask(body: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// Appends the header of a final, unmasked frame, as a server sends it.
+/// Appends the header of a final, unmasked frame, as servers send them.
 pub fn push_server_header(out: &mut Vec<u8>, opcode: Opcode, body_len: usize) {
     push_header(out, 0x80 | opcode.bits(), 0, body_len);
 }
 
-/// Appends a final, masked frame, as a client sends it.
+/// Appends a final, masked frame, as clients send them.
 pub fn push_client_frame(out: &mut Vec<u8>, opcode: Opcode, body: &[u8]) {
     push_client_fragment(out, opcode, true, body);
 }
 
-/// Appends a masked frame that ends its message only if `fin`.
+/// Appends a masked frame that is the last one of its message if `fin` is set.
 pub fn push_client_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, body: &[u8]) {
     push_header(out, if fin { 0x80 } else { 0 } | opcode.bits(), 0x80, body.len());
     out.extend_from_slice(&CLIENT_MASK);
@@ -149,7 +148,7 @@ pub fn push_client_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, body: 
     apply_mask(&mut out[start..], CLIENT_MASK);
 }
 
-/// One masked text frame, ready to be sent any number of times.
+/// Returns a masked text frame, which can be sent any number of times.
 #[must_use]
 pub fn client_text(body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(body.len() + 14);
@@ -172,8 +171,8 @@ fn push_header(out: &mut Vec<u8>, first: u8, mask_bit: u8, body_len: usize) {
     }
 }
 
-/// One key for all frames, so that they can be built once. The RFC wants it unpredictable, for the sake of proxies
-/// that a hostile page might fool; a generator on loopback has none. Not zero: the server must do the work.
+/// The masking key of all client frames, so that a frame can be built once and sent often. The RFC requires an
+/// unpredictable key, which protects proxies; on loopback there are none. Not zero, so that the server has to unmask.
 const CLIENT_MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[cfg(test)]
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_needs_every_byte_and_no_more() {
+    fn header_is_parsed_once_complete() {
         for body_len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
             let mut masked = Vec::new();
             push_client_frame(&mut masked, Opcode::Text, &vec![b'x'; body_len]);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_malformed() {
+    fn invalid_header_is_malformed() {
         assert_eq!(parse_header(&[0x83, 0]), Err(Malformed), "opcode 3");
         assert_eq!(parse_header(&[0xc1, 0]), Err(Malformed), "reserved bit");
         assert_eq!(
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn masking_twice_gives_the_text_back() {
+    fn masking_twice_restores_body() {
         for length in 0..40 {
             let text: Vec<u8> = (0..length).collect();
             let mut body = text.clone();
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_do_not_end_the_message() {
+    fn non_final_fragment_has_fin_unset() {
         let mut out = Vec::new();
         push_client_fragment(&mut out, Opcode::Continuation, false, b"");
         let header = parse_header(&out).expect("well formed").expect("whole");

@@ -1,15 +1,16 @@
-//! What proves speed: the parts that the load generator and the yardstick share.
+//! The parts that the load generator and the yardstick share.
 //!
-//! The programs are `load` (the generator, one file per mode) and `yardstick` (the bare relay that every figure is
-//! divided by). `README.md` beside this file tells how to run them and how to read what they print.
+//! - [`engine`]: a WebSocket client for many connections on one thread.
+//! - [`frame`]: encodes and decodes WebSocket frames.
+//! - [`payload`]: the messages that clients send.
+//! - [`delivery`]: checks that they arrive.
 //!
-//! This library owns the client side of the wire ([`engine`]), the frame layout that both programs need
-//! ([`frame`]), what is sent ([`payload`]) and whether it arrived ([`check`]). It never measures anything and never
-//! starts a process.
+//! The programs are `load`, the load generator, and `yardstick`, a bare relay that every result is divided by.
+//! `README.md` describes how to run them and how to read the results.
 
 #![forbid(unsafe_code)]
 
-pub mod check;
+pub mod delivery;
 pub mod engine;
 pub mod error;
 pub mod frame;

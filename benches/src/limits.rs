@@ -1,10 +1,10 @@
-//! The process's own limit on descriptors.
+//! Resource limits of this process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit on open descriptors to the hard one and returns it; children inherit it.
+/// Raises the soft limit on open descriptors to the hard limit and returns the limit in force. Child processes inherit it.
 #[must_use]
-pub fn raise_descriptors() -> u64 {
+pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

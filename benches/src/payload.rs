@@ -1,37 +1,36 @@
-//! What is sent: the messages of a WebRTC session, and payloads that can be told apart.
+//! JSON texts to send: the messages of a WebRTC session, and unique payloads for delivery checks.
 //!
-//! Owns no frame: it makes JSON texts. A [`Stream`]'s payloads are a function of its name and a number, so that a
-//! receiver in another process knows what it should have got.
+//! A payload is a function of its [`Stream`] and its number, so that a receiver in another process can compute it.
 
-/// The message that takes a key.
+/// Returns the message that opens a key.
 #[must_use]
 pub fn open(key: &str) -> Vec<u8> {
     format!(r#"{{"type":"open","key":"{key}"}}"#).into_bytes()
 }
 
-/// The message that joins a key.
+/// Returns the message that joins a key.
 #[must_use]
 pub fn join(key: &str) -> Vec<u8> {
     format!(r#"{{"type":"join","key":"{key}"}}"#).into_bytes()
 }
 
-/// What an opener gets for each joiner.
+/// The join notice that an opener receives for each joiner.
 pub const JOINED: &[u8] = br#"{"type":"join"}"#;
 
-/// An offer of a data channel, about 1.2 KB.
+/// Returns an offer of a data channel, about 1.2 KB.
 #[must_use]
 pub fn offer() -> Vec<u8> {
     format!(r#"{{"type":"offer","sdp":"{}"}}"#, sdp("actpass")).into_bytes()
 }
 
-/// The answer to the joiner of that index, about 1.2 KB.
+/// Returns the answer to the joiner with `index`, about 1.2 KB.
 #[must_use]
 pub fn answer(index: u32) -> Vec<u8> {
     let sdp = sdp("active");
     format!(r#"{{"type":"answer","sdp":"{sdp}","index":{index}}}"#).into_bytes()
 }
 
-/// A trickled candidate; from an opener with the `index` of its joiner.
+/// Returns a trickled ICE candidate. An opener adds the `index` of the joiner.
 #[must_use]
 pub fn candidate(number: u32, index: Option<u32>) -> Vec<u8> {
     let index = index.map_or(String::new(), |index| format!(r#","index":{index}"#));
@@ -59,58 +58,62 @@ fn sdp(setup: &str) -> String {
     sdp.replace("\r\n", "\\r\\n")
 }
 
-/// Which end of a pair sends.
+/// The end of a pair that sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
-    /// The opener, who names the joiner by its index.
+    /// The opener, which addresses the joiner by its index.
     Opener,
-    /// The joiner, to whose texts the server adds the index.
+    /// The joiner. The server adds the index to its messages.
     Joiner,
 }
 
-/// Everything that one socket sends to one other.
+/// The payloads from one connection to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stream {
     /// The number of the key.
     pub key: u32,
     /// The joiner's index.
     pub joiner: u32,
-    /// Who sends.
+    /// The sender.
     pub from: Side,
 }
 
-/// How long payloads are, in bytes: spread evenly over the orders of magnitude between the two.
+/// Range of payload lengths in bytes. Lengths are distributed log-uniformly.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// The least; a payload is never shorter than its name needs.
-    pub least: usize,
-    /// The most.
-    pub most: usize,
+pub struct SizeRange {
+    /// Minimum. Payloads that need more for their identifier are longer.
+    pub min: usize,
+    /// Maximum.
+    pub max: usize,
 }
 
-/// The payload of that number in a stream.
+/// Returns the payload with this number in `stream`.
 #[must_use]
-pub fn build(stream: Stream, number: u32, sizes: Sizes) -> Vec<u8> {
+pub fn build(stream: Stream, number: u32, sizes: SizeRange) -> Vec<u8> {
     let Stream { key, joiner, from } = stream;
     let side = match from {
         Side::Opener => 'o',
         Side::Joiner => 'j',
     };
-    let mut random = Random::new(stream, number);
+    let mut random = SplitMix64::new(stream, number);
     let size = random.size(sizes);
     let mut text = format!(r#"{{"v":"{key}.{joiner}.{side}.{number}""#);
     if from == Side::Opener {
         text.push_str(&format!(r#","index":{joiner}"#));
     }
-    // Kept apart from the filling, so that a byte scan for the index finds the sender's own first.
+    // The filler follows the index, so that a byte scan for the index finds the right one first.
     const FRAME: usize = r#","x":""}"#.len();
     if size > text.len() + FRAME {
-        let filling = size - text.len() - FRAME;
+        let filler = size - text.len() - FRAME;
         text.push_str(r#","x":""#);
-        let end = text.len() + filling;
+        let end = text.len() + filler;
         while text.len() < end {
-            let piece = PIECES[random.below(PIECES.len())];
-            text.push_str(if text.len() + piece.len() <= end { piece } else { "." });
+            let fragment = FILLER_FRAGMENTS[random.below(FILLER_FRAGMENTS.len())];
+            text.push_str(if text.len() + fragment.len() <= end {
+                fragment
+            } else {
+                "."
+            });
         }
         text.push('"');
     }
@@ -118,9 +121,9 @@ pub fn build(stream: Stream, number: u32, sizes: Sizes) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Reads which payload a text claims to be.
+/// Parses the stream and the number of a payload. Returns `None` if there are none.
 #[must_use]
-pub fn parse_name(text: &[u8]) -> Option<(Stream, u32)> {
+pub fn parse_id(text: &[u8]) -> Option<(Stream, u32)> {
     let rest = text.strip_prefix(br#"{"v":""#)?;
     let end = memchr::memchr(b'"', rest)?;
     let mut parts = std::str::from_utf8(&rest[..end]).ok()?.split('.');
@@ -136,16 +139,16 @@ pub fn parse_name(text: &[u8]) -> Option<(Stream, u32)> {
     parts.next().is_none().then_some((stream, number))
 }
 
-/// Whether `received` is `sent` with the index added as its last attribute, and nothing else changed.
+/// Returns whether `received` is `sent` with the index added as its last attribute and no other change.
 #[must_use]
-pub fn is_spliced(received: &[u8], sent: &[u8], index: u32) -> bool {
+pub fn equals_with_index(received: &[u8], sent: &[u8], index: u32) -> bool {
     let Some(brace) = sent.iter().rposition(|&byte| byte == b'}') else {
         return false;
     };
     let last = sent[..brace].trim_ascii_end();
     let comma = if last.ends_with(b"{") { "" } else { "," };
     let added = format!(r#"{comma}"index":{index}"#);
-    // White space before the brace may stay on either side of what was added.
+    // White space before the brace may be before or after the added attribute.
     [brace, last.len()].into_iter().any(|at| {
         received
             .strip_prefix(&sent[..at])
@@ -154,8 +157,8 @@ pub fn is_spliced(received: &[u8], sent: &[u8], index: u32) -> bool {
     })
 }
 
-/// What strings are filled with: what a server that re-serialises or scans carelessly would change or trip over.
-const PIECES: [&str; 12] = [
+/// Filler that a server with a careless scanner or serializer would corrupt.
+const FILLER_FRAGMENTS: [&str; 12] = [
     "a=candidate:1 1 udp 2122260223",
     "\\r\\n",
     "\\\"",
@@ -170,11 +173,11 @@ const PIECES: [&str; 12] = [
     "],[",
 ];
 
-/// SplitMix64: small, and the same everywhere.
+/// A small pseudo-random generator with the same output on all platforms.
 #[derive(Debug)]
-struct Random(u64);
+struct SplitMix64(u64);
 
-impl Random {
+impl SplitMix64 {
     fn new(stream: Stream, number: u32) -> Self {
         let side = u64::from(stream.from == Side::Opener);
         let mut random = Self(u64::from(stream.key) << 32 | u64::from(stream.joiner) << 1 | side);
@@ -194,10 +197,10 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
-    fn size(&mut self, sizes: Sizes) -> usize {
-        let ratio = sizes.most as f64 / sizes.least.max(1) as f64;
+    fn size(&mut self, sizes: SizeRange) -> usize {
+        let ratio = sizes.max as f64 / sizes.min.max(1) as f64;
         let fraction = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        (sizes.least.max(1) as f64 * ratio.powf(fraction)) as usize
+        (sizes.min.max(1) as f64 * ratio.powf(fraction)) as usize
     }
 }
 
@@ -207,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    const SIZES: Sizes = Sizes { least: 1, most: 60_000 };
+    const PAYLOAD_SIZES: SizeRange = SizeRange { min: 1, max: 60_000 };
 
     fn streams() -> impl Iterator<Item = Stream> {
         (0..3).flat_map(|key| {
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn session_messages_are_json_of_the_right_size() {
+    fn session_messages_are_json_of_expected_size() {
         for (text, size) in [
             (offer(), 1_150..1_300),
             (answer(0), 1_150..1_300),
@@ -228,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_unique_named_and_within_their_sizes() {
+    fn payloads_are_unique_and_within_size_range() {
         let mut seen = std::collections::HashSet::new();
         let mut lengths = (usize::MAX, 0);
         for stream in streams() {
             for number in 0..60 {
-                let text = build(stream, number, SIZES);
-                assert_eq!(parse_name(&text), Some((stream, number)));
-                assert!(text.len() <= SIZES.most);
+                let text = build(stream, number, PAYLOAD_SIZES);
+                assert_eq!(parse_id(&text), Some((stream, number)));
+                assert!(text.len() <= PAYLOAD_SIZES.max);
                 assert!(std::str::from_utf8(&text).is_ok_and(|text| text.ends_with('}')));
                 lengths = (lengths.0.min(text.len()), lengths.1.max(text.len()));
                 assert!(seen.insert(text), "{stream:?} {number} is not unique");
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cut_or_changed_is_none() {
+    fn truncated_or_changed_id_is_rejected() {
         for text in [
             "",
             "{}",
@@ -254,12 +257,12 @@ mod tests {
             r#"{"v":"1.2.x.3"}"#,
             r#"{"v":"1.2.o.3.4"}"#,
         ] {
-            assert_eq!(parse_name(text.as_bytes()), None, "{text}");
+            assert_eq!(parse_id(text.as_bytes()), None, "{text}");
         }
     }
 
     #[test]
-    fn the_splice_is_all_that_may_differ() {
+    fn only_added_index_may_differ() {
         for (sent, received, same) in [
             ("{}", r#"{"index":3}"#, true),
             ("{ }", r#"{ "index":3}"#, true),
@@ -272,7 +275,7 @@ mod tests {
             (r#"{"a":1.0}"#, r#"{"a":1,"index":3}"#, false),
             ("", "", false),
         ] {
-            let found = is_spliced(received.as_bytes(), sent.as_bytes(), 3);
+            let found = equals_with_index(received.as_bytes(), sent.as_bytes(), 3);
             assert_eq!(found, same, "{sent} {received}");
         }
     }

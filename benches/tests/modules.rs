@@ -1,4 +1,4 @@
-//! Checks that the modules of the library and of each program form layers: no module depends on itself through others.
+//! Checks that the modules of the library and of each program form layers: dependencies between them have no circle.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,6 +1,4 @@
-//! One connection: its socket, and the bytes that are not whole yet in either direction.
-//!
-//! It never waits and it tells nobody: [`super::Engine`] calls it and hands out what it finds.
+//! One connection: its non-blocking socket, incomplete input and queued output.
 
 use std::{
     io::{self, Read, Write},
@@ -11,19 +9,19 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use crate::{
     engine::{
-        event::{ConnId, Ending},
+        event::{ConnId, DisconnectReason},
         handshake,
     },
     frame::{self, Opcode},
 };
 
-/// How far a connection has come.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnState {
     Connecting,
     Upgrading,
     Open,
-    Ended,
+    Closed,
 }
 
 #[derive(Debug)]
@@ -31,20 +29,20 @@ pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) stream: TcpStream,
     pub(super) tag: u64,
-    pub(super) stage: Stage,
+    pub(super) state: ConnState,
     pub(super) paused: bool,
     close_sent: bool,
-    /// The start of a frame (or of the response) whose end has not come.
+    /// The start of an incomplete frame or response.
     partial: Vec<u8>,
-    /// The start of a message whose last fragment has not come.
+    /// The fragments of an incomplete message.
     fragments: Vec<u8>,
     backlog: Vec<u8>,
-    /// How much of the backlog is written.
+    /// Bytes of the backlog that have been written.
     written: usize,
 }
 
-/// What was found at the front of the bytes received.
-pub(super) enum Item<'a> {
+/// A parsed part of the input.
+pub(super) enum Incoming<'a> {
     Upgraded,
     Fragment,
     Message(&'a [u8]),
@@ -63,7 +61,7 @@ impl Conn {
             id,
             stream,
             tag,
-            stage: Stage::Connecting,
+            state: ConnState::Connecting,
             paused: false,
             close_sent: false,
             partial: Vec::new(),
@@ -73,18 +71,18 @@ impl Conn {
         })
     }
 
-    /// Looks whether the connect has succeeded. If it has failed, the next read says how.
+    /// Returns whether the connect has succeeded. If it has failed, the next read returns the error.
     pub(super) fn on_connected(&mut self) -> bool {
         let connected = self.stream.peer_addr().is_ok();
         if connected {
-            self.stage = Stage::Upgrading;
+            self.state = ConnState::Upgrading;
         }
         connected
     }
 
-    /// Writes what the socket takes. An error is not reported: the same socket's next read has it too.
+    /// Writes what the socket accepts and queues the rest. Errors are ignored: the next read returns them.
     pub(super) fn send(&mut self, frames: &[u8]) {
-        let written = if self.backlog.is_empty() && self.stage != Stage::Connecting {
+        let written = if self.backlog.is_empty() && self.state != ConnState::Connecting {
             self.stream.write(frames).unwrap_or(0)
         } else {
             0
@@ -98,7 +96,7 @@ impl Conn {
         self.backlog.len() - self.written
     }
 
-    /// Writes more of the backlog; true when that was the last of it.
+    /// Writes queued bytes. Returns whether the backlog has become empty.
     pub(super) fn flush(&mut self) -> bool {
         if self.backlog.is_empty() {
             return false;
@@ -115,7 +113,7 @@ impl Conn {
     }
 
     pub(super) fn close(&mut self, body: &[u8]) {
-        if !self.close_sent && self.stage == Stage::Open {
+        if !self.close_sent && self.state == ConnState::Open {
             self.close_sent = true;
             self.send_control(Opcode::Close, body);
         }
@@ -125,61 +123,64 @@ impl Conn {
         self.stream.read(buffer)
     }
 
-    /// Moves what an earlier read left over to the front of `buffer`.
-    pub(super) fn take_partial(&mut self, buffer: &mut [u8]) -> usize {
+    /// Moves an incomplete rest of an earlier read to the start of `buffer`.
+    pub(super) fn restore_partial(&mut self, buffer: &mut [u8]) -> usize {
         let kept = self.partial.len();
         buffer[..kept].copy_from_slice(&self.partial);
         self.partial.clear();
         kept
     }
 
-    pub(super) fn keep_partial(&mut self, bytes: &[u8]) {
+    pub(super) fn save_partial(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            // Ten thousand idle connections need not keep the buffers of their handshakes.
+            // Frees the buffer of the handshake, which idle connections do not need.
             self.partial = Vec::new();
         } else {
             self.partial.extend_from_slice(bytes);
         }
     }
 
-    /// Finds what is at the front of `bytes`, and how long it is; `None` if it is not whole.
-    pub(super) fn next_item<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(usize, Item<'a>)>, Ending> {
-        if self.stage != Stage::Open {
+    /// Parses the start of `bytes`. Returns the length with the result, or `None` if it is incomplete.
+    pub(super) fn next_incoming<'a>(
+        &mut self,
+        bytes: &'a [u8],
+    ) -> Result<Option<(usize, Incoming<'a>)>, DisconnectReason> {
+        if self.state != ConnState::Open {
             return match handshake::parse_response(bytes) {
                 None => Ok(None),
-                Some(handshake::Response::Refused(status)) => Err(Ending::Refused(status)),
+                Some(handshake::Response::Rejected(status)) => Err(DisconnectReason::UpgradeRejected(status)),
                 Some(handshake::Response::Upgraded(taken)) => {
-                    self.stage = Stage::Open;
-                    Ok(Some((taken, Item::Upgraded)))
+                    self.state = ConnState::Open;
+                    Ok(Some((taken, Incoming::Upgraded)))
                 }
             };
         }
-        let header = frame::parse_header(bytes).map_err(|_| Ending::Malformed)?;
+        let header = frame::parse_header(bytes).map_err(|_| DisconnectReason::InvalidFrame)?;
         let Some(header) = header.filter(|header| header.frame_len() <= bytes.len()) else {
             return Ok(None);
         };
         let body = &bytes[header.header_len..header.frame_len()];
-        let item = match header.opcode {
-            Opcode::Text | Opcode::Binary if header.fin => Item::Message(body),
+        let incoming = match header.opcode {
+            Opcode::Text | Opcode::Binary if header.fin => Incoming::Message(body),
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 self.fragments.extend_from_slice(body);
                 if header.fin {
-                    Item::Assembled(std::mem::take(&mut self.fragments))
+                    Incoming::Assembled(std::mem::take(&mut self.fragments))
                 } else {
-                    Item::Fragment
+                    Incoming::Fragment
                 }
             }
-            Opcode::Pong => Item::Pong(body),
+            Opcode::Pong => Incoming::Pong(body),
             Opcode::Ping => {
                 self.send_control(Opcode::Pong, body);
-                Item::Ping
+                Incoming::Ping
             }
             Opcode::Close => {
                 self.close(body);
-                Item::Close(body.first_chunk().copied().map(u16::from_be_bytes))
+                Incoming::Close(body.first_chunk().copied().map(u16::from_be_bytes))
             }
         };
-        Ok(Some((header.frame_len(), item)))
+        Ok(Some((header.frame_len(), incoming)))
     }
 
     fn send_control(&mut self, opcode: Opcode, body: &[u8]) {

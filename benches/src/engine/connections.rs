@@ -1,4 +1,4 @@
-//! All connections of an engine: reading, cutting into frames, sending.
+//! The connections of an engine: reads and parses input, dispatches events, and sends.
 
 use std::{io, net::SocketAddr};
 
@@ -6,17 +6,17 @@ use mio::{Registry, Token};
 use slab::Slab;
 
 use crate::engine::{
-    conn::{Conn, Item, Stage},
-    event::{ConnId, Ending, Event},
+    conn::{Conn, ConnState, Incoming},
+    event::{ConnId, DisconnectReason, Event},
 };
 
-/// What to do about events.
+/// Handles events.
 pub trait Handler {
-    /// Called once per event. `tag` is what [`Connections::connect`] was given.
+    /// Handles one event of the connection that was created by [`Connections::connect`] with `tag`.
     fn on_event(&mut self, conns: &mut Connections, id: ConnId, tag: u64, event: Event<'_>);
 }
 
-/// All connections of an engine.
+/// The connections of an engine.
 #[derive(Debug)]
 pub struct Connections {
     registry: Registry,
@@ -24,8 +24,8 @@ pub struct Connections {
     addr: SocketAddr,
     pub(super) slots: Slab<Conn>,
     pub(super) resumed: Vec<ConnId>,
-    pub(super) finished: Vec<ConnId>,
-    connects: u64,
+    pub(super) closed: Vec<ConnId>,
+    last_serial: u64,
 }
 
 impl Connections {
@@ -36,34 +36,34 @@ impl Connections {
             addr,
             slots: Slab::new(),
             resumed: Vec::new(),
-            finished: Vec::new(),
-            connects: 0,
+            closed: Vec::new(),
+            last_serial: 0,
         }
     }
 
-    /// Starts to connect and to upgrade.
+    /// Starts to connect. The upgrade request follows.
     ///
     /// # Errors
-    /// Those of making a socket: no descriptors or no ports left, mostly.
+    /// The error of the system if no socket can be created, for example if descriptors or ports run out.
     pub fn connect(&mut self, tag: u64) -> io::Result<ConnId> {
         let entry = self.slots.vacant_entry();
-        self.connects += 1;
+        self.last_serial += 1;
         let id = ConnId {
             slot: entry.key(),
-            serial: self.connects,
+            serial: self.last_serial,
         };
         entry.insert(Conn::connect(&self.registry, id, self.addr, tag)?);
         Ok(id)
     }
 
-    /// Sends frames that are built and masked already. What the socket does not take is kept and sent later.
+    /// Sends encoded, masked frames. Bytes that the socket does not accept are queued.
     pub fn send(&mut self, id: ConnId, frames: &[u8]) {
-        if let Some(conn) = self.live(id) {
+        if let Some(conn) = self.live_mut(id) {
             conn.send(frames);
         }
     }
 
-    /// Bytes that wait for the socket.
+    /// Returns the number of queued bytes.
     #[must_use]
     pub fn backlog(&self, id: ConnId) -> usize {
         self.slots
@@ -74,48 +74,52 @@ impl Connections {
 
     /// Starts the close handshake.
     pub fn close(&mut self, id: ConnId, code: u16) {
-        if let Some(conn) = self.live(id) {
+        if let Some(conn) = self.live_mut(id) {
             conn.close(&code.to_be_bytes());
         }
     }
 
-    /// Drops the connection without a word: no close frame, and no [`Event::Ended`] either.
-    pub fn abandon(&mut self, id: ConnId) {
-        self.finish(id);
+    /// Closes the connection immediately, without a close frame and without [`Event::Disconnected`].
+    pub fn abort(&mut self, id: ConnId) {
+        self.mark_closed(id);
     }
 
-    /// Stops reading, so that the server's writes run into a full socket.
+    /// Stops reading, so that the server meets back-pressure.
     pub fn pause(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
+        if let Some(conn) = self.live_mut(id) {
             conn.paused = true;
         }
     }
 
-    /// Reads again, starting with what came meanwhile.
+    /// Resumes reading.
     pub fn resume(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
+        if let Some(conn) = self.live_mut(id) {
             conn.paused = false;
             self.resumed.push(id);
         }
     }
 
-    /// How many connections are not yet ended.
+    /// Returns the number of connections that are not closed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len() - self.finished.len()
+        self.slots.len() - self.closed.len()
     }
 
-    /// Whether every connection has ended.
+    /// Returns whether all connections are closed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     pub(super) fn on_writable(&mut self, id: ConnId, handler: &mut impl Handler) {
-        let Some(conn) = self.slots.get_mut(id.slot).filter(|conn| conn.stage != Stage::Ended) else {
+        let Some(conn) = self
+            .slots
+            .get_mut(id.slot)
+            .filter(|conn| conn.state != ConnState::Closed)
+        else {
             return;
         };
-        if conn.stage == Stage::Connecting && conn.on_connected() {
+        if conn.state == ConnState::Connecting && conn.on_connected() {
             conn.send(&self.request);
         }
         if conn.flush() {
@@ -124,33 +128,33 @@ impl Connections {
         }
     }
 
-    fn finish(&mut self, id: ConnId) {
-        if let Some(conn) = self.live(id) {
-            conn.stage = Stage::Ended;
-            self.finished.push(id);
+    fn mark_closed(&mut self, id: ConnId) {
+        if let Some(conn) = self.live_mut(id) {
+            conn.state = ConnState::Closed;
+            self.closed.push(id);
         }
     }
 
-    fn end(&mut self, id: ConnId, ending: Ending, handler: &mut impl Handler) {
-        let Some(tag) = self.live(id).map(|conn| conn.tag) else {
+    fn disconnect(&mut self, id: ConnId, reason: DisconnectReason, handler: &mut impl Handler) {
+        let Some(tag) = self.live_mut(id).map(|conn| conn.tag) else {
             return;
         };
-        self.finish(id);
-        handler.on_event(self, id, tag, Event::Ended(ending));
+        self.mark_closed(id);
+        handler.on_event(self, id, tag, Event::Disconnected(reason));
     }
 
-    fn live(&mut self, id: ConnId) -> Option<&mut Conn> {
+    fn live_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.slots
             .get_mut(id.slot)
-            .filter(|conn| conn.id == id && conn.stage != Stage::Ended)
+            .filter(|conn| conn.id == id && conn.state != ConnState::Closed)
     }
 
-    pub(super) fn in_slot(&self, token: Token) -> Option<ConnId> {
+    pub(super) fn id_in_slot(&self, token: Token) -> Option<ConnId> {
         self.slots.get(token.0).map(|conn| conn.id)
     }
 }
 
-/// Reads a socket and hands out what came: once, or until there is no more.
+/// Reads a socket once, or until it is empty, and dispatches the events.
 pub(super) fn read(
     conns: &mut Connections,
     buffer: &mut [u8],
@@ -159,47 +163,52 @@ pub(super) fn read(
     handler: &mut impl Handler,
 ) {
     loop {
-        let Some(conn) = conns.live(id).filter(|conn| !conn.paused) else {
+        let Some(conn) = conns.live_mut(id).filter(|conn| !conn.paused) else {
             return;
         };
-        let kept = conn.take_partial(buffer);
+        let kept = conn.restore_partial(buffer);
         let room = buffer.len() - kept;
         match conn.read(&mut buffer[kept..]) {
-            Ok(0) => return conns.end(id, Ending::Eof, handler),
+            Ok(0) => return conns.disconnect(id, DisconnectReason::Eof, handler),
             Ok(received) => {
                 let filled = kept + received;
-                if let Err(ending) = consume(conns, &buffer[..filled], id, handler) {
-                    return conns.end(id, ending, handler);
+                if let Err(reason) = consume(conns, &buffer[..filled], id, handler) {
+                    return conns.disconnect(id, reason, handler);
                 }
                 if received < room && !until_empty {
                     return;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.keep_partial(&buffer[..kept]);
+                conn.save_partial(&buffer[..kept]);
                 return;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                conn.keep_partial(&buffer[..kept]);
+                conn.save_partial(&buffer[..kept]);
             }
-            Err(error) => return conns.end(id, Ending::Broken(error.kind()), handler),
+            Err(error) => return conns.disconnect(id, DisconnectReason::Io(error.kind()), handler),
         }
     }
 }
 
-/// Cuts `bytes` into a response or frames, hands them out, and keeps what is not whole yet.
-fn consume(conns: &mut Connections, bytes: &[u8], id: ConnId, handler: &mut impl Handler) -> Result<(), Ending> {
+/// Parses `bytes` as a response or frames, dispatches the events, and keeps an incomplete rest.
+fn consume(
+    conns: &mut Connections,
+    bytes: &[u8],
+    id: ConnId,
+    handler: &mut impl Handler,
+) -> Result<(), DisconnectReason> {
     let mut used = 0;
-    while let Some(conn) = conns.live(id) {
+    while let Some(conn) = conns.live_mut(id) {
         let rest = &bytes[used..];
-        match conn.next_item(rest)? {
-            Some((taken, item)) => {
+        match conn.next_incoming(rest)? {
+            Some((taken, incoming)) => {
                 used += taken;
-                hand_out(&item, conns, id, handler);
+                dispatch(&incoming, conns, id, handler);
             }
-            None if rest.len() == BUFFER => return Err(Ending::Malformed),
+            None if rest.len() == READ_BUFFER_SIZE => return Err(DisconnectReason::InvalidFrame),
             None => {
-                conn.keep_partial(rest);
+                conn.save_partial(rest);
                 return Ok(());
             }
         }
@@ -207,20 +216,20 @@ fn consume(conns: &mut Connections, bytes: &[u8], id: ConnId, handler: &mut impl
     Ok(())
 }
 
-fn hand_out(item: &Item<'_>, conns: &mut Connections, id: ConnId, handler: &mut impl Handler) {
-    let Some(tag) = conns.live(id).map(|conn| conn.tag) else {
+fn dispatch(incoming: &Incoming<'_>, conns: &mut Connections, id: ConnId, handler: &mut impl Handler) {
+    let Some(tag) = conns.live_mut(id).map(|conn| conn.tag) else {
         return;
     };
-    let event = match item {
-        Item::Upgraded => Event::Upgraded,
-        Item::Message(body) => Event::Message(body),
-        Item::Assembled(body) => Event::Message(body),
-        Item::Pong(body) => Event::Pong(body),
-        Item::Close(code) => Event::Close(*code),
-        Item::Fragment | Item::Ping => return,
+    let event = match incoming {
+        Incoming::Upgraded => Event::Upgraded,
+        Incoming::Message(body) => Event::Message(body),
+        Incoming::Assembled(body) => Event::Message(body),
+        Incoming::Pong(body) => Event::Pong(body),
+        Incoming::Close(code) => Event::Close(*code),
+        Incoming::Fragment | Incoming::Ping => return,
     };
     handler.on_event(conns, id, tag, event);
 }
 
-/// Read at once, and so the largest frame that can be received.
-pub(super) const BUFFER: usize = 256 * 1024;
+/// Size of one read, and the maximum length of a received frame, in bytes.
+pub(super) const READ_BUFFER_SIZE: usize = 256 * 1024;

@@ -1,40 +1,40 @@
-//! What happens on a connection.
+//! Events of a connection.
 
 use std::io;
 
-/// A connection of one [`Engine`](super::Engine), never used for another.
+/// Identifies a connection of one [`Engine`](super::Engine). Identifiers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId {
     pub(super) slot: usize,
     pub(super) serial: u64,
 }
 
-/// What a connection has to say.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The server agreed: messages may be sent.
+    /// The server accepted the upgrade. Messages can be sent.
     Upgraded,
-    /// A whole text (or binary) message.
+    /// A complete text or binary message.
     Message(&'a [u8]),
-    /// The answer to a ping, with its body.
+    /// A pong, with its body.
     Pong(&'a [u8]),
-    /// The server's close frame. If it came first, it has been answered.
+    /// A close frame, with its code. If the server sent it first, it has been answered.
     Close(Option<u16>),
-    /// A backlog has been written out: more can be sent.
+    /// The queued bytes have been written.
     Drained,
-    /// The connection is no more. Nothing follows.
-    Ended(Ending),
+    /// The connection is closed. This is its last event.
+    Disconnected(DisconnectReason),
 }
 
-/// How a connection ended.
+/// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum DisconnectReason {
     /// The server closed the stream.
     Eof,
-    /// The server sent what is no frame, or a frame beyond the engine's buffer.
-    Malformed,
-    /// The server answered the upgrade with this status.
-    Refused(u16),
-    /// The stream broke, or was never made.
-    Broken(io::ErrorKind),
+    /// The server sent an invalid frame, or one larger than the read buffer.
+    InvalidFrame,
+    /// The server rejected the upgrade with this status.
+    UpgradeRejected(u16),
+    /// Connecting, reading or writing failed.
+    Io(io::ErrorKind),
 }

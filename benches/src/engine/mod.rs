@@ -1,14 +1,13 @@
-//! A client engine: very many plain connections on one thread.
+//! A WebSocket client engine: many connections of the plain protocol on one thread.
 //!
 //! ```text
-//!   Engine::poll ──► socket ready ──► read, cut into frames ──► Handler::on_event(&mut Connections, ..)
+//!   Engine::poll ──► socket ready ──► read, parse frames   ──► Handler::on_event(&mut Connections, ..)
 //!                                                                   │
 //!                    socket   ◄── one write, or a backlog ◄── Connections::send
 //! ```
 //!
-//! Owns sockets, partial frames and backlogs. It answers pings and close frames, and puts fragments together; it
-//! never reads what a message says, never reconnects, and knows no clock: modes do. Tested against the yardstick by
-//! `tests/yardstick.rs`.
+//! The engine answers pings and close frames and reassembles fragments. It does not interpret messages, reconnect, or
+//! keep time; the modes of `load` do. `tests/engine.rs` tests it.
 
 pub mod connections;
 pub mod event;
@@ -28,9 +27,9 @@ use std::{
 
 use mio::{Events, Poll};
 
-use connections::{BUFFER, Connections, Handler, read};
+use connections::{Connections, Handler, READ_BUFFER_SIZE, read};
 
-/// Where to connect to.
+/// Address and path of a server.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The server's address.
@@ -50,11 +49,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes an engine without connections. Once `stop` is true, [`Engine::poll`] fails: so a signal ends a run
-    /// through the ordinary way out.
+    /// Creates an engine without connections. If `stop` is set, [`Engine::poll`] fails, so that a signal handler can
+    /// end a run.
     ///
     /// # Errors
-    /// Those of making an epoll instance or its like.
+    /// The error of the system if no event queue (epoll or similar) can be created.
     pub fn new(endpoint: &Endpoint, stop: Arc<AtomicBool>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
@@ -62,21 +61,21 @@ impl Engine {
         Ok(Self {
             poll,
             events: Events::with_capacity(1024),
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; READ_BUFFER_SIZE],
             conns: Connections::new(registry, endpoint.addr, request),
             stop,
         })
     }
 
-    /// The connections, for sending outside of a handler.
+    /// Returns the connections, for use outside a handler.
     pub fn conns(&mut self) -> &mut Connections {
         &mut self.conns
     }
 
-    /// Waits for events, at most `timeout`, and hands each of them to `handler`.
+    /// Waits for events for at most `timeout`, and passes each one to `handler`.
     ///
     /// # Errors
-    /// Those of waiting, and `Interrupted` once the engine's stop flag is set.
+    /// The error of waiting for events, or `Interrupted` if the stop flag is set.
     pub fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
@@ -91,14 +90,14 @@ impl Engine {
             other => other?,
         }
         for event in &self.events {
-            let Some(id) = self.conns.in_slot(event.token()) else {
+            let Some(id) = self.conns.id_in_slot(event.token()) else {
                 continue;
             };
             if event.is_writable() {
                 self.conns.on_writable(id, handler);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                // A short read has emptied the socket, but of an end that was there already no event will come.
+                // After a short read the socket is empty, but if its end is already known, no further event reports it.
                 let until_empty = event.is_read_closed() || event.is_error();
                 read(&mut self.conns, &mut self.buffer, id, until_empty, handler);
             }
@@ -106,9 +105,9 @@ impl Engine {
         for id in std::mem::take(&mut self.conns.resumed) {
             read(&mut self.conns, &mut self.buffer, id, true, handler);
         }
-        // Slots are freed only now: an event of this batch must not meet a newer connection in an old slot.
-        for id in std::mem::take(&mut self.conns.finished) {
-            // Closing the descriptor takes it out of the poll as well.
+        // Slots are freed after the batch, so that none of its events reaches a newer connection in a reused slot.
+        for id in std::mem::take(&mut self.conns.closed) {
+            // Closing the descriptor also removes it from the poll.
             drop(self.conns.slots.try_remove(id.slot));
         }
         Ok(())

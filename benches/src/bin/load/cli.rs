@@ -1,110 +1,110 @@
-//! What the command line says.
+//! The command line.
 
 use clap::{Parser, Subcommand};
 
 use crate::{
     agent::{Task, attack::Attack},
-    mode::soak::Soak,
-    run::options::Common,
+    mode::soak::SoakOptions,
+    run::options::CommonOptions,
 };
 
-/// Loads any server that speaks the plain protocol, and compares it with the yardstick.
+/// Load generator for servers of the plain protocol, with a yardstick to compare them with
 #[derive(Debug, Parser)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) mode: Mode,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mode {
-    /// An offer and an answer of 1.2 KB, again and again, on some pairs at once.
+    /// Measure exchanges: an offer and an answer of 1.2 KB, in a closed loop on each pair
     Exchange {
-        /// How many pairs; a list is tried one after the other.
+        /// Number of pairs (a list is measured in sequence)
         #[arg(long, value_delimiter = ',', default_value = "1,64,1000")]
         pairs: Vec<usize>,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Whole sessions: connect, open, join, offer, answer, 8 candidates each way, close.
+    /// Measure whole sessions: connect, open, join, offer, answer, 8 candidates each way, close
     Sessions {
-        /// How many sessions at once; a list is tried one after the other.
+        /// Number of concurrent sessions (a list is measured in sequence)
         #[arg(long, value_delimiter = ',', default_value = "8")]
         concurrency: Vec<usize>,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Memory of connections that do nothing.
+    /// Measure the memory of idle connections
     Idle {
-        /// How many connections; a list is tried one after the other.
+        /// Number of connections (a list is measured in sequence)
         #[arg(long, value_delimiter = ',', default_value = "10000")]
         connections: Vec<usize>,
-        /// Nothing but openers, instead of half openers, half joiners.
+        /// Connect openers only, instead of half openers and half joiners
         #[arg(long)]
         openers: bool,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Every payload unique and compared byte for byte; exit status 1 if any is not as it should be.
+    /// Check that unique payloads arrive once, in order and unchanged; exit status 1 if not
     Verify {
-        /// How many openers.
+        /// Number of openers
         #[arg(long, default_value_t = 16)]
         keys: u32,
-        /// How many joiners of each.
+        /// Number of joiners of each opener
         #[arg(long, default_value_t = 4)]
         joiners: u32,
-        /// How many payloads each way between an opener and each of its joiners.
+        /// Number of payloads each way between an opener and each of its joiners
         #[arg(long, default_value_t = 200)]
         messages: u32,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// How long it takes until all of many clients that come at once are in, and what a pair feels meanwhile.
+    /// Measure a connection storm: the time until all clients are served, and the latency of an established pair
     Storm {
-        /// How many connections; a list is tried one after the other.
+        /// Number of connections (a list is measured in sequence)
         #[arg(long, value_delimiter = ',', default_value = "10000")]
         connections: Vec<usize>,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Exchanges of some pairs beside many connections that do nothing.
+    /// Measure exchanges beside idle connections
     MostlyIdle {
-        /// How many idle connections; a list is tried one after the other.
+        /// Number of idle connections (a list is measured in sequence)
         #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
         idle: Vec<usize>,
-        /// How many active pairs.
+        /// Number of active pairs
         #[arg(long, default_value_t = 64)]
         pairs: usize,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// What a pair feels, calm and then beside an attacker.
+    /// Measure the latency of a pair, alone and during an attack of another client
     Fairness {
-        /// Which attacks.
+        /// Attacks to run
         #[arg(long, value_enum, value_delimiter = ',', default_values_t = Attack::ALL)]
         attacks: Vec<Attack>,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Thousands of openers and joiners in separate processes, relaying on all, every payload checked.
+    /// Relay on thousands of pairs, openers and joiners in separate processes, and check all payloads
     Many {
-        /// How many pairs.
+        /// Number of pairs
         #[arg(long, default_value_t = 5000)]
         pairs: u32,
-        /// How many payloads each way on each pair.
+        /// Number of payloads each way on each pair
         #[arg(long, default_value_t = 10)]
         messages: u32,
         #[command(flatten)]
-        common: Common,
+        common: CommonOptions,
     },
-    /// Pairs that do nothing wrong, every payload checked, beside clients that do everything wrong; exit status 1 if a pair was harmed.
-    Soak(Soak),
-    /// Part of a mode, in a process of its own.
+    /// Soak test: pairs with checked payloads beside hostile clients; exit status 1 if a pair is disconnected
+    Soak(SoakOptions),
+    /// Run a part of a mode in a separate process
     #[command(hide = true)]
     Agent {
-        /// The server's WebSocket address.
+        /// WebSocket URL of the server
         #[arg(long)]
         url: String,
-        /// Give way to the process that measures.
+        /// Lower the priority below that of the measuring process
         #[arg(long)]
         nice: bool,
         #[command(subcommand)]

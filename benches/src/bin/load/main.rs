@@ -1,12 +1,12 @@
-//! The load generator: see `benches/README.md` for what each mode measures and how to read it.
+//! The load generator. `benches/README.md` describes what each mode measures and how to read its results.
 //!
-//! Every mode measures the yardstick, the server under test and any others in turn, a fresh process each time, and
-//! shows medians and ratios. It ends every process that it has started, and no other.
+//! A mode measures the yardstick, the server under test and other servers in turn, each time in a new process, and prints
+//! medians and ratios. `load` stops all processes that it has started, and no others.
 
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
-    reason = "tables go to standard output, and so do the lines that agents say to their parent"
+    reason = "tables and the lines from agents to their parent go to standard output"
 )]
 
 mod agent;
@@ -20,12 +20,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use sigver_benches::error::Error;
 
-use cli::{Mode, Options};
+use cli::{Cli, Mode};
 use mode::{exchange, fairness, idle, many, sessions, soak, storm, verify};
-use run::idle::Roles;
+use run::idle::IdleRoles;
 
 fn main() -> ExitCode {
-    match run(Options::parse().mode) {
+    match run(Cli::parse().mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error}");
@@ -43,7 +43,7 @@ fn run(mode: Mode) -> Result<(), Error> {
             openers,
             common,
         } => {
-            let roles = if openers { Roles::Openers } else { Roles::Half };
+            let roles = if openers { IdleRoles::Openers } else { IdleRoles::Pairs };
             idle::run(&connections, roles, common)
         }
         Mode::Verify {
@@ -52,12 +52,12 @@ fn run(mode: Mode) -> Result<(), Error> {
             messages,
             common,
         } => {
-            let extent = verify::Extent {
+            let load = verify::VerifyLoad {
                 keys,
                 joiners,
                 messages,
             };
-            verify::run(extent, common)
+            verify::run(load, common)
         }
         Mode::Storm { connections, common } => storm::run(&connections, common),
         Mode::MostlyIdle { idle, pairs, common } => exchange::run_mostly_idle(&idle, pairs, common),
@@ -66,7 +66,7 @@ fn run(mode: Mode) -> Result<(), Error> {
             pairs,
             messages,
             common,
-        } => many::run(many::Extent { pairs, messages }, common),
+        } => many::run(many::ManyLoad { pairs, messages }, common),
         Mode::Soak(options) => soak::run(&options),
         Mode::Agent { url, nice, task } => agent::run(&url, nice, &task),
     }

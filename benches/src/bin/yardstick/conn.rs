@@ -1,25 +1,25 @@
-//! One client's socket, and the bytes that are not whole yet in either direction.
+//! One connection: its non-blocking socket, incomplete input and queued output.
 
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
 use sigver_benches::frame::{self, Opcode};
 
-/// What the client has become.
+/// Role of a client.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// The upgrade request is not whole yet.
+    /// The upgrade request is incomplete.
     Handshake,
-    /// No open or join yet.
+    /// No open or join received yet.
     Unknown,
-    /// Owns a key; the place of a joiner that is gone is empty.
+    /// Has opened a key. The entry of a joiner that has left is `None`.
     Opener {
         key: Box<[u8]>,
         joiners: Vec<Option<usize>>,
     },
-    /// Joined an opener's key.
+    /// Has joined the key of an opener.
     Joiner { opener: usize, index: usize },
-    /// Has been sent a close frame.
+    /// A close frame has been sent to it.
     Closed,
 }
 
@@ -27,9 +27,9 @@ pub(crate) enum Role {
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     pub(crate) role: Role,
-    /// The start of a request or frame whose end has not come.
+    /// The start of an incomplete request or frame.
     pub(crate) partial: Vec<u8>,
-    /// The start of a message whose last fragment has not come.
+    /// The fragments of an incomplete message.
     pub(crate) fragments: Vec<u8>,
     backlog: Vec<u8>,
     written: usize,
@@ -47,7 +47,7 @@ impl Conn {
         }
     }
 
-    /// Reads into `buffer`, after what an earlier read left over. `Ok(None)` when there is nothing to read.
+    /// Reads into `buffer`, after the incomplete rest of an earlier read. Returns `Ok(None)` if there is nothing to read.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let kept = self.partial.len();
         match self.stream.read(&mut buffer[kept..]) {
@@ -62,7 +62,7 @@ impl Conn {
         }
     }
 
-    /// Writes at once what the socket takes and keeps the rest. A broken socket is found by the next read.
+    /// Writes what the socket accepts and queues the rest. Errors are ignored: the next read returns them.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         let written = if self.backlog.is_empty() {
             self.stream.write(bytes).unwrap_or(0)
@@ -74,7 +74,7 @@ impl Conn {
         }
     }
 
-    /// Writes more of what was kept.
+    /// Writes queued bytes.
     pub(crate) fn flush(&mut self) {
         while self.written < self.backlog.len() {
             match self.stream.write(&self.backlog[self.written..]) {
@@ -86,7 +86,7 @@ impl Conn {
         self.written = 0;
     }
 
-    pub(crate) fn control(&mut self, opcode: Opcode, body: &[u8]) {
+    pub(crate) fn send_control(&mut self, opcode: Opcode, body: &[u8]) {
         let mut out = Vec::with_capacity(body.len() + 2);
         frame::push_server_header(&mut out, opcode, body.len());
         out.extend_from_slice(body);
@@ -94,7 +94,7 @@ impl Conn {
     }
 
     pub(crate) fn close(&mut self, code: u16, reason: &str) {
-        self.control(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat());
+        self.send_control(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat());
         self.role = Role::Closed;
     }
 }

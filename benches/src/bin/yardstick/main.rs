@@ -1,14 +1,13 @@
-//! The yardstick: what relaying the plain protocol costs when nothing else is done.
+//! The yardstick: a bare relay of the plain protocol, on one thread with epoll or similar.
 //!
-//! A bare relay on one thread over epoll (or the system's like). It is the measure that the server's figures are
-//! divided by, **not a product**: it does not check UTF-8 or JSON (it finds `type`, `key` and `index` by a scan for
-//! their bytes), has no limits and no time-outs, and keeps for a slow reader whatever a fast sender sends. Never give
-//! it to anyone as a server.
+//! It measures the minimum cost of relaying; results of servers are divided by its results. It is **not a server for
+//! production**: it does not validate UTF-8 or JSON (it finds `type`, `key` and `index` by a byte scan), has no limits and
+//! no timeouts, and queues without bound for slow consumers.
 
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
-    reason = "the address goes to standard output: whoever started the program waits for it"
+    reason = "the address goes to standard output, where the parent process reads it"
 )]
 
 mod conn;
@@ -20,17 +19,17 @@ use std::{io::Write, net::SocketAddr};
 use clap::Parser;
 use sigver_benches::{error::Error, limits};
 
-/// A bare relay of the plain protocol, to compare servers with. Not a product.
+/// Bare relay of the plain protocol, to compare servers with; not for production
 #[derive(Debug, Parser)]
 struct Options {
-    /// The address to listen on; with port 0 the system chooses one.
+    /// Address to listen on; port 0 lets the system choose
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
 
 fn main() -> Result<(), Error> {
     let options = Options::parse();
-    let _ = limits::raise_descriptors();
+    let _ = limits::raise_descriptor_limit();
     let mut relay = relay::Relay::bind(options.listen)?;
     println!("yardstick listening on {}", relay.local_addr()?);
     std::io::stdout().flush()?;

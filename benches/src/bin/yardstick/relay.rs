@@ -1,7 +1,7 @@
-//! The loop: accept, read, unmask, look the peer up, write.
+//! The event loop: accept, read, unmask, look up the peer, write.
 //!
-//! One write for each message relayed, from one buffer that all connections share. A client that sends without end
-//! gets one buffer's worth at a time, so that the others' turn comes.
+//! Each relayed message takes one write, from one buffer that all connections share. Each turn reads at most one buffer
+//! from a connection, so that a flooding client does not starve the others.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,12 +28,12 @@ pub(crate) struct Relay {
     hub: Hub,
 }
 
-/// Everything but what waits for events.
+/// Connections and keys.
 #[derive(Debug)]
 struct Hub {
     conns: Slab<Conn>,
     keys: HashMap<Box<[u8]>, usize>,
-    /// Connections whose last read may have left something in the socket.
+    /// Connections whose socket may have more to read.
     unread: Vec<usize>,
     out: Vec<u8>,
     index: IndexFinder,
@@ -44,7 +44,7 @@ impl Relay {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
-        // As long as the system allows: a storm of connects must not wait for retransmissions.
+        // A long backlog, so that clients of a connection storm need not retransmit.
         socket.listen(4096)?;
         socket.set_nonblocking(true)?;
         let poll = Poll::new()?;
@@ -67,10 +67,10 @@ impl Relay {
         self.listener.local_addr()
     }
 
-    /// Relays until waiting or accepting fails.
+    /// Relays until polling or accepting fails.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; READ_BUFFER_SIZE];
         loop {
             let timeout = (!self.hub.unread.is_empty()).then_some(Duration::ZERO);
             match self.poll.poll(&mut events, timeout) {
@@ -120,24 +120,24 @@ impl Relay {
 }
 
 impl Hub {
-    /// Reads a connection once. `again` says that a short read does not prove the socket empty.
-    fn read(&mut self, id: usize, buffer: &mut Vec<u8>, again: bool) {
+    /// Reads a connection once. If `may_have_more` is set, a short read does not mean that the socket is empty.
+    fn read(&mut self, id: usize, buffer: &mut Vec<u8>, may_have_more: bool) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        if buffer.len() < conn.partial.len() + BUFFER {
-            buffer.resize(conn.partial.len() + BUFFER, 0);
+        if buffer.len() < conn.partial.len() + READ_BUFFER_SIZE {
+            buffer.resize(conn.partial.len() + READ_BUFFER_SIZE, 0);
         }
         let filled = match conn.read(buffer) {
             Ok(Some(filled)) => filled,
             Ok(None) => return,
             Err(_) => return self.remove(id),
         };
-        if again || filled == buffer.len() {
+        if may_have_more || filled == buffer.len() {
             self.unread.push(id);
         }
         let mut used = 0;
-        while let Some(taken) = self.next(id, &mut buffer[used..filled]) {
+        while let Some(taken) = self.handle_next(id, &mut buffer[used..filled]) {
             used += taken;
         }
         if let Some(conn) = self.conns.get_mut(id) {
@@ -145,8 +145,8 @@ impl Hub {
         }
     }
 
-    /// Handles what is at the front of `bytes` and says how long it was; `None` when it is not whole.
-    fn next(&mut self, id: usize, bytes: &mut [u8]) -> Option<usize> {
+    /// Handles the request or frame at the start of `bytes` and returns its length, or `None` if it is incomplete.
+    fn handle_next(&mut self, id: usize, bytes: &mut [u8]) -> Option<usize> {
         let conn = self.conns.get_mut(id)?;
         if matches!(conn.role, Role::Handshake) {
             let head_len = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
@@ -168,41 +168,41 @@ impl Hub {
         if let Some(mask) = header.mask {
             frame::apply_mask(body, mask);
         }
-        self.frame(id, header, body);
+        self.handle_frame(id, header, body);
         Some(header.frame_len())
     }
 
-    fn frame(&mut self, id: usize, header: Header, body: &[u8]) {
+    fn handle_frame(&mut self, id: usize, header: Header, body: &[u8]) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         match header.opcode {
-            Opcode::Text | Opcode::Binary if header.fin => self.message(id, body),
+            Opcode::Text | Opcode::Binary if header.fin => self.handle_message(id, body),
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 conn.fragments.extend_from_slice(body);
                 if header.fin {
                     let message = std::mem::take(&mut conn.fragments);
-                    self.message(id, &message);
+                    self.handle_message(id, &message);
                 }
             }
-            Opcode::Ping => conn.control(Opcode::Pong, body),
+            Opcode::Ping => conn.send_control(Opcode::Pong, body),
             Opcode::Pong => {}
             Opcode::Close => {
                 if !matches!(conn.role, Role::Closed) {
-                    conn.control(Opcode::Close, body);
+                    conn.send_control(Opcode::Close, body);
                 }
                 self.remove(id);
             }
         }
     }
 
-    fn message(&mut self, id: usize, text: &[u8]) {
+    fn handle_message(&mut self, id: usize, text: &[u8]) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         match &conn.role {
             Role::Handshake | Role::Closed => {}
-            Role::Unknown => self.take_role(id, text),
+            Role::Unknown => self.assign_role(id, text),
             Role::Opener { joiners, .. } => {
                 let joiner = self.index.find(text).and_then(|index| *joiners.get(index)?);
                 if let Some(joiner) = joiner {
@@ -216,7 +216,7 @@ impl Hub {
         }
     }
 
-    fn take_role(&mut self, id: usize, text: &[u8]) {
+    fn assign_role(&mut self, id: usize, text: &[u8]) {
         match scan::request(text) {
             Some(Request::Open(key)) => match self.keys.entry(key.into()) {
                 Entry::Occupied(_) => self.conns[id].close(1008, "key taken"),
@@ -244,7 +244,7 @@ impl Hub {
         }
     }
 
-    /// Writes one message, given in parts, to a peer.
+    /// Writes a message, given in parts, to a peer.
     fn relay(&mut self, to: usize, parts: [&[u8]; 3]) {
         let Some(peer) = self.conns.get_mut(to) else {
             return;
@@ -297,5 +297,5 @@ fn upgrade(head: &[u8]) -> Option<Vec<u8>> {
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// Read at once. A longer message is put together from several reads.
-const BUFFER: usize = 64 * 1024;
+/// Size of one read, in bytes. Longer messages take several reads.
+const READ_BUFFER_SIZE: usize = 64 * 1024;

@@ -1,17 +1,17 @@
-//! Reading JSON by looking for bytes, and writing the index into it.
+//! Reads JSON attributes by a byte scan, and adds the index.
 //!
-//! It takes the first attribute of that name wherever it stands, nested or not: enough for clients that mean well.
+//! It uses the first attribute with the name, nested or not, which is enough for well-behaved clients.
 
 use memchr::memmem::Finder;
 
-/// What a connection's first message asks for.
+/// A request for a role: the first message of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     Open(&'a [u8]),
     Join(&'a [u8]),
 }
 
-/// Reads a first message; `None` if it takes no role.
+/// Parses a first message. Returns `None` if it requests no role.
 pub(crate) fn request(text: &[u8]) -> Option<Request<'_>> {
     let kind = string(value_of(&Finder::new(r#""type""#), text)?)?;
     let key = string(value_of(&Finder::new(r#""key""#), text)?)?;
@@ -22,7 +22,7 @@ pub(crate) fn request(text: &[u8]) -> Option<Request<'_>> {
     }
 }
 
-/// Finds the joiner that an opener's message is for.
+/// Finds the index of the joiner that a message of an opener is addressed to.
 #[derive(Debug)]
 pub(crate) struct IndexFinder(Finder<'static>);
 
@@ -42,7 +42,7 @@ impl IndexFinder {
     }
 }
 
-/// The text in two parts, and what goes between them.
+/// Returns the text in two parts, and the attribute to insert between them.
 pub(crate) fn splice(text: &[u8], index: usize) -> (&[u8], String, &[u8]) {
     let brace = memchr::memrchr(b'}', text).unwrap_or(text.len());
     let (head, tail) = text.split_at(brace);
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles() {
+    fn role_request_is_parsed() {
         let check = |text: &'static str, expected| {
             assert_eq!(request(text.as_bytes()), expected, "{text}");
         };
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes() {
+    fn index_is_found() {
         let finder = IndexFinder::new();
         let check = |text: &str, expected| assert_eq!(finder.find(text.as_bytes()), expected, "{text}");
         check(r#"{"index":12,"sdp":""}"#, Some(12));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn splices_before_the_last_brace() {
+    fn index_is_inserted_before_last_brace() {
         let check = |text: &str, expected: &str| {
             let (head, added, tail) = splice(text.as_bytes(), 3);
             let whole = [head, added.as_bytes(), tail].concat();

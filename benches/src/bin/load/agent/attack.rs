@@ -1,6 +1,6 @@
-//! The attacks of `fairness`: clients that send all they can, within the rules or at their edge.
+//! The attacks of `fairness`: clients that send as fast as they can.
 //!
-//! An attacker whom the server throws out comes back at once, so that the attack goes on; how often is reported.
+//! If the server disconnects an attacker, it reconnects immediately. The number of disconnects is reported.
 
 use std::{
     fmt,
@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::ValueEnum;
-
 use sigver_benches::{
     engine::{
         Engine,
@@ -21,27 +20,27 @@ use sigver_benches::{
 };
 
 use crate::{
-    agent::{findings::Findings, parent::Parent},
-    run::admission::{Pairs, admit, entrants, keys},
+    agent::{parent::ParentLink, result::AgentResult},
+    run::clients::{Pairs, client_specs, connect_clients, unique_keys},
 };
 
-/// What the attacker does.
+/// An attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Attack {
-    /// A joiner sends small messages without end to its own opener, which reads them all.
+    /// A joiner sends a continuous stream of small messages to its opener, which reads them.
     Flood,
-    /// Eight such pairs.
+    /// Eight pairs like the one of `flood`.
     Floods,
-    /// An opener sends empty pings without end.
+    /// An opener sends a continuous stream of empty pings.
     Pings,
-    /// An opener begins a message and adds empty fragments to it without end.
+    /// An opener sends a continuous stream of empty fragments of one message.
     Fragments,
-    /// A joiner sends 100 MB to its own opener, which reads nothing.
+    /// A joiner sends 100 MB to its opener, which does not read.
     Greedy,
 }
 
 impl Attack {
-    /// All of them, in the order in which they are shown.
+    /// All attacks, in the order of the report.
     pub(crate) const ALL: [Self; 5] = [Self::Flood, Self::Floods, Self::Pings, Self::Fragments, Self::Greedy];
 }
 
@@ -57,127 +56,134 @@ impl fmt::Display for Attack {
     }
 }
 
-pub(super) fn run(engine: &mut Engine, parent: &Parent, kind: Attack) -> Result<Findings, Error> {
-    let plan = Plan::of(kind);
-    let mut attackers = Attackers::default();
-    let mut told = false;
+pub(super) fn run(engine: &mut Engine, parent: &ParentLink, kind: Attack) -> Result<AgentResult, Error> {
+    let plan = AttackPlan::of(kind);
+    let mut state = AttackState::default();
+    let mut ready_reported = false;
     let began = Instant::now();
-    while !parent.says_end() {
-        let crew = Crew::establish(engine, &plan)?;
-        attackers.thrown_out = false;
-        if !told {
-            told = true;
-            parent.tell_ready();
+    while !parent.stop_requested() {
+        let clients = AttackClients::connect(engine, &plan)?;
+        state.disconnected = false;
+        if !ready_reported {
+            ready_reported = true;
+            parent.report_ready();
         }
-        press(engine, &mut attackers, &plan, &crew, parent)?;
-        if plan.mute_openers {
-            return listen_again(engine, attackers, &crew, parent);
+        send_until_stopped(engine, &mut state, &plan, &clients, parent)?;
+        if plan.pause_openers {
+            return drain_openers(engine, state, &clients, parent);
         }
-        for &id in crew.senders.iter().chain(&crew.receivers) {
-            engine.conns().abandon(id);
+        for &id in clients.senders.iter().chain(&clients.receivers) {
+            engine.conns().abort(id);
         }
     }
-    let mut findings = Findings::default();
-    let rate = attackers.sent as f64 / began.elapsed().as_secs_f64();
-    findings.add("attack frames/s", rate);
-    findings.add("attackers thrown out", attackers.closes as f64);
-    Ok(findings)
+    let mut result = AgentResult::default();
+    let rate = state.sent as f64 / began.elapsed().as_secs_f64();
+    result.push("attack frames/s", rate);
+    result.push("attackers disconnected", state.disconnects as f64);
+    Ok(result)
 }
 
-/// Sends until the parent has enough, the server has, or the plan's end is reached.
-fn press(
+/// Sends until the parent requests a stop, the server disconnects a client, or the limit of the plan is reached.
+fn send_until_stopped(
     engine: &mut Engine,
-    attackers: &mut Attackers,
-    plan: &Plan,
-    crew: &Crew,
-    parent: &Parent,
+    state: &mut AttackState,
+    plan: &AttackPlan,
+    clients: &AttackClients,
+    parent: &ParentLink,
 ) -> Result<(), Error> {
-    for &id in &crew.senders {
+    for &id in &clients.senders {
         engine.conns().send(id, &plan.prelude);
     }
-    while !parent.says_end() && !attackers.thrown_out {
+    while !parent.stop_requested() && !state.disconnected {
         let mut full = true;
-        for &id in &crew.senders {
-            if engine.conns().backlog(id) == 0 && attackers.sent < plan.limit {
+        for &id in &clients.senders {
+            if engine.conns().backlog(id) == 0 && state.sent < plan.limit {
                 engine.conns().send(id, &plan.chunk);
-                attackers.sent += plan.frames_per_chunk;
+                state.sent += plan.frames_per_chunk;
                 full &= engine.conns().backlog(id) > 0;
             }
         }
-        let finished = attackers.sent >= plan.limit;
-        let wait = if full || finished { TICK } else { Duration::ZERO };
-        engine.poll(wait, attackers)?;
+        let finished = state.sent >= plan.limit;
+        let wait = if full || finished {
+            POLL_INTERVAL
+        } else {
+            Duration::ZERO
+        };
+        engine.poll(wait, state)?;
     }
     Ok(())
 }
 
-/// The end of the greedy pair's attack: its opener reads at last, and both see how they were treated.
-fn listen_again(
+/// Ends the attack `greedy`: the opener resumes reading, and the close codes of both sides are collected.
+fn drain_openers(
     engine: &mut Engine,
-    mut attackers: Attackers,
-    crew: &Crew,
-    parent: &Parent,
-) -> Result<Findings, Error> {
-    while !parent.says_end() {
-        engine.poll(TICK, &mut attackers)?;
+    mut state: AttackState,
+    clients: &AttackClients,
+    parent: &ParentLink,
+) -> Result<AgentResult, Error> {
+    while !parent.stop_requested() {
+        engine.poll(POLL_INTERVAL, &mut state)?;
     }
-    for &id in &crew.receivers {
+    for &id in &clients.receivers {
         engine.conns().resume(id);
     }
-    let deadline = Instant::now() + LAST_WORDS;
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     while Instant::now() < deadline && !engine.conns().is_empty() {
-        engine.poll(TICK, &mut attackers)?;
+        engine.poll(POLL_INTERVAL, &mut state)?;
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    let mut findings = Findings::default();
-    let sent = attackers.sent * GREEDY_BODY as u64;
-    findings.add("joiner sent, MB", megabytes(sent));
-    let received = attackers.received;
-    findings.add("opener got in the end, MB", megabytes(received));
-    findings.add("opener's close code", attackers.codes[0].into());
-    findings.add("joiner's close code", attackers.codes[1].into());
-    Ok(findings)
+    let mut result = AgentResult::default();
+    let sent = state.sent * GREEDY_MESSAGE_LEN as u64;
+    result.push("joiner sent, MB", megabytes(sent));
+    let received = state.received;
+    result.push("opener received, MB", megabytes(received));
+    result.push("opener close code", state.codes[0].into());
+    result.push("joiner close code", state.codes[1].into());
+    Ok(result)
 }
 
-/// What an attack consists of.
+/// What the clients of an attack do.
 #[derive(Debug)]
-struct Plan {
+struct AttackPlan {
     pairs: usize,
-    /// Whether joiners send to their openers; else openers send, to nobody.
-    joiners: bool,
-    mute_openers: bool,
+    /// If set, joiners send to their openers. Otherwise openers without joiners send.
+    joiners_send: bool,
+    /// Whether openers do not read until the attack ends.
+    pause_openers: bool,
+    /// Frames that each sender sends first.
     prelude: Vec<u8>,
+    /// Frames that each sender then sends repeatedly.
     chunk: Vec<u8>,
     frames_per_chunk: u64,
-    /// How many frames are enough.
+    /// Frames to send, at most.
     limit: u64,
 }
 
-impl Plan {
+impl AttackPlan {
     fn of(kind: Attack) -> Self {
-        let endless = |pairs, frame: &[u8]| Self {
+        let unlimited = |pairs, frame: &[u8]| Self {
             pairs,
-            joiners: false,
-            mute_openers: false,
+            joiners_send: false,
+            pause_openers: false,
             prelude: Vec::new(),
-            chunk: frame.repeat(CHUNK / frame.len()),
-            frames_per_chunk: (CHUNK / frame.len()) as u64,
+            chunk: frame.repeat(CHUNK_LEN / frame.len()),
+            frames_per_chunk: (CHUNK_LEN / frame.len()) as u64,
             limit: u64::MAX,
         };
         let small = frame::client_text(br#"{"a":1}"#);
         match kind {
             Attack::Flood => Self {
-                joiners: true,
-                ..endless(1, &small)
+                joiners_send: true,
+                ..unlimited(1, &small)
             },
             Attack::Floods => Self {
-                joiners: true,
-                ..endless(8, &small)
+                joiners_send: true,
+                ..unlimited(8, &small)
             },
             Attack::Pings => {
                 let mut ping = Vec::new();
                 frame::push_client_frame(&mut ping, Opcode::Ping, b"");
-                endless(1, &ping)
+                unlimited(1, &ping)
             }
             Attack::Fragments => {
                 let mut prelude = Vec::new();
@@ -186,18 +192,18 @@ impl Plan {
                 frame::push_client_fragment(&mut fragment, Opcode::Continuation, false, b"");
                 Self {
                     prelude,
-                    ..endless(1, &fragment)
+                    ..unlimited(1, &fragment)
                 }
             }
             Attack::Greedy => {
                 let mut text = br#"{"x":""#.to_vec();
-                text.resize(GREEDY_BODY - 2, b'x');
+                text.resize(GREEDY_MESSAGE_LEN - 2, b'x');
                 text.extend_from_slice(br#""}"#);
                 Self {
-                    joiners: true,
-                    mute_openers: true,
-                    limit: GREEDY_BYTES / GREEDY_BODY as u64,
-                    ..endless(1, &frame::client_text(&text))
+                    joiners_send: true,
+                    pause_openers: true,
+                    limit: GREEDY_BYTES / GREEDY_MESSAGE_LEN as u64,
+                    ..unlimited(1, &frame::client_text(&text))
                 }
             }
         }
@@ -206,22 +212,22 @@ impl Plan {
 
 /// The connections of an attack.
 #[derive(Debug)]
-struct Crew {
+struct AttackClients {
     senders: Vec<ConnId>,
     receivers: Vec<ConnId>,
 }
 
-impl Crew {
-    fn establish(engine: &mut Engine, plan: &Plan) -> Result<Self, Error> {
-        if !plan.joiners {
-            let openers = entrants(&keys(plan.pairs), 0, payload::open);
+impl AttackClients {
+    fn connect(engine: &mut Engine, plan: &AttackPlan) -> Result<Self, Error> {
+        if !plan.joiners_send {
+            let openers = client_specs(&unique_keys(plan.pairs), 0, payload::open);
             return Ok(Self {
-                senders: admit(engine, &openers, 0)?,
+                senders: connect_clients(engine, &openers, 0)?,
                 receivers: Vec::new(),
             });
         }
-        let pairs = Pairs::establish(engine, plan.pairs)?;
-        if plan.mute_openers {
+        let pairs = Pairs::connect(engine, plan.pairs)?;
+        if plan.pause_openers {
             for &opener in &pairs.openers {
                 engine.conns().pause(opener);
             }
@@ -234,40 +240,40 @@ impl Crew {
 }
 
 #[derive(Debug, Default)]
-struct Attackers {
+struct AttackState {
     sent: u64,
     received: u64,
-    closes: u64,
-    thrown_out: bool,
-    /// The last close code of an opener and of a joiner; 1006 for an end without a close frame, 0 for none.
+    disconnects: u64,
+    disconnected: bool,
+    /// The last close code of an opener and of a joiner: 1006 if there was no close frame, 0 if it is still open.
     codes: [u16; 2],
 }
 
-impl Handler for Attackers {
+impl Handler for AttackState {
     fn on_event(&mut self, _: &mut Connections, _: ConnId, tag: u64, event: Event<'_>) {
         let code = &mut self.codes[(tag % 2) as usize];
         match event {
             Event::Message(text) => self.received += text.len() as u64,
             Event::Close(with) => *code = with.unwrap_or(1005),
-            Event::Ended(_) => {
+            Event::Disconnected(_) => {
                 if *code == 0 {
                     *code = 1006;
                 }
-                self.closes += 1;
-                self.thrown_out = true;
+                self.disconnects += 1;
+                self.disconnected = true;
             }
             Event::Upgraded | Event::Pong(_) | Event::Drained => {}
         }
     }
 }
 
-const TICK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Bytes sent by one call.
-const CHUNK: usize = 64 * 1024;
+/// Bytes per send.
+const CHUNK_LEN: usize = 64 * 1024;
 
-const GREEDY_BODY: usize = 16 * 1024;
+const GREEDY_MESSAGE_LEN: usize = 16 * 1024;
 const GREEDY_BYTES: u64 = 100_000_000;
 
-/// How long the greedy pair listens at the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Time for the opener of `greedy` to read what is queued.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,11 +1,11 @@
 //! The two halves of `many`: openers in one process, their joiners in another.
 //!
-//! A payload is a function of its name, so each half knows what the other has sent without asking it.
+//! A payload is a function of its stream and number, so each half can compute what the other one sends.
 
 use std::time::{Duration, Instant};
 
 use sigver_benches::{
-    check::{Inbox, Tally},
+    delivery::{DeliveryChecker, DeliveryCounts},
     engine::{
         Engine,
         connections::{Connections, Handler},
@@ -13,101 +13,109 @@ use sigver_benches::{
     },
     error::Error,
     frame,
-    payload::{self, Side, Sizes, Stream},
+    payload::{self, Side, SizeRange, Stream},
 };
 
 use crate::{
-    agent::{findings::Findings, parent::Parent},
+    agent::{parent::ParentLink, result::AgentResult},
     run::{
-        admission::{self, Entrant, admit},
-        drive::{Work, drive},
+        clients::{self, ClientSpec, connect_clients},
+        drive::{Workload, drive},
     },
 };
 
-/// One of the two halves of `many`.
+/// Options of one half.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Members {
-    /// The part that all keys begin with.
+pub(crate) struct HalfOptions {
+    /// Prefix of all keys.
     #[arg(long)]
     prefix: String,
-    /// How many.
+    /// Number of connections.
     #[arg(long)]
     count: u32,
-    /// Payloads each way on each pair.
+    /// Payloads in each direction of each pair.
     #[arg(long)]
     messages: u32,
 }
 
-pub(super) fn run_openers(engine: &mut Engine, parent: &Parent, members: &Members) -> Result<Findings, Error> {
+pub(super) fn run_openers(
+    engine: &mut Engine,
+    parent: &ParentLink,
+    options: &HalfOptions,
+) -> Result<AgentResult, Error> {
     let began = Instant::now();
-    let conns = admit(engine, &entrants(members, payload::open), 0)?;
+    let conns = connect_clients(engine, &client_specs(options, payload::open), 0)?;
     let took = began.elapsed();
-    parent.tell_ready();
-    let mut half = Half::new(members, Side::Opener, conns);
-    drive(engine, &mut half, HOLD, |_, _| parent.says_end())?;
-    // What was relayed last may still be on its way.
-    drive(engine, &mut half, AFTERMATH, |half, _| half.is_complete())?;
-    Ok(half.findings(took))
+    parent.report_ready();
+    let mut half = HalfWorkload::new(options, Side::Opener, conns);
+    drive(engine, &mut half, HOLD_TIMEOUT, |_, _| parent.stop_requested())?;
+    // The last payloads may still be in transit.
+    drive(engine, &mut half, LATE_ARRIVAL_WAIT, |half, _| half.is_complete())?;
+    Ok(half.result(took))
 }
 
-pub(super) fn run_joiners(engine: &mut Engine, parent: &Parent, members: &Members) -> Result<Findings, Error> {
+pub(super) fn run_joiners(
+    engine: &mut Engine,
+    parent: &ParentLink,
+    options: &HalfOptions,
+) -> Result<AgentResult, Error> {
     let began = Instant::now();
-    let conns = admit(engine, &entrants(members, payload::join), 0)?;
+    let conns = connect_clients(engine, &client_specs(options, payload::join), 0)?;
     let took = began.elapsed();
-    parent.tell_ready();
-    let mut half = Half::new(members, Side::Joiner, conns);
-    let ended = |_: &mut Half, _: &mut Connections| parent.says_go() || parent.says_end();
-    drive(engine, &mut half, PATIENCE, ended)?;
+    parent.report_ready();
+    let mut half = HalfWorkload::new(options, Side::Joiner, conns);
+    let woken = |_: &mut HalfWorkload, _: &mut Connections| parent.start_requested() || parent.stop_requested();
+    drive(engine, &mut half, RELAY_TIMEOUT, woken)?;
     let began = Instant::now();
-    for pair in 0..members.count {
+    for pair in 0..options.count {
         half.send(engine.conns(), pair);
     }
-    drive(engine, &mut half, PATIENCE, |half, _| half.is_complete())?;
+    drive(engine, &mut half, RELAY_TIMEOUT, |half, _| half.is_complete())?;
     let relaying = began.elapsed();
-    let mut findings = half.findings(took);
-    findings.add("relaying, s", relaying.as_secs_f64());
-    parent.tell_ready();
-    // The connections stay until the parent has looked at the server.
-    drive(engine, &mut half, HOLD, |_, _| parent.says_end())?;
-    Ok(findings)
+    let mut result = half.result(took);
+    result.push("relaying, s", relaying.as_secs_f64());
+    parent.report_ready();
+    // The connections stay open while the parent reads the memory of the server.
+    drive(engine, &mut half, HOLD_TIMEOUT, |_, _| parent.stop_requested())?;
+    Ok(result)
 }
 
 #[derive(Debug)]
-struct Half {
+struct HalfWorkload {
     side: Side,
     conns: Vec<ConnId>,
-    inboxes: Vec<Inbox>,
-    /// Payloads sent on each pair.
+    checkers: Vec<DeliveryChecker>,
+    /// Payloads sent, by pair.
     sent: Vec<u32>,
     messages: u32,
     received: u64,
-    tally: Tally,
-    trouble: Option<Error>,
+    counts: DeliveryCounts,
+    error: Option<Error>,
 }
 
-impl Half {
-    fn new(members: &Members, side: Side, conns: Vec<ConnId>) -> Self {
+impl HalfWorkload {
+    fn new(options: &HalfOptions, side: Side, conns: Vec<ConnId>) -> Self {
         let other = match side {
             Side::Opener => Side::Joiner,
             Side::Joiner => Side::Opener,
         };
-        let inbox = |pair| Inbox::new([stream(pair, other)], SIZES);
+        let checker = |pair| DeliveryChecker::new([stream(pair, other)], PAYLOAD_SIZES);
         Self {
             side,
             sent: vec![0; conns.len()],
             conns,
-            inboxes: (0..members.count).map(inbox).collect(),
-            messages: members.messages,
+            checkers: (0..options.count).map(checker).collect(),
+            messages: options.messages,
             received: 0,
-            tally: Tally::default(),
-            trouble: None,
+            counts: DeliveryCounts::default(),
+            error: None,
         }
     }
 
     fn send(&mut self, conns: &mut Connections, pair: u32) {
         let place = pair as usize;
         if self.sent[place] < self.messages {
-            let text = payload::build(stream(pair, self.side), self.sent[place], SIZES);
+            let text = payload::build(stream(pair, self.side), self.sent[place], PAYLOAD_SIZES);
             self.sent[place] += 1;
             conns.send(self.conns[place], &frame::client_text(&text));
         }
@@ -117,56 +125,56 @@ impl Half {
         self.received == u64::from(self.messages) * self.conns.len() as u64
     }
 
-    fn findings(&mut self, set_up: Duration) -> Findings {
-        for inbox in &self.inboxes {
-            inbox.finish(self.messages, &mut self.tally);
+    fn result(&mut self, setup: Duration) -> AgentResult {
+        for checker in &self.checkers {
+            checker.finish(self.messages, &mut self.counts);
         }
-        let mut findings = Findings::default();
-        findings.add("set-up, s", set_up.as_secs_f64());
-        for (name, count) in self.tally.named() {
-            findings.add(name, count as f64);
+        let mut result = AgentResult::default();
+        result.push("setup, s", setup.as_secs_f64());
+        for (name, count) in self.counts.by_name() {
+            result.push(name, count as f64);
         }
-        findings
+        result
     }
 }
 
-impl Handler for Half {
+impl Handler for HalfWorkload {
     fn on_event(&mut self, conns: &mut Connections, _: ConnId, tag: u64, event: Event<'_>) {
         match event {
-            // What tells an opener of its joiner.
+            // The join notice.
             Event::Message(text) if text == payload::JOINED => {}
             Event::Message(text) => {
                 self.received += 1;
-                let inbox = &mut self.inboxes[tag as usize];
-                if let Some(stream) = inbox.receive(text, &mut self.tally) {
+                let checker = &mut self.checkers[tag as usize];
+                if let Some(stream) = checker.receive(text, &mut self.counts) {
                     self.send(conns, stream.key);
                 }
             }
-            Event::Close(code) => self.trouble = Some(admission::closed(code)),
-            Event::Ended(ending) => {
-                let ended = || Error::new(format!("a connection ended: {ending:?}"));
-                self.trouble.get_or_insert_with(ended);
+            Event::Close(code) => self.error = Some(clients::closed_by_server(code)),
+            Event::Disconnected(reason) => {
+                let closed = || Error::new(format!("connection closed: {reason:?}"));
+                self.error.get_or_insert_with(closed);
             }
             Event::Upgraded | Event::Pong(_) | Event::Drained => {}
         }
     }
 }
 
-impl Work for Half {
-    fn trouble(&mut self) -> Option<Error> {
-        self.trouble.take()
+impl Workload for HalfWorkload {
+    fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 }
 
-fn entrants(members: &Members, role: fn(&str) -> Vec<u8>) -> Vec<Entrant> {
-    let entrant = |pair| Entrant {
+fn client_specs(options: &HalfOptions, role: fn(&str) -> Vec<u8>) -> Vec<ClientSpec> {
+    let client = |pair| ClientSpec {
         tag: u64::from(pair),
-        role: role(&format!("{}-{pair}", members.prefix)),
+        first_message: role(&format!("{}-{pair}", options.prefix)),
     };
-    (0..members.count).map(entrant).collect()
+    (0..options.count).map(client).collect()
 }
 
-/// Every key has one joiner, whose index is 0.
+/// Returns the stream of a pair. Each key has one joiner, with index 0.
 fn stream(pair: u32, from: Side) -> Stream {
     Stream {
         key: pair,
@@ -175,13 +183,10 @@ fn stream(pair: u32, from: Side) -> Stream {
     }
 }
 
-const SIZES: Sizes = Sizes {
-    least: 100,
-    most: 4_000,
-};
+const PAYLOAD_SIZES: SizeRange = SizeRange { min: 100, max: 4_000 };
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Longer than the other half may take to set up and to relay.
-const HOLD: Duration = Duration::from_secs(400);
-const AFTERMATH: Duration = Duration::from_secs(2);
+/// Longer than the timeouts of setup and relaying in the other half.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(400);
+const LATE_ARRIVAL_WAIT: Duration = Duration::from_secs(2);

@@ -1,5 +1,7 @@
-//! The besiegers of `soak`: a thread or more for each way of doing wrong, with blocking sockets. Each does it until the parent has enough,
-//! and comes back when it was thrown out. One of them does no wrong, but sends byte by byte, and must be served.
+//! The hostile clients of `soak`: one or more threads for each behavior, with blocking sockets.
+//!
+//! Each thread repeats its behavior until the parent requests a stop, and reconnects if it is disconnected. One behavior
+//! is legitimate: it sends byte by byte, and the server must relay it.
 
 use std::{
     io::{self, Read, Write},
@@ -17,71 +19,74 @@ use sigver_transcripts::{
 use socket2::SockRef;
 
 use crate::{
-    agent::{findings::Findings, parent::Parent},
-    run::admission,
+    agent::{parent::ParentLink, result::AgentResult},
+    run::clients,
 };
 
-/// What one thread does again and again: a name, how many do it, and one turn of it.
-type Way = (&'static str, usize, fn(&Turn<'_>) -> io::Result<()>);
+/// A name, the number of threads, and the function that each thread repeats.
+type Behavior = (&'static str, usize, fn(&Attempt<'_>) -> io::Result<()>);
 
-const WAYS: &[Way] = &[
+const BEHAVIORS: &[Behavior] = &[
     ("floods", 2, flood),
     ("slow readers", 2, read_slowly),
-    ("half-open connections", 20, say_nothing),
-    ("slow handshakes", 10, shake_hands_slowly),
-    ("resets in mid-frame", 1, reset),
-    ("messages byte by byte, served", 2, byte_by_byte),
+    ("half-open connections", 20, stay_half_open),
+    ("slow handshakes", 10, slow_handshake),
+    ("mid-frame resets", 1, reset),
+    ("byte-by-byte messages served", 2, byte_by_byte),
     ("garbage", 1, garbage),
-    ("sessions of churn", 2, churn),
+    ("churn sessions", 2, churn),
 ];
 
-/// What a turn needs.
-struct Turn<'a> {
+/// Context of one run of a behavior.
+struct Attempt<'a> {
     addr: SocketAddr,
     stop: &'a AtomicBool,
     key: String,
 }
 
-pub(super) fn run(endpoint: &Endpoint, parent: &Parent) -> Result<Findings, Error> {
+pub(super) fn run(endpoint: &Endpoint, parent: &ParentLink) -> Result<AgentResult, Error> {
     let stop = AtomicBool::new(false);
-    let counts: Vec<AtomicU64> = WAYS.iter().map(|_| AtomicU64::new(0)).collect();
+    let counts: Vec<AtomicU64> = BEHAVIORS.iter().map(|_| AtomicU64::new(0)).collect();
     let unserved = AtomicU64::new(0);
     let addr = endpoint.addr;
     thread::scope(|scope| {
-        for ((name, threads, turn), count) in WAYS.iter().zip(&counts) {
+        for ((name, threads, attempt), count) in BEHAVIORS.iter().zip(&counts) {
             for _ in 0..*threads {
                 let (stop, unserved) = (&stop, &unserved);
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let key = admission::unique();
-                        match turn(&Turn { addr, stop, key }) {
+                        let key = clients::unique_prefix();
+                        match attempt(&Attempt { addr, stop, key }) {
                             Ok(()) => drop(count.fetch_add(1, Ordering::Relaxed)),
-                            // What the others meet is what they are there for.
+                            // Hostile clients are expected to fail.
                             Err(_) if name.ends_with("served") && !stop.load(Ordering::Relaxed) => {
                                 unserved.fetch_add(1, Ordering::Relaxed);
                             }
                             Err(_) => {}
                         }
-                        thread::sleep(BREATH);
+                        thread::sleep(RETRY_DELAY);
                     }
                 });
             }
         }
-        while !parent.says_end() {
-            thread::sleep(BREATH);
+        while !parent.stop_requested() {
+            thread::sleep(RETRY_DELAY);
         }
         stop.store(true, Ordering::Relaxed);
     });
-    let mut findings = Findings::default();
-    for ((name, ..), count) in WAYS.iter().zip(&counts) {
-        findings.add(name, count.load(Ordering::Relaxed) as f64);
+    let mut result = AgentResult::default();
+    for ((name, ..), count) in BEHAVIORS.iter().zip(&counts) {
+        result.push(name, count.load(Ordering::Relaxed) as f64);
     }
-    findings.add("byte by byte, not served", unserved.load(Ordering::Relaxed) as f64);
-    Ok(findings)
+    result.push(
+        "byte-by-byte messages not served",
+        unserved.load(Ordering::Relaxed) as f64,
+    );
+    Ok(result)
 }
 
-impl Turn<'_> {
-    fn goes_on(&self) -> bool {
+impl Attempt<'_> {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -104,34 +109,34 @@ impl Turn<'_> {
     }
 }
 
-/// All that one joiner can send, to an opener that reads it.
-fn flood(turn: &Turn<'_>) -> io::Result<()> {
-    let (mut opener, mut joiner) = turn.pair()?;
+/// A joiner that sends as fast as it can, to an opener that reads.
+fn flood(attempt: &Attempt<'_>) -> io::Result<()> {
+    let (mut opener, mut joiner) = attempt.pair()?;
     let chunk = frame(Opcode::Text, Piece::Last, br#"{"a":1}"#).repeat(500);
     let reader = SockRef::from(opener.stream()).try_clone()?;
     thread::scope(|scope| {
-        scope.spawn(|| while turn.goes_on() && joiner.send_raw(&chunk).is_ok() {});
-        while turn.goes_on() && opener.receive() != Seen::Lost {}
-        // Wakes the sender.
+        scope.spawn(|| while attempt.is_running() && joiner.send_raw(&chunk).is_ok() {});
+        while attempt.is_running() && opener.receive() != Seen::Lost {}
+        // Unblocks the sender.
         let _ = reader.shutdown(std::net::Shutdown::Both);
         drop(opener);
     });
     Ok(())
 }
 
-/// An opener that reads a little now and then, of a joiner that sends much.
-fn read_slowly(turn: &Turn<'_>) -> io::Result<()> {
-    let (opener, mut joiner) = turn.pair()?;
+/// A joiner that sends fast, to an opener that reads slowly.
+fn read_slowly(attempt: &Attempt<'_>) -> io::Result<()> {
+    let (opener, mut joiner) = attempt.pair()?;
     let message = frame(
         Opcode::Text,
         Piece::Last,
         format!(r#"{{"x":"{}"}}"#, "x".repeat(16_000)).as_bytes(),
     );
     let mut stream = opener.stream();
-    let mut sip = [0; 512];
-    while turn.goes_on() {
+    let mut chunk = [0; 512];
+    while attempt.is_running() {
         joiner.send_raw(&message)?;
-        if stream.read(&mut sip)? == 0 {
+        if stream.read(&mut chunk)? == 0 {
             break;
         }
         thread::sleep(Duration::from_millis(1));
@@ -139,14 +144,14 @@ fn read_slowly(turn: &Turn<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// An opener whose network is gone: it answers no ping, until the server has had enough.
-fn say_nothing(turn: &Turn<'_>) -> io::Result<()> {
-    let mut client = turn.client()?;
-    client.send_text(&format!(r#"{{"type":"open","key":"{}"}}"#, turn.key))?;
+/// A half-open connection: an opener that answers no ping, until the server closes it.
+fn stay_half_open(attempt: &Attempt<'_>) -> io::Result<()> {
+    let mut client = attempt.client()?;
+    client.send_text(&format!(r#"{{"type":"open","key":"{}"}}"#, attempt.key))?;
     let mut sink = [0; 64];
     let mut stream = client.stream();
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-    while turn.goes_on() {
+    while attempt.is_running() {
         match stream.read(&mut sink) {
             Ok(0) => break,
             Ok(_) => {}
@@ -157,19 +162,19 @@ fn say_nothing(turn: &Turn<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A request that comes a byte at a time and never ends.
-fn shake_hands_slowly(turn: &Turn<'_>) -> io::Result<()> {
-    let mut stream = TcpStream::connect(turn.addr)?;
+/// A handshake that is sent byte by byte and never completed.
+fn slow_handshake(attempt: &Attempt<'_>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(attempt.addr)?;
     stream.write_all(b"GET / HTTP/1.1\r\nX: ")?;
-    while turn.goes_on() && stream.write_all(b"y").is_ok() {
+    while attempt.is_running() && stream.write_all(b"y").is_ok() {
         thread::sleep(Duration::from_millis(200));
     }
     Ok(())
 }
 
-/// Half a frame, and then a reset.
-fn reset(turn: &Turn<'_>) -> io::Result<()> {
-    let (mut opener, mut joiner) = turn.pair()?;
+/// A part of a frame, then a TCP reset.
+fn reset(attempt: &Attempt<'_>) -> io::Result<()> {
+    let (mut opener, mut joiner) = attempt.pair()?;
     let whole = frame(Opcode::Text, Piece::Last, &[b' '; 3000]);
     for client in [&mut joiner, &mut opener] {
         client.send_raw(&whole[..2000])?;
@@ -178,10 +183,10 @@ fn reset(turn: &Turn<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A pair whose joiner sends byte by byte, as a bad network does; what it says has to arrive.
-fn byte_by_byte(turn: &Turn<'_>) -> io::Result<()> {
-    let (mut opener, mut joiner) = turn.pair()?;
-    let sent = format!(r#"{{"key":"{}"}}"#, turn.key);
+/// A pair whose joiner sends byte by byte, as on a bad network. The message must arrive.
+fn byte_by_byte(attempt: &Attempt<'_>) -> io::Result<()> {
+    let (mut opener, mut joiner) = attempt.pair()?;
+    let sent = format!(r#"{{"key":"{}"}}"#, attempt.key);
     for byte in frame(Opcode::Text, Piece::Last, sent.as_bytes()) {
         joiner.send_raw(&[byte])?;
         thread::sleep(Duration::from_millis(2));
@@ -193,9 +198,9 @@ fn byte_by_byte(turn: &Turn<'_>) -> io::Result<()> {
     }
 }
 
-/// Bytes of no meaning, before a handshake and behind one.
-fn garbage(turn: &Turn<'_>) -> io::Result<()> {
-    let mut state = turn
+/// Random bytes, before and after a handshake.
+fn garbage(attempt: &Attempt<'_>) -> io::Result<()> {
+    let mut state = attempt
         .key
         .bytes()
         .fold(1_u64, |state, byte| state.wrapping_mul(31) + u64::from(byte))
@@ -208,17 +213,17 @@ fn garbage(turn: &Turn<'_>) -> io::Result<()> {
     })
     .take(2000)
     .collect();
-    TcpStream::connect(turn.addr)?.write_all(&bytes)?;
-    let mut client = turn.client()?;
+    TcpStream::connect(attempt.addr)?.write_all(&bytes)?;
+    let mut client = attempt.client()?;
     client.send_raw(&bytes)?;
     let deadline = Instant::now() + Duration::from_secs(1);
-    while turn.goes_on() && Instant::now() < deadline && client.receive() != Seen::Lost {}
+    while attempt.is_running() && Instant::now() < deadline && client.receive() != Seen::Lost {}
     Ok(())
 }
 
-/// Come, talk, go: in order.
-fn churn(turn: &Turn<'_>) -> io::Result<()> {
-    let (mut opener, mut joiner) = turn.pair()?;
+/// A complete session: connect, exchange, close.
+fn churn(attempt: &Attempt<'_>) -> io::Result<()> {
+    let (mut opener, mut joiner) = attempt.pair()?;
     joiner.send_text(r#"{"type":"offer"}"#)?;
     opener.receive();
     opener.send_text(r#"{"index":0,"type":"answer"}"#)?;
@@ -230,5 +235,5 @@ fn churn(turn: &Turn<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// From one turn to the next.
-const BREATH: Duration = Duration::from_millis(10);
+/// Pause between two runs of a behavior.
+const RETRY_DELAY: Duration = Duration::from_millis(10);

@@ -1,16 +1,17 @@
-//! An agent: a part of a mode in a process of its own, so that what it queues is not measured as the server's
-//! latency, and so that clients need not share one process's limits.
+//! Agents: parts of a mode that run in their own process.
 //!
-//! It speaks with its parent over standard input and output; see `child.rs` for the other side.
+//! A separate process keeps the load of an agent out of the measured latency and has its own descriptor limit. An agent
+//! and its parent communicate over standard input and output: [`process`] is the side of the parent, [`parent`] the side
+//! of the agent.
 
 pub(crate) mod attack;
 pub(crate) mod process;
 
-mod findings;
 mod halves;
 mod hostile;
 mod parent;
 mod protocol;
+mod result;
 mod storm;
 
 use clap::Subcommand;
@@ -22,45 +23,45 @@ use sigver_benches::{
 
 use crate::run::{servers, signals};
 
-/// What an agent does.
+/// The task of an agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Attacks until its input ends.
+    /// Runs an attack until standard input is closed.
     Attack {
-        /// In which way.
+        /// The attack.
         #[arg(long)]
         kind: attack::Attack,
     },
-    /// Does wrong in every way, until its input ends.
-    Siege,
-    /// Connects everything at once.
+    /// Runs all hostile clients until standard input is closed.
+    HostileClients,
+    /// Opens all connections at once.
     Storm {
-        /// How many openers.
+        /// Number of openers.
         #[arg(long)]
         connections: usize,
     },
-    /// Holds openers, answers what joiners send.
-    Openers(halves::Members),
-    /// Holds joiners, sends, and compares what comes back.
-    Joiners(halves::Members),
+    /// Runs openers that answer each payload.
+    Openers(halves::HalfOptions),
+    /// Runs joiners that send payloads and check the answers.
+    Joiners(halves::HalfOptions),
 }
 
-/// Runs a task to its end.
+/// Runs a task and prints its result.
 pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
-    let _ = limits::raise_descriptors();
+    let _ = limits::raise_descriptor_limit();
     if nice {
-        rustix::process::nice(19).context("cannot give way")?;
+        rustix::process::nice(19).context("cannot lower priority")?;
     }
     let endpoint = servers::parse_url(url)?;
     let mut engine = Engine::new(&endpoint, signals::stop_on_signals()?)?;
-    let parent = parent::Parent::listen();
-    let findings = match task {
-        Task::Siege => hostile::run(&endpoint, &parent)?,
+    let parent = parent::ParentLink::spawn_reader();
+    let result = match task {
+        Task::HostileClients => hostile::run(&endpoint, &parent)?,
         Task::Attack { kind } => attack::run(&mut engine, &parent, *kind)?,
         Task::Storm { connections } => storm::run(&mut engine, &parent, *connections)?,
-        Task::Openers(members) => halves::run_openers(&mut engine, &parent, members)?,
-        Task::Joiners(members) => halves::run_joiners(&mut engine, &parent, members)?,
+        Task::Openers(options) => halves::run_openers(&mut engine, &parent, options)?,
+        Task::Joiners(options) => halves::run_joiners(&mut engine, &parent, options)?,
     };
-    println!("{}{}", protocol::RESULT, findings.to_json());
+    println!("{}{}", protocol::RESULT, result.to_json());
     Ok(())
 }

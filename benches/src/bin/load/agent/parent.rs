@@ -1,4 +1,4 @@
-//! The agent's side of the pipe to its parent.
+//! The connection of an agent to its parent process: standard input and output.
 
 use std::{
     io::BufRead,
@@ -11,38 +11,38 @@ use std::{
 
 use crate::agent::protocol;
 
-/// What the parent has said.
+/// Requests of the parent, which a thread reads from standard input.
 #[derive(Clone, Debug)]
-pub(super) struct Parent {
-    go: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
+pub(super) struct ParentLink {
+    start: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
 }
 
-impl Parent {
-    pub(super) fn listen() -> Self {
+impl ParentLink {
+    pub(super) fn spawn_reader() -> Self {
         let parent = Self {
-            go: Arc::default(),
-            ended: Arc::default(),
+            start: Arc::default(),
+            stop: Arc::default(),
         };
-        let heard = parent.clone();
+        let reader = parent.clone();
         thread::spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                heard.go.store(line == protocol::GO, Ordering::Relaxed);
+                reader.start.store(line == protocol::GO, Ordering::Relaxed);
             }
-            heard.ended.store(true, Ordering::Relaxed);
+            reader.stop.store(true, Ordering::Relaxed);
         });
         parent
     }
 
-    pub(super) fn says_go(&self) -> bool {
-        self.go.load(Ordering::Relaxed)
+    pub(super) fn start_requested(&self) -> bool {
+        self.start.load(Ordering::Relaxed)
     }
 
-    pub(super) fn says_end(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
+    pub(super) fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
-    pub(super) fn tell_ready(&self) {
+    pub(super) fn report_ready(&self) {
         println!("{}", protocol::READY);
     }
 }

@@ -1,7 +1,7 @@
-//! The parent's side of an agent: a part of a mode that runs in a process of its own.
+//! Starts and controls an agent from its parent process.
 //!
-//! The agent prints `ready` lines and at last `result {..}`; the parent writes `go`, and ends the agent by closing
-//! its input. So an agent ends with its parent, whatever ends the parent.
+//! The agent prints `ready` lines and finally `result [..]`. The parent writes `go`, and stops the agent by closing its
+//! input, so that an agent also stops if its parent is killed.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,29 +18,29 @@ use sigver_benches::{
 
 use crate::{
     agent::{
-        findings::{Findings, parse_result},
         protocol::{GO, READY, unexpected},
+        result::{AgentResult, parse_result},
     },
     run::bench::Bench,
 };
 
-/// An agent that runs. Dropping it ends it.
+/// A running agent. It is killed on drop.
 #[derive(Debug)]
-pub(crate) struct Agent {
+pub(crate) struct AgentProcess {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
-/// Whether the agent gives way to the measuring process, with which it shares a core.
+/// Scheduling priority of an agent, relative to the measuring process on the same core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
     Low,
-    Same,
+    Normal,
 }
 
-impl Agent {
-    /// Starts this program again for a task, given as the words of its command line.
+impl AgentProcess {
+    /// Starts this program as an agent. `task` is the rest of its command line.
     pub(crate) fn start(endpoint: &Endpoint, priority: Priority, task: &[String]) -> Result<Self, Error> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -54,14 +54,14 @@ impl Agent {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start an agent")?;
+            .context("cannot start agent")?;
         let input = child.stdin.take();
         let output = child.stdout.take();
         let (sender, lines) = mpsc::channel();
         if let Some(output) = output {
             thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    // Ignored: a parent that no longer listens is about to end the agent.
+                    // Ignored: the receiver is dropped together with the agent.
                     let _ = sender.send(line);
                 }
             });
@@ -69,61 +69,61 @@ impl Agent {
         Ok(Self { child, input, lines })
     }
 
-    /// Whether the agent has said that much, without waiting for it.
-    pub(crate) fn is_ready(&self) -> Result<bool, Error> {
+    /// Returns whether the agent has reported that it is ready. Does not block.
+    pub(crate) fn poll_ready(&self) -> Result<bool, Error> {
         match self.lines.try_recv() {
             Ok(line) if line == READY => Ok(true),
             Ok(line) => Err(unexpected(&line)),
             Err(mpsc::TryRecvError::Empty) => Ok(false),
-            Err(mpsc::TryRecvError::Disconnected) => Err(Error::new("an agent has failed")),
+            Err(mpsc::TryRecvError::Disconnected) => Err(Error::new("agent failed")),
         }
     }
 
-    /// Waits until the agent says so.
-    pub(crate) fn wait_ready(&self, bench: &Bench, time: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + time;
-        while !self.is_ready()? {
-            bench.go_on()?;
+    /// Waits until the agent reports that it is ready.
+    pub(crate) fn wait_ready(&self, bench: &Bench, timeout: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + timeout;
+        while !self.poll_ready()? {
+            bench.check_interrupted()?;
             if Instant::now() > deadline {
-                return Err(Error::new("an agent is not ready in time"));
+                return Err(Error::new("agent not ready in time"));
             }
             thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    /// Lets the agent begin what it is ready for.
-    pub(crate) fn go(&mut self) -> Result<(), Error> {
+    /// Starts the work that the agent is ready for.
+    pub(crate) fn start_work(&mut self) -> Result<(), Error> {
         let input = self.input.as_mut();
-        let input = input.ok_or_else(|| Error::new("an agent has no input"))?;
-        writeln!(input, "{GO}").context("an agent is gone")
+        let input = input.ok_or_else(|| Error::new("agent has no input"))?;
+        writeln!(input, "{GO}").context("agent exited")
     }
 
-    /// Asks the agent to end, without waiting for its result.
-    pub(crate) fn ask_to_end(&mut self) {
+    /// Requests a stop. Does not wait for the result.
+    pub(crate) fn request_stop(&mut self) {
         self.input = None;
     }
 
-    /// Ends the agent and takes its result.
-    pub(crate) fn finish(mut self, time: Duration) -> Result<Findings, Error> {
-        self.ask_to_end();
-        let line = self.lines.recv_timeout(time);
-        parse_result(&line.map_err(|_| Error::new("an agent gave no result in time"))?)
+    /// Stops the agent and returns its result.
+    pub(crate) fn stop(mut self, timeout: Duration) -> Result<AgentResult, Error> {
+        self.request_stop();
+        let line = self.lines.recv_timeout(timeout);
+        parse_result(&line.map_err(|_| Error::new("no result from agent in time"))?)
     }
 
-    /// The result of an agent that ends by itself or was asked to, if it has one yet.
-    pub(crate) fn try_result(&self) -> Result<Option<Findings>, Error> {
+    /// Returns the result of an agent that has stopped, or `None` if it is still running. Does not block.
+    pub(crate) fn poll_result(&self) -> Result<Option<AgentResult>, Error> {
         match self.lines.try_recv() {
             Ok(line) => parse_result(&line).map(Some),
             Err(mpsc::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::TryRecvError::Disconnected) => Err(Error::new("an agent has failed")),
+            Err(mpsc::TryRecvError::Disconnected) => Err(Error::new("agent failed")),
         }
     }
 }
 
-impl Drop for Agent {
+impl Drop for AgentProcess {
     fn drop(&mut self) {
-        // Ignored: it may have ended by itself.
+        // Ignored: it may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

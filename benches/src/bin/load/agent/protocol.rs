@@ -1,4 +1,4 @@
-//! What an agent and its parent say to each other, line by line.
+//! The lines that an agent and its parent exchange.
 
 use sigver_benches::error::Error;
 
@@ -7,5 +7,5 @@ pub(super) const GO: &str = "go";
 pub(super) const RESULT: &str = "result ";
 
 pub(super) fn unexpected(line: &str) -> Error {
-    Error::new(format!("an agent says {line:?}"))
+    Error::new(format!("unexpected line from agent: {line:?}"))
 }

@@ -1,4 +1,4 @@
-//! The storm: connects of all clients at once, as after a server's restart.
+//! A connection storm: all clients connect at once, as after a restart of the server.
 
 use std::time::{Duration, Instant};
 
@@ -14,59 +14,59 @@ use sigver_benches::{
 };
 
 use crate::{
-    agent::{findings::Findings, parent::Parent},
-    measure::latency::Latency,
-    run::admission,
+    agent::{parent::ParentLink, result::AgentResult},
+    measure::latency::LatencyHistogram,
+    run::clients,
 };
 
-pub(super) fn run(engine: &mut Engine, parent: &Parent, connections: usize) -> Result<Findings, Error> {
-    parent.tell_ready();
-    let mut storm = Storm {
-        keys: admission::keys(connections),
+pub(super) fn run(engine: &mut Engine, parent: &ParentLink, connections: usize) -> Result<AgentResult, Error> {
+    parent.report_ready();
+    let mut storm = StormWorkload {
+        keys: clients::unique_keys(connections),
         began: Vec::with_capacity(connections),
-        latency: Latency::new()?,
-        inside: 0,
+        latency: LatencyHistogram::new()?,
+        served: 0,
         refused: 0,
     };
     let began = Instant::now();
     for number in 0..connections {
         storm.began.push(Instant::now());
         engine.conns().connect(number as u64)?;
-        if number % BETWEEN == 0 {
+        if number % POLL_EVERY == 0 {
             engine.poll(Duration::ZERO, &mut storm)?;
         }
     }
     let called = began.elapsed();
-    while storm.inside + storm.refused < connections && began.elapsed() < PATIENCE && !parent.says_end() {
-        engine.poll(TICK, &mut storm)?;
+    while storm.served + storm.refused < connections && began.elapsed() < SERVE_TIMEOUT && !parent.stop_requested() {
+        engine.poll(POLL_INTERVAL, &mut storm)?;
     }
     let took = began.elapsed();
-    let mut findings = Findings::default();
+    let mut result = AgentResult::default();
     for (name, figure) in [
-        ("connects called within, s", called.as_secs_f64()),
-        ("all inside after, s", took.as_secs_f64()),
-        ("inside", storm.inside as f64),
+        ("connect calls within, s", called.as_secs_f64()),
+        ("all served after, s", took.as_secs_f64()),
+        ("served", storm.served as f64),
         ("refused", storm.refused as f64),
-        ("a client's wait, p50, ms", storm.latency.quantile(0.5) / 1e3),
-        ("a client's wait, p99, ms", storm.latency.quantile(0.99) / 1e3),
-        ("a client's wait, max, ms", storm.latency.quantile(1.0) / 1e3),
+        ("client wait, p50, ms", storm.latency.quantile(0.5) / 1e3),
+        ("client wait, p99, ms", storm.latency.quantile(0.99) / 1e3),
+        ("client wait, max, ms", storm.latency.quantile(1.0) / 1e3),
     ] {
-        findings.add(name, figure);
+        result.push(name, figure);
     }
-    Ok(findings)
+    Ok(result)
 }
 
 #[derive(Debug)]
-struct Storm {
+struct StormWorkload {
     keys: Vec<String>,
     began: Vec<Instant>,
-    /// From the connect to the pong behind the open.
-    latency: Latency,
-    inside: usize,
+    /// From connect to the pong of the ping that follows the open.
+    latency: LatencyHistogram,
+    served: usize,
     refused: usize,
 }
 
-impl Handler for Storm {
+impl Handler for StormWorkload {
     fn on_event(&mut self, conns: &mut Connections, id: ConnId, tag: u64, event: Event<'_>) {
         let number = tag as usize;
         match event {
@@ -76,18 +76,18 @@ impl Handler for Storm {
                 conns.send(id, &frames);
             }
             Event::Pong(_) => {
-                self.inside += 1;
+                self.served += 1;
                 self.latency.record(self.began[number].elapsed());
             }
-            Event::Ended(_) => self.refused += 1,
+            Event::Disconnected(_) => self.refused += 1,
             Event::Close(_) | Event::Drained | Event::Message(_) => {}
         }
     }
 }
 
-const TICK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// After so many connects the answers that have come are read.
-const BETWEEN: usize = 64;
+/// Number of connects between two polls.
+const POLL_EVERY: usize = 64;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const SERVE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Latencies.
+//! A histogram of latencies.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use sigver_benches::error::{Context, Error};
 
 use crate::measure::metric::{Metric, Sample};
 
-/// Latencies.
+/// A histogram of latencies, from 1 ns to [`MAX_LATENCY`].
 #[derive(Debug)]
-pub(crate) struct Latency(Histogram<u64>);
+pub(crate) struct LatencyHistogram(Histogram<u64>);
 
-impl Latency {
+impl LatencyHistogram {
     pub(crate) fn new() -> Result<Self, Error> {
-        let histogram = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 3);
-        histogram.map(Self).context("histogram")
+        let histogram = Histogram::new_with_bounds(1, MAX_LATENCY.as_nanos() as u64, 3);
+        histogram.map(Self).context("cannot create histogram")
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
@@ -26,27 +26,27 @@ impl Latency {
         self.0.reset();
     }
 
-    /// Microseconds below which that part (0 to 1) of all latencies lies.
+    /// Returns the latency at `quantile` (0 to 1), in microseconds.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    pub(crate) fn metrics(&self, sample: &mut Sample, prefix: &str) {
+    pub(crate) fn push_metrics(&self, sample: &mut Sample, prefix: &str) {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
             sample.push(Metric::new(format!("{prefix}{name}, µs"), self.quantile(quantile)));
         }
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(100);
+const MAX_LATENCY: Duration = Duration::from_secs(100);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_sorted_list() {
-        let mut latency = Latency::new().expect("histogram");
+    fn quantiles_match_recorded_values() {
+        let mut latency = LatencyHistogram::new().expect("histogram");
         for microseconds in 1..=1_000 {
             latency.record(Duration::from_micros(microseconds));
         }
@@ -54,8 +54,8 @@ mod tests {
             let found = latency.quantile(quantile);
             assert!((found / expected - 1.0).abs() < 0.002, "{quantile}: {found}");
         }
-        latency.record(LONGEST * 2);
-        assert!(latency.quantile(1.0) >= LONGEST.as_micros() as f64);
+        latency.record(MAX_LATENCY * 2);
+        assert!(latency.quantile(1.0) >= MAX_LATENCY.as_micros() as f64);
         latency.reset();
         assert_eq!(latency.quantile(1.0), 0.0);
     }

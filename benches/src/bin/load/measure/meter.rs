@@ -1,4 +1,4 @@
-//! What a stretch of work has cost: CPU of the server and of the generator, context switches, latencies.
+//! Measures the cost of a period of work: CPU time of server and generator, and context switches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::measure::{
     procfs::{self, Switches},
 };
 
-/// A reading at the start of a stretch of work.
+/// The readings at the start of a measurement.
 #[derive(Debug)]
 pub(crate) struct Meter {
     server: Option<Server>,
@@ -26,11 +26,11 @@ struct Server {
     pid: u32,
     cpu: Duration,
     switches: BTreeMap<u32, Switches>,
-    /// Every thread that was there at the start or when it was looked.
+    /// Threads seen at the start or by [`Meter::observe_threads`].
     seen: BTreeSet<u32>,
 }
 
-/// What it came to.
+/// The cost of the measured work.
 #[derive(Debug)]
 pub(crate) struct Usage {
     pub(crate) elapsed: Duration,
@@ -41,14 +41,14 @@ pub(crate) struct Usage {
 }
 
 impl Meter {
-    /// Reads everything once. The server may be foreign, its process unknown: then its figures are left out.
+    /// Starts a measurement. Without `pid`, the metrics of the server are omitted.
     pub(crate) fn start(pid: Option<u32>) -> Result<Self, Error> {
         let server = pid.map(|pid| {
-            // The slow reading first: it must not fall between the others.
-            let switches = procfs::switches(pid).context("the server is gone")?;
+            // The slow reading is first, so that it is not between the others.
+            let switches = procfs::switches(pid).context("server exited")?;
             Ok::<_, Error>(Server {
                 pid,
-                cpu: procfs::cpu(pid).context("the server is gone")?,
+                cpu: procfs::cpu(pid).context("server exited")?,
                 seen: switches.keys().copied().collect(),
                 switches,
             })
@@ -61,14 +61,14 @@ impl Meter {
         })
     }
 
-    /// Looks which threads live in the middle of the work, so that those that come and go are noticed.
-    pub(crate) fn observe(&mut self) {
+    /// Records the running threads, so that threads which start and exit during the work are noticed.
+    pub(crate) fn observe_threads(&mut self) {
         if let Some(server) = &mut self.server {
             server.seen.extend(procfs::threads(server.pid).unwrap_or_default());
         }
     }
 
-    /// Reads everything again.
+    /// Ends the measurement.
     pub(crate) fn stop(self) -> Result<Usage, Error> {
         let elapsed = self.started.elapsed();
         let own_now = procfs::cpu(std::process::id()).ok();
@@ -81,16 +81,16 @@ impl Meter {
             switches: None,
         };
         if let Some(server) = self.server {
-            let cpu = procfs::cpu(server.pid).context("the server is gone")?;
+            let cpu = procfs::cpu(server.pid).context("server exited")?;
             usage.server_cpu = Some(cpu - server.cpu);
-            let now = procfs::switches(server.pid).context("the server is gone")?;
+            let now = procfs::switches(server.pid).context("server exited")?;
             usage.switches = difference(&server.switches, &server.seen, &now);
         }
         Ok(usage)
     }
 }
 
-/// The switches of all threads together; unknown if a thread has ended, for it took its counts along.
+/// Returns the context switches of all threads, or `None` if a thread has exited, since its counts are lost.
 fn difference(
     before: &BTreeMap<u32, Switches>,
     seen: &BTreeSet<u32>,
@@ -109,8 +109,8 @@ fn difference(
 }
 
 impl Usage {
-    /// The figures for each of `units` pieces of work, called `unit`.
-    pub(crate) fn metrics(&self, sample: &mut Sample, unit: &str, units: u64) {
+    /// Appends the metrics per unit of work, for `units` units that are called `unit`.
+    pub(crate) fn push_metrics(&self, sample: &mut Sample, unit: &str, units: u64) {
         let count = units.max(1) as f64;
         let seconds = self.elapsed.as_secs_f64();
         if let Some(cpu) = self.server_cpu {
@@ -138,7 +138,7 @@ impl Usage {
         }
         if let (Some(server), Some(own), Some(machine)) = (self.server_cpu, self.own_cpu, self.machine_cpu) {
             let others = busy(machine.saturating_sub(server + own));
-            sample.push(Metric::absolute("all others' CPU, % of a core", others));
+            sample.push(Metric::absolute("other CPU, % of a core", others));
         }
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_of_threads_that_stay_and_come() {
+    fn switches_of_old_and_new_threads_are_added() {
         let before = counts(&[(1, 10, 1), (2, 5, 0)]);
         let after = counts(&[(1, 15, 1), (2, 5, 2), (3, 7, 0)]);
         let sum = Switches {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_are_unknown_once_a_thread_has_ended() {
+    fn switches_are_unknown_if_thread_has_exited() {
         let threads = counts(&[(1, 10, 1)]);
         assert_eq!(difference(&threads, &BTreeSet::from([1, 2]), &threads), None);
     }

@@ -1,15 +1,16 @@
-//! Named figures.
+//! Metrics of one measurement.
 
-/// One figure.
+/// A named value.
 #[derive(Clone, Debug)]
 pub(crate) struct Metric {
     pub(crate) name: String,
     pub(crate) value: f64,
-    /// Whether a ratio of two servers' figures says anything.
+    /// Whether the report shows the ratio of two servers.
     pub(crate) comparable: bool,
 }
 
 impl Metric {
+    /// Creates a metric that is compared between servers.
     pub(crate) fn new(name: impl Into<String>, value: f64) -> Self {
         Self {
             name: name.into(),
@@ -18,6 +19,7 @@ impl Metric {
         }
     }
 
+    /// Creates a metric without ratios.
     pub(crate) fn absolute(name: impl Into<String>, value: f64) -> Self {
         Self {
             comparable: false,
@@ -26,5 +28,5 @@ impl Metric {
     }
 }
 
-/// The figures of one server in one round, in the order in which they are shown.
+/// The metrics of one server in one round, in the order of the report.
 pub(crate) type Sample = Vec<Metric>;

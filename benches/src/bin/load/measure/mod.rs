@@ -1,6 +1,6 @@
-//! What is measured, and how it is reported.
+//! Metrics: readings of the system, latencies, and reports.
 
-pub(crate) mod fidelity;
+pub(crate) mod delivery;
 pub(crate) mod latency;
 pub(crate) mod meter;
 pub(crate) mod metric;

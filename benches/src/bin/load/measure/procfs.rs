@@ -1,13 +1,13 @@
-//! What the kernel says about a process and about memory: `/proc`, read as text.
+//! Reads `/proc`: processes, threads and memory.
 //!
-//! Linux only; elsewhere every reading fails and the figures that need it are left out.
+//! Linux only. On other systems all readings fail, and the metrics that need them are omitted.
 
 use std::{collections::BTreeMap, fs, io, time::Duration};
 
-/// CPU time of all threads, those that have ended included.
+/// Returns the CPU time of all threads of a process, including threads that have exited.
 pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is a name in brackets that may itself hold brackets and spaces.
+    // The second field is a name in parentheses that may itself contain parentheses and spaces.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 = after_name
         .split_ascii_whitespace()
@@ -18,7 +18,7 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(from_ticks(ticks))
 }
 
-/// CPU time of everything that runs on this machine, interrupts and what a hypervisor takes included.
+/// Returns the CPU time of the machine that is not idle, including interrupts and steal time.
 pub(crate) fn machine_cpu() -> io::Result<Duration> {
     let stat = fs::read_to_string("/proc/stat")?;
     let ticks: Vec<u64> = stat
@@ -31,23 +31,23 @@ pub(crate) fn machine_cpu() -> io::Result<Duration> {
         .filter_map(|field| field.parse().ok())
         .collect();
     let &[user, nice, system, _idle, _iowait, irq, softirq, steal] = &ticks[..] else {
-        return Err(io::Error::other("/proc/stat lacks a field"));
+        return Err(io::Error::other("missing field in /proc/stat"));
     };
     Ok(from_ticks(user + nice + system + irq + softirq + steal))
 }
 
-/// Context switches of one thread since it began.
+/// Context switches of a thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
     pub(crate) voluntary: u64,
     pub(crate) involuntary: u64,
 }
 
-/// Context switches of each living thread.
+/// Returns the context switches of each running thread.
 pub(crate) fn switches(pid: u32) -> io::Result<BTreeMap<u32, Switches>> {
     let mut all = BTreeMap::new();
     for tid in threads(pid)? {
-        // A thread that has ended since the listing is left out, as if it had ended before.
+        // Skips threads that have exited since the listing.
         if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")) {
             let counts = Switches {
                 voluntary: field(&status, "voluntary_ctxt_switches:").unwrap_or(0),
@@ -59,34 +59,34 @@ pub(crate) fn switches(pid: u32) -> io::Result<BTreeMap<u32, Switches>> {
     Ok(all)
 }
 
-/// The living threads.
+/// Returns the running threads of a process.
 pub(crate) fn threads(pid: u32) -> io::Result<Vec<u32>> {
     let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
-/// The process's memory, with its share of pages that it shares, in bytes.
+/// Returns the proportional set size of a process, in bytes.
 pub(crate) fn pss(pid: u32) -> io::Result<u64> {
     kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// The process's memory now, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub(crate) fn rss(pid: u32) -> io::Result<u64> {
     kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-/// The most memory that the process has had since [`forget_peak_rss`], in bytes.
+/// Returns the peak resident memory of a process since [`reset_peak_rss`], in bytes.
 pub(crate) fn peak_rss(pid: u32) -> io::Result<u64> {
     kilobytes(&format!("/proc/{pid}/status"), "VmHWM:")
 }
 
-/// Lets [`peak_rss`] start again from now.
-pub(crate) fn forget_peak_rss(pid: u32) -> io::Result<()> {
+/// Resets [`peak_rss`].
+pub(crate) fn reset_peak_rss(pid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
-/// The whole machine's memory, in bytes.
+/// Memory counters of the machine, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) available: u64,
@@ -106,21 +106,21 @@ pub(crate) fn memory() -> io::Result<Memory> {
             page_tables: read("PageTables:")?,
         })
     };
-    all().ok_or_else(|| io::Error::other("/proc/meminfo lacks a field"))
+    all().ok_or_else(|| io::Error::other("missing field in /proc/meminfo"))
 }
 
-/// How long this thread has been ready to run while its core did something else.
+/// Returns the run-queue delay of this thread: how long it has been ready to run but was not running.
 pub(crate) fn own_run_delay() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanoseconds = text.split_ascii_whitespace().nth(1);
     nanoseconds
         .and_then(|field| field.parse().ok())
         .map(Duration::from_nanos)
-        .ok_or_else(|| io::Error::other("schedstat lacks a field"))
+        .ok_or_else(|| io::Error::other("missing field in /proc/thread-self/schedstat"))
 }
 
-/// The processor's name and the kernel's version.
-pub(crate) fn machine() -> (String, String) {
+/// Returns the name of the processor and the version of the kernel.
+pub(crate) fn machine_info() -> (String, String) {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus
         .lines()
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_by_its_whole_name() {
+    fn field_is_found_by_full_name() {
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
         assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(12));
         assert_eq!(field(status, "nonvoluntary_ctxt_switches:"), Some(3));
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn this_process_can_be_read() {
+    fn readings_of_own_process_succeed() {
         let pid = std::process::id();
         assert!(cpu(pid).expect("stat") <= machine_cpu().expect("stat"));
         assert!(!switches(pid).expect("status").is_empty());

@@ -1,24 +1,24 @@
-//! Figures side by side: medians over rounds, ratios within rounds, a table for people and JSON for programs.
+//! Reports: a table and JSON with medians over rounds and ratios between servers.
 //!
-//! A ratio is taken inside each round, between runs of the same minute, and only then is the median taken: noise
-//! that lasts longer than a round falls out.
+//! Ratios are taken within each round, and the median is taken of these ratios. Noise that lasts longer than a round
+//! cancels out.
 
 use serde_json::{Map, Value, json};
 
 use crate::measure::{metric::Sample, procfs};
 
-/// One server's rounds.
+/// The rounds of one server.
 #[derive(Debug)]
 pub(crate) struct Column {
     pub(crate) server: String,
     pub(crate) rounds: Vec<Sample>,
 }
 
-/// One setting of the load, tried on all servers. The first column is what the others are divided by.
+/// One load setting, measured on all servers. The others are compared with the first column.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) label: String,
-    /// The setting as a number: the abscissa of a plot.
+    /// The setting as a number, for the x axis of a plot.
     pub(crate) load: f64,
     pub(crate) columns: Vec<Column>,
 }
@@ -28,7 +28,7 @@ impl Column {
         median(self.rounds.iter().filter_map(|round| value(round, name)))
     }
 
-    /// The median of the rounds' ratios.
+    /// Returns the median of the ratios of the rounds.
     fn ratio(&self, to: &Self, name: &str) -> Option<f64> {
         let rounds = self.rounds.iter().zip(&to.rounds);
         let ratios = rounds.filter_map(|(mine, theirs)| {
@@ -40,7 +40,7 @@ impl Column {
 }
 
 impl Case {
-    /// Every figure that any server has, with whether it can be compared.
+    /// Returns the names of all metrics, with whether they can be compared.
     fn metrics(&self) -> Vec<(&str, bool)> {
         let mut metrics: Vec<(&str, bool)> = Vec::new();
         let samples = self.columns.iter().filter_map(|column| column.rounds.first());
@@ -52,7 +52,7 @@ impl Case {
         metrics
     }
 
-    /// The table, as lines.
+    /// Returns the lines of the table.
     pub(crate) fn table(&self) -> Vec<String> {
         let Some((first, others)) = self.columns.split_first() else {
             return Vec::new();
@@ -62,19 +62,19 @@ impl Case {
             head.push(other.server.clone());
             head.push(format!("× {}", first.server));
             if place > 0 {
-                head.push(format!("{} × it", others[0].server));
+                head.push(format!("{} × {}", others[0].server, other.server));
             }
         }
         let mut rows = vec![head];
         for (name, comparable) in self.metrics() {
-            let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
+            let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), format_value);
             let ratio = |mine: &Column, theirs: &Column| {
                 let ratio = mine.ratio(theirs, name).filter(|_| comparable);
                 ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
             };
-            let mut row = vec![name.to_owned(), figure(first.median(name))];
+            let mut row = vec![name.to_owned(), cell(first.median(name))];
             for (place, other) in others.iter().enumerate() {
-                row.push(figure(other.median(name)));
+                row.push(cell(other.median(name)));
                 row.push(ratio(other, first));
                 if place > 0 {
                     row.push(ratio(&others[0], other));
@@ -111,9 +111,9 @@ impl Case {
     }
 }
 
-/// Everything that a run has found, and where it ran.
+/// Returns all results of a run, with a description of the machine.
 pub(crate) fn json(mode: &str, pinned: bool, seconds: f64, cases: &[Case]) -> Value {
-    let (processor, kernel) = procfs::machine();
+    let (processor, kernel) = procfs::machine_info();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     json!({
         "mode": mode,
@@ -145,8 +145,8 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// Three digits that matter, or all before the point.
-fn shown(value: f64) -> String {
+/// Formats a value with three significant digits, or with all digits before the point.
+fn format_value(value: f64) -> String {
     let places = match value.abs() {
         0.0 => 0,
         at_least if at_least >= 100.0 => 0,
@@ -202,23 +202,23 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn median_of_odd_and_even_counts() {
         assert_eq!(median([].into_iter()), None);
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), Some(2.5));
     }
 
     #[test]
-    fn a_ratio_is_the_median_of_the_rounds_own_ratios() {
+    fn ratio_is_median_of_ratios_within_rounds() {
         let yardstick = column("yardstick", &[10.0, 100.0, 10.0]);
         let server = column("sigver", &[20.0, 200.0, 30.0]);
         assert_eq!(server.median("CPU, µs"), Some(30.0));
         assert_eq!(server.ratio(&yardstick, "CPU, µs"), Some(2.0));
-        assert_eq!(server.ratio(&yardstick, "no such"), None);
+        assert_eq!(server.ratio(&yardstick, "unknown"), None);
     }
 
     #[test]
-    fn the_table_lines_up_and_leaves_gaps() {
+    fn table_is_aligned_with_gaps_for_missing_values() {
         let mut columns = vec![
             column("yardstick", &[10.0]),
             column("sigver", &[15.0]),
@@ -233,15 +233,15 @@ mod tests {
         assert_eq!(
             case.table(),
             [
-                "         yardstick  sigver  × yardstick   other  × yardstick  sigver × it",
-                "CPU, µs       10.0    15.0         1.50  30,000      3000.00         0.00",
+                "         yardstick  sigver  × yardstick   other  × yardstick  sigver × other",
+                "CPU, µs       10.0    15.0         1.50  30,000      3000.00            0.00",
                 "busy, %          -    99.0                    -",
             ]
         );
     }
 
     #[test]
-    fn figures_are_short() {
+    fn values_have_three_significant_digits() {
         for (value, text) in [
             (0.0, "0"),
             (0.0123, "0.0123"),
@@ -252,7 +252,7 @@ mod tests {
             (-867.0, "-867"),
             (-123_456.0, "-123,456"),
         ] {
-            assert_eq!(shown(value), text);
+            assert_eq!(format_value(value), text);
         }
     }
 }

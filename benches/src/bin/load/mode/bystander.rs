@@ -1,83 +1,84 @@
-//! A pair whose latency is watched while others load the server.
+//! A pair whose latency is measured while other clients load the server.
 
 use sigver_benches::{engine::Engine, error::Error};
 use std::time::Duration;
 
 use crate::{
-    agent::process::Agent,
+    agent::process::AgentProcess,
     measure::{
         metric::{Metric, Sample},
         procfs,
     },
-    run::{bench::Bench, drive::drive, exchange::Exchange},
+    run::{bench::Bench, drive::drive, exchange::ExchangeLoop},
 };
 
-/// One pair whose latency is watched, here and in `storm`.
+/// A pair in a closed loop, with its latencies.
 #[derive(Debug)]
 pub(crate) struct Bystander {
-    exchange: Exchange,
-    calm_p99: f64,
+    exchange: ExchangeLoop,
+    baseline_p99: f64,
     pub(crate) sample: Sample,
 }
 
 impl Bystander {
-    /// Makes the pair and measures what it feels when it is alone.
-    pub(crate) fn calm(bench: &Bench, engine: &mut Engine) -> Result<Self, Error> {
+    /// Connects the pair and measures its latency without other load.
+    pub(crate) fn measure_baseline(bench: &Bench, engine: &mut Engine) -> Result<Self, Error> {
         let mut bystander = Self {
-            exchange: Exchange::start(engine, 1)?,
-            calm_p99: 0.0,
+            exchange: ExchangeLoop::start(engine, 1)?,
+            baseline_p99: 0.0,
             sample: Sample::new(),
         };
         drive(engine, &mut bystander.exchange, bench.warm_up(), |_, _| false)?;
-        bystander.window(engine, "calm", bench.time(), |_| Ok(false))?;
-        bystander.calm_p99 = bystander.exchange.latency.quantile(0.99);
+        bystander.measure_window(engine, "baseline", bench.duration(), |_| Ok(false))?;
+        bystander.baseline_p99 = bystander.exchange.latency.quantile(0.99);
         Ok(bystander)
     }
 
-    /// Goes on exchanging until the agent is ready.
-    pub(crate) fn wait_ready(&mut self, engine: &mut Engine, agent: &Agent) -> Result<(), Error> {
-        self.window_of(engine, AGENT_TIME, |_| agent.is_ready())?
+    /// Keeps exchanging until the agent is ready.
+    pub(crate) fn wait_ready(&mut self, engine: &mut Engine, agent: &AgentProcess) -> Result<(), Error> {
+        self.drive_until(engine, AGENT_TIMEOUT, |_| agent.poll_ready())?
             .then_some(())
-            .ok_or_else(|| Error::new("an agent is not ready in time"))
+            .ok_or_else(|| Error::new("agent not ready in time"))
     }
 
-    /// Measures for `time`, or until `done`, and adds what was felt to the sample.
-    pub(crate) fn window(
+    /// Measures for `duration`, or until `done` returns true, and appends the metrics to the sample.
+    pub(crate) fn measure_window(
         &mut self,
         engine: &mut Engine,
         name: &str,
-        time: Duration,
-        done: impl FnMut(&mut Exchange) -> Result<bool, Error>,
+        duration: Duration,
+        done: impl FnMut(&mut ExchangeLoop) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let delay_before = procfs::own_run_delay().ok();
-        self.exchange.begin_window();
-        self.window_of(engine, time, done)?;
+        self.exchange.start_window();
+        self.drive_until(engine, duration, done)?;
         self.exchange.record_pending();
         let delay_after = procfs::own_run_delay().ok();
 
         let latency = &self.exchange.latency;
-        latency.metrics(&mut self.sample, &format!("{name} "));
-        if self.calm_p99 > 0.0 {
-            let ratio = latency.quantile(0.99) / self.calm_p99;
-            self.sample.push(Metric::absolute(format!("p99, {name} × calm"), ratio));
+        latency.push_metrics(&mut self.sample, &format!("{name} "));
+        if self.baseline_p99 > 0.0 {
+            let ratio = latency.quantile(0.99) / self.baseline_p99;
+            self.sample
+                .push(Metric::absolute(format!("p99, {name} × baseline"), ratio));
         }
         if let Some((before, after)) = delay_before.zip(delay_after) {
             let waited = (after - before).as_secs_f64() * 1e6;
             let each = waited / self.exchange.completed.max(1) as f64;
-            let name = format!("{name}, generator's wait for its core, µs/exchange");
+            let name = format!("{name}, run-queue delay of generator, µs/exchange");
             self.sample.push(Metric::absolute(name, each));
         }
         Ok(())
     }
 
-    fn window_of(
+    fn drive_until(
         &mut self,
         engine: &mut Engine,
-        time: Duration,
-        mut done: impl FnMut(&mut Exchange) -> Result<bool, Error>,
+        duration: Duration,
+        mut done: impl FnMut(&mut ExchangeLoop) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
         let mut failure = None;
-        let over = drive(engine, &mut self.exchange, time, |exchange, _| {
+        let over = drive(engine, &mut self.exchange, duration, |exchange, _| {
             done(exchange).unwrap_or_else(|error| {
                 failure = Some(error);
                 true
@@ -87,4 +88,4 @@ impl Bystander {
     }
 }
 
-const AGENT_TIME: Duration = Duration::from_secs(20);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(20);

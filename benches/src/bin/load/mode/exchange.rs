@@ -1,22 +1,22 @@
-//! `exchange`: an offer of 1.2 KB from the joiner to the opener, an answer of 1.2 KB back, and again.
+//! `exchange`: an offer of 1.2 KB from the joiner to the opener and an answer of 1.2 KB back.
 //!
-//! A closed loop: a pair begins its next exchange when the last one is over, so there are always as many exchanges
-//! under way as there are pairs. `mostly-idle` is the same beside connections that do nothing.
+//! This is a closed loop: each pair starts its next exchange when the last one is complete, so the number of pending
+//! exchanges is the number of pairs. `mostly-idle` is the same beside idle connections.
 
 use crate::{
     measure::{meter::Meter, metric::Sample},
     run::{
         bench::{Bench, Setting},
         drive::drive,
-        exchange::Exchange,
+        exchange::ExchangeLoop,
         idle,
-        options::Common,
+        options::CommonOptions,
         servers::Server,
     },
 };
 use sigver_benches::error::Error;
 
-pub(crate) fn run(pairs: &[usize], common: Common) -> Result<(), Error> {
+pub(crate) fn run(pairs: &[usize], common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     bench.run("exchange", &Setting::counts(pairs, "pairs"), |&pairs, server| {
         measure(&bench, server, pairs, 0)
@@ -24,7 +24,7 @@ pub(crate) fn run(pairs: &[usize], common: Common) -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn run_mostly_idle(idle: &[usize], pairs: usize, common: Common) -> Result<(), Error> {
+pub(crate) fn run_mostly_idle(idle: &[usize], pairs: usize, common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     let settings = Setting::counts(idle, &format!("idle beside {pairs} pairs"));
     bench.run("mostly-idle", &settings, |&idle, server| {
@@ -35,19 +35,19 @@ pub(crate) fn run_mostly_idle(idle: &[usize], pairs: usize, common: Common) -> R
 
 fn measure(bench: &Bench, server: &Server, pairs: usize, idle: usize) -> Result<Sample, Error> {
     let mut engine = bench.engine(server)?;
-    idle::connect(&mut engine, idle, idle::Roles::Half)?;
-    let mut exchange = Exchange::start(&mut engine, pairs)?;
+    idle::connect(&mut engine, idle, idle::IdleRoles::Pairs)?;
+    let mut exchange = ExchangeLoop::start(&mut engine, pairs)?;
     drive(&mut engine, &mut exchange, bench.warm_up(), |_, _| false)?;
 
     let mut meter = Meter::start(server.pid)?;
-    exchange.begin_window();
-    drive(&mut engine, &mut exchange, bench.time() / 2, |_, _| false)?;
-    meter.observe();
-    drive(&mut engine, &mut exchange, bench.time() / 2, |_, _| false)?;
+    exchange.start_window();
+    drive(&mut engine, &mut exchange, bench.duration() / 2, |_, _| false)?;
+    meter.observe_threads();
+    drive(&mut engine, &mut exchange, bench.duration() / 2, |_, _| false)?;
     let usage = meter.stop()?;
 
     let mut sample = Sample::new();
-    usage.metrics(&mut sample, "exchange", exchange.completed);
-    exchange.latency.metrics(&mut sample, "");
+    usage.push_metrics(&mut sample, "exchange", exchange.completed);
+    exchange.latency.push_metrics(&mut sample, "");
     Ok(sample)
 }

@@ -1,8 +1,7 @@
-//! `fairness`: what a pair that does nothing wrong feels while another client does its worst.
+//! `fairness`: the latency of a legitimate pair while another client attacks the server.
 //!
-//! The pair exchanges in this process; the attacker is an agent, a process of lower priority on the same core, so
-//! that the generator's own queues are not taken for the server's. How long this process still had to wait for its
-//! core is among the figures.
+//! The pair runs in this process. The attacker is an agent, a process of lower priority on the same core, so that
+//! queueing in the generator is not measured as latency of the server. The run-queue delay of this process is reported.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use sigver_benches::error::Error;
 use crate::{
     agent::{
         attack::Attack,
-        process::{Agent, Priority},
+        process::{AgentProcess, Priority},
     },
     measure::{
         metric::{Metric, Sample},
@@ -20,12 +19,12 @@ use crate::{
     mode::bystander::Bystander,
     run::{
         bench::{Bench, Setting},
-        options::Common,
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-pub(crate) fn run(attacks: &[Attack], common: Common) -> Result<(), Error> {
+pub(crate) fn run(attacks: &[Attack], common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     let settings: Vec<Setting<Attack>> = attacks
         .iter()
@@ -42,18 +41,18 @@ pub(crate) fn run(attacks: &[Attack], common: Common) -> Result<(), Error> {
 
 fn measure(bench: &Bench, server: &Server, attack: Attack) -> Result<Sample, Error> {
     let mut engine = bench.engine(server)?;
-    let mut bystander = Bystander::calm(bench, &mut engine)?;
+    let mut bystander = Bystander::measure_baseline(bench, &mut engine)?;
     let memory = server.pid.map(|pid| {
-        // Ignored: without it the peak is that of the whole run, which has been small so far.
-        let _ = procfs::forget_peak_rss(pid);
+        // Ignored: without the reset the peak covers the whole run, whose earlier part is small.
+        let _ = procfs::reset_peak_rss(pid);
         (pid, procfs::rss(pid))
     });
 
     let task = ["attack".to_owned(), format!("--kind={attack}")];
-    let agent = Agent::start(&server.endpoint, Priority::Low, &task)?;
+    let agent = AgentProcess::start(&server.endpoint, Priority::Low, &task)?;
     bystander.wait_ready(&mut engine, &agent)?;
-    bystander.window(&mut engine, "attacked", bench.time(), |_| Ok(false))?;
-    let findings = agent.finish(AGENT_TIME)?;
+    bystander.measure_window(&mut engine, "attacked", bench.duration(), |_| Ok(false))?;
+    let result = agent.stop(AGENT_TIMEOUT)?;
 
     let mut sample = bystander.sample;
     if let Some((pid, before)) = memory {
@@ -63,8 +62,8 @@ fn measure(bench: &Bench, server: &Server, attack: Attack) -> Result<Sample, Err
         sample.push(Metric::absolute("server RSS peak, MB", megabytes(peak)));
         sample.push(Metric::absolute("server RSS after, MB", megabytes(after)));
     }
-    sample.extend(findings.figures());
+    sample.extend(result.into_sample());
     Ok(sample)
 }
 
-const AGENT_TIME: Duration = Duration::from_secs(20);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,9 +1,10 @@
-//! `idle`: what a connection that does nothing costs in memory.
+//! `idle`: memory of an idle connection.
 //!
-//! The server's own memory is its PSS. What the kernel keeps for its threads and sockets is in no process's figures,
-//! so the machine's counters are read before and after: Slab, KernelStack, PageTables, and MemAvailable, which also
-//! sees what no counter names. These counters include the generator's half of every connection; it is taken off as
-//! half of the Slab that the same connections need against the yardstick, which has next to nothing else in Slab.
+//! The memory of the server process is its PSS. The memory that the kernel uses for its threads and sockets is in no
+//! metric of a process, so counters of the machine are read before and after: Slab, KernelStack, PageTables, and
+//! MemAvailable, which includes memory that no counter covers. These counters include the generator's end of each
+//! connection. It is subtracted, as half of the Slab that the same connections take with the yardstick, which has little
+//! else in Slab.
 
 use sigver_benches::error::Error;
 use std::{
@@ -19,15 +20,15 @@ use crate::{
     },
     run::{
         bench::{Bench, Setting},
-        idle::{self, Roles},
-        options::Common,
+        idle::{self, IdleRoles},
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-pub(crate) fn run(connections: &[usize], roles: Roles, common: Common) -> Result<(), Error> {
+pub(crate) fn run(connections: &[usize], roles: IdleRoles, common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
-    // The yardstick is measured first in every round and leaves this for the others.
+    // Set by the yardstick, which is measured first in each round, for the other servers.
     let client_end = Cell::new(None);
     let settings = Setting::counts(connections, "connections");
     bench.run("idle", &settings, |&connections, server| {
@@ -43,19 +44,19 @@ fn measure(
     bench: &Bench,
     server: &Server,
     connections: usize,
-    roles: Roles,
+    roles: IdleRoles,
     client_end: &Cell<Option<f64>>,
 ) -> Result<Sample, Error> {
     let pid = server
         .pid
-        .ok_or_else(|| Error::new("memory needs the server's process: --against-pid"))?;
+        .ok_or_else(|| Error::new("idle needs the process ID of the server: pass --against-pid"))?;
     let mut engine = bench.engine(server)?;
-    let before = Reading::settled(pid)?;
+    let before = Snapshot::read_stable(pid)?;
     let began = Instant::now();
     idle::connect(&mut engine, connections, roles)?;
     let elapsed = began.elapsed();
     let cpu = procfs::cpu(pid)?;
-    let after = Reading::settled(pid)?;
+    let after = Snapshot::read_stable(pid)?;
 
     let count = connections.max(1) as f64;
     let each = |now: u64, then: u64| (now as f64 - then as f64) / count;
@@ -73,36 +74,40 @@ fn measure(
         Metric::new("Slab, both ends, B", slab),
         Metric::new("KernelStack, B", stack),
         Metric::new("PageTables, B", tables),
-        Metric::new("all in by counters, B", pss + slab - client + stack + tables),
-        Metric::new("all in by MemAvailable, B", available - own - client),
+        Metric::new("total by counters, B", pss + slab - client + stack + tables),
+        Metric::new("total by MemAvailable, B", available - own - client),
         Metric::new(
-            "set-up CPU, µs/connection",
+            "setup CPU, µs/connection",
             (cpu - before.cpu).as_secs_f64() * 1e6 / count,
         ),
         Metric::new("connections/s", count / elapsed.as_secs_f64()),
     ])
 }
 
-/// Everything that counts, at one moment.
+/// Memory and CPU readings at one time.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
+struct Snapshot {
     memory: Memory,
     pss: u64,
     own_pss: u64,
     cpu: Duration,
 }
 
-impl Reading {
-    /// Waits until the machine's memory stands still: the kernel gives back what an earlier server had in its own
-    /// time, and a server may do the same with what its connections needed to come about.
-    fn settled(pid: u32) -> Result<Self, Error> {
-        let deadline = Instant::now() + PATIENCE;
+impl Snapshot {
+    /// Waits until the memory of the machine is stable, then reads it. The kernel frees the memory of an earlier server
+    /// with a delay, and a server may do the same with memory that it needs to accept connections.
+    fn read_stable(pid: u32) -> Result<Self, Error> {
+        let deadline = Instant::now() + STABLE_TIMEOUT;
         let mut still = 0;
         let mut last = procfs::memory()?.available;
         while still < 5 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(100));
             let now = procfs::memory()?.available;
-            still = if now.abs_diff(last) < STILL { still + 1 } else { 0 };
+            still = if now.abs_diff(last) < STABLE_DELTA {
+                still + 1
+            } else {
+                0
+            };
             last = now;
         }
         Ok(Self {
@@ -114,7 +119,7 @@ impl Reading {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const STABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Less than this in a tenth of a second is standing still.
-const STILL: u64 = 512 * 1024;
+/// Memory is stable if it changes by less than this in 100 ms.
+const STABLE_DELTA: u64 = 512 * 1024;

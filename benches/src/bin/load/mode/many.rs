@@ -1,81 +1,81 @@
-//! `many`: thousands of openers and as many joiners, in two processes of their own, relaying on all pairs at once.
+//! `many`: thousands of pairs that relay concurrently, with openers and joiners in separate processes.
 //!
-//! Every payload is compared byte for byte on the side that gets it. Fails if any is not as it should be.
+//! The receiver compares each payload byte for byte. The run fails if a payload is lost, changed, duplicated or reordered.
 
 use std::{thread, time::Duration};
 
-use sigver_benches::{check::Tally, error::Error};
+use sigver_benches::{delivery::DeliveryCounts, error::Error};
 
 use crate::{
-    agent::process::{Agent, Priority},
+    agent::process::{AgentProcess, Priority},
     measure::{
-        fidelity,
+        delivery,
         metric::{Metric, Sample},
         procfs,
     },
     run::{
-        admission,
         bench::{Bench, Setting},
-        options::Common,
+        clients,
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-/// How much is sent.
+/// Number of pairs and payloads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Extent {
+pub(crate) struct ManyLoad {
     pub(crate) pairs: u32,
     pub(crate) messages: u32,
 }
 
-/// Fails if any server has failed.
-pub(crate) fn run(extent: Extent, common: Common) -> Result<(), Error> {
+/// Runs the mode. Fails if a payload was not delivered correctly.
+pub(crate) fn run(load: ManyLoad, common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     let settings = [Setting {
-        label: format!("{} pairs, {} payloads each way", extent.pairs, extent.messages),
-        load: f64::from(extent.pairs),
-        value: extent,
+        label: format!("{} pairs, {} payloads each way", load.pairs, load.messages),
+        load: f64::from(load.pairs),
+        value: load,
     }];
-    let mut unclean = 0;
-    bench.run("many", &settings, |&extent, server| {
-        let (sample, tally) = measure(&bench, server, extent)?;
-        unclean += u32::from(!tally.is_clean());
+    let mut failed_runs = 0;
+    bench.run("many", &settings, |&load, server| {
+        let (sample, counts) = measure(&bench, server, load)?;
+        failed_runs += u32::from(!counts.is_clean());
         Ok(sample)
     })?;
-    fidelity::verdict(unclean)
+    delivery::require_clean(failed_runs)
 }
 
-fn measure(bench: &Bench, server: &Server, extent: Extent) -> Result<(Sample, Tally), Error> {
-    let prefix = admission::unique();
+fn measure(bench: &Bench, server: &Server, load: ManyLoad) -> Result<(Sample, DeliveryCounts), Error> {
+    let prefix = clients::unique_prefix();
     let task = |name: &str| {
         [
             name.to_owned(),
             format!("--prefix={prefix}"),
-            format!("--count={}", extent.pairs),
-            format!("--messages={}", extent.messages),
+            format!("--count={}", load.pairs),
+            format!("--messages={}", load.messages),
         ]
     };
     let before = server.pid.map(procfs::pss).transpose()?;
-    let openers = Agent::start(&server.endpoint, Priority::Same, &task("openers"))?;
-    openers.wait_ready(bench, SET_UP)?;
-    let mut joiners = Agent::start(&server.endpoint, Priority::Same, &task("joiners"))?;
-    joiners.wait_ready(bench, SET_UP)?;
-    thread::sleep(SETTLE);
+    let openers = AgentProcess::start(&server.endpoint, Priority::Normal, &task("openers"))?;
+    openers.wait_ready(bench, SETUP_TIMEOUT)?;
+    let mut joiners = AgentProcess::start(&server.endpoint, Priority::Normal, &task("joiners"))?;
+    joiners.wait_ready(bench, SETUP_TIMEOUT)?;
+    thread::sleep(MEMORY_SETTLE_TIME);
     let idle = server.pid.map(procfs::pss).transpose()?;
-    joiners.go()?;
-    joiners.wait_ready(bench, RELAY)?;
+    joiners.start_work()?;
+    joiners.wait_ready(bench, RELAY_TIMEOUT)?;
     let used = server.pid.map(procfs::pss).transpose()?;
-    // The joiners first: openers do not notice that they leave, but the other way round they would.
-    let mut joiners = joiners.finish(ENDING)?;
-    let mut openers = openers.finish(ENDING)?;
+    // Joiners stop first: if openers left first, the server would close the joiners.
+    let mut joiners = joiners.stop(STOP_TIMEOUT)?;
+    let mut openers = openers.stop(STOP_TIMEOUT)?;
 
-    let pairs = f64::from(extent.pairs);
+    let pairs = f64::from(load.pairs);
     let connections = 2.0 * pairs;
-    let relays = connections * f64::from(extent.messages);
+    let relays = connections * f64::from(load.messages);
     let mut sample = vec![
-        Metric::new("openers set up/s", pairs / openers.take("set-up, s")?),
-        Metric::new("joiners set up/s", pairs / joiners.take("set-up, s")?),
-        Metric::new("relays/s, every payload checked", relays / joiners.take("relaying, s")?),
+        Metric::new("openers connected/s", pairs / openers.take("setup, s")?),
+        Metric::new("joiners connected/s", pairs / joiners.take("setup, s")?),
+        Metric::new("relays/s, payloads checked", relays / joiners.take("relaying, s")?),
     ];
     for (name, now) in [
         ("server PSS, idle, B/connection", idle),
@@ -90,7 +90,7 @@ fn measure(bench: &Bench, server: &Server, extent: Extent) -> Result<(Sample, Ta
         let sum = openers.take(name)? + joiners.take(name)?;
         Ok::<_, Error>(sum as u64)
     };
-    let tally = Tally {
+    let counts = DeliveryCounts {
         delivered: sum("delivered")?,
         lost: sum("lost")?,
         reordered: sum("reordered")?,
@@ -98,11 +98,11 @@ fn measure(bench: &Bench, server: &Server, extent: Extent) -> Result<(Sample, Ta
         misdelivered: sum("misdelivered")?,
         corrupted: sum("corrupted")?,
     };
-    sample.extend(fidelity::figures(&tally));
-    Ok((sample, tally))
+    sample.extend(delivery::metrics(&counts));
+    Ok((sample, counts))
 }
 
-const SET_UP: Duration = Duration::from_secs(130);
-const SETTLE: Duration = Duration::from_millis(500);
-const RELAY: Duration = Duration::from_secs(130);
-const ENDING: Duration = Duration::from_secs(10);
+const SETUP_TIMEOUT: Duration = Duration::from_secs(130);
+const MEMORY_SETTLE_TIME: Duration = Duration::from_millis(500);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(130);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);

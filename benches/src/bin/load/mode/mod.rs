@@ -1,4 +1,4 @@
-//! The modes, one file each.
+//! The modes, one module each.
 
 mod bystander;
 pub(crate) mod exchange;

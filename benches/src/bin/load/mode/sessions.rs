@@ -1,13 +1,13 @@
-//! `sessions`: everything that two browsers do with the server to find each other, from connect to close.
+//! `sessions`: whole sessions of two browsers, from connect to close.
 //!
 //! ```text
 //!   opener  connect ─ open+ping ─ pong                    answer, 8 candidates ─ ...        close ─ close
 //!   joiner                          connect ─ join, offer          8 candidates ─ close ─ close
 //! ```
 //!
-//! The joiner connects only after the pong: until the server has answered a ping sent behind the open, a join on
-//! another connection may overtake it. The joiner closes first, for when its opener leaves it is closed with 4001.
-//! A server that does not answer a close frame is counted, and waited for no longer than [`CLOSE_TIME`].
+//! The joiner connects after the pong: before the server has answered a ping that follows the open, a join on another
+//! connection can overtake the open. The joiner closes first, since the server closes it with 4001 if its opener leaves.
+//! If the server does not answer a close frame within [`CLOSE_TIMEOUT`], this is counted and the session continues.
 
 use std::{
     collections::VecDeque,
@@ -27,22 +27,22 @@ use sigver_benches::{
 
 use crate::{
     measure::{
-        latency::Latency,
+        latency::LatencyHistogram,
         meter::Meter,
         metric::{Metric, Sample},
     },
     run::{
-        admission,
         bench::{Bench, Setting},
-        drive::{Work, drive},
-        options::Common,
+        clients,
+        drive::{Workload, drive},
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-pub(crate) fn run(concurrency: &[usize], common: Common) -> Result<(), Error> {
+pub(crate) fn run(concurrency: &[usize], common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
-    let settings = Setting::counts(concurrency, "at once");
+    let settings = Setting::counts(concurrency, "concurrent");
     bench.run("sessions", &settings, |&concurrency, server| {
         measure(&bench, server, concurrency)
     })?;
@@ -54,7 +54,7 @@ fn measure(bench: &Bench, server: &Server, concurrency: usize) -> Result<Sample,
     let mut sessions = Sessions::start(&mut engine, concurrency)?;
     let run = |engine: &mut Engine, sessions: &mut Sessions, time| {
         drive(engine, sessions, time, |sessions, conns| {
-            sessions.look_at_clock(conns);
+            sessions.check_timeouts(conns);
             false
         })
     };
@@ -63,18 +63,18 @@ fn measure(bench: &Bench, server: &Server, concurrency: usize) -> Result<Sample,
     let mut meter = Meter::start(server.pid)?;
     sessions.counts = Counts::default();
     sessions.latency.reset();
-    run(&mut engine, &mut sessions, bench.time() / 2)?;
-    meter.observe();
-    run(&mut engine, &mut sessions, bench.time() / 2)?;
+    run(&mut engine, &mut sessions, bench.duration() / 2)?;
+    meter.observe_threads();
+    run(&mut engine, &mut sessions, bench.duration() / 2)?;
     let usage = meter.stop()?;
 
     let counts = sessions.counts;
     let mut sample = Sample::new();
-    usage.metrics(&mut sample, "session", counts.completed);
-    sessions.latency.metrics(&mut sample, "");
+    usage.push_metrics(&mut sample, "session", counts.completed);
+    sessions.latency.push_metrics(&mut sample, "");
     let count = |name, count: u64| Metric::absolute(name, count as f64);
     sample.push(count("failed sessions", counts.failed));
-    sample.push(count("close frames unanswered", counts.unanswered));
+    sample.push(count("unanswered close frames", counts.unanswered));
     Ok(sample)
 }
 
@@ -89,15 +89,15 @@ struct Counts {
 struct Sessions {
     slots: Vec<Session>,
     prefix: String,
-    /// Sessions begun: a session's key, and the part of its connections' tags that tells them from those of the
-    /// session that had the slot before.
-    begun: u64,
-    /// Connections whose close handshake is over and whose stream the server should end.
+    /// Number of sessions started. It is part of keys and tags, and distinguishes the connections of a session from those
+    /// of earlier sessions in the same slot.
+    started: u64,
+    /// Connections after the close handshake, which the server should disconnect.
     lingering: VecDeque<(Instant, ConnId)>,
     frames: Frames,
     counts: Counts,
-    latency: Latency,
-    trouble: Option<Error>,
+    latency: LatencyHistogram,
+    error: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -109,15 +109,15 @@ struct Session {
     step: Step,
     opener: ConnId,
     joiner: Option<ConnId>,
-    opener_got: u32,
-    joiner_got: u32,
+    opener_received: u32,
+    joiner_received: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    Talking,
-    JoinerCloses,
-    OpenerCloses,
+    Exchanging,
+    ClosingJoiner,
+    ClosingOpener,
 }
 
 #[derive(Debug)]
@@ -136,8 +136,8 @@ impl Sessions {
         };
         let mut sessions = Self {
             slots: Vec::with_capacity(concurrency),
-            prefix: admission::unique(),
-            begun: 0,
+            prefix: clients::unique_prefix(),
+            started: 0,
             lingering: VecDeque::new(),
             frames: Frames {
                 offer: frame::client_text(&payload::offer()),
@@ -146,71 +146,71 @@ impl Sessions {
                 joiner_candidates: candidates(None),
             },
             counts: Counts::default(),
-            latency: Latency::new()?,
-            trouble: None,
+            latency: LatencyHistogram::new()?,
+            error: None,
         };
         for slot in 0..concurrency {
-            let session = sessions.begin(engine.conns(), slot)?;
+            let session = sessions.connect(engine.conns(), slot)?;
             sessions.slots.push(session);
         }
         Ok(sessions)
     }
 
-    fn begin(&mut self, conns: &mut Connections, slot: usize) -> Result<Session, Error> {
-        self.begun += 1;
+    fn connect(&mut self, conns: &mut Connections, slot: usize) -> Result<Session, Error> {
+        self.started += 1;
         let now = Instant::now();
         Ok(Session {
-            number: self.begun,
-            key: format!("{}-{}", self.prefix, self.begun),
+            number: self.started,
+            key: format!("{}-{}", self.prefix, self.started),
             began: now,
             step_began: now,
-            step: Step::Talking,
-            opener: conns.connect(tag(self.begun, slot, OPENER))?,
+            step: Step::Exchanging,
+            opener: conns.connect(tag(self.started, slot, OPENER))?,
             joiner: None,
-            opener_got: 0,
-            joiner_got: 0,
+            opener_received: 0,
+            joiner_received: 0,
         })
     }
 
-    fn next(&mut self, conns: &mut Connections, slot: usize) {
-        match self.begin(conns, slot) {
+    fn restart(&mut self, conns: &mut Connections, slot: usize) {
+        match self.connect(conns, slot) {
             Ok(session) => self.slots[slot] = session,
-            Err(error) => self.trouble = Some(error),
+            Err(error) => self.error = Some(error),
         }
     }
 
     fn fail(&mut self, conns: &mut Connections, slot: usize) {
         self.counts.failed += 1;
         let session = &self.slots[slot];
-        conns.abandon(session.opener);
+        conns.abort(session.opener);
         if let Some(joiner) = session.joiner {
-            conns.abandon(joiner);
+            conns.abort(joiner);
         }
-        if self.counts.failed > FAILURES {
-            self.trouble = Some(Error::new(format!("{FAILURES} sessions have failed")));
+        if self.counts.failed > MAX_FAILED_SESSIONS {
+            self.error = Some(Error::new(format!("{MAX_FAILED_SESSIONS} sessions failed")));
         }
-        self.next(conns, slot);
+        self.restart(conns, slot);
     }
 
-    /// Gives up on what takes too long.
-    fn look_at_clock(&mut self, conns: &mut Connections) {
+    /// Aborts sessions and close handshakes that take too long.
+    fn check_timeouts(&mut self, conns: &mut Connections) {
         let now = Instant::now();
         while let Some(&(since, id)) = self.lingering.front() {
-            if now - since < CLOSE_TIME {
+            if now - since < CLOSE_TIMEOUT {
                 break;
             }
-            conns.abandon(id);
+            conns.abort(id);
             self.lingering.pop_front();
         }
         for slot in 0..self.slots.len() {
             let session = &self.slots[slot];
             match session.step {
-                Step::Talking if now - session.began > SESSION_TIME => self.fail(conns, slot),
-                Step::JoinerCloses | Step::OpenerCloses if now - session.step_began > CLOSE_TIME => {
+                Step::Exchanging if now - session.began > SESSION_TIMEOUT => self.fail(conns, slot),
+                Step::ClosingJoiner | Step::ClosingOpener if now - session.step_began > CLOSE_TIMEOUT => {
                     self.counts.unanswered += 1;
                     self.after_close(conns, slot);
                 }
-                Step::Talking | Step::JoinerCloses | Step::OpenerCloses => {}
+                Step::Exchanging | Step::ClosingJoiner | Step::ClosingOpener => {}
             }
         }
     }
@@ -230,44 +230,44 @@ impl Sessions {
     fn on_message(&mut self, conns: &mut Connections, id: ConnId, slot: usize, role: u64) {
         let session = &mut self.slots[slot];
         if role == OPENER {
-            session.opener_got += 1;
-            // The first message tells of the joiner, the second is the offer.
-            if session.opener_got == 2 {
+            session.opener_received += 1;
+            // The first message is the join notice, the second the offer.
+            if session.opener_received == 2 {
                 conns.send(id, &self.frames.answer);
                 for candidate in &self.frames.opener_candidates {
                     conns.send(id, candidate);
                 }
             }
         } else {
-            session.joiner_got += 1;
-            if session.joiner_got == 1 {
+            session.joiner_received += 1;
+            if session.joiner_received == 1 {
                 for candidate in &self.frames.joiner_candidates {
                     conns.send(id, candidate);
                 }
             }
         }
-        let all = session.opener_got == 2 + CANDIDATES && session.joiner_got == 1 + CANDIDATES;
+        let all = session.opener_received == 2 + CANDIDATES && session.joiner_received == 1 + CANDIDATES;
         if let (true, Some(joiner)) = (all, session.joiner) {
-            session.step = Step::JoinerCloses;
+            session.step = Step::ClosingJoiner;
             session.step_began = Instant::now();
-            conns.close(joiner, NORMAL);
+            conns.close(joiner, NORMAL_CLOSURE);
         }
     }
 
-    /// The close of one side is over, answered or not.
+    /// Continues after the close handshake of one side, answered or not.
     fn after_close(&mut self, conns: &mut Connections, slot: usize) {
         let now = Instant::now();
         let session = &mut self.slots[slot];
-        if session.step == Step::JoinerCloses {
+        if session.step == Step::ClosingJoiner {
             self.lingering.extend(session.joiner.map(|id| (now, id)));
-            session.step = Step::OpenerCloses;
+            session.step = Step::ClosingOpener;
             session.step_began = now;
-            conns.close(session.opener, NORMAL);
+            conns.close(session.opener, NORMAL_CLOSURE);
         } else {
             self.lingering.push_back((now, session.opener));
             self.latency.record(session.began.elapsed());
             self.counts.completed += 1;
-            self.next(conns, slot);
+            self.restart(conns, slot);
         }
     }
 }
@@ -277,36 +277,36 @@ impl Handler for Sessions {
         let (slot, role) = ((tag >> 1 & 0xffff) as usize, tag & 1);
         let session = &mut self.slots[slot];
         if session.number != tag >> 17 {
-            // Left over from the session that had the slot before: its stream ends.
+            // A connection of an earlier session in the same slot.
             return;
         }
         let closing = match session.step {
-            Step::Talking => false,
-            Step::JoinerCloses => role == JOINER,
-            Step::OpenerCloses if role == JOINER => return,
-            Step::OpenerCloses => true,
+            Step::Exchanging => false,
+            Step::ClosingJoiner => role == JOINER,
+            Step::ClosingOpener if role == JOINER => return,
+            Step::ClosingOpener => true,
         };
         match event {
             Event::Upgraded => self.on_upgraded(conns, id, slot, role),
             Event::Pong(_) => match conns.connect(self::tag(session.number, slot, JOINER)) {
                 Ok(joiner) => session.joiner = Some(joiner),
-                Err(error) => self.trouble = Some(error.into()),
+                Err(error) => self.error = Some(error.into()),
             },
             Event::Message(_) => self.on_message(conns, id, slot, role),
             Event::Close(_) if closing => self.after_close(conns, slot),
-            Event::Ended(_) if closing => {
+            Event::Disconnected(_) if closing => {
                 self.counts.unanswered += 1;
                 self.after_close(conns, slot);
             }
-            Event::Close(_) | Event::Ended(_) => self.fail(conns, slot),
+            Event::Close(_) | Event::Disconnected(_) => self.fail(conns, slot),
             Event::Drained => {}
         }
     }
 }
 
-impl Work for Sessions {
-    fn trouble(&mut self) -> Option<Error> {
-        self.trouble.take()
+impl Workload for Sessions {
+    fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 }
 
@@ -317,13 +317,13 @@ fn tag(number: u64, slot: usize, role: u64) -> u64 {
 const OPENER: u64 = 0;
 const JOINER: u64 = 1;
 const CANDIDATES: u32 = 8;
-const NORMAL: u16 = 1000;
+const NORMAL_CLOSURE: u16 = 1000;
 
-/// After so many failures there is nothing left to measure.
-const FAILURES: u64 = 1_000;
+/// Number of failures that ends the run.
+const MAX_FAILED_SESSIONS: u64 = 1_000;
 
-/// How long a session may take until its close.
-const SESSION_TIME: Duration = Duration::from_secs(10);
+/// Timeout of a session, up to its close.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a close frame may stay unanswered, and an answered one be followed by the end of the stream.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// Timeout of the answer to a close frame, and of the disconnect that follows.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
-//! `soak`: for as long as one says, thousands of pairs that do nothing wrong, beside every kind of client that does.
+//! `soak`: pairs that exchange checked payloads, beside all kinds of hostile clients.
 //!
-//! Each payload of each pair is checked, and how long it took. The ill-behaved are agents, in processes of lower priority; some of those are
-//! killed. Fails if a pair was harmed, a payload lost or changed, or if the server does not give back what it took.
+//! The contents and the latency of each payload are checked. Hostile clients are agents in processes of lower priority, and
+//! some of them are killed. The run fails if a pair is disconnected, a payload is lost or changed, or the server does not
+//! release its threads and descriptors.
 
 use std::{
     fmt, fs, io,
@@ -12,111 +13,115 @@ use std::{
 
 use clap::Args;
 use sigver_benches::{
-    check::{Inbox, Tally},
+    delivery::{DeliveryChecker, DeliveryCounts},
     engine::{
-        Engine,
+        Endpoint, Engine,
         connections::{Connections, Handler},
-        event::Event,
+        event::{ConnId, Event},
     },
     error::{Context, Error},
     frame, limits,
-    payload::{self, Side, Sizes, Stream},
+    payload::{self, Side, SizeRange, Stream},
 };
 
 use crate::{
-    agent::process::{Agent, Priority},
-    measure::{latency::Latency, metric::Sample, procfs},
+    agent::process::{AgentProcess, Priority},
+    measure::{latency::LatencyHistogram, metric::Sample, procfs},
     run::{
-        admission::{self, Pairs},
-        drive::{Work, drive},
+        clients::{self, Pairs},
+        drive::{Workload, drive},
         servers::{self, Server},
         signals,
     },
 };
 
-/// What `soak` needs. It has one server, and nothing to compare it with.
+/// Options of `soak`. There is one server and no comparison.
 #[derive(Debug, Args)]
-pub(crate) struct Soak {
-    /// How many pairs.
+pub(crate) struct SoakOptions {
+    /// Number of pairs
     #[arg(long, default_value_t = 2000)]
     pub(crate) pairs: usize,
-    /// How long: a tenth of it calm, eight tenths attacked, a tenth calm again.
+    /// Duration in seconds: a tenth without attack, eight tenths with, a tenth without
     #[arg(long, default_value_t = 60.0)]
     pub(crate) seconds: f64,
-    /// How to start the server. [default: sigver, from the directory of this program, with its defaults]
+    /// Command that starts the server [default: sigver in the directory of this program, with default limits]
     #[arg(long, value_name = "CMD")]
     pub(crate) server: Option<String>,
-    /// Where to put what the server writes to standard error. It is thrown away otherwise.
+    /// File to append the standard error of the server to [default: discarded]
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
 }
 
-pub(crate) fn run(options: &Soak) -> Result<(), Error> {
-    let _ = limits::raise_descriptors();
-    let server = servers::under_test(options.server.as_deref())?.start(None, options.log.as_deref())?;
-    let before = Footing::at_start(&server)?;
-    let mut engine = Engine::new(&server.endpoint, signals::stop_on_signals()?).context("cannot make an engine")?;
-    let mut steady = Steady::establish(&mut engine, options.pairs)?;
+pub(crate) fn run(options: &SoakOptions) -> Result<(), Error> {
+    let _ = limits::raise_descriptor_limit();
+    let server = servers::target_under_test(options.server.as_deref())?.start(None, options.log.as_deref())?;
+    let before = ResourceUsage::read_stable(&server)?;
+    let mut engine =
+        Engine::new(&server.endpoint, signals::stop_on_signals()?).context("cannot create client engine")?;
+    let mut steady = SteadyPairs::connect(&mut engine, options.pairs)?;
     let part = Duration::from_secs_f64(options.seconds / 10.0);
-    println!("{} pairs, {} s; what the server takes:", options.pairs, options.seconds);
+    println!(
+        "{} pairs, {} s; resources of the server:",
+        options.pairs, options.seconds
+    );
     println!("  at start   {before}");
 
-    let calm = steady.window(&mut engine, part, || Ok(()))?;
-    let settled = Footing::of(&server)?;
-    println!("  pairs only {settled}");
-    let mut peak = settled;
-    let mut siege = Siege::begin(&server)?;
+    let baseline = steady.window(&mut engine, part, || Ok(()))?;
+    let pairs_only = ResourceUsage::read(&server)?;
+    println!("  pairs only {pairs_only}");
+    let mut peak = pairs_only;
+    let mut hostile = HostileClients::start(&server)?;
     let attacked = steady.window(&mut engine, part * 8, || {
-        peak = peak.max(Footing::of(&server)?);
-        siege.go_on()
+        peak = peak.max(ResourceUsage::read(&server)?);
+        hostile.tick()
     })?;
     println!("  peak       {peak}");
-    siege.lift();
-    let mut findings = None;
+    hostile.request_stop();
+    let mut result = None;
     let waiting = Instant::now();
-    while findings.is_none() {
+    while result.is_none() {
         steady.window(&mut engine, Duration::from_secs(1), || Ok(()))?;
-        findings = siege.findings()?;
-        if waiting.elapsed() > LAST {
-            return Err(Error::new("the besiegers do not end"));
+        result = hostile.poll_result()?;
+        if waiting.elapsed() > DRAIN_TIMEOUT {
+            return Err(Error::new("agent with hostile clients did not stop in time"));
         }
     }
-    let relieved = steady.window(&mut engine, part, || Ok(()))?;
-    let tally = steady.end(&mut engine)?;
-    let harmed = steady.harmed();
+    let recovery = steady.window(&mut engine, part, || Ok(()))?;
+    let counts = steady.finish(&mut engine)?;
+    let disconnected = steady.disconnected_pairs();
     drop((steady, engine));
-    let after = Footing::settle(&server, before)?;
+    let after = ResourceUsage::wait_released(&server, before)?;
     println!("  at end     {after}");
-    println!("pairs harmed: {harmed}; payloads: {tally}");
-    for (name, window) in [("calm", calm), ("attacked", attacked), ("relieved", relieved)] {
+    println!("pairs disconnected: {disconnected}; payloads: {counts}");
+    for (name, window) in [("baseline", baseline), ("attacked", attacked), ("recovery", recovery)] {
         println!("{name:9} {window}");
     }
-    println!("p99, attacked × calm: {:.2}", attacked.p99 / calm.p99);
-    for metric in findings.unwrap_or_default() {
+    println!("p99, attacked × baseline: {:.2}", attacked.p99 / baseline.p99);
+    for metric in result.unwrap_or_default() {
         println!("  {}: {}", metric.name, metric.value);
     }
-    if harmed > 0 || !tally.is_clean() {
-        return Err(Error::new("pairs were harmed"));
+    if disconnected > 0 || !counts.is_clean() {
+        return Err(Error::new("pairs disconnected or payloads not delivered"));
     }
     if (after.threads, after.descriptors) != (before.threads, before.descriptors) {
-        return Err(Error::new("the server has not given back all threads and descriptors"));
+        return Err(Error::new("server has not released all threads and descriptors"));
     }
-    println!("clean: nobody who did nothing wrong has noticed, but for the time it took");
+    println!("clean: no pair was disconnected, and every payload arrived once, unchanged and in order");
     Ok(())
 }
 
-/// What the server takes of the system.
+/// Resources that the server uses.
 #[derive(Clone, Copy)]
-struct Footing {
+struct ResourceUsage {
     threads: usize,
     descriptors: usize,
-    /// Resident, in bytes.
+    /// Resident memory, in bytes.
     memory: u64,
 }
 
-impl Footing {
-    fn of(server: &Server) -> Result<Self, Error> {
-        let pid = server.pid.ok_or_else(|| Error::new("needs Linux's /proc"))?;
+impl ResourceUsage {
+    fn read(server: &Server) -> Result<Self, Error> {
+        let pid = server.pid.ok_or_else(|| Error::new("soak needs /proc of Linux"))?;
         let read = || {
             io::Result::Ok(Self {
                 threads: procfs::threads(pid)?.len(),
@@ -124,15 +129,15 @@ impl Footing {
                 memory: procfs::rss(pid)?,
             })
         };
-        read().context("the server is gone")
+        read().context("server exited")
     }
 
-    /// What it takes once all its own threads are there.
-    fn at_start(server: &Server) -> Result<Self, Error> {
-        let mut before = Self::of(server)?;
+    /// Waits until the number of threads and descriptors is stable.
+    fn read_stable(server: &Server) -> Result<Self, Error> {
+        let mut before = Self::read(server)?;
         loop {
             thread::sleep(Duration::from_millis(300));
-            let now = Self::of(server)?;
+            let now = Self::read(server)?;
             if (now.threads, now.descriptors) == (before.threads, before.descriptors) {
                 return Ok(now);
             }
@@ -148,11 +153,11 @@ impl Footing {
         }
     }
 
-    /// Waits for the server to let go of its last clients.
-    fn settle(server: &Server, before: Self) -> Result<Self, Error> {
-        let deadline = Instant::now() + SETTLE;
+    /// Waits until the server has released the threads and descriptors of its clients.
+    fn wait_released(server: &Server, before: Self) -> Result<Self, Error> {
+        let deadline = Instant::now() + DRAIN_WAIT;
         loop {
-            let now = Self::of(server)?;
+            let now = Self::read(server)?;
             if (now.threads, now.descriptors) == (before.threads, before.descriptors) || Instant::now() > deadline {
                 return Ok(now);
             }
@@ -161,7 +166,7 @@ impl Footing {
     }
 }
 
-impl fmt::Display for Footing {
+impl fmt::Display for ResourceUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = self.memory as f64 / 1e6;
         write!(
@@ -172,16 +177,16 @@ impl fmt::Display for Footing {
     }
 }
 
-/// How long payloads took in some time.
+/// Latencies in one phase of the run, in microseconds.
 #[derive(Clone, Copy)]
-struct Window {
+struct LatencyWindow {
     relays: u64,
     p50: f64,
     p99: f64,
     max: f64,
 }
 
-impl fmt::Display for Window {
+impl fmt::Display for LatencyWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { relays, p50, p99, max } = self;
         write!(
@@ -191,58 +196,58 @@ impl fmt::Display for Window {
     }
 }
 
-/// The pairs that do nothing wrong. Each side sends a payload each [`INTERVAL`], if the last one has arrived.
-struct Steady {
+/// Legitimate pairs. Each side sends a payload every [`SEND_INTERVAL`] if the last one has arrived.
+struct SteadyPairs {
     pairs: Pairs,
-    sides: Vec<Sending>,
-    latency: Latency,
+    sides: Vec<PairSide>,
+    latency: LatencyHistogram,
     relays: u64,
-    tally: Tally,
-    is_over: bool,
+    counts: DeliveryCounts,
+    is_closing: bool,
 }
 
-/// One side of a pair; by the tag of its connection.
-struct Sending {
-    /// What it may receive.
-    inbox: Inbox,
+/// One side of a pair. The tag of its connection is its position.
+struct PairSide {
+    /// Checks what it receives.
+    checker: DeliveryChecker,
     sent: u32,
-    /// When the payload under way was sent.
-    under_way: Option<Instant>,
+    /// When the pending payload was sent.
+    pending_since: Option<Instant>,
     next: Instant,
-    is_harmed: bool,
+    is_disconnected: bool,
 }
 
-impl Steady {
-    fn establish(engine: &mut Engine, count: usize) -> Result<Self, Error> {
-        let pairs = Pairs::establish(engine, count)?;
+impl SteadyPairs {
+    fn connect(engine: &mut Engine, count: usize) -> Result<Self, Error> {
+        let pairs = Pairs::connect(engine, count)?;
         let now = Instant::now();
-        let sending = |tag: usize| Sending {
-            inbox: Inbox::new([stream(tag ^ 1)], SIZES),
+        let side = |tag: usize| PairSide {
+            checker: DeliveryChecker::new([stream(tag ^ 1)], PAYLOAD_SIZES),
             sent: 0,
-            under_way: None,
-            next: now + INTERVAL.mul_f64(tag as f64 / (2 * count) as f64),
-            is_harmed: false,
+            pending_since: None,
+            next: now + SEND_INTERVAL.mul_f64(tag as f64 / (2 * count) as f64),
+            is_disconnected: false,
         };
         Ok(Self {
             pairs,
-            sides: (0..2 * count).map(sending).collect(),
-            latency: Latency::new()?,
+            sides: (0..2 * count).map(side).collect(),
+            latency: LatencyHistogram::new()?,
             relays: 0,
-            tally: Tally::default(),
-            is_over: false,
+            counts: DeliveryCounts::default(),
+            is_closing: false,
         })
     }
 
-    /// Goes on for some time, and does something else each second.
+    /// Runs for `duration` and calls `each_second` once a second.
     fn window(
         &mut self,
         engine: &mut Engine,
-        time: Duration,
+        duration: Duration,
         mut each_second: impl FnMut() -> Result<(), Error>,
-    ) -> Result<Window, Error> {
+    ) -> Result<LatencyWindow, Error> {
         self.latency.reset();
         let before = self.relays;
-        let end = Instant::now() + time;
+        let end = Instant::now() + duration;
         while Instant::now() < end {
             let second = (end - Instant::now()).min(Duration::from_secs(1));
             drive(engine, self, second, |steady, conns| {
@@ -251,7 +256,7 @@ impl Steady {
             })?;
             each_second()?;
         }
-        Ok(Window {
+        Ok(LatencyWindow {
             relays: self.relays - before,
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),
@@ -262,15 +267,15 @@ impl Steady {
     fn send_due(&mut self, conns: &mut Connections) {
         let now = Instant::now();
         for (tag, side) in self.sides.iter_mut().enumerate() {
-            if side.next > now || side.under_way.is_some() || side.is_harmed {
+            if side.next > now || side.pending_since.is_some() || side.is_disconnected {
                 continue;
             }
-            // In its own step: were it from now, those that once waited for the same thing would come at the same moment ever after.
+            // Keeps the schedule. Counted from now, sides that were once delayed together would stay synchronized.
             while side.next <= now {
-                side.next += INTERVAL;
+                side.next += SEND_INTERVAL;
             }
-            side.under_way = Some(now);
-            let text = payload::build(stream(tag), side.sent, SIZES);
+            side.pending_since = Some(now);
+            let text = payload::build(stream(tag), side.sent, PAYLOAD_SIZES);
             side.sent += 1;
             let side = if tag % 2 == 0 {
                 &self.pairs.openers
@@ -281,110 +286,114 @@ impl Steady {
         }
     }
 
-    /// Waits for what is under way, and leaves. What every payload came to.
-    fn end(&mut self, engine: &mut Engine) -> Result<Tally, Error> {
-        let arrived = |steady: &mut Self, _: &mut Connections| steady.sides.iter().all(|side| side.under_way.is_none());
-        drive(engine, self, LAST, arrived)?;
+    /// Waits for pending payloads, closes all connections and returns the counts.
+    fn finish(&mut self, engine: &mut Engine) -> Result<DeliveryCounts, Error> {
+        let arrived =
+            |steady: &mut Self, _: &mut Connections| steady.sides.iter().all(|side| side.pending_since.is_none());
+        drive(engine, self, DRAIN_TIMEOUT, arrived)?;
         for tag in 0..self.sides.len() {
             let sent = self.sides[tag ^ 1].sent;
-            self.sides[tag].inbox.finish(sent, &mut self.tally);
+            self.sides[tag].checker.finish(sent, &mut self.counts);
         }
-        self.is_over = true;
+        self.is_closing = true;
         for &id in self.pairs.joiners.iter().chain(&self.pairs.openers) {
             engine.conns().close(id, 1000);
         }
-        drive(engine, self, LAST, |_, conns| conns.is_empty())?;
-        Ok(self.tally)
+        drive(engine, self, DRAIN_TIMEOUT, |_, conns| conns.is_empty())?;
+        Ok(self.counts)
     }
 
-    fn harmed(&self) -> usize {
+    fn disconnected_pairs(&self) -> usize {
         self.sides
             .chunks(2)
-            .filter(|pair| pair.iter().any(|side| side.is_harmed))
+            .filter(|pair| pair.iter().any(|side| side.is_disconnected))
             .count()
     }
 }
 
-impl Handler for Steady {
-    fn on_event(&mut self, _: &mut Connections, _: sigver_benches::engine::event::ConnId, tag: u64, event: Event<'_>) {
+impl Handler for SteadyPairs {
+    fn on_event(&mut self, _: &mut Connections, _: ConnId, tag: u64, event: Event<'_>) {
         let tag = tag as usize;
         match event {
             Event::Message(text) => {
                 self.relays += 1;
-                if self.sides[tag].inbox.receive(text, &mut self.tally).is_some() {
-                    if let Some(sent) = self.sides[tag ^ 1].under_way.take() {
+                if self.sides[tag].checker.receive(text, &mut self.counts).is_some() {
+                    if let Some(sent) = self.sides[tag ^ 1].pending_since.take() {
                         self.latency.record(sent.elapsed());
                     }
                 }
             }
-            Event::Close(_) | Event::Ended(_) => self.sides[tag].is_harmed |= !self.is_over,
+            Event::Close(_) | Event::Disconnected(_) => self.sides[tag].is_disconnected |= !self.is_closing,
             Event::Upgraded | Event::Pong(_) | Event::Drained => {}
         }
     }
 }
 
-impl Work for Steady {
-    fn trouble(&mut self) -> Option<Error> {
+impl Workload for SteadyPairs {
+    fn take_error(&mut self) -> Option<Error> {
         None
     }
 }
 
-/// The ill-behaved: one agent of every kind of them, and one after the other that is killed.
-struct Siege {
-    besiegers: Agent,
-    endpoint: sigver_benches::engine::Endpoint,
-    victims: Option<(Agent, Instant)>,
+/// The hostile clients: one agent with all behaviors, and repeatedly one that is killed.
+struct HostileClients {
+    agent: AgentProcess,
+    endpoint: Endpoint,
+    doomed: Option<(AgentProcess, Instant)>,
     killed: u32,
 }
 
-impl Siege {
-    fn begin(server: &Server) -> Result<Self, Error> {
+impl HostileClients {
+    fn start(server: &Server) -> Result<Self, Error> {
         Ok(Self {
-            besiegers: Agent::start(&server.endpoint, Priority::Low, &["siege".to_owned()])?,
+            agent: AgentProcess::start(&server.endpoint, Priority::Low, &["hostile-clients".to_owned()])?,
             endpoint: server.endpoint.clone(),
-            victims: None,
+            doomed: None,
             killed: 0,
         })
     }
 
-    /// Starts clients that will be killed, or kills them. Each second.
-    fn go_on(&mut self) -> Result<(), Error> {
-        match &self.victims {
+    /// Starts or kills the agent that is killed repeatedly. Called once a second.
+    fn tick(&mut self) -> Result<(), Error> {
+        match &self.doomed {
             None => {
                 let task = [
                     "openers".to_owned(),
-                    format!("--prefix={}", admission::unique()),
-                    format!("--count={VICTIMS}"),
+                    format!("--prefix={}", clients::unique_prefix()),
+                    format!("--count={CLIENTS_TO_KILL}"),
                     "--messages=1".to_owned(),
                 ];
-                self.victims = Some((Agent::start(&self.endpoint, Priority::Low, &task)?, Instant::now()));
+                self.doomed = Some((
+                    AgentProcess::start(&self.endpoint, Priority::Low, &task)?,
+                    Instant::now(),
+                ));
             }
-            Some((_, since)) if since.elapsed() > LIFE => {
-                self.victims = None;
-                self.killed += VICTIMS;
+            Some((_, since)) if since.elapsed() > KILL_AFTER => {
+                self.doomed = None;
+                self.killed += CLIENTS_TO_KILL;
             }
             Some(_) => {}
         }
         Ok(())
     }
 
-    /// Asks the besiegers to end.
-    fn lift(&mut self) {
-        self.victims = None;
-        self.besiegers.ask_to_end();
+    /// Requests a stop.
+    fn request_stop(&mut self) {
+        self.doomed = None;
+        self.agent.request_stop();
     }
 
-    /// What they have done, once they have ended.
-    fn findings(&self) -> Result<Option<Sample>, Error> {
-        let Some(mut findings) = self.besiegers.try_result()? else {
+    /// Returns the result, or `None` if the agent is still running.
+    fn poll_result(&self) -> Result<Option<Sample>, Error> {
+        let Some(mut result) = self.agent.poll_result()? else {
             return Ok(None);
         };
-        findings.add("clients killed", self.killed.into());
-        Ok(Some(findings.figures()))
+        result.push("clients killed", self.killed.into());
+        Ok(Some(result.into_sample()))
     }
 }
 
-/// What one side says; the joiner's number is 0.
+/// Returns the stream of one side. The index of the joiner is 0.
 fn stream(tag: usize) -> Stream {
     Stream {
         key: (tag / 2) as u32,
@@ -393,13 +402,13 @@ fn stream(tag: usize) -> Stream {
     }
 }
 
-const SIZES: Sizes = Sizes { least: 1, most: 4_000 };
+const PAYLOAD_SIZES: SizeRange = SizeRange { min: 1, max: 4_000 };
 
-const INTERVAL: Duration = Duration::from_secs(1);
-const LAST: Duration = Duration::from_secs(30);
+const SEND_INTERVAL: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longer than the close timeout and two keep-alive intervals, after which the last half-open connection is found out.
-const SETTLE: Duration = Duration::from_secs(100);
+/// Longer than the close timeout and two keep-alive intervals, after which the last half-open connection is closed.
+const DRAIN_WAIT: Duration = Duration::from_secs(100);
 
-const VICTIMS: u32 = 50;
-const LIFE: Duration = Duration::from_secs(5);
+const CLIENTS_TO_KILL: u32 = 50;
+const KILL_AFTER: Duration = Duration::from_secs(5);

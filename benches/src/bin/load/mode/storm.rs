@@ -1,23 +1,23 @@
-//! `storm`: ten thousand clients that come at once, and what a pair feels that was there before.
+//! `storm`: a connection storm, and the latency of an established pair during it.
 //!
-//! The clients are an agent's, as in `fairness`.
+//! The clients run in an agent, as in `fairness`.
 
 use std::time::Duration;
 
 use sigver_benches::error::Error;
 
 use crate::{
-    agent::process::{Agent, Priority},
+    agent::process::{AgentProcess, Priority},
     measure::metric::{Metric, Sample},
     mode::bystander::Bystander,
     run::{
         bench::{Bench, Setting},
-        options::Common,
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-pub(crate) fn run(connections: &[usize], common: Common) -> Result<(), Error> {
+pub(crate) fn run(connections: &[usize], common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     let settings = Setting::counts(connections, "connections");
     bench.run("storm", &settings, |&connections, server| {
@@ -28,24 +28,24 @@ pub(crate) fn run(connections: &[usize], common: Common) -> Result<(), Error> {
 
 fn measure(bench: &Bench, server: &Server, connections: usize) -> Result<Sample, Error> {
     let mut engine = bench.engine(server)?;
-    let mut bystander = Bystander::calm(bench, &mut engine)?;
+    let mut bystander = Bystander::measure_baseline(bench, &mut engine)?;
     let task = ["storm".to_owned(), format!("--connections={connections}")];
-    let agent = Agent::start(&server.endpoint, Priority::Low, &task)?;
+    let agent = AgentProcess::start(&server.endpoint, Priority::Low, &task)?;
     bystander.wait_ready(&mut engine, &agent)?;
-    let mut findings = None;
-    bystander.window(&mut engine, "in the storm", STORM_TIME, |_| {
-        if findings.is_none() {
-            findings = agent.try_result()?;
+    let mut result = None;
+    bystander.measure_window(&mut engine, "during storm", STORM_TIMEOUT, |_| {
+        if result.is_none() {
+            result = agent.poll_result()?;
         }
-        Ok(findings.is_some())
+        Ok(result.is_some())
     })?;
-    let mut findings = findings.ok_or_else(|| Error::new("the storm did not end in time"))?;
-    // The one figure of the agent's that is worth a ratio.
-    let name = "all inside after, s";
-    let mut sample = vec![Metric::new(name, findings.take(name)?)];
-    sample.extend(findings.figures());
+    let mut result = result.ok_or_else(|| Error::new("connection storm not served in time"))?;
+    // The only result of the agent that is compared between servers.
+    let name = "all served after, s";
+    let mut sample = vec![Metric::new(name, result.take(name)?)];
+    sample.extend(result.into_sample());
     sample.extend(bystander.sample);
     Ok(sample)
 }
 
-const STORM_TIME: Duration = Duration::from_secs(70);
+const STORM_TIMEOUT: Duration = Duration::from_secs(70);

@@ -1,188 +1,188 @@
-//! `verify`: whether a server relays faithfully.
+//! `verify`: checks that a server delivers every payload unchanged and in order.
 //!
-//! Several openers with several joiners each; every payload is unique, from a few bytes to 60 KB, and is compared
-//! byte for byte. Each sender has a few payloads under way at once, so order is at stake. Nothing is measured.
+//! There are several openers with several joiners each. Each payload is unique, from a few bytes to 60 KB, and is compared
+//! byte for byte. Each sender has several payloads in flight, so that reordering would be noticed. No speed is measured.
 
 use std::time::Duration;
 
 use sigver_benches::{
-    check::{Inbox, Tally},
+    delivery::{DeliveryChecker, DeliveryCounts},
     engine::{
         connections::{Connections, Handler},
         event::{ConnId, Event},
     },
     error::Error,
     frame,
-    payload::{self, Side, Sizes, Stream},
+    payload::{self, Side, SizeRange, Stream},
 };
 
 use crate::{
-    measure::fidelity,
+    measure::delivery,
     run::{
-        admission::{self, Entrant, admit},
         bench::{Bench, Setting},
-        drive::{Work, drive},
-        options::Common,
+        clients::{self, ClientSpec, connect_clients},
+        drive::{Workload, drive},
+        options::CommonOptions,
         servers::Server,
     },
 };
 
-/// How much is sent.
+/// Number of clients and payloads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Extent {
+pub(crate) struct VerifyLoad {
     pub(crate) keys: u32,
     pub(crate) joiners: u32,
     pub(crate) messages: u32,
 }
 
-/// Fails if any server has failed.
-pub(crate) fn run(extent: Extent, common: Common) -> Result<(), Error> {
+/// Runs the mode. Fails if a payload was not delivered correctly.
+pub(crate) fn run(load: VerifyLoad, common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
     let settings = [Setting {
         label: format!(
             "{} keys, {} joiners each, {} payloads each way",
-            extent.keys, extent.joiners, extent.messages
+            load.keys, load.joiners, load.messages
         ),
-        load: f64::from(extent.keys * extent.joiners),
-        value: extent,
+        load: f64::from(load.keys * load.joiners),
+        value: load,
     }];
-    let mut unclean = 0;
-    bench.run("verify", &settings, |&extent, server| {
-        let tally = check(&bench, server, extent)?;
-        unclean += u32::from(!tally.is_clean());
-        Ok(fidelity::figures(&tally))
+    let mut failed_runs = 0;
+    bench.run("verify", &settings, |&load, server| {
+        let counts = check(&bench, server, load)?;
+        failed_runs += u32::from(!counts.is_clean());
+        Ok(delivery::metrics(&counts))
     })?;
-    fidelity::verdict(unclean)
+    delivery::require_clean(failed_runs)
 }
 
-fn check(bench: &Bench, server: &Server, extent: Extent) -> Result<Tally, Error> {
+fn check(bench: &Bench, server: &Server, load: VerifyLoad) -> Result<DeliveryCounts, Error> {
     let mut engine = bench.engine(server)?;
-    let keys = admission::keys(extent.keys as usize);
-    let entrants = |tag: &dyn Fn(u32) -> u64, role: fn(&str) -> Vec<u8>| -> Vec<Entrant> {
-        let entrant = |(key, name): (u32, &String)| Entrant {
+    let keys = clients::unique_keys(load.keys as usize);
+    let client_specs = |tag: &dyn Fn(u32) -> u64, role: fn(&str) -> Vec<u8>| -> Vec<ClientSpec> {
+        let client = |(key, name): (u32, &String)| ClientSpec {
             tag: tag(key),
-            role: role(name),
+            first_message: role(name),
         };
-        (0..).zip(&keys).map(entrant).collect()
+        (0..).zip(&keys).map(client).collect()
     };
-    let openers = admit(&mut engine, &entrants(&|key| tag(key, OPENER), payload::open), 0)?;
+    let openers = connect_clients(&mut engine, &client_specs(&|key| tag(key, OPENER), payload::open), 0)?;
     let mut conns: Vec<Vec<ConnId>> = openers.into_iter().map(|opener| vec![opener]).collect();
-    // One joiner of each key at a time: so the joiner's number is its index.
-    for joiner in 0..extent.joiners {
-        let joiners = entrants(&|key| tag(key, joiner), payload::join);
-        let joiners = admit(&mut engine, &joiners, keys.len())?;
+    // One joiner of each key at a time, so that the number of a joiner is its index.
+    for joiner in 0..load.joiners {
+        let joiners = client_specs(&|key| tag(key, joiner), payload::join);
+        let joiners = connect_clients(&mut engine, &joiners, keys.len())?;
         for (conns, joiner) in conns.iter_mut().zip(joiners) {
             conns.push(joiner);
         }
     }
 
-    let mut verify = Verify::new(extent, conns);
-    for _ in 0..AT_ONCE.min(extent.messages) {
+    let mut verify = VerifyWorkload::new(load, conns);
+    for _ in 0..IN_FLIGHT.min(load.messages) {
         for stream in verify.streams() {
             verify.send(engine.conns(), stream);
         }
     }
-    drive(&mut engine, &mut verify, PATIENCE, |verify, _| {
+    drive(&mut engine, &mut verify, RELAY_TIMEOUT, |verify, _| {
         verify.received == verify.expected
     })?;
-    // What comes after the last, if anything, is counted as well.
-    drive(&mut engine, &mut verify, AFTERMATH, |_, _| false)?;
-    for inbox in verify.inboxes.iter().flatten() {
-        inbox.finish(extent.messages, &mut verify.tally);
+    // Counts payloads that arrive after the last expected one.
+    drive(&mut engine, &mut verify, LATE_ARRIVAL_WAIT, |_, _| false)?;
+    for checker in verify.checkers.iter().flatten() {
+        checker.finish(load.messages, &mut verify.counts);
     }
-    Ok(verify.tally)
+    Ok(verify.counts)
 }
 
 #[derive(Debug)]
-struct Verify {
-    extent: Extent,
-    /// By key; the opener first, then its joiners.
+struct VerifyWorkload {
+    load: VerifyLoad,
+    /// By key: the opener, then its joiners.
     conns: Vec<Vec<ConnId>>,
-    inboxes: Vec<Vec<Inbox>>,
-    /// Payloads sent in each stream.
+    checkers: Vec<Vec<DeliveryChecker>>,
+    /// Number of payloads sent, by stream.
     sent: std::collections::BTreeMap<Stream, u32>,
     received: u64,
     expected: u64,
-    tally: Tally,
-    trouble: Option<Error>,
+    counts: DeliveryCounts,
+    error: Option<Error>,
 }
 
-impl Verify {
-    fn new(extent: Extent, conns: Vec<Vec<ConnId>>) -> Self {
+impl VerifyWorkload {
+    fn new(load: VerifyLoad, conns: Vec<Vec<ConnId>>) -> Self {
         let stream = |key, joiner, from| Stream { key, joiner, from };
-        let inboxes = |key| {
-            let joiners = 0..extent.joiners;
+        let checkers = |key| {
+            let joiners = 0..load.joiners;
             let to_opener = joiners.clone().map(|joiner| stream(key, joiner, Side::Joiner));
-            let to_joiner = |joiner| Inbox::new([stream(key, joiner, Side::Opener)], SIZES);
-            std::iter::once(Inbox::new(to_opener, SIZES))
+            let to_joiner = |joiner| DeliveryChecker::new([stream(key, joiner, Side::Opener)], PAYLOAD_SIZES);
+            std::iter::once(DeliveryChecker::new(to_opener, PAYLOAD_SIZES))
                 .chain(joiners.map(to_joiner))
                 .collect()
         };
-        let streams = u64::from(extent.keys) * u64::from(extent.joiners) * 2;
+        let streams = u64::from(load.keys) * u64::from(load.joiners) * 2;
         Self {
-            extent,
+            load,
             conns,
-            inboxes: (0..extent.keys).map(inboxes).collect(),
+            checkers: (0..load.keys).map(checkers).collect(),
             sent: std::collections::BTreeMap::new(),
             received: 0,
-            expected: streams * u64::from(extent.messages),
-            tally: Tally::default(),
-            trouble: None,
+            expected: streams * u64::from(load.messages),
+            counts: DeliveryCounts::default(),
+            error: None,
         }
     }
 
     fn streams(&self) -> Vec<Stream> {
-        let extent = self.extent;
-        (0..extent.keys)
+        let load = self.load;
+        (0..load.keys)
             .flat_map(|key| {
-                (0..extent.joiners)
+                (0..load.joiners)
                     .flat_map(move |joiner| [Side::Opener, Side::Joiner].map(|from| Stream { key, joiner, from }))
             })
             .collect()
     }
 
-    /// Sends the stream's next payload, if there is one.
+    /// Sends the next payload of the stream, if there is one.
     fn send(&mut self, conns: &mut Connections, stream: Stream) {
         let sent = self.sent.entry(stream).or_default();
-        if *sent == self.extent.messages {
+        if *sent == self.load.messages {
             return;
         }
         let place = match stream.from {
             Side::Opener => 0,
             Side::Joiner => stream.joiner as usize + 1,
         };
-        let text = payload::build(stream, *sent, SIZES);
+        let text = payload::build(stream, *sent, PAYLOAD_SIZES);
         *sent += 1;
         let sender = self.conns[stream.key as usize][place];
         conns.send(sender, &frame::client_text(&text));
     }
 }
 
-impl Handler for Verify {
+impl Handler for VerifyWorkload {
     fn on_event(&mut self, conns: &mut Connections, _: ConnId, tag: u64, event: Event<'_>) {
         match event {
             Event::Message(text) => {
                 self.received += 1;
                 let (key, place) = (tag >> 32, tag as u32);
                 let place = if place == OPENER { 0 } else { place as usize + 1 };
-                let inbox = &mut self.inboxes[key as usize][place];
-                if let Some(stream) = inbox.receive(text, &mut self.tally) {
+                let checker = &mut self.checkers[key as usize][place];
+                if let Some(stream) = checker.receive(text, &mut self.counts) {
                     self.send(conns, stream);
                 }
             }
-            Event::Close(code) => self.trouble = Some(admission::closed(code)),
-            Event::Ended(ending) => {
-                let ended = || Error::new(format!("a connection ended: {ending:?}"));
-                self.trouble.get_or_insert_with(ended);
+            Event::Close(code) => self.error = Some(clients::closed_by_server(code)),
+            Event::Disconnected(reason) => {
+                let closed = || Error::new(format!("connection closed: {reason:?}"));
+                self.error.get_or_insert_with(closed);
             }
             Event::Upgraded | Event::Pong(_) | Event::Drained => {}
         }
     }
 }
 
-impl Work for Verify {
-    fn trouble(&mut self) -> Option<Error> {
-        self.trouble.take()
+impl Workload for VerifyWorkload {
+    fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 }
 
@@ -190,14 +190,14 @@ fn tag(key: u32, place: u32) -> u64 {
     u64::from(key) << 32 | u64::from(place)
 }
 
-/// In a tag, the place of the opener; a joiner's is its index.
+/// Position of the opener in a tag. The position of a joiner is its index.
 const OPENER: u32 = u32::MAX;
 
-/// With the index added, the largest stay below a server's limit of 64 KiB.
-const SIZES: Sizes = Sizes { least: 1, most: 60_000 };
+/// With the added index, the largest payload is below the limit of 64 KiB.
+const PAYLOAD_SIZES: SizeRange = SizeRange { min: 1, max: 60_000 };
 
-/// Payloads of each stream under way at once.
-const AT_ONCE: u32 = 3;
+/// Number of payloads in flight in each stream.
+const IN_FLIGHT: u32 = 3;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const AFTERMATH: Duration = Duration::from_millis(100);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(60);
+const LATE_ARRIVAL_WAIT: Duration = Duration::from_millis(100);

@@ -1,11 +1,11 @@
-//! Which core the server and the generator run on.
+//! CPU affinity of servers and generator.
 //!
-//! A child inherits the affinity of the thread that starts it, so the generator goes to the server's core for that
-//! moment. On systems without affinity both functions refuse.
+//! A child process inherits the affinity of the thread that starts it, so the generator moves to the server core before it
+//! starts a server. Pinning works on Linux only.
 
 use sigver_benches::error::Error;
 
-/// Two cores: one to be measured, one to make the load.
+/// The core of the servers and the core of the generator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {
     server: usize,
@@ -14,12 +14,12 @@ pub(crate) struct Cores {
 
 #[cfg(target_os = "linux")]
 impl Cores {
-    /// The first two cores that this process may use.
+    /// Chooses the first two cores that this process may use.
     pub(crate) fn choose() -> Result<Self, Error> {
         use rustix::thread::{CpuSet, sched_getaffinity};
         use sigver_benches::error::Context;
 
-        let allowed = sched_getaffinity(None).context("cannot read the affinity")?;
+        let allowed = sched_getaffinity(None).context("cannot read CPU affinity")?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
         match (cores.next(), cores.next()) {
             (Some(server), Some(generator)) => Ok(Self { server, generator }),
@@ -27,19 +27,19 @@ impl Cores {
         }
     }
 
-    /// Makes what is started next run on the server's core.
-    pub(crate) fn enter_server(self) -> Result<(), Error> {
-        run_on(self.server)
+    /// Moves this thread, and the processes that it starts, to the server core.
+    pub(crate) fn move_to_server_core(self) -> Result<(), Error> {
+        pin_to(self.server)
     }
 
-    /// Makes this thread, and what it starts next, run on the generator's core.
-    pub(crate) fn enter_generator(self) -> Result<(), Error> {
-        run_on(self.generator)
+    /// Moves this thread, and the processes that it starts, to the generator core.
+    pub(crate) fn move_to_generator_core(self) -> Result<(), Error> {
+        pin_to(self.generator)
     }
 }
 
 #[cfg(target_os = "linux")]
-fn run_on(core: usize) -> Result<(), Error> {
+fn pin_to(core: usize) -> Result<(), Error> {
     use rustix::thread::{CpuSet, sched_setaffinity};
     use sigver_benches::error::Context;
 
@@ -54,11 +54,11 @@ impl Cores {
         Err(Error::new("pinning works on Linux only: use --no-pin"))
     }
 
-    pub(crate) fn enter_server(self) -> Result<(), Error> {
+    pub(crate) fn move_to_server_core(self) -> Result<(), Error> {
         Err(Error::new(format!("no core {}", self.server)))
     }
 
-    pub(crate) fn enter_generator(self) -> Result<(), Error> {
+    pub(crate) fn move_to_generator_core(self) -> Result<(), Error> {
         Err(Error::new(format!("no core {}", self.generator)))
     }
 }

@@ -1,4 +1,4 @@
-//! The order of a comparison: every setting, round after round, each server in turn.
+//! Runs a comparison: for each setting, several rounds, and in each round all servers in turn.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ use crate::{
     },
     run::{
         affinity::Cores,
-        options::Common,
-        servers::{self, Candidate, Server},
+        options::CommonOptions,
+        servers::{self, Server, Target},
         signals,
     },
 };
 
-/// One setting of a mode's load.
+/// One load setting of a mode.
 #[derive(Debug)]
 pub(crate) struct Setting<T> {
     pub(crate) label: String,
@@ -37,7 +37,7 @@ pub(crate) struct Setting<T> {
 }
 
 impl Setting<usize> {
-    /// Settings that are nothing but a number of something.
+    /// Returns settings that differ in a count only.
     pub(crate) fn counts(counts: &[usize], unit: &str) -> Vec<Self> {
         let setting = |&count| Self {
             label: format!("{count} {unit}"),
@@ -48,45 +48,45 @@ impl Setting<usize> {
     }
 }
 
-/// What a mode needs to measure one server once.
+/// The servers to compare and the options of the comparison.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    common: Common,
+    common: CommonOptions,
     cores: Option<Cores>,
-    candidates: Vec<Candidate>,
+    targets: Vec<Target>,
     stop: Arc<AtomicBool>,
 }
 
 impl Bench {
-    pub(crate) fn new(common: Common) -> Result<Self, Error> {
-        let _ = limits::raise_descriptors();
-        let cores = if common.pinned() {
+    pub(crate) fn new(common: CommonOptions) -> Result<Self, Error> {
+        let _ = limits::raise_descriptor_limit();
+        let cores = if common.is_pinned() {
             let cores = Cores::choose()?;
-            cores.enter_generator()?;
+            cores.move_to_generator_core()?;
             Some(cores)
         } else {
             None
         };
         Ok(Self {
-            candidates: servers::candidates(&common)?,
+            targets: servers::targets(&common)?,
             common,
             cores,
             stop: signals::stop_on_signals()?,
         })
     }
 
-    /// How long one measurement takes.
-    pub(crate) fn time(&self) -> Duration {
+    /// Returns the duration of one measurement.
+    pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.common.seconds.max(0.01))
     }
 
-    /// How long the load runs before it is measured.
+    /// Returns how long the load runs before the measurement.
     pub(crate) fn warm_up(&self) -> Duration {
-        (self.time() / 4).min(Duration::from_millis(500))
+        (self.duration() / 4).min(Duration::from_millis(500))
     }
 
-    /// Fails once a signal has come.
-    pub(crate) fn go_on(&self) -> Result<(), Error> {
+    /// Fails if a signal has been received.
+    pub(crate) fn check_interrupted(&self) -> Result<(), Error> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::new("interrupted"));
         }
@@ -94,10 +94,10 @@ impl Bench {
     }
 
     pub(crate) fn engine(&self, server: &Server) -> Result<Engine, Error> {
-        Engine::new(&server.endpoint, Arc::clone(&self.stop)).context("cannot make an engine")
+        Engine::new(&server.endpoint, Arc::clone(&self.stop)).context("cannot create client engine")
     }
 
-    /// Measures all servers under all settings, and shows and writes what was found.
+    /// Measures all servers with all settings, prints the tables and writes the JSON file.
     pub(crate) fn run<T>(
         &self,
         mode: &str,
@@ -107,20 +107,20 @@ impl Bench {
         let mut cases = Vec::new();
         for setting in settings {
             let mut columns: Vec<Column> = self
-                .candidates
+                .targets
                 .iter()
-                .map(|candidate| Column {
-                    server: candidate.name.clone(),
+                .map(|target| Column {
+                    server: target.name.clone(),
                     rounds: Vec::new(),
                 })
                 .collect();
             for round in 1..=self.common.rounds {
-                for (candidate, column) in self.candidates.iter().zip(&mut columns) {
-                    self.go_on()?;
-                    let sample = candidate
+                for (target, column) in self.targets.iter().zip(&mut columns) {
+                    self.check_interrupted()?;
+                    let sample = target
                         .start(self.cores, self.common.log.as_deref())
                         .and_then(|server| measure(&setting.value, &server))
-                        .context(format!("{}, {}, round {round}", candidate.name, setting.label))?;
+                        .context(format!("{}, {}, round {round}", target.name, setting.label))?;
                     column.rounds.push(sample);
                 }
             }
@@ -129,7 +129,7 @@ impl Bench {
                 load: setting.load,
                 columns,
             };
-            self.show(mode, &case);
+            self.print(mode, &case);
             cases.push(case);
         }
         if let Some(path) = &self.common.json {
@@ -141,10 +141,10 @@ impl Bench {
         Ok(cases)
     }
 
-    fn show(&self, mode: &str, case: &Case) {
-        let placed = if self.cores.is_some() { "pinned" } else { "not pinned" };
+    fn print(&self, mode: &str, case: &Case) {
+        let pinning = if self.cores.is_some() { "pinned" } else { "not pinned" };
         let rounds = self.common.rounds;
-        println!("{mode}, {}: median of {rounds}, {placed}", case.label);
+        println!("{mode}, {}: median of {rounds}, {pinning}", case.label);
         for line in case.table() {
             println!("  {line}");
         }

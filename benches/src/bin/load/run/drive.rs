@@ -1,4 +1,4 @@
-//! Running an engine for a while, and bringing connections to the point where work can begin.
+//! Runs an engine with a workload.
 
 use sigver_benches::{
     engine::{
@@ -9,34 +9,34 @@ use sigver_benches::{
 };
 use std::time::{Duration, Instant};
 
-/// What an engine is driven for.
-pub(crate) trait Work: Handler {
-    /// What makes going on pointless.
-    fn trouble(&mut self) -> Option<Error>;
+/// A workload of an engine.
+pub(crate) trait Workload: Handler {
+    /// Returns the error that ends the workload, if there is one.
+    fn take_error(&mut self) -> Option<Error>;
 }
 
-/// Polls until `done` says so, at most for `time`; says which it was.
-pub(crate) fn drive<W: Work>(
+/// Polls until `done` returns true, for at most `time`. Returns whether `done` was reached.
+pub(crate) fn drive<W: Workload>(
     engine: &mut Engine,
-    work: &mut W,
+    workload: &mut W,
     time: Duration,
     mut done: impl FnMut(&mut W, &mut Connections) -> bool,
 ) -> Result<bool, Error> {
     let deadline = Instant::now() + time;
     loop {
-        if done(work, engine.conns()) {
+        if done(workload, engine.conns()) {
             return Ok(true);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(false);
         }
-        engine.poll(left.min(TICK), work)?;
-        if let Some(trouble) = work.trouble() {
-            return Err(trouble);
+        engine.poll(left.min(POLL_INTERVAL), workload)?;
+        if let Some(error) = workload.take_error() {
+            return Err(error);
         }
     }
 }
 
-/// How often `done` is asked when nothing happens.
-const TICK: Duration = Duration::from_millis(20);
+/// Interval of calls of `done` if there are no events.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);

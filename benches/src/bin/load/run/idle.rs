@@ -1,29 +1,34 @@
-//! Connections that do nothing.
+//! Idle connections.
 
 use sigver_benches::{engine::Engine, error::Error, payload};
 
-use crate::run::admission::{self, admit, entrants};
+use crate::run::clients::{self, client_specs, connect_clients};
 
-/// What idle connections are.
+/// Roles of idle connections.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Roles {
-    /// Pairs.
-    Half,
+pub(crate) enum IdleRoles {
+    /// Half openers, half joiners.
+    Pairs,
+    /// Openers only.
     Openers,
 }
 
-/// Adds connections whose tags begin at [`FIRST_TAG`].
-pub(crate) fn connect(engine: &mut Engine, count: usize, roles: Roles) -> Result<(), Error> {
+/// Connects idle clients, with tags from [`FIRST_IDLE_TAG`] on.
+pub(crate) fn connect(engine: &mut Engine, count: usize, roles: IdleRoles) -> Result<(), Error> {
     let joiners = match roles {
-        Roles::Half => count / 2,
-        Roles::Openers => 0,
+        IdleRoles::Pairs => count / 2,
+        IdleRoles::Openers => 0,
     };
-    let keys = admission::keys(count - joiners);
-    admit(engine, &entrants(&keys, FIRST_TAG, payload::open), 0)?;
+    let keys = clients::unique_keys(count - joiners);
+    connect_clients(engine, &client_specs(&keys, FIRST_IDLE_TAG, payload::open), 0)?;
     let joined = &keys[..joiners];
-    admit(engine, &entrants(joined, FIRST_TAG + 1, payload::join), joiners)?;
+    connect_clients(
+        engine,
+        &client_specs(joined, FIRST_IDLE_TAG + 1, payload::join),
+        joiners,
+    )?;
     Ok(())
 }
 
-/// Tags from here on are those of idle connections.
-pub(crate) const FIRST_TAG: u64 = 1 << 40;
+/// The lowest tag of idle connections.
+pub(crate) const FIRST_IDLE_TAG: u64 = 1 << 40;

@@ -1,8 +1,8 @@
-//! How a measurement runs: options, servers, rounds, and the client engine under a workload.
+//! Runs measurements: options, servers, rounds, and workloads of the client engine.
 
-pub(crate) mod admission;
 pub(crate) mod affinity;
 pub(crate) mod bench;
+pub(crate) mod clients;
 pub(crate) mod drive;
 pub(crate) mod exchange;
 pub(crate) mod idle;

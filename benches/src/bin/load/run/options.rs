@@ -1,47 +1,47 @@
-//! The options that all modes but `soak` have in common.
+//! Command line options of all modes except `soak`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// What all modes have in common.
+/// Options of all modes except `soak`.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Common {
-    /// How to start the server under test: words separated by spaces. It has to print "listening on HOST:PORT".
-    /// [default: sigver, from the directory of this program, with --listen 127.0.0.1:0]
+pub(crate) struct CommonOptions {
+    /// Command that starts the server under test: words separated by spaces. The server must print "listening on HOST:PORT"
+    /// [default: sigver in the directory of this program, with --listen 127.0.0.1:0 and without rate limits]
     #[arg(long, value_name = "CMD")]
     pub(crate) server: Option<String>,
-    /// How to start another server to compare with; may be given again.
+    /// Command that starts another server to compare with (repeatable)
     #[arg(long, value_name = "CMD")]
     pub(crate) against: Vec<String>,
-    /// A server to compare with that runs already.
+    /// WebSocket URL of a running server to compare with
     #[arg(long, value_name = "URL")]
     pub(crate) against_url: Option<String>,
-    /// That server's process, for its CPU and memory.
+    /// Process ID of that server, to read its CPU time and memory
     #[arg(long, value_name = "PID", requires = "against_url")]
     pub(crate) against_pid: Option<u32>,
-    /// How often each server is measured, in turn with the others.
+    /// Number of measurements of each server, alternating with the others
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
-    /// How long one measurement takes.
+    /// Duration of one measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
-    /// Servers on the first core, the generator on the second. The default on Linux.
+    /// Pin servers to the first core and the generator to the second (default on Linux)
     #[arg(long, overrides_with = "no_pin")]
     pin: bool,
-    /// Let the system place servers and generator.
+    /// Do not pin servers and generator to cores
     #[arg(long)]
     no_pin: bool,
-    /// Where to put what the servers write to standard error. It is thrown away otherwise.
+    /// File to append the standard error of the servers to [default: discarded]
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// Where to write all figures as JSON.
+    /// File to write all results to, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
-impl Common {
-    pub(crate) fn pinned(&self) -> bool {
+impl CommonOptions {
+    pub(crate) fn is_pinned(&self) -> bool {
         self.pin || (cfg!(target_os = "linux") && !self.no_pin)
     }
 }

@@ -1,4 +1,4 @@
-//! The servers that are compared: starting them, learning their address, and ending those that were started here.
+//! The servers to compare: starts them, reads their address, and stops those that it has started.
 
 use std::{
     fs::File,
@@ -16,11 +16,11 @@ use sigver_benches::{
     error::{Context, Error},
 };
 
-use crate::{run::affinity::Cores, run::options::Common};
+use crate::{run::affinity::Cores, run::options::CommonOptions};
 
-/// A server that can be measured.
+/// A server to measure.
 #[derive(Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct Target {
     pub(crate) name: String,
     is_yardstick: bool,
     source: Source,
@@ -28,44 +28,44 @@ pub(crate) struct Candidate {
 
 #[derive(Debug)]
 enum Source {
-    /// To be started for each measurement.
+    /// Started for each measurement, with this command.
     Command(Vec<String>),
-    /// Runs already, and goes on after us.
+    /// Already running. It is not stopped.
     Running { endpoint: Endpoint, pid: Option<u32> },
 }
 
-/// A server that runs. Dropping it ends it, if it was started here.
+/// A running server. If it was started here, it is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
-    /// For reading `/proc`: unknown where there is none, and for a foreign server unless the user says.
+    /// Process ID, to read `/proc`. Unknown on systems without `/proc`, and for a running server without `--against-pid`.
     pub(crate) pid: Option<u32>,
-    /// Whether the others are measured against this one.
+    /// Whether the other servers are compared with this one.
     pub(crate) is_yardstick: bool,
     child: Option<Child>,
 }
 
-/// The yardstick, the server under test, and those to compare with, in this order.
-pub(crate) fn candidates(common: &Common) -> Result<Vec<Candidate>, Error> {
-    let mut candidates = vec![
-        Candidate {
+/// Returns the yardstick, the server under test, and the servers to compare with, in this order.
+pub(crate) fn targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
+    let mut targets = vec![
+        Target {
             is_yardstick: true,
-            ..Candidate::command(&beside("yardstick")?)?
+            ..Target::command(&sibling_command("yardstick")?)?
         },
         match &common.server {
-            Some(command) => Candidate::command(command)?,
-            // Its pace is a limit on one client, and what is measured is the server.
-            None => Candidate::command(&format!(
+            Some(command) => Target::command(command)?,
+            // Rate limits restrict a client. The measurement is about the server.
+            None => Target::command(&format!(
                 "{} --messages-per-second 0 --bytes-per-second 0",
-                beside("sigver")?
+                sibling_command("sigver")?
             ))?,
         },
     ];
     for command in &common.against {
-        candidates.push(Candidate::command(command)?);
+        targets.push(Target::command(command)?);
     }
     if let Some(url) = &common.against_url {
-        candidates.push(Candidate {
+        targets.push(Target {
             name: url.clone(),
             is_yardstick: false,
             source: Source::Running {
@@ -74,30 +74,30 @@ pub(crate) fn candidates(common: &Common) -> Result<Vec<Candidate>, Error> {
             },
         });
     }
-    for place in 1..candidates.len() {
-        let same = candidates[..place]
+    for place in 1..targets.len() {
+        let same = targets[..place]
             .iter()
-            .filter(|earlier| earlier.name == candidates[place].name)
+            .filter(|earlier| earlier.name == targets[place].name)
             .count();
         if same > 0 {
-            candidates[place].name.push_str(&format!(" ({})", same + 1));
+            targets[place].name.push_str(&format!(" ({})", same + 1));
         }
     }
-    Ok(candidates)
+    Ok(targets)
 }
 
-/// The server under test alone, with the limits that it has by default.
-pub(crate) fn under_test(command: Option<&str>) -> Result<Candidate, Error> {
+/// Returns the server under test, with its default limits.
+pub(crate) fn target_under_test(command: Option<&str>) -> Result<Target, Error> {
     match command {
-        Some(command) => Candidate::command(command),
-        None => Candidate::command(&beside("sigver")?),
+        Some(command) => Target::command(command),
+        None => Target::command(&sibling_command("sigver")?),
     }
 }
 
-impl Candidate {
+impl Target {
     fn command(command: &str) -> Result<Self, Error> {
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-        let program = words.first().ok_or_else(|| Error::new("empty command"))?;
+        let program = words.first().ok_or_else(|| Error::new("empty server command"))?;
         let name = program.rsplit('/').next().unwrap_or(program).to_owned();
         Ok(Self {
             name,
@@ -106,7 +106,7 @@ impl Candidate {
         })
     }
 
-    /// Starts the server and waits until it says where it listens.
+    /// Starts the server and waits until it prints its address.
     pub(crate) fn start(&self, cores: Option<Cores>, log: Option<&Path>) -> Result<Server, Error> {
         match &self.source {
             Source::Running { endpoint, pid } => Ok(Server {
@@ -124,7 +124,7 @@ impl Candidate {
                     None => Stdio::null(),
                 };
                 if let Some(cores) = cores {
-                    cores.enter_server()?;
+                    cores.move_to_server_core()?;
                 }
                 let child = Command::new(&words[0])
                     .args(&words[1..])
@@ -133,10 +133,10 @@ impl Candidate {
                     .stderr(errors)
                     .spawn();
                 if let Some(cores) = cores {
-                    cores.enter_generator()?;
+                    cores.move_to_generator_core()?;
                 }
                 let child = child.context(format!("cannot start {}", words.join(" ")))?;
-                let mut server = Server::started(child)?;
+                let mut server = Server::from_child(child)?;
                 server.is_yardstick = self.is_yardstick;
                 Ok(server)
             }
@@ -145,7 +145,7 @@ impl Candidate {
 }
 
 impl Server {
-    fn started(mut child: Child) -> Result<Self, Error> {
+    fn from_child(mut child: Child) -> Result<Self, Error> {
         let output = child.stdout.take();
         let mut server = Self {
             endpoint: Endpoint {
@@ -156,20 +156,20 @@ impl Server {
             is_yardstick: false,
             child: Some(child),
         };
-        let output = output.ok_or_else(|| Error::new("the server has no standard output"))?;
+        let output = output.ok_or_else(|| Error::new("server has no standard output"))?;
         let (found, address) = mpsc::channel();
         thread::spawn(move || {
-            // To the end, so that a server that goes on printing never waits for a reader.
+            // Reads to the end, so that the server never blocks on a full pipe.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some(addr) = listening_on(&line) {
-                    // Ignored: only the first address is waited for.
+                    // Ignored: the receiver is gone after the first address.
                     let _ = found.send(addr);
                 }
             }
         });
         server.endpoint.addr = address
-            .recv_timeout(START)
-            .map_err(|_| Error::new("the server did not print \"listening on HOST:PORT\" within 10 s"))?;
+            .recv_timeout(STARTUP_TIMEOUT)
+            .map_err(|_| Error::new("server did not print \"listening on HOST:PORT\" within 10 s"))?;
         Ok(server)
     }
 }
@@ -177,22 +177,22 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Ignored: it may have ended by itself. It is killed, not asked: a foreign server may take its time.
+            // Ignored: it may have exited already. A signal to shut down could take long with some servers.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Reads `ws://HOST:PORT/PATH`.
+/// Parses `ws://HOST:PORT/PATH`.
 pub(crate) fn parse_url(url: &str) -> Result<Endpoint, Error> {
     let rest = url
         .strip_prefix("ws://")
-        .ok_or_else(|| Error::new(format!("{url}: not a ws:// address")))?;
+        .ok_or_else(|| Error::new(format!("not a ws:// URL: {url}")))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let addr = host.to_socket_addrs().context(url)?.next();
     Ok(Endpoint {
-        addr: addr.ok_or_else(|| Error::new(format!("{url}: no such host")))?,
+        addr: addr.ok_or_else(|| Error::new(format!("host not found: {url}")))?,
         path: if path.is_empty() { "/" } else { path }.to_owned(),
     })
 }
@@ -204,29 +204,29 @@ fn listening_on(line: &str) -> Option<SocketAddr> {
     host.to_socket_addrs().ok()?.next()
 }
 
-fn beside(program: &str) -> Result<String, Error> {
+fn sibling_command(program: &str) -> Result<String, Error> {
     let me = std::env::current_exe()?;
     let path = me.with_file_name(format!("{program}{}", std::env::consts::EXE_SUFFIX));
     if !path.exists() {
         return Err(Error::new(format!(
-            "no {program} beside this program: build it (cargo build --release --workspace) or name a server with --server"
+            "no {program} in the directory of this program: build it (cargo build --release --workspace) or pass --server"
         )));
     }
     let path = path
         .to_str()
         .filter(|path| !path.contains(char::is_whitespace))
-        .ok_or_else(|| Error::new("the programs must lie in a directory without white space in its name"))?;
+        .ok_or_else(|| Error::new("path of the programs contains white space"))?;
     Ok(format!("{path} --listen 127.0.0.1:0"))
 }
 
-const START: Duration = Duration::from_secs(10);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_found_in_what_servers_print() {
+    fn address_is_found_in_server_output() {
         let local = Some(SocketAddr::from(([127, 0, 0, 1], 8000)));
         assert_eq!(listening_on("sigver listening on 127.0.0.1:8000"), local);
         assert_eq!(listening_on("[info] listening on ws://127.0.0.1:8000/ now"), local);
@@ -235,12 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn urls() {
+    fn websocket_url_is_parsed() {
         let endpoint = parse_url("ws://127.0.0.1:80/a/b").expect("URL");
         assert_eq!(endpoint.addr, SocketAddr::from(([127, 0, 0, 1], 80)));
         assert_eq!(endpoint.path, "/a/b");
         assert_eq!(parse_url("ws://127.0.0.1:80").expect("URL").path, "/");
-        parse_url("http://127.0.0.1:80").expect_err("no WebSocket");
+        parse_url("http://127.0.0.1:80").expect_err("not a WebSocket URL");
         parse_url("ws://127.0.0.1").expect_err("no port");
     }
 }

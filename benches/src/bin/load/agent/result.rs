@@ -1,4 +1,4 @@
-//! What an agent has found.
+//! The result of an agent.
 
 use serde_json::{Value, json};
 use sigver_benches::error::Error;
@@ -8,24 +8,24 @@ use crate::{
     measure::metric::{Metric, Sample},
 };
 
-/// Named numbers that an agent has found, in the order in which they are shown.
+/// Named values, in the order of the report.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Vec<(String, f64)>);
+pub(crate) struct AgentResult(Vec<(String, f64)>);
 
-impl Findings {
-    pub(crate) fn add(&mut self, name: &str, number: f64) {
+impl AgentResult {
+    pub(crate) fn push(&mut self, name: &str, number: f64) {
         self.0.push((name.to_owned(), number));
     }
 
-    /// Takes out one number.
+    /// Removes and returns one value.
     pub(crate) fn take(&mut self, name: &str) -> Result<f64, Error> {
         let place = self.0.iter().position(|(other, _)| other == name);
-        let place = place.ok_or_else(|| Error::new(format!("an agent did not say {name:?}")))?;
+        let place = place.ok_or_else(|| Error::new(format!("no {name:?} in result of agent")))?;
         Ok(self.0.remove(place).1)
     }
 
-    /// The numbers as figures of which no ratio is taken.
-    pub(crate) fn figures(self) -> Sample {
+    /// Converts the values to metrics without ratios.
+    pub(crate) fn into_sample(self) -> Sample {
         self.0
             .into_iter()
             .map(|(name, number)| Metric::absolute(name, number))
@@ -44,9 +44,9 @@ impl Findings {
     }
 }
 
-pub(super) fn parse_result(line: &str) -> Result<Findings, Error> {
+pub(super) fn parse_result(line: &str) -> Result<AgentResult, Error> {
     let json = line.strip_prefix(RESULT).ok_or_else(|| unexpected(line))?;
-    Findings::from_json(json)
+    AgentResult::from_json(json)
 }
 
 #[cfg(test)]
@@ -54,16 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_cross_the_pipe() {
-        let mut findings = Findings::default();
-        findings.add("b", 1.5);
-        findings.add("a \"quoted\"", 4_000.0);
-        let line = format!("{RESULT}{}", findings.to_json());
-        let mut again = parse_result(&line).expect("a result");
-        assert_eq!(again.take("b").expect("is there"), 1.5);
-        again.take("b").expect_err("was taken");
-        let figures = again.figures();
-        assert_eq!((figures[0].name.as_str(), figures[0].value), ("a \"quoted\"", 4_000.0));
+    fn result_survives_serialization() {
+        let mut result = AgentResult::default();
+        result.push("b", 1.5);
+        result.push("a \"quoted\"", 4_000.0);
+        let line = format!("{RESULT}{}", result.to_json());
+        let mut parsed = parse_result(&line).expect("a result");
+        assert_eq!(parsed.take("b").expect("is there"), 1.5);
+        parsed.take("b").expect_err("was taken");
+        let sample = parsed.into_sample();
+        assert_eq!((sample[0].name.as_str(), sample[0].value), ("a \"quoted\"", 4_000.0));
         parse_result("result [[1,2]]").expect_err("no name");
         parse_result("ready").expect_err("no result");
     }
