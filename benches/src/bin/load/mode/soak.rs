@@ -44,7 +44,7 @@ pub(crate) struct SoakOptions {
     /// Duration in seconds: a tenth without attack, eight tenths with, a tenth without
     #[arg(long, default_value_t = 60.0)]
     pub(crate) seconds: f64,
-    /// Command that starts the server [default: sigver in the directory of this program, with default limits]
+    /// Command that starts the server [default: sigver-server in the directory of this program, with default limits]
     #[arg(long, value_name = "CMD")]
     pub(crate) server: Option<String>,
     /// File to append the standard error of the server to [default: discarded]

@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CommonOptions {
     /// Command that starts the server under test: words separated by spaces. The server must print "listening on HOST:PORT"
-    /// [default: sigver in the directory of this program, with --listen 127.0.0.1:0 and without rate limits]
+    /// [default: sigver-server in the directory of this program, with --listen 127.0.0.1:0 and without rate limits]
     #[arg(long, value_name = "CMD")]
     pub(crate) server: Option<String>,
     /// Command that starts another server to compare with (repeatable)

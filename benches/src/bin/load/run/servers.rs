@@ -57,7 +57,7 @@ pub(crate) fn targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
             // Rate limits restrict a client. The measurement is about the server.
             None => Target::command(&format!(
                 "{} --messages-per-second 0 --bytes-per-second 0",
-                sibling_command("sigver")?
+                sibling_command("sigver-server")?
             ))?,
         },
     ];
@@ -90,7 +90,7 @@ pub(crate) fn targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
 pub(crate) fn target_under_test(command: Option<&str>) -> Result<Target, Error> {
     match command {
         Some(command) => Target::command(command),
-        None => Target::command(&sibling_command("sigver")?),
+        None => Target::command(&sibling_command("sigver-server")?),
     }
 }
 
