@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws what `load --json FILE` has written: python3 benches/plots.py FILE.json PLOT.svg
+"""Plots the output of `load --json FILE`: python3 benches/plots.py FILE.json PLOT.svg
 
-From `exchange` and `mostly-idle`: latency against load. From `idle`: memory against connections.
-Both axes are logarithmic. Nothing but the standard library is needed.
+`exchange` and `mostly-idle` give latency against load, `idle` gives memory against connections.
+Both axes are logarithmic. Requires only the standard library.
 """
 
 import json
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 80, 210, 40, 60
 COLOURS = ["#666666", "#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#6c3483"]
-# By mode: title, label of x, label of y, and the figures to draw with the stroke of each.
+# By mode: title, label of x, label of y, and the metrics to plot, each with its stroke.
 PLOTS = {
     "exchange": (
         "Latency of an exchange", "pairs in a closed loop", "µs",
@@ -25,31 +25,31 @@ PLOTS = {
     ),
     "idle": (
         "Memory of an idle connection", "connections", "bytes per connection",
-        [("all in by counters, B", ""), ("server PSS, B", "6 3")],
+        [("total by counters, B", ""), ("server PSS, B", "6 3")],
     ),
 }
 
 
-def series(report, figures):
-    """Lists (name, colour, stroke, points) for each server and figure that has positive values."""
+def series(report, metrics):
+    """Lists (name, colour, stroke, points) for each server and metric with positive values."""
     found = []
     names = [server["server"] for server in report["cases"][0]["servers"]]
     for place, name in enumerate(names):
-        for figure, stroke in figures:
+        for metric, stroke in metrics:
             points = []
             for case in report["cases"]:
-                value = case["servers"][place]["median"].get(figure)
-                # A logarithm needs more than nothing; memory by difference may be less.
+                value = case["servers"][place]["median"].get(metric)
+                # Differences of memory can be negative, which a logarithmic axis cannot show.
                 if value is not None and value > 0 and case["load"] > 0:
                     points.append((case["load"], value))
             if points:
-                label = f"{name}, {figure.split(',')[0]}"
+                label = f"{name}, {metric.split(',')[0]}"
                 found.append((label, COLOURS[place % len(COLOURS)], stroke, points))
     return found
 
 
 def decades(values):
-    """The powers of ten around all values."""
+    """Returns the powers of ten around all values."""
     low = math.floor(math.log10(min(values)))
     high = math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)
@@ -61,11 +61,11 @@ def text(x, y, content, anchor="middle", extra=""):
 
 def draw(report):
     if report["mode"] not in PLOTS:
-        sys.exit(f"no plot is defined for {report['mode']}: only for {', '.join(PLOTS)}")
-    title, x_label, y_label, figures = PLOTS[report["mode"]]
-    lines = series(report, figures)
+        sys.exit(f"no plot for mode {report['mode']}, only for {', '.join(PLOTS)}")
+    title, x_label, y_label, metrics = PLOTS[report["mode"]]
+    lines = series(report, metrics)
     if not lines:
-        sys.exit("the file has no figures to draw")
+        sys.exit("no values to plot in the file")
     x_low, x_high = decades([x for *_, points in lines for x, _ in points])
     y_low, y_high = decades([y for *_, points in lines for _, y in points])
 

@@ -1,4 +1,4 @@
-//! The client engine against a server that sends what it has to say in pieces.
+//! Tests the client engine with a server that sends its output in parts.
 
 use std::{
     io::{Read, Write},
@@ -9,15 +9,19 @@ use std::{
 };
 
 use sigver_benches::{
-    engine::{ConnId, Connections, Endpoint, Engine, Event, Handler},
+    engine::{
+        Endpoint, Engine,
+        connections::{Connections, Handler},
+        event::{ConnId, Event},
+    },
     frame::{self, Opcode},
 };
 
-/// Writes down what happens, and asks a question once it may.
+/// Records all events, and sends a message after the upgrade.
 #[derive(Default)]
-struct Diary(Vec<String>);
+struct Recorder(Vec<String>);
 
-impl Handler for Diary {
+impl Handler for Recorder {
     fn on_event(&mut self, conns: &mut Connections, id: ConnId, tag: u64, event: Event<'_>) {
         assert_eq!(tag, 7);
         self.0.push(match event {
@@ -29,7 +33,7 @@ impl Handler for Diary {
             Event::Pong(body) => format!("pong {body:?}"),
             Event::Close(code) => format!("close {code:?}"),
             Event::Drained => "drained".to_owned(),
-            Event::Ended(ending) => format!("ended {ending:?}"),
+            Event::Disconnected(reason) => format!("disconnected {reason:?}"),
         });
     }
 }
@@ -41,22 +45,22 @@ fn frame(opcode: Opcode, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Everything that the server says after the upgrade.
-fn speech() -> Vec<u8> {
-    let mut speech = frame(Opcode::Text, &[b'x'; 300]);
+/// Returns all frames that the server sends after the upgrade.
+fn frames() -> Vec<u8> {
+    let mut frames = frame(Opcode::Text, &[b'x'; 300]);
     let mut first_part = frame(Opcode::Text, b"abc");
     first_part[0] &= 0x7f;
-    speech.extend(first_part);
-    speech.extend(frame(Opcode::Ping, b"?"));
-    speech.extend(frame(Opcode::Continuation, b"de"));
-    speech.extend(frame(Opcode::Pong, b"!"));
-    speech.extend(frame(Opcode::Text, &vec![b'y'; 70_000]));
-    speech.extend(frame(Opcode::Close, &1001_u16.to_be_bytes()));
-    speech
+    frames.extend(first_part);
+    frames.extend(frame(Opcode::Ping, b"?"));
+    frames.extend(frame(Opcode::Continuation, b"de"));
+    frames.extend(frame(Opcode::Pong, b"!"));
+    frames.extend(frame(Opcode::Text, &vec![b'y'; 70_000]));
+    frames.extend(frame(Opcode::Close, &1001_u16.to_be_bytes()));
+    frames
 }
 
-/// Serves one client, writes the pieces one by one, and returns what the client has sent after its request.
-fn serve(listener: &TcpListener, pieces: &[&[u8]]) -> Vec<u8> {
+/// Serves one client, writes `parts` one by one, and returns what the client has sent after its request.
+fn serve(listener: &TcpListener, parts: &[&[u8]]) -> Vec<u8> {
     let (mut stream, _) = listener.accept().expect("a client");
     stream.set_nodelay(true).expect("no delay");
     let mut request = Vec::new();
@@ -65,9 +69,9 @@ fn serve(listener: &TcpListener, pieces: &[&[u8]]) -> Vec<u8> {
         stream.read_exact(&mut byte).expect("a request");
         request.push(byte[0]);
     }
-    for piece in pieces {
-        stream.write_all(piece).expect("the client reads");
-        // So that pieces arrive as pieces.
+    for part in parts {
+        stream.write_all(part).expect("the client reads");
+        // Lets the client read each part on its own.
         thread::sleep(Duration::from_micros(50));
     }
     read_to_close(&mut stream)
@@ -85,25 +89,25 @@ fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
     received
 }
 
-fn check(pieces: &[&[u8]]) {
+fn check(parts: &[&[u8]]) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = Endpoint {
         addr: listener.local_addr().expect("an address"),
         path: "/".to_owned(),
     };
-    let (diary, received) = thread::scope(|scope| {
-        let server = scope.spawn(|| serve(&listener, pieces));
+    let (recorder, received) = thread::scope(|scope| {
+        let server = scope.spawn(|| serve(&listener, parts));
         let mut engine = Engine::new(&endpoint, Arc::default()).expect("an engine");
         engine.conns().connect(7).expect("a socket");
-        let mut diary = Diary::default();
+        let mut recorder = Recorder::default();
         let deadline = Instant::now() + Duration::from_secs(20);
         while !engine.conns().is_empty() && Instant::now() < deadline {
-            engine.poll(Duration::from_millis(20), &mut diary).expect("events");
+            engine.poll(Duration::from_millis(20), &mut recorder).expect("events");
         }
-        (diary, server.join().expect("the server is content"))
+        (recorder, server.join().expect("server thread"))
     });
     assert_eq!(
-        diary.0,
+        recorder.0,
         [
             "upgraded",
             "message of 300 bytes",
@@ -111,7 +115,7 @@ fn check(pieces: &[&[u8]]) {
             "pong [33]",
             "message of 70000 bytes",
             "close Some(1001)",
-            "ended Eof",
+            "disconnected Eof",
         ]
     );
     let mut answers = frame::client_text(b"hello");
@@ -124,29 +128,31 @@ const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 #[test]
-fn everything_at_once() {
-    check(&[&[UPGRADE, &speech()].concat()]);
+fn frames_in_one_write_are_all_dispatched() {
+    check(&[&[UPGRADE, &frames()].concat()]);
 }
 
 #[test]
-fn byte_by_byte_at_the_edges_of_frames() {
-    let all = [UPGRADE, &speech()].concat();
-    // The long text's inside is all alike: its edges are enough.
+fn frames_split_at_every_byte_are_reassembled() {
+    let all = [UPGRADE, &frames()].concat();
+    // The inside of the long message is uniform, so its edges are sufficient.
     let (start, end) = (UPGRADE.len() + 340, all.len() - 20);
-    let mut pieces: Vec<&[u8]> = all[..start].chunks(1).collect();
-    pieces.push(&all[start..end]);
-    pieces.extend(all[end..].chunks(1));
-    check(&pieces);
+    let mut parts: Vec<&[u8]> = all[..start].chunks(1).collect();
+    parts.push(&all[start..end]);
+    parts.extend(all[end..].chunks(1));
+    check(&parts);
 }
 
 #[test]
-fn a_set_flag_ends_polling() {
+fn poll_fails_if_stop_flag_is_set() {
     let endpoint = Endpoint {
         addr: ([127, 0, 0, 1], 9).into(),
         path: "/".to_owned(),
     };
     let stop = Arc::new(true.into());
     let mut engine = Engine::new(&endpoint, stop).expect("an engine");
-    let error = engine.poll(Duration::ZERO, &mut Diary::default()).expect_err("stopped");
+    let error = engine
+        .poll(Duration::ZERO, &mut Recorder::default())
+        .expect_err("stopped");
     assert_eq!(error.kind(), std::io::ErrorKind::Interrupted);
 }

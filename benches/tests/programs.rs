@@ -1,4 +1,4 @@
-//! The load generator against the yardstick, as a user would start them. Nothing is timed here.
+//! Runs the load generator with the yardstick as the server under test. Nothing is timed.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Runs a mode with the yardstick as the server under test, beside the yardstick itself.
+/// Runs a mode with the yardstick as the server under test, compared with the yardstick.
 fn load(arguments: &[&str]) -> Output {
     let server = format!("{} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_yardstick"));
     Command::new(env!("CARGO_BIN_EXE_load"))
@@ -17,7 +17,7 @@ fn load(arguments: &[&str]) -> Output {
         .expect("load can be started")
 }
 
-fn succeeds(arguments: &[&str]) -> String {
+fn load_successfully(arguments: &[&str]) -> String {
     let output = load(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -25,16 +25,16 @@ fn succeeds(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn verify_finds_nothing() {
-    let table = succeeds(&["verify", "--keys", "3", "--joiners", "2", "--messages", "20"]);
+fn verify_of_yardstick_is_clean() {
+    let table = load_successfully(&["verify", "--keys", "3", "--joiners", "2", "--messages", "20"]);
     assert!(table.contains("clean: every payload arrived"), "{table}");
 }
 
 #[test]
-fn exchange_writes_the_figures_that_it_shows() {
+fn exchange_writes_json_of_its_table() {
     let path = std::env::temp_dir().join(format!("sigver-benches-{}.json", std::process::id()));
     let file = path.to_str().expect("UTF-8");
-    let table = succeeds(&["exchange", "--pairs", "1,3", "--seconds", "0.2", "--json", file]);
+    let table = load_successfully(&["exchange", "--pairs", "1,3", "--seconds", "0.2", "--json", file]);
     let json = fs::read(&path).expect("the file is there");
     fs::remove_file(&path).expect("the file can be removed");
     let json: Value = serde_json::from_slice(&json).expect("JSON");
@@ -50,19 +50,19 @@ fn exchange_writes_the_figures_that_it_shows() {
 }
 
 #[test]
-fn sessions_end_with_both_close_handshakes() {
-    let table = succeeds(&["sessions", "--concurrency", "2", "--seconds", "0.2"]);
-    for nothing in ["failed sessions", "close frames unanswered"] {
-        let line = table.lines().find(|line| line.contains(nothing));
-        let figures = line.map(|line| line.replace(nothing, ""));
+fn sessions_complete_both_close_handshakes() {
+    let table = load_successfully(&["sessions", "--concurrency", "2", "--seconds", "0.2"]);
+    for counter in ["failed sessions", "unanswered close frames"] {
+        let line = table.lines().find(|line| line.contains(counter));
+        let figures = line.map(|line| line.replace(counter, ""));
         let zeros: Option<Vec<_>> = figures.as_ref().map(|line| line.split_whitespace().collect());
         assert_eq!(zeros, Some(vec!["0", "0"]), "{table}");
     }
 }
 
 #[test]
-fn many_runs_in_processes_of_its_own() {
-    let table = succeeds(&["many", "--pairs", "20", "--messages", "3"]);
+fn many_with_separate_processes_is_clean() {
+    let table = load_successfully(&["many", "--pairs", "20", "--messages", "3"]);
     assert!(table.contains("clean: every payload arrived"), "{table}");
 }
 
@@ -78,18 +78,18 @@ fn soak(server: &str) -> (bool, String) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn soak_passes_a_server_that_serves_and_no_other() {
+fn soak_fails_if_server_exits() {
     let yardstick = format!("{} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_yardstick"));
     let (is_clean, report) = soak(&yardstick);
     assert!(is_clean, "{report}");
-    assert!(report.contains("pairs harmed: 0; payloads: "), "{report}");
-    assert!(report.contains("byte by byte, not served: 0\n"), "{report}");
+    assert!(report.contains("pairs disconnected: 0; payloads: "), "{report}");
+    assert!(report.contains("byte-by-byte messages not served: 0\n"), "{report}");
     let (is_clean, report) = soak(&format!("timeout 2 {yardstick}"));
-    assert!(!is_clean, "it ends in the middle of it: {report}");
+    assert!(!is_clean, "server exits during the run: {report}");
 }
 
 #[test]
-fn a_server_that_cannot_be_started_is_named() {
+fn missing_server_is_named_in_error() {
     let output = Command::new(env!("CARGO_BIN_EXE_load"))
         .args([
             "exchange",
