@@ -59,7 +59,7 @@ struct Server(Mutex<(Endpoint, Tasks)>, Instant);
 impl Server {
     fn with<R>(&self, run: impl FnOnce(&mut (Endpoint, Tasks), Time) -> R) -> R {
         let mut shared = self.0.lock().expect("the endpoint does not panic");
-        run(&mut shared, Time::since_epoch(self.1.elapsed()))
+        run(&mut shared, Time::from_duration(self.1.elapsed()))
     }
 
     /// Calls the endpoint and queues its outputs, under one lock.
@@ -124,7 +124,7 @@ async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue
                     let _ = socket.send(message(frame)).await; // Reading finds out whether the socket still works.
                     server.with(|(endpoint, _), _| endpoint.written(id, cost));
                 }
-                Output::PauseReading(until) => resume_at = server.1 + until.elapsed(),
+                Output::PauseReading(until) => resume_at = server.1 + until.as_duration(),
                 _ => {}
             },
             received = async { sleep_until(resume_at).await; socket.recv().await } => {

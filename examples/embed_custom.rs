@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "it is what the example shows")]
 
+use std::num::NonZeroU32;
+
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -18,8 +20,8 @@ use std::{
 };
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Profile, Shape, Tenure,
-    Time,
+    Addressee, CloseReason, ConnId, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PayloadKind, Profile,
+    RoleLifetime, Time,
 };
 
 /// What players send each other. Neither `Clone` nor `Debug`: the hub wants nothing of it.
@@ -59,10 +61,10 @@ enum Event {
     Goes(ConnId),
 }
 
-/// Players may host or enter again and again, and can be given any signal: there is no shape that one of them does not take.
+/// Players may host or enter again and again, and can be given any signal: there is no kind that one of them does not take.
 const PROFILE: Profile = Profile {
-    tenure: Tenure::Renewable,
-    takes: Shape::Any,
+    role_lifetime: RoleLifetime::Reusable,
+    accepts: PayloadKind::Any,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -171,10 +173,10 @@ struct Lobby {
 impl Lobby {
     fn new() -> Self {
         let mut limits = Limits::default();
-        limits.connections = 100;
+        limits.connections = NonZeroU32::new(100);
         limits.role_deadline = Some(Duration::from_millis(500));
         Self {
-            hub: Hub::new(limits),
+            hub: Hub::with_payload(limits),
             players: BTreeMap::new(),
             opened: Instant::now(),
         }
@@ -183,7 +185,7 @@ impl Lobby {
     /// Handles what happens until nothing can happen any more.
     fn run(mut self, events: &Receiver<Event>) -> sigver_core::Stats {
         loop {
-            let due = self.hub.poll_timeout().map(|due| self.opened + due.elapsed());
+            let due = self.hub.poll_timeout().map(|due| self.opened + due.as_duration());
             let event = match due {
                 None => events.recv().map_err(RecvTimeoutError::from),
                 Some(due) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -226,7 +228,7 @@ impl Lobby {
     }
 
     fn now(&self) -> Time {
-        Time::since_epoch(self.opened.elapsed())
+        Time::from_duration(self.opened.elapsed())
     }
 }
 
@@ -241,7 +243,7 @@ fn heard(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, Cl
         },
         Request::Tell(to, signal) => InboundMessage::Data {
             to: to.map_or(Addressee::Unnamed, |number| Addressee::Index(Index::new(number))),
-            shape: Shape::Any,
+            kind: PayloadKind::Any,
             payload: signal,
         },
         Request::Leave => InboundMessage::Leave,
@@ -257,7 +259,7 @@ fn said(message: OutboundMessage<Signal>) -> Notice {
         OutboundMessage::Data { from, payload } => Notice::Told(from.map(Index::get), payload),
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
-        OutboundMessage::RoleEnded(end) => Notice::Refused(end.code().into()),
+        OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
         OutboundMessage::Close(reason) => Notice::Out(reason),
     }
 }

@@ -145,7 +145,7 @@ impl Server {
     }
 
     fn now(&self) -> Time {
-        Time::since_epoch(self.started.elapsed())
+        Time::from_duration(self.started.elapsed())
     }
 
     /// Accepts a connection. Returns `None` if there are too many or the server is shutting down.
@@ -272,7 +272,7 @@ async fn exchange(
                         return None;
                     }
                 }
-                Output::PauseReading(until) => resume_at = server.started + until.elapsed(),
+                Output::PauseReading(until) => resume_at = server.started + until.as_duration(),
                 _ => {}
             },
             received = async { sleep_until(resume_at).await; socket.next().await }, if !is_broken => {

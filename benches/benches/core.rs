@@ -9,8 +9,8 @@ use std::{hint::black_box, net::IpAddr};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sigver_core::{
-    Addressee, ConnId, Dialect, Endpoint, EndpointConfig, Hub, InboundMessage, Index, Input, Key, Limits,
-    OutboundMessage, Output, Shape, Time,
+    Addressee, ConnId, Decoder, Dialect, Endpoint, EndpointConfig, Hub, InboundMessage, Index, Input, Key, Limits,
+    OutboundMessage, Output, PayloadKind, Time,
 };
 
 /// Returns an offer as browsers write it, of about `bytes` bytes.
@@ -43,19 +43,20 @@ fn codec(criterion: &mut Criterion) {
                 bencher.iter(|| std::str::from_utf8(black_box(text.as_bytes())).map(str::to_owned));
             });
             group.bench_with_input(BenchmarkId::new("decode", size), &text, |bencher, text| {
-                bencher.iter(|| dialect.decode(black_box(text), &limits, || None));
+                let decoder = Decoder::new(*dialect, &limits);
+                bencher.iter(|| decoder.decode(black_box(text)));
             });
             for (name, from) in [("encode-to-opener", Some(Index::new(7))), ("encode-to-joiner", None)] {
                 let message = OutboundMessage::Data {
                     from,
                     payload: payload(*dialect, &text, &limits),
                 };
-                let mut out = String::new();
                 group.bench_with_input(BenchmarkId::new(name, size), &message, |bencher, message| {
-                    bencher.iter(|| {
-                        out.clear();
-                        dialect.encode(black_box(message), &mut out)
-                    });
+                    bencher.iter_batched(
+                        || message.clone(),
+                        |message| dialect.encode(black_box(message)),
+                        BatchSize::SmallInput,
+                    );
                 });
             }
         }
@@ -64,7 +65,7 @@ fn codec(criterion: &mut Criterion) {
 }
 
 fn payload(dialect: Dialect, text: &str, limits: &Limits) -> sigver_core::Payload {
-    match dialect.decode(text, limits, || None) {
+    match Decoder::new(dialect, limits).decode(text) {
         Ok(InboundMessage::Data { payload, .. }) => payload,
         other => panic!("an offer is data, not {other:?}"),
     }
@@ -83,7 +84,7 @@ impl HubFixture {
     fn new(idle: u32, keys: u32, joiners: u32) -> Self {
         let mut limits = Limits::default();
         limits.joiners_per_key = u32::MAX;
-        let mut hub = Hub::new(limits.clone());
+        let mut hub = Hub::with_payload(limits.clone());
         let key = |name: &str| Key::new(name, &limits).expect("valid key");
         let connect = |hub: &mut Hub<()>| {
             hub.connect(Time::ZERO, Dialect::Plain.profile())
@@ -121,12 +122,12 @@ impl HubFixture {
     fn exchange(&mut self) -> usize {
         let offer = InboundMessage::Data {
             to: Addressee::Unnamed,
-            shape: Shape::Object,
+            kind: PayloadKind::Object,
             payload: (),
         };
         let answer = InboundMessage::Data {
             to: Addressee::Index(self.index),
-            shape: Shape::Object,
+            kind: PayloadKind::Object,
             payload: (),
         };
         self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
@@ -184,8 +185,8 @@ fn opener_leaves(criterion: &mut Criterion) {
 /// One offer from a joiner to its opener: the cost of the endpoint compared with its codec and hub alone.
 fn endpoint(criterion: &mut Criterion) {
     let mut config = EndpointConfig::default();
-    config.messages_per_second = u32::MAX;
-    config.bytes_per_second = u32::MAX;
+    config.messages_per_second = None;
+    config.bytes_per_second = None;
     let limits = config.limits.clone();
     for dialect in Dialect::ALL {
         let mut group = criterion.benchmark_group(format!("endpoint/{}", dialect.subprotocol()));
@@ -198,19 +199,15 @@ fn endpoint(criterion: &mut Criterion) {
                 .expect("connection limit not reached")
         });
         for (id, text) in [(opener, &open), (joiner, &join)] {
-            let message = dialect.decode(text, &limits, || None).expect("valid message");
+            let message = Decoder::new(*dialect, &limits).decode(text).expect("valid message");
             let _ = hub.handle(id, message);
         }
         group.bench_function("codec-and-hub", |bencher| {
-            let mut out = String::new();
+            let decoder = Decoder::new(*dialect, &limits);
             bencher.iter(|| {
-                let message = dialect
-                    .decode(black_box(&text), &limits, || None)
-                    .expect("valid message");
+                let message = decoder.decode(black_box(&text)).expect("valid message");
                 for (_, message) in hub.handle(joiner, message) {
-                    out.clear();
-                    let _ = dialect.encode(&message, &mut out);
-                    black_box(&out);
+                    black_box(dialect.encode(message));
                 }
             });
         });

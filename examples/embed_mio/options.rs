@@ -25,7 +25,7 @@ impl Options {
             let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
             match flag.as_str() {
                 "--listen" => options.listen = read(&flag, &value)?,
-                "--connections" => limits.connections = read(&flag, &value)?,
+                "--connections" => limits.connections = Some(read(&flag, &value)?),
                 "--joiners-per-key" => limits.joiners_per_key = read(&flag, &value)?,
                 "--key-bytes" => limits.key_bytes = read(&flag, &value)?,
                 "--message-bytes" => limits.message_bytes = read(&flag, &value)?,

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read},
     mem,
     net::SocketAddr,
+    num::NonZeroU32,
     os::unix,
     time::{Duration, Instant},
 };
@@ -86,8 +87,9 @@ impl Server {
             mut limits,
         } = options;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most = files.saturating_sub(OTHER_FILES).try_into().unwrap_or(u32::MAX);
-        limits.connections = limits.connections.min(most);
+        let most: u32 = files.saturating_sub(OTHER_FILES).try_into().unwrap_or(u32::MAX);
+        let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
+        limits.connections = Some(limits.connections.map_or(most, |limit| limit.min(most)));
         let mut config = EndpointConfig::default();
         config.limits = limits;
 
@@ -401,11 +403,11 @@ impl Server {
     }
 
     fn time(&self) -> Time {
-        Time::since_epoch(self.now.duration_since(self.epoch))
+        Time::from_duration(self.now.duration_since(self.epoch))
     }
 
     fn instant(&self, time: Time) -> Instant {
-        self.epoch + time.elapsed()
+        self.epoch + time.as_duration()
     }
 }
 

@@ -1,13 +1,12 @@
 //! Holds `Dialect::decode` and `Dialect::encode` to an independent reading of JSON and of the protocol page. Never calls a hub.
 
-use core::cell::Cell;
-
 use sigver_core::{
-    CloseReason, Dialect, Encoded, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, Refusal, Shape,
+    CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
+    Refusal,
 };
 
 use crate::{
-    json::{Object, RANDOM, Reading, Value, reading},
+    json::{Object, Reading, Value, reading},
     reader::{self, Text},
 };
 
@@ -79,13 +78,10 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
 }
 
 fn check_reading(dialect: Dialect, text: &str, is: &Text, limits: &Limits) {
-    let asked = Cell::new(false);
-    let read = dialect.decode(text, limits, || {
-        asked.set(true);
-        Some(RANDOM)
-    });
-    if let Ok(InboundMessage::Data { shape, payload, .. } | InboundMessage::Lookalike { shape, payload, .. }) = &read {
-        assert_eq!(*shape, payload.shape());
+    let read = Decoder::new(dialect, limits).decode(text);
+    if let Ok(InboundMessage::Data { kind, payload, .. } | InboundMessage::UnknownControl { kind, payload, .. }) = &read
+    {
+        assert_eq!(*kind, payload.kind());
     }
     let read = read.map(reading);
     let is_too_big = text.len() > limits.message_bytes as usize;
@@ -96,12 +92,6 @@ fn check_reading(dialect: Dialect, text: &str, is: &Text, limits: &Limits) {
         Text::Other(_) => assert_eq!(read, Err(CloseReason::NotAnObject)),
         Text::Broken(until) => check_refusal_of_what_is_not_json(dialect, text, until.as_ref(), limits, &read),
     }
-    // Where the only thing to say is that a key is wanted, a source that fails is to blame.
-    let wants_a_key = matches!(is, Text::Object(object) if wants_a_key(dialect, object, limits));
-    assert_eq!(asked.get(), wants_a_key, "{dialect:?}");
-    let without_random = dialect.decode(text, limits, || None).map(reading);
-    let expected = if wants_a_key { Err(CloseReason::Internal) } else { read };
-    assert_eq!(without_random, expected, "{dialect:?}");
 }
 
 /// What is first in the text is what its sender hears of, but that depth is counted in brackets, before anything is read.
@@ -127,12 +117,18 @@ fn check_refusal_of_what_is_not_json(
 
 /// What `dialect` has read in `text` is encoded in both.
 fn check_what_comes_of_it(dialect: Dialect, text: &str, object: &Object) {
-    match dialect.decode(text, &Limits::default(), || Some(RANDOM)) {
+    match Decoder::new(dialect, &Limits::default()).decode(text) {
         Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => check_key(&key),
-        Ok(InboundMessage::Data { payload, .. } | InboundMessage::Lookalike { payload, .. }) => {
+        Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => {
             check_payload(dialect, text, object, payload);
         }
-        Ok(InboundMessage::Kick { .. } | InboundMessage::Leave | InboundMessage::CloseKey) | Err(_) => {}
+        Ok(
+            InboundMessage::OpenGenerated
+            | InboundMessage::Kick { .. }
+            | InboundMessage::Leave
+            | InboundMessage::CloseKey,
+        )
+        | Err(_) => {}
     }
 }
 
@@ -145,9 +141,8 @@ fn check_key(key: &Key) {
         OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),
     ] {
-        let mut out = String::new();
-        assert_eq!(Dialect::Plain.encode(&message, &mut out), Encoded::Nothing);
-        assert_eq!(Dialect::V1.encode(&message, &mut out), Encoded::Text);
+        assert_eq!(Dialect::Plain.encode(message.clone()), None);
+        let out = encoded(Dialect::V1, &message);
         let Text::Object(object) = reader::read(&out) else {
             panic!("{out} is no object");
         };
@@ -162,7 +157,7 @@ fn check_payload(dialect: Dialect, text: &str, object: &Object, payload: Payload
         Dialect::V1 => object.data().expect("a send has data"),
     };
     assert_eq!(payload.as_str(), sent);
-    let shape = payload.shape();
+    let kind = payload.kind();
     let mut message = OutboundMessage::Data { from: None, payload };
     assert_eq!(
         encoded(Dialect::V1, &message),
@@ -176,7 +171,7 @@ fn check_payload(dialect: Dialect, text: &str, object: &Object, payload: Payload
         let expected = format!(r#"{{"type":"data","index":{number},"data":{sent}}}"#);
         assert_eq!(encoded(Dialect::V1, &message), expected);
         // The hub gives nothing else to an opener of the plain dialect.
-        if shape == Shape::Object {
+        if kind == PayloadKind::Object {
             let expected = match dialect {
                 Dialect::Plain => Some(object.text_with_index(number)),
                 Dialect::V1 => object.data_with_index(number),
@@ -197,16 +192,6 @@ fn check_spliced(out: &str, number: u32) {
     assert_eq!(indexes, [&number.to_string()], "{out}");
 }
 
-/// Whether `object` is an open without a key, and has passed all that is checked before one is made.
-fn wants_a_key(dialect: Dialect, object: &Object, limits: &Limits) -> bool {
-    let is_open = matches!(
-        object.reading(dialect, limits),
-        Ok(Reading::Open(_)) | Err(CloseReason::KeyTooLong)
-    );
-    let says_open = values(object, "type").any(|value| value.says.as_deref() == Some("open"));
-    dialect == Dialect::V1 && is_open && says_open && values(object, "key").next().is_none()
-}
-
 fn values<'a>(object: &'a Object, name: &'a str) -> impl Iterator<Item = &'a Value> {
     let named = object.members.iter();
     named
@@ -215,8 +200,8 @@ fn values<'a>(object: &'a Object, name: &'a str) -> impl Iterator<Item = &'a Val
 }
 
 fn encoded(dialect: Dialect, message: &OutboundMessage) -> String {
-    // What is there before has to stay.
-    let mut out = String::from("before");
-    assert_eq!(dialect.encode(message, &mut out), Encoded::Text);
-    out.strip_prefix("before").expect("it is appended").to_owned()
+    match dialect.encode(message.clone()) {
+        Some(Frame::Text(text)) => text,
+        other => panic!("a text, not {other:?}"),
+    }
 }

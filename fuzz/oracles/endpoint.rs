@@ -23,6 +23,8 @@
 //! | `t`, `T` | `handle_timeout` now, when it is due |
 //! | `Dt`, `s` | the server drains, and accepts connections for `t` × 10 ms; it closes everyone |
 
+use std::num::NonZeroU32;
+
 use core::time::Duration;
 
 use sigver_core::{CloseReason, Dialect, EndpointConfig};
@@ -104,7 +106,7 @@ impl Script<'_> {
         config.limits.joiners_per_key = 3;
         config.limits.role_deadline = Some(Duration::from_millis(100));
         if self.starts_with(b'L') {
-            config.limits.connections = self.limit(1);
+            config.limits.connections = NonZeroU32::new(self.limit(1));
             config.limits.joiners_per_key = self.limit(1);
             config.limits.role_deadline = Some(self.time()).filter(|time| *time < Duration::MAX);
         }
@@ -112,9 +114,9 @@ impl Script<'_> {
             config.keep_alive = self.time();
             config.close_timeout = self.time();
             config.backlog_bytes = self.limit(10);
-            config.messages_per_second = self.limit(1).max(1);
-            config.bytes_per_second = self.limit(10).max(1);
-            config.key_attempts_per_minute = self.limit(1);
+            config.messages_per_second = NonZeroU32::new(self.limit(1));
+            config.bytes_per_second = NonZeroU32::new(self.limit(10));
+            config.key_attempts_per_minute = NonZeroU32::new(self.limit(1));
             config.drain = self.time();
         }
         config

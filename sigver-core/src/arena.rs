@@ -1,10 +1,10 @@
-//! Owns the slots of living connections: the only maker and the only checker of [`ConnId`]. Never knows what a connection is.
+//! The table of connections. It alone creates and checks [`ConnId`]s.
 
 use slab::Slab;
 
-use crate::ConnId;
+use crate::id::ConnId;
 
-/// A slab whose ids go dead with their entry: a slot that is used again has another generation.
+/// A slab whose ids become invalid with their entry: a reused slot has another generation.
 pub(crate) struct Arena<T> {
     slots: Slab<Slot<T>>,
     /// The generation of the next entry: one counter for all slots, so that it wraps as late as possible.
@@ -24,7 +24,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Takes `value` in. The caller keeps the arena below 2^32 entries.
+    /// Inserts `value`. The caller keeps the arena below 2^32 entries.
     pub(crate) fn insert(&mut self, value: T) -> ConnId {
         let generation = self.next;
         self.next = generation.wrapping_add(1);

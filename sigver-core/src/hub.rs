@@ -1,5 +1,4 @@
-//! Owns every transition of a connection's role, and no other file has one. Never knows a dialect, a payload's content, or why a
-//! connection went away.
+//! The state machine. Every transition of a connection's role is in this file.
 //!
 //! ```text
 //!                 open                      gone, closed: the key is free, and the role of every joiner ends
@@ -11,45 +10,56 @@
 //!                 join                      gone, closed: the opener gets PeerLeft
 //! ```
 //!
-//! A connection of [`Tenure::OneRole`] dies with its role. One of [`Tenure::Renewable`] goes back to `Idle`: an opener that closes its
-//! key, a joiner that leaves, one that is kicked, one whose opener has left.
+//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends. One with [`RoleLifetime::Reusable`] becomes `Idle`: an opener that
+//! closes its key, a joiner that leaves, is kicked, or whose opener has left.
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
-    vec,
     vec::Vec,
 };
-use core::{fmt, marker::PhantomData, mem};
+use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
 
 use crate::{
-    Addressee, CloseReason, ConnId, ConnectError, Dialect, InboundMessage, Index, Key, Limits, OutboundMessage,
-    Payload, Profile, Refusal, RoleEnd, Shape, Stats, Tenure, Time, arena::Arena,
+    arena::Arena,
+    id::{ConnId, Index, Key},
+    limits::Limits,
+    message::{Addressee, InboundMessage, OutboundMessage},
+    payload::Payload,
+    profile::{PayloadKind, Profile, RoleLifetime},
+    reason::{CloseReason, ConnectError, Refusal, RoleEnd},
+    stats::Stats,
+    time::Time,
 };
 
-/// The state machine: who has which key open, who has joined it, and who may talk to whom.
+/// Messages to send, in order, each with its recipient.
+type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
+
+/// The protocol as a state machine: keys, their openers and joiners, and who may send to whom.
 ///
-/// See the [crate documentation](crate) for the run loop and the laws. `P` is what is carried; the hub moves payloads and never
-/// holds one between calls. A message costs O(log n) in connections, keys and joiners.
+/// See the [crate documentation](crate) for the run loop and the guarantees. The hub moves payloads of type `P` and keeps none between
+/// calls. A message costs O(log n) in connections, keys and joiners.
 ///
-/// With a payload of one's own, which has to be nothing in particular:
+/// With a payload of your own:
 ///
 /// ```
-/// use sigver_core::{Addressee, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Shape, Time};
+/// use sigver_core::{
+///     Addressee, Hub, InboundMessage, Key, Limits, OutboundMessage, PayloadKind, Profile, RoleLifetime, Time,
+/// };
 ///
 /// struct Blob(Vec<u8>);
 ///
 /// let limits = Limits::default();
-/// let mut hub: Hub<Blob> = Hub::new(limits.clone());
-/// let profile = Dialect::V1.profile();
+/// let mut hub = Hub::<Blob>::with_payload(limits.clone());
+/// let profile = Profile { role_lifetime: RoleLifetime::Reusable, accepts: PayloadKind::Any };
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
 /// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone() });
 /// let _ = hub.handle(joiner, InboundMessage::Join { key });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
-/// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, shape: Shape::Any, payload });
+/// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
 /// assert!(matches!(&outputs[..], [(to, OutboundMessage::Data { payload, .. })] if *to == opener && payload.0 == [1, 2, 3]));
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
@@ -66,12 +76,12 @@ pub struct Hub<P = Payload> {
     payload: PhantomData<fn(P) -> P>,
 }
 
-/// What a connection is to a key.
+/// The role of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// It has the key open.
+    /// It has opened a key.
     Opener,
-    /// It has joined it.
+    /// It has joined a key.
     Joiner,
 }
 
@@ -82,13 +92,13 @@ struct Conn {
 
 enum State {
     Idle {
-        /// Until it first asks for a role.
+        /// Until when it must first ask for a role.
         deadline: Option<Time>,
     },
     Opener {
         key: Key,
         joiners: BTreeMap<Index, ConnId>,
-        /// The number of the next joiner, which is also how many ever joined.
+        /// The index of the next joiner, which is also the number of joiners so far.
         next: u32,
     },
     Joiner {
@@ -97,9 +107,16 @@ enum State {
     },
 }
 
-impl<P> Hub<P> {
-    /// An empty hub.
+impl Hub {
+    /// Creates a hub without connections, for payloads of the type [`Payload`].
     pub fn new(limits: Limits) -> Self {
+        Self::with_payload(limits)
+    }
+}
+
+impl<P> Hub<P> {
+    /// Creates a hub without connections, for payloads of another type: `Hub::<P>::with_payload(limits)`.
+    pub fn with_payload(limits: Limits) -> Self {
         Self {
             conns: Arena::new(),
             keys: BTreeMap::new(),
@@ -112,16 +129,17 @@ impl<P> Hub<P> {
         }
     }
 
-    /// A connection has come. It has no role yet; if it asks for none within [`Limits::role_deadline`] of `now`, it is closed.
+    /// Adds a connection without a role. If it asks for none within [`Limits::role_deadline`], it is closed.
     ///
     /// # Errors
     ///
-    /// When there are [`Limits::connections`] already, and after [`shutdown`](Self::shutdown).
+    /// [`ConnectError::TooManyConnections`] at [`Limits::connections`], and [`ConnectError::ShuttingDown`] after
+    /// [`shutdown`](Self::shutdown).
     pub fn connect(&mut self, now: Time, profile: Profile) -> Result<ConnId, ConnectError> {
         if self.shut_down {
             return Err(ConnectError::ShuttingDown);
         }
-        if self.conns.len() >= self.limits.connections {
+        if self.conns.len() >= self.limits.connections.map_or(u32::MAX, NonZeroU32::get) {
             return Err(ConnectError::TooManyConnections);
         }
         let deadline = self.limits.role_deadline.and_then(|allowed| now.checked_add(allowed));
@@ -135,26 +153,39 @@ impl<P> Hub<P> {
         Ok(id)
     }
 
-    /// A connection says something. Returns what follows, in the order in which it is to be sent.
-    #[must_use = "the outputs are to be sent"]
+    /// Handles a message. Returns the messages that follow, in the order in which they must be sent.
+    #[must_use = "the outputs must be sent"]
     pub fn handle(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let mut outputs = Vec::new();
+        self.handle_into(from, message, &mut outputs);
+        outputs
+    }
+
+    /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each message.
+    pub fn handle_into(
+        &mut self,
+        from: ConnId,
+        message: InboundMessage<P>,
+        outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
+    ) {
         match message {
-            InboundMessage::Open { key } => self.open(from, key),
-            InboundMessage::Join { key } => self.join(from, key),
-            InboundMessage::Data { to, shape, payload } => self.data(from, to, shape, payload),
-            InboundMessage::Lookalike { to, shape, payload } => match self.state(from) {
-                Some(State::Idle { .. }) => self.close(from, CloseReason::UnknownType),
-                Some(State::Opener { .. } | State::Joiner { .. }) | None => self.data(from, to, shape, payload),
+            InboundMessage::Open { key } => self.open(from, key, outputs),
+            InboundMessage::OpenGenerated => self.close_into(from, CloseReason::Internal, outputs),
+            InboundMessage::Join { key } => self.join(from, key, outputs),
+            InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
+            InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
+                Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
+                Some(State::Opener { .. } | State::Joiner { .. }) | None => self.data(from, to, kind, payload, outputs),
             },
-            InboundMessage::Kick { index } => self.kick(from, index),
-            InboundMessage::Leave => self.leave(from),
-            InboundMessage::CloseKey => self.close_key(from),
+            InboundMessage::Kick { index } => self.kick(from, index, outputs),
+            InboundMessage::Leave => self.leave(from, outputs),
+            InboundMessage::CloseKey => self.close_key(from, outputs),
         }
     }
 
-    /// As [`handle`](Self::handle), but keys are not to be had: a join is answered as one of an unknown key, an open as one of a taken
-    /// key, whether they are or not. For an embedder that has seen a connection, or its like, guess at keys too often.
-    #[must_use = "the outputs are to be sent"]
+    /// Like [`handle`](Self::handle), but every join fails as one of an unknown key, and every open as one of a taken key. For clients that
+    /// have guessed keys too often.
+    #[must_use = "the outputs must be sent"]
     pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let refusal = match (&message, self.state(from)) {
             (InboundMessage::Open { key }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
@@ -162,41 +193,48 @@ impl<P> Hub<P> {
             _ => return self.handle(from, message),
         };
         self.meet_deadline(from);
-        self.refuse(from, refusal)
-    }
-
-    /// The embedder ends a connection: it broke its dialect, is too slow, or the like. The first output is its
-    /// [`OutboundMessage::Close`]; the others tell those who have to do with it.
-    ///
-    /// Back-pressure ends here: what waits for a client is known to the embedder, who has an end of it when that is too much.
-    ///
-    /// ```
-    /// # use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
-    /// # let mut hub: Hub = Hub::new(Limits::default());
-    /// # let slow = hub.connect(Time::ZERO, Dialect::Plain.profile())?;
-    /// # let (waiting, backlog_bytes) = (2_000_000, 1_048_576);
-    /// if waiting > backlog_bytes {
-    ///     for (to, message) in hub.close(slow, CloseReason::TooSlow) {
-    ///         // 1013 to the slow one; what follows to the others
-    /// #       assert!(to == slow && matches!(message, OutboundMessage::Close(CloseReason::TooSlow)));
-    ///     }
-    /// }
-    /// assert!(hub.close(slow, CloseReason::TooSlow).is_empty()); // it is gone already
-    /// # Ok::<(), sigver_core::ConnectError>(())
-    /// ```
-    #[must_use = "the outputs are to be sent"]
-    pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let Some(Conn { state, .. }) = self.conns.remove(conn) else {
-            return Vec::new();
-        };
-        self.counters.closed += 1;
-        let mut outputs = vec![(conn, OutboundMessage::Close(reason))];
-        self.retire(conn, state, &mut outputs);
+        let mut outputs = Vec::new();
+        self.refuse(from, refusal, &mut outputs);
         outputs
     }
 
-    /// A connection is gone. Nothing is said to it any more; the outputs tell those who have to do with it.
-    #[must_use = "the outputs are to be sent"]
+    /// Closes a connection, for example after a violation or as a slow consumer. The first output is its [`OutboundMessage::Close`]; the
+    /// others tell its peers.
+    ///
+    /// The hub does not limit write buffers: the embedder knows their size and calls this.
+    ///
+    /// ```
+    /// # use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
+    /// # let mut hub = Hub::new(Limits::default());
+    /// # let slow = hub.connect(Time::ZERO, Dialect::Plain.profile())?;
+    /// # let (buffered, limit) = (2_000_000, 1_048_576);
+    /// if buffered > limit {
+    ///     for (to, message) in hub.close(slow, CloseReason::TooSlow) {
+    ///         // 1013 to the slow consumer, leave notices to its peers
+    /// #       assert!(to == slow && matches!(message, OutboundMessage::Close(CloseReason::TooSlow)));
+    ///     }
+    /// }
+    /// assert!(hub.close(slow, CloseReason::TooSlow).is_empty()); // it is closed already
+    /// # Ok::<(), sigver_core::ConnectError>(())
+    /// ```
+    #[must_use = "the outputs must be sent"]
+    pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
+        let mut outputs = Vec::new();
+        self.close_into(conn, reason, &mut outputs);
+        outputs
+    }
+
+    /// Like [`close`](Self::close), but appends to `outputs`.
+    pub fn close_into(&mut self, conn: ConnId, reason: CloseReason, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
+        if let Some(Conn { state, .. }) = self.conns.remove(conn) {
+            self.counters.closed += 1;
+            outputs.push((conn, OutboundMessage::Close(reason)));
+            self.retire(conn, state, outputs);
+        }
+    }
+
+    /// Removes a connection that is gone. The outputs tell its peers.
+    #[must_use = "the outputs must be sent"]
     pub fn disconnect(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
         if let Some(Conn { state, .. }) = self.conns.remove(conn) {
@@ -205,8 +243,8 @@ impl<P> Hub<P> {
         outputs
     }
 
-    /// Closes every connection with [`CloseReason::ShuttingDown`] and takes no further one.
-    #[must_use = "the outputs are to be sent"]
+    /// Closes every connection with [`CloseReason::ShuttingDown`] and accepts no further one.
+    #[must_use = "the outputs must be sent"]
     pub fn shutdown(&mut self) -> Vec<(ConnId, OutboundMessage<P>)> {
         self.shut_down = true;
         let outputs: Vec<_> = self
@@ -222,15 +260,15 @@ impl<P> Hub<P> {
         outputs
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do next; `None` while there is nothing to wait for. May
-    /// change with every call that takes `&mut self`.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due; `None` if there is nothing to wait for. Any call that takes `&mut self`
+    /// may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Closes every connection that has asked for no role in time. Does nothing before [`poll_timeout`](Self::poll_timeout).
-    #[must_use = "the outputs are to be sent"]
+    /// Closes every connection that has asked for no role in time.
+    #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
         while let Some(&(deadline, conn)) = self.deadlines.first() {
@@ -238,22 +276,26 @@ impl<P> Hub<P> {
                 break;
             }
             self.deadlines.pop_first();
-            outputs.append(&mut self.close(conn, CloseReason::NoRoleInTime));
+            self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
         }
         outputs
     }
 
-    /// Returns an id that names no connection and never will.
+    /// Returns an id that no connection has or will have.
+    #[cfg(feature = "json")]
     pub(crate) fn dead_id(&mut self) -> ConnId {
         let id = self.conns.insert(Conn {
-            profile: Dialect::Plain.profile(),
+            profile: Profile {
+                role_lifetime: RoleLifetime::SingleUse,
+                accepts: PayloadKind::Any,
+            },
             state: State::Idle { deadline: None },
         });
         self.conns.remove(id);
         id
     }
 
-    /// The gauges and counters as they are now.
+    /// Returns the gauges and counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
@@ -264,7 +306,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// The role of a connection; `None` while it has none, and when it is gone.
+    /// Returns the role of a connection; `None` if it has none or is gone.
     #[must_use]
     pub fn role(&self, conn: ConnId) -> Option<Role> {
         match self.state(conn)? {
@@ -274,21 +316,21 @@ impl<P> Hub<P> {
         }
     }
 
-    /// The limits that the hub was made with.
+    /// Returns the limits that the hub was created with.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    fn open(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
+    fn open(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
         match self.state(from) {
-            None => return Vec::new(),
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            None => return,
+            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
             Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
         if self.keys.contains_key(&key) {
-            return self.refuse(from, Refusal::KeyTaken { key });
+            return self.refuse(from, Refusal::KeyTaken { key }, outputs);
         }
         self.set_state(
             from,
@@ -299,13 +341,13 @@ impl<P> Hub<P> {
             },
         );
         self.keys.insert(key.clone(), from);
-        vec![(from, OutboundMessage::Opened { key })]
+        outputs.push((from, OutboundMessage::Opened { key }));
     }
 
-    fn join(&mut self, from: ConnId, key: Key) -> Vec<(ConnId, OutboundMessage<P>)> {
+    fn join(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
         match self.state(from) {
-            None => return Vec::new(),
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole),
+            None => return,
+            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
             Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
@@ -313,113 +355,116 @@ impl<P> Hub<P> {
         let Some((opener, State::Opener { joiners, next, .. })) =
             opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
         else {
-            return self.refuse(from, Refusal::UnknownKey { key });
+            return self.refuse(from, Refusal::UnknownKey { key }, outputs);
         };
-        // The number behind the last index stands for "nobody" and is never given out.
-        if joiners.len() >= self.limits.joiners_per_key as usize || *next == Index::NOBODY.get() {
-            return self.refuse(from, Refusal::TooManyJoiners { key });
+        if joiners.len() >= self.limits.joiners_per_key as usize || *next == u32::MAX {
+            return self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
         }
         let index = Index::new(*next);
         *next += 1;
         joiners.insert(index, from);
         self.joiners += 1;
         self.set_state(from, State::Joiner { opener, index });
-        vec![
-            (from, OutboundMessage::Joined { index }),
-            (opener, OutboundMessage::PeerJoined { index }),
-        ]
+        outputs.push((from, OutboundMessage::Joined { index }));
+        outputs.push((opener, OutboundMessage::PeerJoined { index }));
     }
 
-    fn data(&mut self, from: ConnId, to: Addressee, shape: Shape, payload: P) -> Vec<(ConnId, OutboundMessage<P>)> {
+    fn data(&mut self, from: ConnId, to: Addressee, kind: PayloadKind, payload: P, outputs: &mut Outputs<P>) {
         let (recipient, sender, index) = match self.state(from) {
-            None => return Vec::new(),
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
+            None => return,
+            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
             Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
             Some(State::Opener { joiners, .. }) => match to {
-                Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex),
-                Addressee::Malformed => return self.close(from, CloseReason::IndexMalformed),
+                Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
+                Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),
+                Addressee::OutOfRange => {
+                    self.counters.dropped += 1;
+                    return self.refuse(from, Refusal::UnknownIndex { index: None }, outputs);
+                }
                 Addressee::Index(index) => match joiners.get(&index) {
                     Some(joiner) => (*joiner, None, Some(index)),
-                    // An ordinary race: it must not cost the opener its other joiners.
+                    // The joiner may have just left: the opener must keep its other joiners.
                     None => {
                         self.counters.dropped += 1;
-                        return self.refuse(from, Refusal::UnknownIndex { index });
+                        return self.refuse(from, Refusal::UnknownIndex { index: Some(index) }, outputs);
                     }
                 },
             },
         };
-        // `Object` is the narrower shape, and so the lesser one.
-        if self.conns.get(recipient).is_some_and(|conn| shape > conn.profile.takes) {
-            return self.refuse(from, Refusal::NotAnObject { index });
+        // Kinds are ordered: `Object` is less than `Any`.
+        if self
+            .conns
+            .get(recipient)
+            .is_some_and(|conn| kind > conn.profile.accepts)
+        {
+            return self.refuse(from, Refusal::NotAnObject { index }, outputs);
         }
         self.counters.relayed += 1;
-        vec![(recipient, OutboundMessage::Data { from: sender, payload })]
+        outputs.push((recipient, OutboundMessage::Data { from: sender, payload }));
     }
 
-    fn kick(&mut self, from: ConnId, index: Index) -> Vec<(ConnId, OutboundMessage<P>)> {
+    fn kick(&mut self, from: ConnId, index: Option<Index>, outputs: &mut Outputs<P>) {
         let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.state) {
-            None => return Vec::new(),
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole),
-            Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole),
-            Some(State::Opener { joiners, .. }) => joiners.remove(&index),
+            None => return,
+            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
+            Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole, outputs),
+            Some(State::Opener { joiners, .. }) => index.and_then(|index| Some((index, joiners.remove(&index)?))),
         };
-        let Some(joiner) = joiner else {
-            return self.refuse(from, Refusal::UnknownIndex { index });
-        };
-        let mut outputs = Vec::new();
-        self.release(joiner, RoleEnd::Kicked, &mut outputs);
-        outputs.push((from, OutboundMessage::PeerLeft { index }));
-        outputs
-    }
-
-    fn leave(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.state(from) {
-            Some(State::Joiner { .. }) => self.resign(from),
-            Some(State::Opener { .. }) => self.refuse(from, Refusal::WrongRole),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole),
-            None => Vec::new(),
-        }
-    }
-
-    fn close_key(&mut self, from: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
-        match self.state(from) {
-            Some(State::Opener { .. }) => self.resign(from),
-            Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole),
-            None => Vec::new(),
-        }
-    }
-
-    /// A connection with a role gives it up.
-    fn resign(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let mut outputs = Vec::new();
-        match self.conns.get_mut(conn) {
-            Some(Conn { profile, state }) if profile.tenure == Tenure::Renewable => {
-                let state = mem::replace(state, State::Idle { deadline: None });
-                self.retire(conn, state, &mut outputs);
-                outputs
+        match joiner {
+            Some((index, joiner)) => {
+                self.release(joiner, RoleEnd::Kicked, outputs);
+                outputs.push((from, OutboundMessage::PeerLeft { index }));
             }
-            // For one role and life, the way to give it up is to go.
-            Some(_) => self.refuse(conn, Refusal::WrongRole),
-            None => outputs,
+            None => self.refuse(from, Refusal::UnknownIndex { index }, outputs),
         }
     }
 
-    /// Says no. All refusals go through here.
-    fn refuse(&mut self, conn: ConnId, refusal: Refusal) -> Vec<(ConnId, OutboundMessage<P>)> {
+    fn leave(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
+        match self.state(from) {
+            Some(State::Joiner { .. }) => self.resign(from, outputs),
+            Some(State::Opener { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
+            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
+            None => {}
+        }
+    }
+
+    fn close_key(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
+        match self.state(from) {
+            Some(State::Opener { .. }) => self.resign(from, outputs),
+            Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
+            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
+            None => {}
+        }
+    }
+
+    /// Ends a role at the request of its connection.
+    fn resign(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
+        match self.conns.get_mut(conn) {
+            Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
+                let state = mem::replace(state, State::Idle { deadline: None });
+                self.retire(conn, state, outputs);
+            }
+            // With one role for life, disconnecting ends it.
+            Some(_) => self.refuse(conn, Refusal::WrongRole, outputs),
+            None => {}
+        }
+    }
+
+    /// Refuses a request. Every refusal goes through here.
+    fn refuse(&mut self, conn: ConnId, refusal: Refusal, outputs: &mut Outputs<P>) {
         self.counters.refused += 1;
-        let end = match self.conns.get(conn).map(|conn| conn.profile.tenure) {
-            Some(Tenure::OneRole) => refusal.closes(),
-            Some(Tenure::Renewable) | None => None,
+        let end = match self.conns.get(conn).map(|conn| conn.profile.role_lifetime) {
+            Some(RoleLifetime::SingleUse) => refusal.closes(),
+            Some(RoleLifetime::Reusable) | None => None,
         };
         match end {
-            Some(reason) => self.close(conn, reason),
-            None => vec![(conn, OutboundMessage::Refused(refusal))],
+            Some(reason) => self.close_into(conn, reason, outputs),
+            None => outputs.push((conn, OutboundMessage::Refused(refusal))),
         }
     }
 
-    /// The end of a role that its connection does not have any more: what it means to others.
-    fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
+    /// Tells others of the end of a role that its connection no longer has.
+    fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
             State::Opener { key, joiners, .. } => {
@@ -438,11 +483,11 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Ends the role of a joiner that its opener does not have any more.
-    fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
+    /// Ends the role of a joiner that its opener no longer has.
+    fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Outputs<P>) {
         self.joiners -= 1;
         match self.conns.get_mut(joiner) {
-            Some(Conn { profile, state }) if profile.tenure == Tenure::Renewable => {
+            Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
                 *state = State::Idle { deadline: None };
                 outputs.push((joiner, OutboundMessage::RoleEnded(end)));
             }
@@ -464,7 +509,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// A connection without a role asks for one, in time: whatever the answer, it has no deadline any more.
+    /// Removes the deadline of a connection that asks for a role, whatever the result.
     fn meet_deadline(&mut self, conn: ConnId) {
         if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
             let deadline = deadline.take();
@@ -478,7 +523,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Panics where the tables disagree: tests call it after every step.
+    /// Panics if the tables disagree. Tests call it after every step.
     #[doc(hidden)]
     pub fn assert_invariants(&self) {
         let mut openers = 0;

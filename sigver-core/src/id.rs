@@ -1,26 +1,27 @@
-//! Owns what names things: connections ([`ConnId`]), joiners of an opener ([`Index`]) and meeting points ([`Key`]). Never holds
-//! state.
+//! The names of connections ([`ConnId`]), of joiners ([`Index`]) and of meeting points ([`Key`]).
 
 use alloc::{format, sync::Arc};
 use core::fmt;
 
-use crate::{CloseReason, Limits};
+use thiserror::Error;
 
-/// Names a connection for as long as it lives; afterwards it names nothing.
+use crate::limits::Limits;
+
+/// Identifies a connection of a hub or endpoint.
 ///
-/// Issued by [`Hub::connect`](crate::Hub::connect). A slot is used again after its connection is gone, the whole id is not: an
-/// id that outlived its connection is inert in every method, unless exactly a multiple of 2^32 connections came since.
+/// [`Hub::connect`](crate::Hub::connect) returns it. Slots are reused, whole ids are not: every method ignores the id of a connection that is
+/// gone. After a multiple of 2^32 connections in the same slot an id would repeat.
 ///
 /// ```
 /// # use sigver_core::{ConnId, Dialect, Hub, Limits, Time};
-/// # let mut hub: Hub = Hub::new(Limits::default());
+/// # let mut hub = Hub::new(Limits::default());
 /// # let profile = Dialect::V1.profile();
 /// let gone = hub.connect(Time::ZERO, profile)?;
 /// assert!(hub.disconnect(gone).is_empty());
 /// let next = hub.connect(Time::ZERO, profile)?;
 /// assert_eq!(gone.slot(), next.slot()); // the same place in a table
-/// assert_ne!(gone, next); // and yet another connection
-/// assert_eq!(ConnId::from_bits(next.to_bits()), next); // through an epoll token, say
+/// assert_ne!(gone, next); // but a different connection
+/// assert_eq!(ConnId::from_bits(next.to_bits()), next); // as an epoll token, for example
 /// # Ok::<(), sigver_core::ConnectError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,18 +35,17 @@ impl ConnId {
         Self { slot, generation }
     }
 
-    /// A small number that no other living connection of the same hub has: the place of this connection in a table of the
-    /// embedder's own. Slots are given out from 0 and used again.
+    /// Returns a small number that no other connection of the same hub has now, for tables of the embedder. Slots start at 0 and are reused.
     pub const fn slot(self) -> usize {
         self.slot as usize
     }
 
-    /// The id as one number, for a token or an atomic.
+    /// Returns the id as one number, for a token or an atomic.
     pub const fn to_bits(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// The id that [`to_bits`](Self::to_bits) gave. Any other number makes an id that is inert, or another connection's.
+    /// Returns the id that [`to_bits`](Self::to_bits) was called on. Another number gives an invalid id, or that of another connection.
     pub const fn from_bits(bits: u64) -> Self {
         Self {
             slot: bits as u32,
@@ -58,7 +58,7 @@ impl ConnId {
     }
 }
 
-/// `slot:generation`, short enough for a log line.
+/// `slot:generation`
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.slot, self.generation)
@@ -73,20 +73,17 @@ impl fmt::Debug for ConnId {
 
 /// A joiner's number at its opener: 0 for the first that joined, then 1, 2, …
 ///
-/// No index is given out twice while the opener lives, and refused joiners use none.
+/// An opener's indexes are never reused while it has its key. Refused joiners get none. The largest is 2^32 - 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(u32);
 
 impl Index {
-    /// The index that no joiner ever has. Stands for every number that is too large to be assigned.
-    pub const NOBODY: Self = Self(u32::MAX);
-
-    /// The index with this number.
+    /// Returns the index with this number.
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -98,48 +95,48 @@ impl fmt::Display for Index {
     }
 }
 
-/// The name of a meeting point, which an opener opens and joiners join. A `Key` that exists is legal: not empty, not too long.
+/// The name of a meeting point. An opener opens it, joiners join it. A `Key` is neither empty nor longer than the limit.
 ///
-/// Whoever knows a key can join it, so a key is a secret: `Debug` shows its length only, and there is no `Display`.
+/// Clients that know a key can join it, so a key is a secret: `Debug` shows its length only, and there is no `Display`.
 ///
 /// ```
-/// use sigver_core::{CloseReason, Key, Limits};
+/// use sigver_core::{Key, KeyError, Limits};
 ///
 /// let limits = Limits::default();
 /// let key = Key::new("tea", &limits)?;
 /// assert_eq!((key.as_str(), format!("{key:?}").as_str()), ("tea", "Key(3 bytes)"));
-/// assert_eq!(Key::new("", &limits), Err(CloseReason::KeyEmpty));
-/// # Ok::<(), CloseReason>(())
+/// assert_eq!(Key::new("", &limits), Err(KeyError::Empty));
+/// # Ok::<(), KeyError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// Checks a key.
+    /// Creates a key.
     ///
     /// # Errors
     ///
-    /// [`CloseReason::KeyEmpty`] and [`CloseReason::KeyTooLong`] (more than [`Limits::key_bytes`] bytes of UTF-8).
-    pub fn new(text: &str, limits: &Limits) -> Result<Self, CloseReason> {
+    /// [`KeyError::Empty`], or [`KeyError::TooLong`] if `text` has more than [`Limits::key_bytes`] bytes of UTF-8.
+    pub fn new(text: &str, limits: &Limits) -> Result<Self, KeyError> {
         if text.is_empty() {
-            Err(CloseReason::KeyEmpty)
+            Err(KeyError::Empty)
         } else if text.len() > limits.key_bytes as usize {
-            Err(CloseReason::KeyTooLong)
+            Err(KeyError::TooLong)
         } else {
             Ok(Self(text.into()))
         }
     }
 
-    /// A key that nobody can guess, from 128 random bits: their 32 hexadecimal digits.
+    /// Creates a key that cannot be guessed: the 32 hexadecimal digits of 128 random bits from a source that is fit for secrets.
     ///
     /// # Errors
     ///
-    /// [`CloseReason::KeyTooLong`] where 32 bytes are over the limit.
-    pub fn from_random(bits: u128, limits: &Limits) -> Result<Self, CloseReason> {
+    /// [`KeyError::TooLong`] if [`Limits::key_bytes`] is below 32.
+    pub fn from_random(bits: u128, limits: &Limits) -> Result<Self, KeyError> {
         Self::new(&format!("{bits:032x}"), limits)
     }
 
-    /// The key's text.
+    /// Returns the key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -149,4 +146,15 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bytes)", self.0.len())
     }
+}
+
+/// The error of creating a [`Key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum KeyError {
+    /// The text is empty.
+    #[error("`key` is empty")]
+    Empty,
+    /// The text is longer than [`Limits::key_bytes`].
+    #[error("`key` over the length limit")]
+    TooLong,
 }

@@ -45,7 +45,7 @@
 //!
 //! impl Server {
 //!     fn now(&self) -> Time {
-//!         Time::since_epoch(self.started.elapsed())
+//!         Time::from_duration(self.started.elapsed())
 //!     }
 //!
 //!     /// Accepts a client. If this fails, answer the handshake with HTTP 503.
@@ -128,49 +128,44 @@
 //! # The protocol with `Hub`
 //!
 //! ```text
-//!   your sockets ──text──> Dialect::decode ──InboundMessage──> ┐
+//!   your sockets ──text──> Decoder::decode ──InboundMessage──> ┐
 //!                                                              │ Hub::handle
-//!   your sockets <──text── Dialect::encode <─OutboundMessage── ┘
+//!   your sockets <─frame── Dialect::encode <─OutboundMessage── ┘
 //! ```
 //!
-//! Every call to the [`Hub`] returns all its consequences as `(ConnId, OutboundMessage)` pairs, in the order in which they have to be sent.
+//! Every call to the [`Hub`] returns all its consequences as `(ConnId, OutboundMessage)` pairs, in the order in which they must be sent.
 //! There is nothing to poll afterwards.
 //!
 //! ```
-//! use sigver_core::{CloseReason, Dialect, Encoded, Hub, Limits, Time};
+//! use sigver_core::{CloseReason, Decoder, Dialect, Frame, Hub, Limits, OutboundMessage, Time};
 //!
 //! let limits = Limits::default();
 //! let mut hub = Hub::new(limits.clone());
 //! let start = Time::ZERO; // since any epoch
-//! let dialect = Dialect::Plain; // negotiated in the handshake
+//! let dialect = Dialect::V1; // negotiated in the handshake
+//! let decoder = Decoder::new(dialect, &limits);
 //!
 //! let alice = hub.connect(start, dialect.profile())?; // a connection came in
 //! let bob = hub.connect(start, dialect.profile())?;
 //!
-//! // Returns what to send after a text arrived; `None` is a close frame.
-//! let mut play = |from, text: &str| -> Result<Vec<_>, CloseReason> {
-//!     let no_key = || None; // random bits, for keys that the server makes
-//!     let message = dialect.decode(text, &limits, no_key)?;
-//!     let mut sent = Vec::new();
-//!     for (to, message) in hub.handle(from, message) {
-//!         let mut frame = String::new();
-//!         match dialect.encode(&message, &mut frame) {
-//!             Encoded::Text => sent.push((to, Some(frame))),
-//!             Encoded::Close(_) => sent.push((to, None)),
-//!             Encoded::Nothing => {} // the plain protocol does not acknowledge
-//!         }
-//!     }
-//!     Ok(sent)
+//! // Returns what to send after a text arrived.
+//! let mut receive = |from, text: &str| -> Result<Vec<_>, CloseReason> {
+//!     let outputs = hub.handle(from, decoder.decode(text)?);
+//!     let frames = outputs.into_iter().filter_map(|(to, message)| Some((to, dialect.encode(message)?)));
+//!     Ok(frames.collect())
 //! };
+//! let text = |text: &str| Frame::Text(text.into());
 //!
-//! assert_eq!(play(alice, r#"{"type":"open","key":"tea"}"#)?, []);
-//! assert_eq!(play(bob, r#"{"type":"join","key":"tea"}"#)?, [(alice, Some(r#"{"type":"join"}"#.into()))]);
-//! assert_eq!(play(bob, r#"{"type":"offer"}"#)?, [(alice, Some(r#"{"type":"offer","index":0}"#.into()))]);
-//! assert_eq!(play(alice, r#"{"index":0,"ok":1}"#)?, [(bob, Some(r#"{"index":0,"ok":1}"#.into()))]);
+//! let sent = receive(alice, r#"{"type":"open","key":"tea"}"#)?;
+//! assert_eq!(sent, [(alice, text(r#"{"type":"opened","key":"tea"}"#))]);
+//! let sent = receive(bob, r#"{"type":"join","key":"tea"}"#)?;
+//! assert_eq!(sent, [(bob, text(r#"{"type":"joined","index":0}"#)), (alice, text(r#"{"type":"join","index":0}"#))]);
+//! let sent = receive(bob, r#"{"type":"send","data":{"offer":1}}"#)?;
+//! assert_eq!(sent, [(alice, text(r#"{"type":"data","index":0,"data":{"offer":1}}"#))]);
 //!
-//! // The opener disconnects: its joiners are closed and the key is free.
+//! // The opener disconnects: the role of its joiners ends and the key is free.
 //! let outputs = hub.disconnect(alice);
-//! assert!(matches!(outputs[..], [(to, sigver_core::OutboundMessage::Close(CloseReason::OpenerLeft))] if to == bob));
+//! assert!(matches!(outputs[..], [(to, OutboundMessage::RoleEnded(_))] if to == bob));
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
@@ -180,6 +175,7 @@
 //! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::deny`] (too many failed
 //!   joins), [`Hub::shutdown`].
 //! - **Time**: [`Hub::poll_timeout`] returns when to call [`Hub::handle_timeout`]. Early calls are harmless.
+//! - **Without an allocation per call**: [`Hub::handle_into`], [`Hub::close_into`].
 //! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].
 //!
 //! ## Time
@@ -192,8 +188,8 @@
 //! use core::time::Duration;
 //! use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
 //!
-//! let mut hub: Hub = Hub::new(Limits::default());
-//! let at = |seconds| Time::since_epoch(Duration::from_secs(seconds));
+//! let mut hub = Hub::new(Limits::default());
+//! let at = |seconds| Time::from_duration(Duration::from_secs(seconds));
 //!
 //! let idle = hub.connect(at(5), Dialect::V1.profile())?;
 //! assert_eq!(hub.poll_timeout(), Some(at(65))); // a minute to ask for a role
@@ -249,26 +245,40 @@ extern crate alloc;
 struct Readme;
 
 mod arena;
+#[cfg(feature = "json")]
 mod endpoint;
+mod frame;
 mod hub;
 mod id;
 mod limits;
 mod message;
+#[cfg_attr(not(feature = "json"), expect(dead_code, reason = "only the codecs make payloads"))]
+mod payload;
 mod profile;
 mod reason;
 mod stats;
 mod time;
+#[cfg(feature = "json")]
 mod wire;
 
+#[cfg(feature = "json")]
 pub use endpoint::{
-    Counters, Endpoint, EndpointConfig, Frame, Input, Output, Pairing, PairingStage, Phase, Refused, Source, Traffic,
+    Endpoint, Phase,
+    config::EndpointConfig,
+    counters::{Counters, Refused, Traffic},
+    io::{Input, Output},
+    key_attempts::Source,
+    pairing::{Pairing, PairingStage},
 };
+pub use frame::Frame;
 pub use hub::{Hub, Role};
-pub use id::{ConnId, Index, Key};
+pub use id::{ConnId, Index, Key, KeyError};
 pub use limits::Limits;
-pub use message::{Addressee, InboundMessage, OutboundMessage, Shape};
-pub use profile::{Profile, Tenure};
+pub use message::{Addressee, InboundMessage, OutboundMessage};
+pub use payload::Payload;
+pub use profile::{PayloadKind, Profile, RoleLifetime};
 pub use reason::{CloseReason, ConnectError, Member, Refusal, RoleEnd};
 pub use stats::Stats;
 pub use time::Time;
-pub use wire::{Dialect, Encoded, InvalidSubprotocol, Payload};
+#[cfg(feature = "json")]
+pub use wire::{Decoder, Dialect, offers::InvalidSubprotocol};

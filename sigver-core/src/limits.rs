@@ -1,8 +1,8 @@
-//! Owns the limits of the core and their defaults. Never enforces one: the hub and the codecs do.
+//! The limits of the core and their defaults.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
-/// What a [`Hub`](crate::Hub) and the codecs allow. Each limit says what it costs at worst and what a client sees that meets it.
+/// The limits of a [`Hub`](crate::Hub) and the codecs. Each field states its cost and its effect on a client that exceeds it.
 ///
 /// ```
 /// let mut limits = sigver_core::Limits::default();
@@ -11,39 +11,39 @@ use core::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at the same time. Default: no limit but that of the ids, 2^32 - 1.
+    /// The most open connections. Default: `None`, which is no limit but that of ids, 2^32 - 1.
     ///
-    /// A connection that is closed no longer counts, even if its socket still exists. A connection costs about 100 bytes in the hub. One
-    /// over the limit is refused with [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections); a server answers HTTP
-    /// 503.
-    pub connections: u32,
-    /// Joiners of one key at the same time. Default: 1,000.
+    /// A closed connection does not count, even if its socket still exists. A connection takes about 100 bytes in the hub. One over the limit
+    /// is refused with [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections); a server responds with HTTP 503.
+    pub connections: Option<NonZeroU32>,
+    /// The most joiners of a key at the same time. Default: 1,000.
     ///
-    /// When an opener leaves, each of its joiners is told in that one step, so this also bounds the longest step. One over
-    /// the limit is refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners): in the plain dialect, closed with 1013.
+    /// When an opener leaves, one call sends a message to each of its joiners, so this limits the longest call. One joiner over the limit is
+    /// refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners); in the plain dialect it is closed with 1013.
     pub joiners_per_key: u32,
-    /// Length of a key in bytes of UTF-8, after JSON decoding. Default: 256.
+    /// The longest key in bytes of UTF-8, after JSON decoding. Default: 256.
     ///
-    /// A longer one closes its sender with 1007 [`KeyTooLong`](crate::CloseReason::KeyTooLong). Keys that the server makes are 32
-    /// bytes long; where that is too long, there are none.
+    /// A client that sends a longer one is closed with 1007 [`KeyTooLong`](crate::CloseReason::KeyTooLong). Generated keys are 32 bytes long;
+    /// with a lower limit there are none.
     pub key_bytes: u32,
-    /// Length of a message in bytes. Default: 65,536.
+    /// The longest message in bytes. Default: 65,536.
     ///
-    /// A longer one closes its sender with 1009 [`TooBig`](crate::CloseReason::TooBig). At most 2^31 - 1 is honoured.
+    /// A client that sends a longer one is closed with 1009 [`TooBig`](crate::CloseReason::TooBig). Values above 2^31 - 1 count as that.
     pub message_bytes: u32,
-    /// How deep arrays and objects may nest in a message, the message itself counted. Default: 128.
+    /// The deepest nesting of arrays and objects in a message, including the message itself. Default: 128.
     ///
-    /// The core itself parses without recursion; this protects the recipient's parser. A deeper message closes its sender
-    /// with 1007 [`TooDeep`](crate::CloseReason::TooDeep).
+    /// The core parses without recursion; the limit protects the recipient's parser. A client that sends a deeper message is closed with 1007
+    /// [`TooDeep`](crate::CloseReason::TooDeep).
     pub depth: u32,
-    /// How long a connection may be there before it first asks to open or join a key; `None` for ever. Default: 60 seconds.
+    /// The time within which a connection must first try to open or join a key; `None` is no limit. Default: 60 seconds.
     ///
-    /// After it the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
+    /// After it, the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
     pub role_deadline: Option<Duration>,
 }
 
+#[cfg(feature = "json")]
 impl Limits {
-    /// [`message_bytes`](Self::message_bytes) as the codecs use it: no more than offsets of 31 bits can address.
+    /// Returns [`message_bytes`](Self::message_bytes) as the codecs use it: offsets in a message have 31 bits.
     pub(crate) fn message_len(&self) -> usize {
         self.message_bytes.min(i32::MAX as u32) as usize
     }
@@ -52,7 +52,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: u32::MAX,
+            connections: None,
             joiners_per_key: 1_000,
             key_bytes: 256,
             message_bytes: 64 * 1024,

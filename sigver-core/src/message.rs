@@ -1,106 +1,109 @@
-//! Owns what goes into a [`Hub`](crate::Hub) and what comes out of it. Never says how a message looks on a wire: codecs do.
+//! What goes into a [`Hub`](crate::Hub) and what comes out of it.
 //!
-//! The message enums are closed on purpose. A message that is added breaks every codec at compile time, which is where it should.
+//! The message enums are exhaustive: a new message is a compile error in every codec.
 
-use crate::{CloseReason, Index, Key, Payload, Refusal, RoleEnd};
+use crate::{
+    id::{Index, Key},
+    payload::Payload,
+    profile::PayloadKind,
+    reason::{CloseReason, Refusal, RoleEnd},
+};
 
-/// What a connection says to the [`Hub`](crate::Hub). `P` is what the application wants carried; the hub never looks into it.
-#[derive(Debug)]
+/// A message from a connection to the [`Hub`](crate::Hub). The hub moves the payload `P` and does not read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InboundMessage<P = Payload> {
     /// Become the opener of `key`.
     Open {
-        /// What others will join.
+        /// The key to open.
         key: Key,
     },
+    /// Become the opener of a key that the server generates.
+    ///
+    /// An [`Endpoint`](crate::Endpoint) generates the key. The hub has no randomness: an embedder that calls it replaces this message by
+    /// [`Open`](Self::Open) with [`Key::from_random`]. The hub itself closes the sender with [`CloseReason::Internal`].
+    OpenGenerated,
     /// Become a joiner of `key`.
     Join {
-        /// What an opener has opened.
+        /// The key to join.
         key: Key,
     },
-    /// Carry `payload` to the other side.
+    /// Deliver `payload` to the other side.
     Data {
-        /// Which joiner it is for. Matters for an opener only: a joiner's data goes to its opener.
+        /// The joiner that it is for. Only an opener's data needs one: a joiner's data goes to its opener.
         to: Addressee,
-        /// What kind of value the payload is. The hub takes the sender's word for it.
-        shape: Shape,
-        /// What to carry.
+        /// The kind of value that the payload is. The hub does not check it.
+        kind: PayloadKind,
+        /// What to deliver.
         payload: P,
     },
-    /// [`Data`](Self::Data) that has the shape of a control message of an unknown type. From a connection with a role it is
-    /// data; one without is closed with [`CloseReason::UnknownType`], since it surely meant something else.
-    Lookalike {
+    /// [`Data`](Self::Data) that looks like a control message of an unknown type. From a connection with a role it is data. One without a
+    /// role is closed with [`CloseReason::UnknownType`], because it meant something else.
+    UnknownControl {
         /// As in [`Data`](Self::Data).
         to: Addressee,
         /// As in [`Data`](Self::Data).
-        shape: Shape,
+        kind: PayloadKind,
         /// As in [`Data`](Self::Data).
         payload: P,
     },
-    /// An opener sends one of its joiners away. The opener then gets [`OutboundMessage::PeerLeft`], as for any that leaves.
+    /// End the role of one of the sender's joiners. The sender, an opener, then gets [`OutboundMessage::PeerLeft`].
     Kick {
-        /// The joiner.
-        index: Index,
+        /// The joiner. `None` is a number that is too large for any joiner.
+        index: Option<Index>,
     },
-    /// A joiner gives its role up and stays connected. For [`Tenure::Renewable`](crate::Tenure::Renewable).
+    /// End the sender's role as a joiner and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     Leave,
-    /// An opener gives its key up and stays connected. For [`Tenure::Renewable`](crate::Tenure::Renewable).
+    /// End the sender's role as an opener and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     CloseKey,
 }
 
-/// What kind of value is carried, and what kinds a peer can be given: a peer of the plain dialect takes JSON objects only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Shape {
-    /// One object, to which an index can be added.
-    Object,
-    /// Any value.
-    Any,
-}
-
-/// Whom data is addressed to, as far as the sender said. Only the sender's role decides what a missing or odd address means.
+/// The addressee of data, as its sender wrote it. The sender's role decides what a missing or wrong one means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressee {
-    /// The message names nobody. An opener that sends it is closed with [`CloseReason::NoIndex`].
+    /// The message has no index. An opener that sends it is closed with [`CloseReason::NoIndex`] or gets [`Refusal::NoIndex`].
     Unnamed,
     /// The joiner with this index.
     Index(Index),
-    /// The message has an index that is not one. An opener that sends it is closed with [`CloseReason::IndexMalformed`].
+    /// The index is a number that is too large for any joiner. An opener that sends it gets [`Refusal::UnknownIndex`].
+    OutOfRange,
+    /// The index is not a number. An opener that sends it is closed with [`CloseReason::IndexMalformed`].
     Malformed,
 }
 
-/// What the [`Hub`](crate::Hub) says to a connection. A dialect that has no words for one of these says nothing.
-#[derive(Debug)]
+/// A message from the [`Hub`](crate::Hub) to a connection. A dialect that has no frame for it sends nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboundMessage<P = Payload> {
-    /// You are the opener of `key`.
+    /// The recipient is the opener of `key`.
     Opened {
-        /// The key that was opened.
+        /// The key.
         key: Key,
     },
-    /// You are a joiner.
+    /// The recipient is a joiner.
     Joined {
-        /// Your number at the opener.
+        /// Its index at the opener.
         index: Index,
     },
-    /// To an opener: a joiner has come. The first that is sent has index 0, the next 1, without gaps.
+    /// A joiner has joined the recipient's key. The first has index 0, the next 1, without gaps.
     PeerJoined {
-        /// The joiner's number.
+        /// The joiner's index.
         index: Index,
     },
     /// Data from the other side.
     Data {
-        /// The joiner that it comes from; `None` when it comes from the opener.
+        /// The joiner that sent it; `None` if the opener sent it.
         from: Option<Index>,
-        /// What was carried, as it was given.
+        /// What was sent.
         payload: P,
     },
-    /// To an opener: this joiner is gone. Its index will not come again.
+    /// A joiner has left the recipient's key. Its index is not assigned again.
     PeerLeft {
-        /// The joiner's number.
+        /// The joiner's index.
         index: Index,
     },
-    /// What you asked for is not done, and nothing has changed.
+    /// A request was refused. Nothing has changed.
     Refused(Refusal),
-    /// You have no role any more, and may take another.
+    /// The recipient's role has ended. It may take another.
     RoleEnded(RoleEnd),
-    /// You are closed. The last word: the connection's id is already dead.
+    /// The recipient is closed. The last message to this connection; its id is no longer valid.
     Close(CloseReason),
 }

@@ -1,22 +1,30 @@
-//! Owns what the hub must know of a connection without knowing its dialect. Never decides anything: the hub does.
+//! What the hub knows of a connection in place of its dialect.
 
-use crate::Shape;
-
-/// How a connection is to be treated. A dialect has one, [`Dialect::profile`](crate::Dialect::profile); an embedder with a protocol
-/// of its own chooses.
+/// How the hub treats a connection. [`Dialect::profile`](crate::Dialect::profile) returns that of a dialect; an embedder with a protocol of
+/// its own chooses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// Whether the end of its role is the end of the connection.
-    pub tenure: Tenure,
-    /// What it can be given. Data of another shape is refused to its sender, as [`NotAnObject`](crate::Refusal::NotAnObject).
-    pub takes: Shape,
+    /// Whether the connection is closed when its role ends.
+    pub role_lifetime: RoleLifetime,
+    /// The payloads that the connection accepts. Data of another kind is refused to its sender with
+    /// [`NotAnObject`](crate::Refusal::NotAnObject).
+    pub accepts: PayloadKind,
 }
 
-/// How many roles a connection may have in its life.
+/// How many roles a connection may have, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tenure {
-    /// One. A [`Refusal`](crate::Refusal) closes it, where [`closes`](crate::Refusal::closes) says so, and so does the end of its role.
-    OneRole,
-    /// Any number, one at a time. It is told of a refusal, or of the end of its role, and may try again.
-    Renewable,
+pub enum RoleLifetime {
+    /// One. The connection is closed when its role ends, and by a [`Refusal`](crate::Refusal) that [closes](crate::Refusal::closes).
+    SingleUse,
+    /// Any number. The connection is told of a refusal and of the end of its role, and may try again.
+    Reusable,
+}
+
+/// The kind of a payload. A peer of the plain dialect accepts JSON objects only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PayloadKind {
+    /// One object, to which an index can be added.
+    Object,
+    /// Any value.
+    Any,
 }

@@ -1,195 +1,140 @@
-//! Owns every way in which a peer can be refused or closed, and what each is on the wire. Never decides when.
+//! Why a connection is closed, a request refused, or a role ended: codes, names and texts.
 
 use core::fmt;
 
 use thiserror::Error;
 
-use crate::{Index, Key};
+use crate::id::{Index, Key, KeyError};
 
-/// Why a connection is closed. [`code`](Self::code) is the WebSocket close code (RFC 6455 section 7.4); `Display` is the text of
-/// the close frame, stable, on one line, and at most 123 bytes long (RFC 6455 section 5.5).
-///
-/// The table of all codes is in the project's `PROTOCOL.md`.
-///
-/// ```
-/// use sigver_core::CloseReason;
-///
-/// let reason = CloseReason::KeyTaken;
-/// assert_eq!((reason.code(), reason.to_string().as_str()), (1008, "key is taken"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// 1001: the server ends.
-    #[error("server shutting down")]
-    ShuttingDown,
+/// Declares [`CloseReason`] from one list, so that no reason is missing in a table.
+macro_rules! close_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $text:literal;)*) => {
+        /// Why a connection is closed. [`code`](Self::code) is the WebSocket close code (RFC 6455 section 7.4). `Display` is the text of the
+        /// close frame: stable, one line, at most 123 bytes (RFC 6455 section 5.5). [`name`](Self::name) is its label in metrics.
+        ///
+        /// `PROTOCOL.md` lists all of them.
+        ///
+        /// ```
+        /// use sigver_core::CloseReason;
+        ///
+        /// let reason = CloseReason::KeyTaken;
+        /// assert_eq!((reason.code(), reason.name(), &*reason.to_string()), (1008, "key-taken", "key is taken"));
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+        #[non_exhaustive]
+        pub enum CloseReason {
+            $($(#[$doc])* #[error($text)] $variant,)*
+            /// 1007: a member that the server reads occurs more than once.
+            #[error("`{0}` given more than once")]
+            Duplicate(Member),
+        }
 
-    /// 1002: the bytes are not WebSocket frames as RFC 6455 wants them.
-    #[error("broken WebSocket framing")]
-    BrokenFraming,
+        impl CloseReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[
+                $(Self::$variant,)*
+                Self::Duplicate(Member::Type),
+                Self::Duplicate(Member::Key),
+                Self::Duplicate(Member::Index),
+                Self::Duplicate(Member::Data),
+            ];
 
-    /// 1003: a binary frame; the protocol is text.
-    #[error("binary frame: only text is understood")]
-    Binary,
+            /// Returns the WebSocket close code.
+            pub const fn code(self) -> u16 {
+                match self {
+                    $(Self::$variant => $code,)*
+                    Self::Duplicate(_) => 1007,
+                }
+            }
 
-    /// 1007: a text frame that is not UTF-8.
-    #[error("text is not valid UTF-8")]
-    InvalidUtf8,
-    /// 1007: a text that is not JSON, or more than one JSON value.
-    #[error("text is not one JSON object: invalid JSON")]
-    InvalidJson,
-    /// 1007: a JSON value other than an object.
-    #[error("text is not one JSON object: another JSON value")]
-    NotAnObject,
-    /// 1007: arrays and objects nest deeper than [`Limits::depth`](crate::Limits::depth).
-    #[error("nesting over the limit")]
-    TooDeep,
-    /// 1007: a member that the server reads is there more than once.
-    #[error("`{0}` given more than once")]
-    Duplicate(Member),
-    /// 1007: the first message has a `key`, and a `type` that is neither `open` nor `join`.
-    #[error("first message has a `key` but its `type` is neither open nor join")]
-    UnknownType,
-    /// 1007: in `sigver.v1`, a message without a `type`, or with one that is none of the dialect's.
-    #[error("`type` is missing or none of sigver.v1")]
-    UnknownMessage,
-    /// 1007: in `sigver.v1`, join without `key`.
-    #[error("`key` is missing")]
-    KeyMissing,
-    /// 1007: open or join with a `key` that is not a string of Unicode text.
-    #[error("`key` is not a string")]
-    KeyNotString,
-    /// 1007: open or join with an empty `key`.
-    #[error("`key` is empty")]
-    KeyEmpty,
-    /// 1007: open or join with a `key` longer than [`Limits::key_bytes`](crate::Limits::key_bytes).
-    #[error("`key` over the length limit")]
-    KeyTooLong,
-    /// 1007: an opener's `index` that is not an integer, written as `0` or without a leading zero or sign.
-    #[error("`index` is not a non-negative integer")]
-    IndexMalformed,
-    /// 1007: in `sigver.v1`, kick without `index`.
-    #[error("`index` is missing")]
-    IndexMissing,
-    /// 1007: in `sigver.v1`, send without `data`.
-    #[error("`data` is missing")]
-    DataMissing,
-
-    /// 1008: neither open nor join within [`Limits::role_deadline`](crate::Limits::role_deadline).
-    #[error("no open or join in time")]
-    NoRoleInTime,
-    /// 1008: data before open or join.
-    #[error("first message must contain `type` and `key`: data before open or join")]
-    NoRole,
-    /// 1008: open or join from a connection that already has a role.
-    #[error("second open or join: one role and one key for life")]
-    HasRole,
-    /// 1008: open of a key that has an opener.
-    #[error("key is taken")]
-    KeyTaken,
-    /// 1008: join of a key that nobody has open.
-    #[error("key is unknown")]
-    KeyUnknown,
-    /// 1008: an opener's data without `index`.
-    #[error("opener's message has no `index`")]
-    NoIndex,
-    /// 1008: no whole frame, pongs included, for two keep-alive intervals at least.
-    #[error("no sign of life")]
-    Silent,
-
-    /// 1009: a message longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
-    #[error("message over the size limit")]
-    TooBig,
-
-    /// 1011: a fault of the server's own.
-    #[error("internal error")]
-    Internal,
-
-    /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
-    #[error("too many joiners on the key")]
-    TooManyJoiners,
-    /// 1013: the connection does not read as fast as it is written to, and its backlog is full.
-    #[error("reading too slowly")]
-    TooSlow,
-
-    /// 4001: the opener of the joined key is gone.
-    #[error("opener left")]
-    OpenerLeft,
-    /// 4003: the opener has sent this joiner away.
-    #[error("kicked by the opener")]
-    Kicked,
+            /// Returns the reason's name in metrics. If `sigver.v1` has an error with the same meaning, it is that error's code.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                    Self::Duplicate(Member::Type) => "duplicate-type",
+                    Self::Duplicate(Member::Key) => "duplicate-key",
+                    Self::Duplicate(Member::Index) => "duplicate-index",
+                    Self::Duplicate(Member::Data) => "duplicate-data",
+                }
+            }
+        }
+    };
 }
 
-impl CloseReason {
-    /// Every reason there is, in the order of their codes.
-    pub const ALL: &'static [Self] = &[
-        Self::ShuttingDown,
-        Self::BrokenFraming,
-        Self::Binary,
-        Self::InvalidUtf8,
-        Self::InvalidJson,
-        Self::NotAnObject,
-        Self::TooDeep,
-        Self::Duplicate(Member::Type),
-        Self::Duplicate(Member::Key),
-        Self::Duplicate(Member::Index),
-        Self::Duplicate(Member::Data),
-        Self::UnknownType,
-        Self::UnknownMessage,
-        Self::KeyMissing,
-        Self::KeyNotString,
-        Self::KeyEmpty,
-        Self::KeyTooLong,
-        Self::IndexMalformed,
-        Self::IndexMissing,
-        Self::DataMissing,
-        Self::NoRoleInTime,
-        Self::NoRole,
-        Self::HasRole,
-        Self::KeyTaken,
-        Self::KeyUnknown,
-        Self::NoIndex,
-        Self::Silent,
-        Self::TooBig,
-        Self::Internal,
-        Self::TooManyJoiners,
-        Self::TooSlow,
-        Self::OpenerLeft,
-        Self::Kicked,
-    ];
+close_reasons! {
+    /// 1001: the server shuts down.
+    ShuttingDown = 1001, "shutting-down", "server shutting down";
 
-    /// The WebSocket close code.
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::ShuttingDown => 1001,
-            Self::BrokenFraming => 1002,
-            Self::Binary => 1003,
-            Self::InvalidUtf8
-            | Self::InvalidJson
-            | Self::NotAnObject
-            | Self::TooDeep
-            | Self::Duplicate(_)
-            | Self::UnknownType
-            | Self::UnknownMessage
-            | Self::KeyMissing
-            | Self::KeyNotString
-            | Self::KeyEmpty
-            | Self::KeyTooLong
-            | Self::IndexMalformed
-            | Self::IndexMissing
-            | Self::DataMissing => 1007,
-            Self::NoRoleInTime
-            | Self::NoRole
-            | Self::HasRole
-            | Self::KeyTaken
-            | Self::KeyUnknown
-            | Self::NoIndex
-            | Self::Silent => 1008,
-            Self::TooBig => 1009,
-            Self::Internal => 1011,
-            Self::TooManyJoiners | Self::TooSlow => 1013,
-            Self::OpenerLeft => 4001,
-            Self::Kicked => 4003,
+    /// 1002: the bytes are not WebSocket frames as in RFC 6455.
+    BrokenFraming = 1002, "broken-framing", "broken WebSocket framing";
+
+    /// 1003: a binary frame.
+    Binary = 1003, "binary", "binary frame: only text is understood";
+
+    /// 1007: a text frame that is not UTF-8.
+    InvalidUtf8 = 1007, "invalid-utf8", "text is not valid UTF-8";
+    /// 1007: a text that is not JSON, or more than one JSON value.
+    InvalidJson = 1007, "invalid-json", "text is not one JSON object: invalid JSON";
+    /// 1007: a JSON value other than an object.
+    NotAnObject = 1007, "not-an-object", "text is not one JSON object: another JSON value";
+    /// 1007: arrays and objects nest deeper than [`Limits::depth`](crate::Limits::depth).
+    TooDeep = 1007, "too-deep", "nesting over the limit";
+    /// 1007: the first message has a `key`, and a `type` other than `open` and `join`.
+    UnknownType = 1007, "unknown-type", "first message has a `key` but its `type` is neither open nor join";
+    /// 1007: in `sigver.v1`, a message without a `type`, or with an unknown one.
+    UnknownMessage = 1007, "unknown-message", "`type` is missing or none of sigver.v1";
+    /// 1007: in `sigver.v1`, join without `key`.
+    KeyMissing = 1007, "key-missing", "`key` is missing";
+    /// 1007: open or join with a `key` that is not a string of Unicode text.
+    KeyNotString = 1007, "key-not-string", "`key` is not a string";
+    /// 1007: open or join with an empty `key`.
+    KeyEmpty = 1007, "key-empty", "`key` is empty";
+    /// 1007: open or join with a `key` longer than [`Limits::key_bytes`](crate::Limits::key_bytes).
+    KeyTooLong = 1007, "key-too-long", "`key` over the length limit";
+    /// 1007: an opener's `index` that is not an integer, written as `0` or without a leading zero or sign.
+    IndexMalformed = 1007, "index-malformed", "`index` is not a non-negative integer";
+    /// 1007: in `sigver.v1`, kick without `index`.
+    IndexMissing = 1007, "index-missing", "`index` is missing";
+    /// 1007: in `sigver.v1`, send without `data`.
+    DataMissing = 1007, "data-missing", "`data` is missing";
+
+    /// 1008: no open or join within [`Limits::role_deadline`](crate::Limits::role_deadline).
+    NoRoleInTime = 1008, "no-role-in-time", "no open or join in time";
+    /// 1008: data before open or join.
+    NoRole = 1008, "no-role", "first message must contain `type` and `key`: data before open or join";
+    /// 1008: open or join from a connection that has a role.
+    HasRole = 1008, "has-role", "second open or join: one role and one key for life";
+    /// 1008: open of a key that has an opener.
+    KeyTaken = 1008, "key-taken", "key is taken";
+    /// 1008: join of a key that has no opener.
+    UnknownKey = 1008, "unknown-key", "key is unknown";
+    /// 1008: an opener's data without `index`.
+    NoIndex = 1008, "no-index", "opener's message has no `index`";
+    /// 1008: no frame, pongs included, for at least two keep-alive intervals.
+    Silent = 1008, "silent", "no sign of life";
+
+    /// 1009: a message longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    TooBig = 1009, "too-big", "message over the size limit";
+
+    /// 1011: the server failed.
+    Internal = 1011, "internal", "internal error";
+
+    /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
+    TooManyJoiners = 1013, "too-many-joiners", "too many joiners on the key";
+    /// 1013: a slow consumer, whose write buffer is full.
+    TooSlow = 1013, "too-slow", "reading too slowly";
+
+    /// 4001: the opener of the joined key has gone.
+    OpenerLeft = 4001, "opener-left", "opener left";
+    /// 4003: the opener has kicked this joiner.
+    Kicked = 4003, "kicked", "kicked by the opener";
+}
+
+impl From<KeyError> for CloseReason {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Empty => Self::KeyEmpty,
+            KeyError::TooLong => Self::KeyTooLong,
         }
     }
 }
@@ -207,135 +152,122 @@ pub enum Member {
     Data,
 }
 
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Member {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data];
+
+    /// Returns the member's name in a message.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Type => "type",
             Self::Key => "key",
             Self::Index => "index",
             Self::Data => "data",
-        })
+        }
     }
 }
 
-/// Why something is not done that a connection asked for. Nothing has changed, and it harms nobody: a connection of
-/// [`Tenure::Renewable`](crate::Tenure::Renewable) is told and goes on, one of [`Tenure::OneRole`](crate::Tenure::OneRole) is closed
-/// where [`closes`](Self::closes) says so.
-///
-/// [`code`](Self::code) is for programs, `Display` is for people. Both are stable, and are listed in the project's `PROTOCOL.md`.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum Refusal {
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Declares [`Refusal`] from one list, so that no refusal is missing in a table.
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident $({ $(#[$field_doc:meta])* $field:ident: $type:ty })? =
+        $name:literal, closes $closes:expr, $text:literal;)*) => {
+        /// Why a request was refused. Nothing has changed. A connection with [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable) is told
+        /// and stays; one with [`RoleLifetime::SingleUse`](crate::RoleLifetime::SingleUse) is closed if [`closes`](Self::closes) returns a
+        /// reason.
+        ///
+        /// [`name`](Self::name) is for programs, `Display` is for people. Both are stable. `PROTOCOL.md` lists them.
+        #[derive(Clone, Debug, PartialEq, Eq, Error)]
+        #[non_exhaustive]
+        pub enum Refusal {
+            $($(#[$doc])* #[error($text)] $variant $({ $(#[$field_doc])* $field: $type })?,)*
+        }
+
+        impl Refusal {
+            /// The name of every refusal, in the order of the variants.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+
+            /// Returns the refusal's name: the `code` of an `error` of `sigver.v1`, and its label in metrics.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $name,)*
+                }
+            }
+
+            /// Returns the reason that a connection with one role is closed with, or `None` if it stays open.
+            pub const fn closes(&self) -> Option<CloseReason> {
+                match self {
+                    $(Self::$variant { .. } => $closes,)*
+                }
+            }
+        }
+    };
+}
+
+refusals! {
     /// Open of a key that has an opener.
-    #[error("`key` is taken: another opener has it")]
     KeyTaken {
-        /// The key that was asked for.
-        key: Key,
-    },
-    /// Join of a key that nobody has open.
-    #[error("`key` is unknown: nobody has it open")]
+        /// The requested key.
+        key: Key
+    } = "key-taken", closes Some(CloseReason::KeyTaken), "`key` is taken: another opener has it";
+    /// Join of a key that has no opener.
     UnknownKey {
-        /// The key that was asked for.
-        key: Key,
-    },
+        /// The requested key.
+        key: Key
+    } = "unknown-key", closes Some(CloseReason::UnknownKey), "`key` is unknown: nobody has it open";
     /// Join of a key that has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
-    #[error("`key` has as many joiners as it may have")]
     TooManyJoiners {
-        /// The key that was asked for.
-        key: Key,
-    },
+        /// The requested key.
+        key: Key
+    } = "too-many-joiners", closes Some(CloseReason::TooManyJoiners), "`key` has as many joiners as it may have";
     /// Open or join from a connection that has a role.
-    #[error("this socket has a role already: it has to leave or close that first")]
-    HasRole,
-    /// Anything else from a connection that has none.
-    #[error("this socket has no role: it has to open or join a key first")]
-    NoRole,
-    /// Something that is for the other role, or for connections whose role is renewable.
-    #[error("`type` is not for this role: kick and close are an opener's, leave is a joiner's")]
-    WrongRole,
-    /// An opener's data that names no joiner.
-    #[error("`index` is missing: an opener has to say which joiner it means")]
-    NoIndex,
-    /// An opener's data or kick for a joiner that is gone, or never came. An ordinary race.
-    #[error("`index` names no joiner that is here")]
+    HasRole = "has-role", closes Some(CloseReason::HasRole),
+        "this socket has a role already: it has to leave or close that first";
+    /// Any other message from a connection without a role.
+    NoRole = "no-role", closes Some(CloseReason::NoRole), "this socket has no role: it has to open or join a key first";
+    /// A message for the other role, or for connections whose role is reusable.
+    WrongRole = "wrong-role", closes None,
+        "`type` is not for this role: kick and close are an opener's, leave is a joiner's";
+    /// An opener's data without an index.
+    NoIndex = "no-index", closes Some(CloseReason::NoIndex), "`index` is missing: an opener has to say which joiner it means";
+    /// An opener's data or kick for an index that no joiner has. The joiner may have just left.
     UnknownIndex {
-        /// The index that was given.
-        index: Index,
-    },
-    /// Data that its recipient cannot be given.
-    #[error(
-        "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else"
-    )]
+        /// The given index. `None` is a number that is too large for any joiner.
+        index: Option<Index>
+    } = "unknown-index", closes None, "`index` names no joiner that is here";
+    /// Data that its recipient does not accept.
     NotAnObject {
-        /// The joiner that it was for; `None` when it was for the opener.
-        index: Option<Index>,
-    },
+        /// The joiner that it was for; `None` if it was for the opener.
+        index: Option<Index>
+    } = "not-an-object", closes Some(CloseReason::NotAnObject),
+        "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else";
 }
 
-impl Refusal {
-    /// The code of every refusal, in the order of the variants.
-    pub const CODES: &'static [&'static str] = &[
-        "key-taken",
-        "unknown-key",
-        "too-many-joiners",
-        "has-role",
-        "no-role",
-        "wrong-role",
-        "no-index",
-        "unknown-index",
-        "not-an-object",
-    ];
-
-    /// The name of the refusal on the wire, the `code` of an `error` of `sigver.v1`.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::KeyTaken { .. } => "key-taken",
-            Self::UnknownKey { .. } => "unknown-key",
-            Self::TooManyJoiners { .. } => "too-many-joiners",
-            Self::HasRole => "has-role",
-            Self::NoRole => "no-role",
-            Self::WrongRole => "wrong-role",
-            Self::NoIndex => "no-index",
-            Self::UnknownIndex { .. } => "unknown-index",
-            Self::NotAnObject { .. } => "not-an-object",
-        }
-    }
-
-    /// What a connection of one role is closed with; `None` where it goes on.
-    pub const fn closes(&self) -> Option<CloseReason> {
-        match self {
-            Self::KeyTaken { .. } => Some(CloseReason::KeyTaken),
-            Self::UnknownKey { .. } => Some(CloseReason::KeyUnknown),
-            Self::TooManyJoiners { .. } => Some(CloseReason::TooManyJoiners),
-            Self::HasRole => Some(CloseReason::HasRole),
-            Self::NoRole => Some(CloseReason::NoRole),
-            Self::NoIndex => Some(CloseReason::NoIndex),
-            Self::NotAnObject { .. } => Some(CloseReason::NotAnObject),
-            Self::WrongRole | Self::UnknownIndex { .. } => None,
-        }
-    }
-}
-
-/// Why a joiner's role has ended without its doing. A connection of one role is closed with [`reason`](Self::reason); one whose role is
-/// renewable is told, and stays.
+/// Why a joiner's role ended without a message from the joiner. A connection with one role is closed with [`reason`](Self::reason); one with
+/// reusable roles is told and stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleEnd {
-    /// The opener has gone, or given its key up.
+    /// The opener has gone, or has closed its key.
     OpenerLeft,
-    /// The opener has sent this joiner away.
+    /// The opener has kicked this joiner.
     Kicked,
 }
 
 impl RoleEnd {
-    /// The name of the end on the wire, the `code` of a `closed` of `sigver.v1`.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::OpenerLeft => "opener-left",
-            Self::Kicked => "kicked",
-        }
+    /// Every end.
+    pub const ALL: &'static [Self] = &[Self::OpenerLeft, Self::Kicked];
+
+    /// Returns the name of the end: the `code` of a `closed` of `sigver.v1`.
+    pub const fn name(self) -> &'static str {
+        self.reason().name()
     }
 
-    /// What a connection of one role is closed with.
+    /// Returns the reason that a connection with one role is closed with.
     pub const fn reason(self) -> CloseReason {
         match self {
             Self::OpenerLeft => CloseReason::OpenerLeft,
@@ -344,14 +276,14 @@ impl RoleEnd {
     }
 }
 
-/// Why [`Hub::connect`](crate::Hub::connect) takes no further connection.
+/// Why [`Hub::connect`](crate::Hub::connect) accepts no further connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// [`Hub::shutdown`](crate::Hub::shutdown) was called.
     #[error("server shutting down")]
     ShuttingDown,
-    /// There are [`Limits::connections`](crate::Limits::connections) of them.
+    /// There are [`Limits::connections`](crate::Limits::connections) connections.
     #[error("too many connections")]
     TooManyConnections,
 }
@@ -365,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_is_one_short_line_of_its_own() {
+    fn close_texts_are_short_and_unique() {
         let mut texts = BTreeSet::new();
         for reason in CloseReason::ALL {
             let text = reason.to_string();
@@ -376,7 +308,22 @@ mod tests {
     }
 
     #[test]
-    fn all_is_in_the_order_of_codes() {
-        assert!(CloseReason::ALL.is_sorted_by_key(|reason| reason.code()));
+    fn names_are_unique_and_kebab_case() {
+        let is_kebab = |name: &str| {
+            name.bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        };
+        let names: BTreeSet<_> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), CloseReason::ALL.len());
+        assert!(names.iter().chain(Refusal::NAMES).all(|name| is_kebab(name)));
+    }
+
+    #[test]
+    fn every_member_has_a_duplicate_reason() {
+        for member in Member::ALL {
+            let reason = CloseReason::Duplicate(*member);
+            assert!(CloseReason::ALL.contains(&reason));
+            assert_eq!(reason.name(), std::format!("duplicate-{member}"));
+        }
     }
 }

@@ -1,23 +1,23 @@
-//! Owns the shape of the numbers that a [`Hub`](crate::Hub) can tell about itself. Never counts anything on its own.
+//! The gauges and counters of a hub.
 
 /// A snapshot of a [`Hub`](crate::Hub)'s gauges and counters.
 ///
-/// Gauges say what is there now and return to 0 when every connection is gone. Counters only rise.
+/// Gauges are 0 when every connection is gone. Counters only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Gauge: connections that are neither gone nor closed.
+    /// Gauge: open connections.
     pub connections: u32,
     /// Gauge: open keys, which is the number of openers.
     pub keys: u32,
     /// Gauge: connections that have joined a key.
     pub joiners: u32,
-    /// Counter: messages of data that were passed on to their addressee.
+    /// Counter: data messages that were delivered.
     pub relayed: u64,
-    /// Counter: messages of an opener to an index that names nobody, because that joiner is gone or never came. Dropped.
+    /// Counter: data messages of openers that were dropped, because no joiner has the index.
     pub dropped: u64,
-    /// Counter: what was answered with a [`Refusal`](crate::Refusal), or the close that stands for it; what is dropped included.
+    /// Counter: requests that were refused, with a [`Refusal`](crate::Refusal) or a close. Includes dropped messages.
     pub refused: u64,
-    /// Counter: connections that the hub closed, each with a [`CloseReason`](crate::CloseReason).
+    /// Counter: connections that the hub closed.
     pub closed: u64,
 }

@@ -1,29 +1,28 @@
-//! Owns the core's notion of time: a distance from an epoch that the embedder chose. Never reads a clock.
+//! Time as an argument: the core does not read a clock.
 
 use core::time::Duration;
 
-/// A moment, as the time that has passed since an epoch of the embedder's choice (its start, say).
+/// A moment, as a duration since an epoch of the embedder's choice, such as the start of the server.
 ///
-/// The [`Hub`](crate::Hub) compares moments and adds durations to them; it never asks what time it is. An embedder that lets
-/// time go backwards delays deadlines and breaks nothing else.
+/// If time goes backwards, deadlines are delayed and nothing else breaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(Duration);
 
 impl Time {
-    /// The epoch itself.
+    /// The epoch.
     pub const ZERO: Self = Self(Duration::ZERO);
 
-    /// The moment at which `elapsed` has passed since the epoch.
-    pub const fn since_epoch(elapsed: Duration) -> Self {
-        Self(elapsed)
+    /// Returns the moment at this duration after the epoch.
+    pub const fn from_duration(since_epoch: Duration) -> Self {
+        Self(since_epoch)
     }
 
-    /// How much time has passed since the epoch.
-    pub const fn elapsed(self) -> Duration {
+    /// Returns the duration from the epoch to this moment.
+    pub const fn as_duration(self) -> Duration {
         self.0
     }
 
-    /// This moment moved on by `duration`, or `None` where that is beyond what can be counted (585 billion years).
+    /// Returns this moment moved on by `duration`, or `None` after 585 billion years.
     pub fn checked_add(self, duration: Duration) -> Option<Self> {
         self.0.checked_add(duration).map(Self)
     }

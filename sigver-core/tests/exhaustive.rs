@@ -23,7 +23,7 @@ use std::{
     io::{self, Write},
 };
 
-use sigver_core::{Addressee, CloseReason, Index, Limits, Profile, Shape, Time};
+use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile, Time};
 
 use crate::{
     model::{Client, Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Step, V1},
@@ -37,14 +37,14 @@ mod stage;
 const KEYS: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Whom data is addressed to, and what it is. Nobody has the last index.
-const DATA: [(Addressee, Shape); 7] = [
-    (Addressee::Unnamed, Shape::Object),
-    (Addressee::Unnamed, Shape::Any),
-    (Addressee::Malformed, Shape::Object),
-    (Addressee::Index(Index::new(0)), Shape::Object),
-    (Addressee::Index(Index::new(1)), Shape::Any),
-    (Addressee::Index(Index::new(2)), Shape::Object),
-    (Addressee::Index(Index::NOBODY), Shape::Object),
+const DATA: [(Addressee, PayloadKind); 7] = [
+    (Addressee::Unnamed, PayloadKind::Object),
+    (Addressee::Unnamed, PayloadKind::Any),
+    (Addressee::Malformed, PayloadKind::Object),
+    (Addressee::Index(Index::new(0)), PayloadKind::Object),
+    (Addressee::Index(Index::new(1)), PayloadKind::Any),
+    (Addressee::Index(Index::new(2)), PayloadKind::Object),
+    (Addressee::OutOfRange, PayloadKind::Object),
 ];
 const KICKED: [u32; 3] = [0, 1, u32::MAX];
 
@@ -260,11 +260,11 @@ impl Run {
         for client in self.model.clients() {
             let who = client.name;
             steps.extend((0..KEYS.min(keys)).flat_map(|key| [Step::Open { who, key }, Step::Join { who, key }]));
-            steps.extend(DATA.map(|(to, shape)| Step::Data { who, to, shape, token }));
+            steps.extend(DATA.map(|(to, kind)| Step::Data { who, to, kind, token }));
             steps.extend(
                 DATA[1..3]
                     .iter()
-                    .map(|&(to, shape)| Step::Lookalike { who, to, shape, token }),
+                    .map(|&(to, kind)| Step::UnknownControl { who, to, kind, token }),
             );
             steps.extend(KICKED.map(|index| Step::Kick { who, index }));
             steps.extend([Step::Leave { who }, Step::CloseKey { who }]);
@@ -329,9 +329,9 @@ impl Replay {
         let Self { stage, record, model } = self;
         assert_eq!(said, model.play(step), "{record:#?}");
         assert_eq!(stage.stats(), model.stats(), "{record:#?}");
-        let next = stage.hub.poll_timeout().map(Time::elapsed);
+        let next = stage.hub.poll_timeout().map(Time::as_duration);
         assert_eq!(next, model.next_timeout(), "{record:#?}");
-        if let Step::Data { token, .. } | Step::Lookalike { token, .. } = step {
+        if let Step::Data { token, .. } | Step::UnknownControl { token, .. } = step {
             assert_eq!(stage.ends_of(token), 1, "{record:#?}");
         }
         stage.hub.assert_invariants();
@@ -347,7 +347,7 @@ impl Replay {
 
 /// Returns the step with this number for the data that it sends, if it does.
 fn numbered(mut step: Step, number: usize) -> Step {
-    if let Step::Data { token, .. } | Step::Lookalike { token, .. } = &mut step {
+    if let Step::Data { token, .. } | Step::UnknownControl { token, .. } = &mut step {
         *token = number;
     }
     step

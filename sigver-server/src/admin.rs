@@ -119,23 +119,21 @@ impl Collector for Metrics {
             None,
             counters.hub.dropped,
         )?;
-        let refused: Vec<_> = counters
-            .refused
-            .iter()
-            .chain(context.counters.rejections().iter())
-            .collect();
+        let rejections: Vec<_> = context.counters.rejections().iter().collect();
+        let mut refused: Vec<(&str, u64)> = counters.refused.iter().collect();
+        refused.extend(rejections.iter().map(|(status, count)| (status.as_str(), *count)));
         page.counters(
             "sigver_refused",
-            "Clients that were refused something, by the rule that they met",
+            "Refused requests and closed clients, by reason",
             "reason",
-            refused.iter().map(|(reason, count)| (reason.as_str(), *count)),
+            refused,
         )?;
-        let stages = PairingStage::ALL.map(PairingStage::label);
+        let stages = PairingStage::ALL.iter().map(|stage| stage.name());
         page.counters(
             "sigver_pairings",
-            "How far joiners and their openers got with each other, and how that ended",
+            "Pairings of joiners and openers that reached a stage",
             "stage",
-            stages.iter().map(String::as_str).zip(counters.pairings),
+            stages.zip(counters.pairings),
         )?;
         page.histogram(
             "sigver_relay",

@@ -148,7 +148,7 @@ impl Relay {
                 read_at,
             } => {
                 asks_for_role = matches!(message, InboundMessage::Open { .. } | InboundMessage::Join { .. });
-                if let InboundMessage::Data { .. } | InboundMessage::Lookalike { .. } = message {
+                if let InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } = message {
                     origin = Some(Origin { sender: id, read_at });
                 }
                 let input = Input::Message {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Dialect, Encoded, Frame, Hub, InboundMessage, Index, Limits, OutboundMessage,
+    Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, Limits, OutboundMessage,
     RoleEnd, Time,
 };
 
@@ -147,7 +147,7 @@ impl World {
                 &twisted
             }
         };
-        match dialect.decode(text, &self.limits, || Some(u128::from(socket))) {
+        match self.decode(socket, dialect, text) {
             Ok(message) => self.handle(socket, id, role, message),
             Err(reason) => match (self.defect, reason) {
                 (Defect::BrokenJsonKills, CloseReason::InvalidJson)
@@ -163,7 +163,7 @@ impl World {
             (Defect::IndexOfNobodyKills, Role::Opener(joined), InboundMessage::Data { to, .. }) => match to {
                 Addressee::Index(index) if index.get() < joined => {}
                 Addressee::Unnamed => {}
-                Addressee::Index(_) | Addressee::Malformed => return self.die(),
+                Addressee::Index(_) | Addressee::OutOfRange | Addressee::Malformed => return self.die(),
             },
             (Defect::AnswerToGoneKills, Role::Opener(joined), InboundMessage::Data { to, .. }) => {
                 let Addressee::Index(index) = to else {
@@ -298,33 +298,41 @@ impl World {
             if left && self.defect == Defect::OpenerLeavesInSilence {
                 continue;
             }
-            let (text, encoded) = self.encode(socket, conn.dialect, message);
-            match encoded {
-                Encoded::Nothing => {}
-                Encoded::Text => {
+            match self.encode(socket, conn.dialect, message) {
+                Some(Frame::Text(text)) => {
                     if conn.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
                         outputs.extend(self.hub.close(id, CloseReason::TooSlow));
                     } else {
                         self.send(socket, &Frame::Text(text));
                     }
                 }
-                Encoded::Close(reason) => {
+                Some(Frame::Close(reason)) => {
                     self.send(socket, &Frame::Close(reason));
                     if let Some(conn) = self.conns.get_mut(&socket) {
                         conn.open = false;
                         conn.finish();
                     }
                 }
+                Some(Frame::Ping | Frame::Pong(_) | Frame::CloseReply(_)) | None => {}
             }
         }
     }
 
+    /// Decodes a text, and makes a key for a client that wants one.
+    fn decode(&self, socket: u64, dialect: Dialect, text: &str) -> Result<InboundMessage, CloseReason> {
+        match Decoder::new(dialect, &self.limits).decode(text)? {
+            InboundMessage::OpenGenerated => Ok(InboundMessage::Open {
+                key: Key::from_random(socket.into(), &self.limits)?,
+            }),
+            message => Ok(message),
+        }
+    }
+
     /// What a message is on the wire of a socket.
-    fn encode(&self, socket: u64, dialect: Dialect, message: OutboundMessage) -> (String, Encoded) {
+    fn encode(&self, socket: u64, dialect: Dialect, message: OutboundMessage) -> Option<Frame> {
         /// Stands out from everything that is sent.
         const MARK: u32 = 4_000_000_001;
 
-        let mut text = String::new();
         let (message, index) = match message {
             OutboundMessage::Data {
                 from: Some(index),
@@ -339,12 +347,17 @@ impl World {
                     from: Some(from),
                     payload,
                 };
-                (message, index)
+                (message, Some(index))
             }
-            other => (other, Index::NOBODY),
+            other => (other, None),
         };
-        let encoded = dialect.encode(&message, &mut text);
-        (text.replace(&MARK.to_string(), &format!("\"{index}\"")), encoded)
+        match (dialect.encode(message), index) {
+            (Some(Frame::Text(text)), Some(index)) => {
+                let text = text.replace(&MARK.to_string(), &format!("\"{index}\""));
+                Some(Frame::Text(text))
+            }
+            (frame, _) => frame,
+        }
     }
 
     /// Remembers what each socket is.

@@ -1,6 +1,8 @@
-use core::time::Duration;
+//! The configuration of an endpoint, with defaults.
 
-use crate::Limits;
+use core::{num::NonZeroU32, time::Duration};
+
+use crate::limits::Limits;
 
 /// The configuration of an [`Endpoint`](crate::Endpoint). Every field has a default.
 ///
@@ -29,19 +31,19 @@ pub struct EndpointConfig {
     /// A frame that does not fit closes the client with 1013 [`TooSlow`](crate::CloseReason::TooSlow). A single frame of any size fits into
     /// an empty buffer.
     pub backlog_bytes: u32,
-    /// The messages a client may send per second, pings and pongs included. Default: 1,000; [`u32::MAX`] for no limit.
+    /// The messages a client may send per second, pings and pongs included. Default: 1,000; `None` for no limit.
     ///
     /// One second's worth may arrive at once. Beyond that the endpoint returns
     /// [`Output::PauseReading`](crate::Output::PauseReading): rate-limited clients are delayed, not closed.
-    pub messages_per_second: u32,
-    /// The bytes a client may send per second. Default: 4 MiB; [`u32::MAX`] for no limit. Works like
+    pub messages_per_second: Option<NonZeroU32>,
+    /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
     /// [`messages_per_second`](Self::messages_per_second).
-    pub bytes_per_second: u32,
-    /// The failed joins and opens a [`Source`](crate::Source) may make per minute. Default: [`u32::MAX`], no limit.
+    pub bytes_per_second: Option<NonZeroU32>,
+    /// The failed joins and opens a [`Source`](crate::Source) may make per minute. Default: `None`, no limit.
     ///
     /// This limits guessing of keys. Over the limit, every join fails as one of an unknown key and every open as one of a taken key until
     /// the minute is over. 30 is a start for keys that people type.
-    pub key_attempts_per_minute: u32,
+    pub key_attempts_per_minute: Option<NonZeroU32>,
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
     /// Default: 5 seconds. Few connections take less: they are closed 10 milliseconds apart.
     pub drain: Duration,
@@ -54,9 +56,9 @@ impl Default for EndpointConfig {
             keep_alive: Duration::from_secs(25),
             close_timeout: Duration::from_secs(5),
             backlog_bytes: 1024 * 1024,
-            messages_per_second: 1_000,
-            bytes_per_second: 4 * 1024 * 1024,
-            key_attempts_per_minute: u32::MAX,
+            messages_per_second: NonZeroU32::new(1_000),
+            bytes_per_second: NonZeroU32::new(4 * 1024 * 1024),
+            key_attempts_per_minute: None,
             drain: Duration::from_secs(5),
         }
     }

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use crate::{ConnId, Time};
+use crate::{id::ConnId, time::Time};
 
 /// Connections that are closed one after the other.
 pub(super) struct Drain {

@@ -6,7 +6,7 @@ use core::{
     time::Duration,
 };
 
-use crate::Time;
+use crate::time::Time;
 
 /// Where a client connects from, as far as limits are concerned: an IPv4 address, or an IPv6 network of 64 bits, which is what one
 /// customer has.
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn source_is_exhausted_until_the_minute_is_over() {
-        let at = |millis| Time::since_epoch(Duration::from_millis(millis));
+        let at = |millis| Time::from_duration(Duration::from_millis(millis));
         let mut attempts = KeyAttempts::new();
         let [guesser, other] = ["192.0.2.1", "192.0.2.2"].map(source);
         for _ in 0..2 {

@@ -9,12 +9,12 @@
 //! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
-mod config;
-mod counters;
+pub(crate) mod config;
+pub(crate) mod counters;
 mod drain;
-mod io;
-mod key_attempts;
-mod pairing;
+pub(crate) mod io;
+pub(crate) mod key_attempts;
+pub(crate) mod pairing;
 mod rate_limit;
 mod timers;
 
@@ -25,20 +25,25 @@ use alloc::{
 };
 use core::{fmt, net::IpAddr};
 
-pub use config::EndpointConfig;
-pub use counters::{Counters, Refused, Traffic};
-pub use io::{Frame, Input, Output};
-pub use key_attempts::Source;
-pub use pairing::{Pairing, PairingStage};
-
-use self::{
-    drain::Drain,
-    key_attempts::KeyAttempts,
-    pairing::Side,
-    rate_limit::RateLimiter,
-    timers::{ConnTable, Timers},
+use crate::{
+    endpoint::{
+        config::EndpointConfig,
+        counters::Counters,
+        drain::Drain,
+        io::{Input, Output},
+        key_attempts::{KeyAttempts, Source},
+        pairing::{Pairing, PairingStage, Side},
+        rate_limit::RateLimiter,
+        timers::{ConnTable, Timers},
+    },
+    frame::Frame,
+    hub::{Hub, Role},
+    id::{ConnId, Key},
+    message::{InboundMessage, OutboundMessage},
+    reason::{CloseReason, ConnectError, Refusal},
+    time::Time,
+    wire::{Decoder, Dialect},
 };
-use crate::{CloseReason, ConnId, ConnectError, Dialect, Hub, InboundMessage, OutboundMessage, Refusal, Role, Time};
 
 /// A signaling server as a state machine: everything but sockets, threads and the clock.
 ///
@@ -58,7 +63,7 @@ use crate::{CloseReason, ConnId, ConnectError, Dialect, Hub, InboundMessage, Out
 ///
 /// let random = || None; // 128 random bits, for keys that the server makes
 /// let mut endpoint = Endpoint::new(EndpointConfig::default(), random);
-/// let at = |seconds| Time::since_epoch(Duration::from_secs(seconds));
+/// let at = |seconds| Time::from_duration(Duration::from_secs(seconds));
 /// let ip = "192.0.2.1".parse()?;
 ///
 /// let alice = endpoint.connect(at(0), Dialect::V1, ip)?;
@@ -75,6 +80,8 @@ pub struct Endpoint {
     config: EndpointConfig,
     random: Box<dyn FnMut() -> Option<u128> + Send>,
     hub: Hub,
+    plain: Decoder,
+    v1: Decoder,
     conns: ConnTable<Conn>,
     /// Connections whose last frame was returned and whose socket may still exist.
     closing: BTreeSet<ConnId>,
@@ -130,6 +137,8 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
         Self {
             hub: Hub::new(config.limits.clone()),
+            plain: Decoder::new(Dialect::Plain, &config.limits),
+            v1: Decoder::new(Dialect::V1, &config.limits),
             config,
             random: Box::new(random),
             conns: ConnTable::new(),
@@ -186,44 +195,53 @@ impl Endpoint {
     }
 
     /// Handles an event on a connection. Events of closing and unknown connections are harmless.
-    #[must_use = "the outputs have to be carried out"]
+    #[must_use = "the outputs must be carried out"]
     pub fn handle(&mut self, now: Time, id: ConnId, input: Input<'_>) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
+        self.handle_into(now, id, input, &mut outputs);
+        outputs
+    }
+
+    /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each event.
+    pub fn handle_into(&mut self, now: Time, id: ConnId, input: Input<'_>, outputs: &mut Vec<(ConnId, Output)>) {
         if let Input::Disconnected = input {
-            self.disconnect(now, id, &mut outputs);
-            return outputs;
+            return self.disconnect(now, id, outputs);
         }
         let Some(conn) = self.conns.get_mut(id) else {
-            return outputs;
+            return;
         };
         conn.missed_pings = 0;
         match input {
-            Input::Text(text) => match conn.dialect.decode(text, self.hub.limits(), &mut self.random) {
-                Ok(message) => self.handle_message(now, id, message, text.len(), text.len(), &mut outputs),
-                Err(reason) => self.close(now, id, reason, &mut outputs),
+            Input::Text(text) => match (match conn.dialect {
+                Dialect::Plain => &self.plain,
+                Dialect::V1 => &self.v1,
+            })
+            .decode(text)
+            {
+                Ok(message) => self.handle_message(now, id, message, text.len(), text.len(), outputs),
+                Err(reason) => self.close(now, id, reason, outputs),
             },
             Input::Message {
                 message,
                 text_bytes,
                 wire_bytes,
-            } => self.handle_message(now, id, message, text_bytes, wire_bytes, &mut outputs),
-            Input::Binary => self.close(now, id, CloseReason::Binary, &mut outputs),
+            } => self.handle_message(now, id, message, text_bytes, wire_bytes, outputs),
+            Input::Binary => self.close(now, id, CloseReason::Binary, outputs),
             Input::Ping(payload) => {
-                self.enqueue(now, id, Frame::Pong(payload.into()), &mut outputs);
-                self.limit_rate(now, id, payload.len(), &mut outputs);
+                self.enqueue(now, id, Frame::Pong(payload.into()), outputs);
+                self.limit_rate(now, id, payload.len(), outputs);
             }
-            Input::Pong => self.limit_rate(now, id, 0, &mut outputs),
+            Input::Pong => self.limit_rate(now, id, 0, outputs),
             Input::Close(code) => {
-                self.end_pairing(now, id, PairingStage::EndedByJoiner, &mut outputs);
+                self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
                 self.conns.remove(id);
-                self.begin_close(now, id, Frame::CloseReply(code), &mut outputs);
+                self.begin_close(now, id, Frame::CloseReply(code), outputs);
                 let messages = self.hub.disconnect(id);
-                self.deliver(now, None, messages, &mut outputs);
+                self.deliver(now, None, messages, outputs);
             }
-            Input::Violation(reason) => self.close(now, id, reason, &mut outputs),
+            Input::Violation(reason) => self.close(now, id, reason, outputs),
             Input::Disconnected => {}
         }
-        outputs
     }
 
     /// Reports that frames of a connection left the driver: were accepted by the kernel. `cost` is the sum of their [`Frame::cost`]s; parts
@@ -250,7 +268,7 @@ impl Endpoint {
     }
 
     /// Closes every connection with 1001 at once and accepts no further one.
-    #[must_use = "the outputs have to be carried out"]
+    #[must_use = "the outputs must be carried out"]
     pub fn close_all(&mut self, now: Time) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
         self.drain = None;
@@ -277,7 +295,7 @@ impl Endpoint {
 
     /// Carries out what is due: role deadlines, draining, close time-outs, pings. One call does a bounded amount of work; if
     /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless.
-    #[must_use = "the outputs have to be carried out"]
+    #[must_use = "the outputs must be carried out"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
         let messages = self.hub.handle_timeout(now);
@@ -349,14 +367,24 @@ impl Endpoint {
         wire_bytes: usize,
         outputs: &mut Outputs,
     ) {
-        self.counters.received.add(text_bytes);
         if matches!(message, InboundMessage::Leave) {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         }
+        let message = if message == InboundMessage::OpenGenerated {
+            match self.generate_key() {
+                Ok(key) => InboundMessage::Open { key },
+                Err(reason) => return self.close(now, id, reason, outputs),
+            }
+        } else {
+            message
+        };
+        self.counters.received.add(text_bytes);
         let messages = match message {
-            InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),
+            InboundMessage::Open { .. } | InboundMessage::OpenGenerated | InboundMessage::Join { .. } => {
+                self.attempt_key(now, id, message)
+            }
             InboundMessage::Data { .. }
-            | InboundMessage::Lookalike { .. }
+            | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
             | InboundMessage::CloseKey => self.hub.handle(id, message),
@@ -365,16 +393,20 @@ impl Endpoint {
         self.limit_rate(now, id, wire_bytes, outputs);
     }
 
+    fn generate_key(&mut self) -> Result<Key, CloseReason> {
+        let bits = (self.random)().ok_or(CloseReason::Internal)?;
+        Ok(Key::from_random(bits, &self.config.limits)?)
+    }
+
     /// Handles an open or a join, unless its source has failed too often.
     fn attempt_key(&mut self, now: Time, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
-        let allowed = self.config.key_attempts_per_minute;
         let Some(source) = self.conns.get(id).map(|conn| conn.source) else {
             return Vec::new();
         };
-        if allowed == u32::MAX {
+        let Some(allowed) = self.config.key_attempts_per_minute else {
             return self.hub.handle(id, message);
-        }
-        if self.key_attempts.is_exhausted(source, allowed, now) {
+        };
+        if self.key_attempts.is_exhausted(source, allowed.get(), now) {
             return self.hub.deny(id, message);
         }
         let messages = self.hub.handle(id, message);
@@ -420,7 +452,7 @@ impl Endpoint {
             self.record(now, sender, to, &message, outputs);
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
-            match conn.dialect.into_frame(message) {
+            match conn.dialect.encode(message) {
                 None => {}
                 Some(Frame::Close(reason)) => {
                     self.conns.remove(to);
@@ -600,6 +632,6 @@ fn is_failed_attempt(message: &OutboundMessage) -> bool {
     matches!(
         message,
         OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
-            | OutboundMessage::Close(CloseReason::KeyUnknown | CloseReason::KeyTaken)
+            | OutboundMessage::Close(CloseReason::UnknownKey | CloseReason::KeyTaken)
     )
 }

@@ -2,8 +2,7 @@
 
 use core::{fmt, time::Duration};
 
-use super::counters::kebab;
-use crate::Time;
+use crate::time::Time;
 
 /// How far a pairing of a joiner and an opener got, and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub enum PairingStage {
 
 impl PairingStage {
     /// Every stage.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: &'static [Self] = &[
         Self::Opened,
         Self::Joined,
         Self::JoinerSpoke,
@@ -42,10 +41,20 @@ impl PairingStage {
         Self::EndedByServer,
     ];
 
-    /// Returns the stage's name in metrics and logs, such as `ended-by-kick`.
+    /// Returns the stage's name in metrics and logs.
     #[must_use]
-    pub fn label(self) -> alloc::string::String {
-        kebab(&alloc::format!("{self:?}"))
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Joined => "joined",
+            Self::JoinerSpoke => "joiner-spoke",
+            Self::OpenerSpoke => "opener-spoke",
+            Self::BothSpoke => "both-spoke",
+            Self::EndedByJoiner => "ended-by-joiner",
+            Self::EndedByOpener => "ended-by-opener",
+            Self::EndedByKick => "ended-by-kick",
+            Self::EndedByServer => "ended-by-server",
+        }
     }
 }
 
@@ -106,7 +115,7 @@ impl Pairing {
 impl fmt::Display for Pairing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((stage, _)) = self.end {
-            write!(f, "{}: ", stage.label())?;
+            write!(f, "{}: ", stage.name())?;
         }
         let [of_joiner, of_opener] = self.messages;
         write!(f, "{of_joiner} messages of the joiner")?;
@@ -134,7 +143,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Time {
-        Time::since_epoch(Duration::from_millis(millis))
+        Time::from_duration(Duration::from_millis(millis))
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How much a connection may send per second.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
-use crate::Time;
+use crate::time::Time;
 
 /// A budget that refills at a steady rate and holds at most what arrives in [`BURST`]: the generic cell rate algorithm. It is kept as the
 /// time at which it will be full.
@@ -14,21 +14,17 @@ pub(super) struct RateLimiter {
 /// How long an idle client saves up budget.
 const BURST: Duration = Duration::from_secs(1);
 
-/// A rate without a limit.
-const UNLIMITED: u32 = u32::MAX;
-
 impl RateLimiter {
     /// Returns a full budget.
     pub(super) fn new(now: Time) -> Self {
         Self { full_at: now }
     }
 
-    /// Spends `count` of a budget of `per_second`. The budget may become negative; that delays the time until it is positive again.
-    pub(super) fn spend(&mut self, count: usize, per_second: u32, now: Time) {
-        if per_second == UNLIMITED {
-            return;
-        }
-        let nanos = count as u128 * 1_000_000_000 / u128::from(per_second.max(1));
+    /// Spends `count` of a budget of `per_second`; `None` is no limit. The budget may become negative; that delays the time until it is
+    /// positive again.
+    pub(super) fn spend(&mut self, count: usize, per_second: Option<NonZeroU32>, now: Time) {
+        let Some(per_second) = per_second else { return };
+        let nanos = count as u128 * 1_000_000_000 / u128::from(per_second.get());
         let cost = Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX));
         self.full_at = self.full_at.max(now).saturating_add(cost);
     }
@@ -45,14 +41,14 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Time {
-        Time::since_epoch(Duration::from_millis(millis))
+        Time::from_duration(Duration::from_millis(millis))
     }
 
     #[test]
-    fn a_second_s_worth_is_free_and_the_rest_comes_at_the_rate() {
+    fn one_second_is_free_and_the_rest_comes_at_the_rate() {
         let mut limiter = RateLimiter::new(at(0));
         let mut spend = |count, now| {
-            limiter.spend(count, 10, at(now));
+            limiter.spend(count, NonZeroU32::new(10), at(now));
             limiter.ready_at(at(now))
         };
         for _ in 0..10 {
@@ -68,12 +64,12 @@ mod tests {
     #[test]
     fn extreme_rates_and_counts_do_not_overflow() {
         let mut limiter = RateLimiter::new(at(0));
-        limiter.spend(usize::MAX, UNLIMITED, at(0));
-        assert_eq!(limiter.ready_at(at(0)), None);
-        limiter.spend(3, 0, at(0));
-        assert_eq!(limiter.ready_at(at(0)), Some(at(2_000)), "a rate of 0 counts as 1");
-        limiter.spend(usize::MAX, 1, at(0));
-        limiter.spend(usize::MAX, 1, at(0));
+        limiter.spend(usize::MAX, None, at(0));
+        assert_eq!(limiter.ready_at(at(0)), None, "no limit");
+        limiter.spend(3, Some(NonZeroU32::MIN), at(0));
+        assert_eq!(limiter.ready_at(at(0)), Some(at(2_000)));
+        limiter.spend(usize::MAX, Some(NonZeroU32::MIN), at(0));
+        limiter.spend(usize::MAX, Some(NonZeroU32::MIN), at(0));
         assert!(limiter.ready_at(at(0)).is_some());
     }
 }

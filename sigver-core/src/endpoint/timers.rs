@@ -3,7 +3,7 @@
 use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
-use crate::{ConnId, Time};
+use crate::{id::ConnId, time::Time};
 
 /// Timers of one kind, which all have the same duration: a queue in order of time. A timer whose connection is gone is skipped when it is
 /// due.

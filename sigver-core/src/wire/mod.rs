@@ -1,50 +1,39 @@
-//! Owns how messages look as text. One file for each dialect; they share the one reader of JSON (`scan`) and what is carried
-//! ([`Payload`]). Never knows who has which role: what only a role can decide is reported to the [`Hub`](crate::Hub), which decides.
+//! Messages as text: one file for each dialect, and one reader of JSON (`scan`) for both. The codecs know no roles: the
+//! [`Hub`](crate::Hub) decides what depends on them.
 
-mod offers;
-mod payload;
+pub(crate) mod offers;
 mod plain;
 mod scan;
 mod v1;
 
-use alloc::{string::String, vec::Vec};
+use alloc::vec::Vec;
 
-pub use offers::InvalidSubprotocol;
-pub use payload::Payload;
+use crate::{
+    frame::Frame,
+    limits::Limits,
+    message::{InboundMessage, OutboundMessage},
+    payload::Payload,
+    profile::{PayloadKind, Profile, RoleLifetime},
+    reason::CloseReason,
+    wire::offers::InvalidSubprotocol,
+};
 
-use crate::{CloseReason, Frame, InboundMessage, Limits, OutboundMessage, Profile, Shape, Tenure};
-
-/// A way to write messages as text. The project's `PROTOCOL.md` defines both; its transcripts show them.
+/// A dialect of the protocol: how messages are written as text. `PROTOCOL.md` defines both.
 ///
-/// Connections of either dialect meet under one key, since the [`Hub`](crate::Hub) knows neither.
+/// Clients of both dialects can meet under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// What a client written from the original page of 2016 says and expects. It acknowledges nothing: a mistake is a close code.
+    /// The dialect of the original sigver of 2016: no acknowledgements, errors are close codes.
     Plain,
-    /// `sigver.v1`: acknowledgements, leave notices, errors that keep the socket, any JSON value as data.
+    /// `sigver.v1`: acknowledgements, leave notices, errors that keep the connection open, any JSON value as data.
     V1,
-}
-
-/// The most that a dialect adds to a payload: `{"type":"data","index":4294967295,"data":}` or less.
-const ENVELOPE: usize = 48;
-
-/// What an outbound message is in a dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Encoded {
-    /// The dialect has no words for it: nothing is sent.
-    Nothing,
-    /// A text frame; the text was appended to the buffer.
-    Text,
-    /// A close frame with this code and text.
-    Close(CloseReason),
 }
 
 impl Dialect {
     /// Every dialect.
     pub const ALL: &'static [Self] = &[Self::Plain, Self::V1];
 
-    /// The WebSocket subprotocol that names this dialect (RFC 6455 section 1.9). A client that names none speaks the plain one.
+    /// Returns the WebSocket subprotocol of this dialect (RFC 6455 section 1.9). A client that offers none uses the plain dialect.
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::Plain => "sigver.plain",
@@ -52,7 +41,7 @@ impl Dialect {
         }
     }
 
-    /// Reads the values of all `Sec-WebSocket-Protocol` headers of a request: the subprotocols that its client offers, in their order. For
+    /// Parses the values of all `Sec-WebSocket-Protocol` headers of a request. Returns the offered subprotocols in order, for
     /// [`negotiate`](Self::negotiate).
     ///
     /// ```
@@ -72,9 +61,9 @@ impl Dialect {
         offers::parse(headers)
     }
 
-    /// Chooses the dialect of a connection from the subprotocols that its client offers, in that order, and what to echo: the first
-    /// that names a dialect. A client that offers only other names speaks the plain dialect, and is echoed the first of them, since a
-    /// browser gives up a handshake whose offer gets no echo; so did the original.
+    /// Chooses the dialect of a connection from the offered subprotocols, and the subprotocol to echo: the first that names a dialect. A
+    /// client that offers only others gets the plain dialect and an echo of its first offer, as from the original sigver: browsers fail a
+    /// handshake whose offer is not echoed.
     ///
     /// ```
     /// use sigver_core::Dialect;
@@ -94,65 +83,77 @@ impl Dialect {
         (Self::Plain, first)
     }
 
-    /// What to tell [`Hub::connect`](crate::Hub::connect) of a connection that speaks this dialect.
+    /// Returns the profile of connections of this dialect, for [`Hub::connect`](crate::Hub::connect).
     pub const fn profile(self) -> Profile {
         match self {
             Self::Plain => Profile {
-                tenure: Tenure::OneRole,
-                takes: Shape::Object,
+                role_lifetime: RoleLifetime::SingleUse,
+                accepts: PayloadKind::Object,
             },
             Self::V1 => Profile {
-                tenure: Tenure::Renewable,
-                takes: Shape::Any,
+                role_lifetime: RoleLifetime::Reusable,
+                accepts: PayloadKind::Any,
             },
         }
     }
 
-    /// Reads the text of one frame.
-    ///
-    /// `random` gives 128 random bits, from a source that is fit for secrets, or `None` where it fails. It is asked when a client
-    /// wants the server to make a key, and at no other time; only `sigver.v1` has words for that.
+    /// Returns the frame for `message`; `None` if the dialect has none.
+    pub fn encode(self, message: OutboundMessage) -> Option<Frame> {
+        match self {
+            Self::Plain => plain::encode(message),
+            Self::V1 => v1::encode(message),
+        }
+    }
+}
+
+/// Decodes text messages of one dialect within limits.
+///
+/// ```
+/// use sigver_core::{CloseReason, Decoder, Dialect, InboundMessage, Limits};
+///
+/// let decoder = Decoder::new(Dialect::V1, &Limits::default());
+/// let message = decoder.decode(r#"{"type":"join","key":"tea"}"#)?;
+/// assert!(matches!(message, InboundMessage::Join { key } if key.as_str() == "tea"));
+/// assert_eq!(decoder.decode("tea"), Err(CloseReason::InvalidJson));
+/// # Ok::<(), CloseReason>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    dialect: Dialect,
+    limits: Limits,
+}
+
+impl Decoder {
+    /// Creates a decoder. It enforces [`key_bytes`](Limits::key_bytes), [`message_bytes`](Limits::message_bytes) and
+    /// [`depth`](Limits::depth).
+    pub fn new(dialect: Dialect, limits: &Limits) -> Self {
+        Self {
+            dialect,
+            limits: limits.clone(),
+        }
+    }
+
+    /// Decodes the text of one message.
     ///
     /// # Errors
     ///
-    /// The reason to close its sender with: [`CloseReason::TooBig`], or one of those with code 1007, or [`CloseReason::Internal`]
-    /// where `random` failed.
-    pub fn decode(
-        self,
-        text: &str,
-        limits: &Limits,
-        random: impl FnOnce() -> Option<u128>,
-    ) -> Result<InboundMessage, CloseReason> {
-        match self {
-            Self::Plain => plain::decode(text, limits),
-            Self::V1 => v1::decode(text, limits, random),
+    /// The reason to close the sender with: [`CloseReason::TooBig`], or one with code 1007.
+    pub fn decode(&self, text: &str) -> Result<InboundMessage, CloseReason> {
+        match self.dialect {
+            Dialect::Plain => plain::decode(text, &self.limits),
+            Dialect::V1 => v1::decode(text, &self.limits),
         }
     }
+}
 
-    /// Returns the frame that says `message`, if the dialect has one. Takes the payload's own text where that is the frame's.
-    pub(crate) fn into_frame(self, message: OutboundMessage) -> Option<Frame> {
-        let message = match (self, message) {
-            (Self::Plain, OutboundMessage::Data { from: None, payload }) => {
-                return Some(Frame::Text(payload.into_text()));
-            }
-            (_, message) => message,
-        };
-        let mut text = String::new();
-        if let OutboundMessage::Data { payload, .. } = &message {
-            text.reserve(payload.as_str().len() + ENVELOPE);
-        }
-        match self.encode(&message, &mut text) {
-            Encoded::Nothing => None,
-            Encoded::Text => Some(Frame::Text(text)),
-            Encoded::Close(reason) => Some(Frame::Close(reason)),
-        }
-    }
-
-    /// Appends the text of the frame that says `message`, if it is said in a text frame.
-    pub fn encode(self, message: &OutboundMessage, out: &mut String) -> Encoded {
-        match self {
-            Self::Plain => plain::encode(message, out),
-            Self::V1 => v1::encode(message, out),
-        }
+impl Payload {
+    /// Creates a payload from a text that is one JSON value. White space around it is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseReason::InvalidJson`], [`CloseReason::TooBig`] or [`CloseReason::TooDeep`].
+    pub fn new(text: &str, limits: &Limits) -> Result<Self, CloseReason> {
+        let value = scan::value(text, limits)?;
+        Ok(Self::with_spot(value, scan::place_for_index(value)))
     }
 }

@@ -1,64 +1,66 @@
-//! Owns the plain dialect, both ways. Never re-serialises a payload and never acknowledges.
+//! The plain dialect: no acknowledgements, errors are close codes. Payloads are passed on unchanged.
 
 use alloc::string::String;
 
-use super::{
-    Encoded, Payload,
-    payload::Spot,
-    scan::{self, Members},
+use crate::{
+    frame::Frame,
+    limits::Limits,
+    message::{InboundMessage, OutboundMessage},
+    payload::{Payload, Spot},
+    profile::PayloadKind,
+    reason::{CloseReason, Member},
+    wire::scan::{self, Members},
 };
-use crate::{CloseReason, InboundMessage, Limits, Member, OutboundMessage, Shape};
 
-/// The members that this dialect reads. Each may be there once.
+/// The members that this dialect reads. Each may occur once.
 const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index];
 
 pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
-    let (to, shape) = (scan::addressee(members.index), Shape::Object);
-    if let (Some(kind), Some(key)) = (members.kind, members.key) {
-        return match scan::string(kind).as_deref() {
+    let (to, kind) = (scan::addressee(members.index), PayloadKind::Object);
+    if let (Some(message_type), Some(key)) = (members.message_type, members.key) {
+        return match scan::string(message_type).as_deref() {
             Some("open") => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
             }),
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
             }),
-            Some(_) | None => Ok(InboundMessage::Lookalike {
+            Some(_) | None => Ok(InboundMessage::UnknownControl {
                 to,
-                shape,
+                kind,
                 payload: payload(text, &members),
             }),
         };
     }
     Ok(InboundMessage::Data {
         to,
-        shape,
+        kind,
         payload: payload(text, &members),
     })
 }
 
-pub(super) fn encode(message: &OutboundMessage, out: &mut String) -> Encoded {
+pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
     match message {
         OutboundMessage::Opened { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerLeft { .. }
         | OutboundMessage::Refused(_)
-        | OutboundMessage::RoleEnded(_) => Encoded::Nothing,
-        OutboundMessage::PeerJoined { .. } => {
-            out.push_str(r#"{"type":"join"}"#);
-            Encoded::Text
+        | OutboundMessage::RoleEnded(_) => None,
+        OutboundMessage::PeerJoined { .. } => Some(Frame::Text(r#"{"type":"join"}"#.into())),
+        OutboundMessage::Data { from: None, payload } => Some(Frame::Text(payload.into_string())),
+        OutboundMessage::Data {
+            from: Some(index),
+            payload,
+        } => {
+            let mut text = String::new();
+            payload.splice(index, &mut text);
+            Some(Frame::Text(text))
         }
-        OutboundMessage::Data { from, payload } => {
-            match from {
-                Some(index) => payload.splice(*index, out),
-                None => out.push_str(payload.as_str()),
-            }
-            Encoded::Text
-        }
-        OutboundMessage::Close(reason) => Encoded::Close(*reason),
+        OutboundMessage::Close(reason) => Some(Frame::Close(reason)),
     }
 }
 
 fn payload(text: &str, members: &Members<'_>) -> Payload {
-    Payload::new(text, Spot::within(text, members.index, members.last))
+    Payload::with_spot(text, Spot::within(text, members.index, members.last))
 }

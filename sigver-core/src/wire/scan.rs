@@ -1,23 +1,26 @@
-//! Owns the only reading of JSON: one object's members, borrowed from its text, and what the values of those mean that all dialects
-//! share. Never copies a value, never knows which
-//! messages a dialect has.
+//! Reads the members of one JSON object, borrowed from its text, and the values that all dialects share. It copies no value.
 //!
-//! Three traps that a derived `Deserialize` falls into decide its shape: an `Option<&RawValue>` reads `"index":null` as absent; a
-//! lone surrogate in a member's name is refused; and the offsets of what was read are lost.
+//! A derived `Deserialize` would be wrong in three ways: an `Option<&RawValue>` reads `"index":null` as absent, a lone surrogate in a
+//! member's name is an error, and the offsets of the values are lost.
 
 use alloc::{borrow::Cow, string::String};
-use core::{fmt, ops::Range};
+use core::fmt;
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::payload::Spot;
-use crate::{Addressee, CloseReason, Index, Key, Limits, Member};
+use crate::{
+    id::{Index, Key},
+    limits::Limits,
+    message::Addressee,
+    payload::Spot,
+    reason::{CloseReason, Member},
+};
 
 /// The members of an object that a dialect reads, each as its raw JSON text.
 #[derive(Default)]
 pub(super) struct Members<'a> {
-    pub(super) kind: Option<&'a str>,
+    pub(super) message_type: Option<&'a str>,
     pub(super) key: Option<&'a str>,
     pub(super) index: Option<&'a str>,
     pub(super) data: Option<&'a str>,
@@ -25,32 +28,38 @@ pub(super) struct Members<'a> {
     pub(super) last: Option<&'a str>,
 }
 
-/// Where `value`, which was borrowed from `text`, stands in it.
-pub(super) fn place(text: &str, value: &str) -> Range<usize> {
-    let start = value.as_ptr().addr() - text.as_ptr().addr();
-    start..start + value.len()
-}
-
-/// Reads those members of `text` that are `wanted`; it must be one JSON object within `limits`, with none of them twice.
+/// Reads the `wanted` members of `text`, which must be one JSON object within `limits`, with none of them twice.
 pub(super) fn object<'a>(text: &'a str, limits: &Limits, wanted: &[Member]) -> Result<Members<'a>, CloseReason> {
-    if text.len() > limits.message_len() {
-        return Err(CloseReason::TooBig);
-    }
-    // serde_json skips what nobody asked for without recursion, so its own guard against deep nesting does not apply.
-    if deeper_than(limits.depth as usize, text.as_bytes()) {
-        return Err(CloseReason::TooDeep);
-    }
+    check_size(text, limits)?;
     members(text, wanted)
 }
 
-/// Where an index goes in the raw JSON value `value`, which is within limits.
+/// Checks that `text` is one JSON value within `limits`. Returns it without surrounding white space.
+pub(super) fn value<'a>(text: &'a str, limits: &Limits) -> Result<&'a str, CloseReason> {
+    check_size(text, limits)?;
+    let value: &RawValue = serde_json::from_str(text).map_err(|_| CloseReason::InvalidJson)?;
+    Ok(value.get())
+}
+
+fn check_size(text: &str, limits: &Limits) -> Result<(), CloseReason> {
+    if text.len() > limits.message_len() {
+        return Err(CloseReason::TooBig);
+    }
+    // serde_json skips unread values without recursion, so its own limit on nesting does not apply.
+    if is_deeper_than(limits.depth as usize, text.as_bytes()) {
+        return Err(CloseReason::TooDeep);
+    }
+    Ok(())
+}
+
+/// Returns where an index goes in the raw JSON value `value`, which is within the limits.
 pub(super) fn place_for_index(value: &str) -> Spot {
     if !value.starts_with('{') {
         return Spot::Nowhere;
     }
     match members(value, &[Member::Index]) {
         Ok(members) => Spot::within(value, members.index, members.last),
-        // It has several, and any recipient may see another.
+        // It has several, and recipients may differ in which one they read.
         Err(_) => Spot::Nowhere,
     }
 }
@@ -64,7 +73,7 @@ fn members<'a>(text: &'a str, wanted: &[Member]) -> Result<Members<'a>, CloseRea
             twice: &mut twice,
         })
         .and_then(|members| reader.end().map(|()| members));
-    // serde_json gives up at the first byte that begins no object, and what it makes of that is no judgement on the rest.
+    // serde_json stops at the first byte that begins no object, so its error says nothing about the rest.
     members.map_err(|_| match (twice, serde_json::from_str::<&RawValue>(text)) {
         (Some(member), _) => CloseReason::Duplicate(member),
         (None, Ok(_)) => CloseReason::NotAnObject,
@@ -72,7 +81,7 @@ fn members<'a>(text: &'a str, wanted: &[Member]) -> Result<Members<'a>, CloseRea
     })
 }
 
-/// What the JSON string `value` says; `None` for another JSON value, and for a string with a lone surrogate, which is no text.
+/// Returns the text of the JSON string `value`; `None` for another JSON value, and for a string with a lone surrogate.
 pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
     let inner = value.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -84,7 +93,7 @@ pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
 
 /// Reads the raw JSON value of `key`.
 pub(super) fn key(value: &str, limits: &Limits) -> Result<Key, CloseReason> {
-    Key::new(&string(value).ok_or(CloseReason::KeyNotString)?, limits)
+    Ok(Key::new(&string(value).ok_or(CloseReason::KeyNotString)?, limits)?)
 }
 
 /// Reads the raw JSON value of `index`: an integer, or a string that is one, as `0|[1-9][0-9]*`.
@@ -96,8 +105,11 @@ pub(super) fn addressee(value: Option<&str>) -> Addressee {
     let digits = text.as_deref().unwrap_or(value);
     match digits.as_bytes() {
         [b'0'] | [b'1'..=b'9', ..] if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            // Digits alone fail to parse only when the number is too large to have been assigned.
-            Addressee::Index(digits.parse().map_or(Index::NOBODY, Index::new))
+            // The last u32 is never assigned: the hub counts to it.
+            match digits.parse() {
+                Ok(u32::MAX) | Err(_) => Addressee::OutOfRange,
+                Ok(number) => Addressee::Index(Index::new(number)),
+            }
         }
         _ => Addressee::Malformed,
     }
@@ -105,13 +117,13 @@ pub(super) fn addressee(value: Option<&str>) -> Addressee {
 
 /// Appends `text` as a JSON string.
 pub(super) fn quote(text: &str, out: &mut String) {
-    // A string has no reason to fail as JSON.
+    // A string never fails to serialise.
     out.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
-/// Whether brackets nest deeper than `limit` outside of strings. Exact for JSON; what is not JSON is refused later.
-fn deeper_than(limit: usize, text: &[u8]) -> bool {
-    // Nearly every message has fewer opening brackets than may nest, and counting them takes no branch.
+/// Returns whether brackets nest deeper than `limit` outside of strings. Exact for JSON; other text is rejected later.
+fn is_deeper_than(limit: usize, text: &[u8]) -> bool {
+    // Nearly every message has fewer opening brackets than the limit, and counting them takes no branch.
     if opening_brackets(text) <= limit {
         return false;
     }
@@ -121,7 +133,7 @@ fn deeper_than(limit: usize, text: &[u8]) -> bool {
     while let Some(&byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            // What it escapes is no quote. Outside of strings JSON has none.
+            // An escaped quote does not end the string. Outside of strings JSON has no backslash.
             b'\\' => {
                 bytes.next();
             }
@@ -138,9 +150,9 @@ fn deeper_than(limit: usize, text: &[u8]) -> bool {
     false
 }
 
-/// How many bytes of `text` are `{` or `[`, which differ in one bit.
+/// Counts the bytes `{` and `[`, which differ in one bit.
 fn opening_brackets(text: &[u8]) -> usize {
-    // Counted in bytes, as many as one can count, since the compiler makes that 16 or 32 at a time.
+    // In chunks that a byte can count, because the compiler vectorises that.
     let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     text.chunks(usize::from(u8::MAX))
         .map(|chunk| usize::from(count(chunk)))
@@ -161,7 +173,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
         let mut members = Members::default();
-        // A name is read raw, as a value is: it need not be Unicode, and only so is it checked for raw control characters.
+        // A name is read raw, like a value: it need not be Unicode, and only a raw value is checked for control characters.
         while let Some(name) = map.next_key::<&'a RawValue>()? {
             let value = map.next_value::<&'a RawValue>()?.get();
             members.last = Some(value);
@@ -169,7 +181,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
                 continue;
             };
             let place = match member {
-                Member::Type => &mut members.kind,
+                Member::Type => &mut members.message_type,
                 Member::Key => &mut members.key,
                 Member::Index => &mut members.index,
                 Member::Data => &mut members.data,
@@ -183,7 +195,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
     }
 }
 
-/// Which of the members that the server reads has this name, a raw JSON string.
+/// Returns the member that has this name, a raw JSON string.
 fn member(name: &str) -> Option<Member> {
     match &*string(name)? {
         "type" => Some(Member::Type),

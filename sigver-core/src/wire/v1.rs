@@ -1,39 +1,41 @@
-//! Owns the dialect `sigver.v1`, both ways: a closed vocabulary in which what is carried is always inside `data`. Never re-serialises
-//! a payload.
+//! The dialect `sigver.v1`: acknowledgements, leave notices, errors. Payloads are inside `data` and passed on unchanged.
 //!
-//! What is wrong with a frame by itself closes its sender; what only the state makes wrong is for the hub to refuse.
+//! A message that is invalid in every state closes its sender here. The hub refuses what is invalid in the sender's state.
 
 use alloc::string::String;
 use core::fmt::Write;
 
-use super::{
-    Encoded, Payload,
-    scan::{self, Members},
+use crate::{
+    frame::Frame,
+    limits::Limits,
+    message::{Addressee, InboundMessage, OutboundMessage},
+    payload::Payload,
+    reason::{CloseReason, Member, Refusal},
+    wire::scan::{self, Members},
 };
-use crate::{Addressee, CloseReason, InboundMessage, Index, Key, Limits, Member, OutboundMessage, Refusal};
 
-/// The members that this dialect reads. Each may be there once.
+/// The most bytes that the envelope of data adds to a payload: `{"type":"data","index":4294967295,"data":}` or less.
+const ENVELOPE: usize = 48;
+
+/// The members that this dialect reads. Each may occur once.
 const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index, Member::Data];
 
-pub(super) fn decode(
-    text: &str,
-    limits: &Limits,
-    random: impl FnOnce() -> Option<u128>,
-) -> Result<InboundMessage, CloseReason> {
+pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
-    match members.kind.and_then(scan::string).as_deref() {
-        Some("open") => Ok(InboundMessage::Open {
-            key: match members.key {
-                Some(key) => scan::key(key, limits)?,
-                None => Key::from_random(random().ok_or(CloseReason::Internal)?, limits)?,
-            },
-        }),
+    match members.message_type.and_then(scan::string).as_deref() {
+        Some("open") => match members.key {
+            Some(key) => Ok(InboundMessage::Open {
+                key: scan::key(key, limits)?,
+            }),
+            None => Ok(InboundMessage::OpenGenerated),
+        },
         Some("join") => Ok(InboundMessage::Join {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
         }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
-            Addressee::Index(index) => Ok(InboundMessage::Kick { index }),
+            Addressee::Index(index) => Ok(InboundMessage::Kick { index: Some(index) }),
+            Addressee::OutOfRange => Ok(InboundMessage::Kick { index: None }),
             Addressee::Unnamed => Err(CloseReason::IndexMissing),
             Addressee::Malformed => Err(CloseReason::IndexMalformed),
         },
@@ -43,7 +45,12 @@ pub(super) fn decode(
     }
 }
 
-pub(super) fn encode(message: &OutboundMessage, out: &mut String) -> Encoded {
+pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
+    let mut text = String::new();
+    if let OutboundMessage::Data { payload, .. } = &message {
+        text.reserve(payload.as_str().len() + ENVELOPE);
+    }
+    let out = &mut text;
     // Writing to a `String` does not fail.
     let _ = match message {
         OutboundMessage::Opened { key } => {
@@ -61,11 +68,11 @@ pub(super) fn encode(message: &OutboundMessage, out: &mut String) -> Encoded {
             out.push_str(payload.as_str());
             out.write_char('}')
         }
-        OutboundMessage::Refused(refusal) => refused(refusal, out),
-        OutboundMessage::RoleEnded(end) => write!(out, r#"{{"type":"closed","code":"{}"}}"#, end.code()),
-        OutboundMessage::Close(reason) => return Encoded::Close(*reason),
+        OutboundMessage::Refused(refusal) => write_error(&refusal, out),
+        OutboundMessage::RoleEnded(end) => write!(out, r#"{{"type":"closed","code":"{}"}}"#, end.name()),
+        OutboundMessage::Close(reason) => return Some(Frame::Close(reason)),
     };
-    Encoded::Text
+    Some(Frame::Text(text))
 }
 
 fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
@@ -74,36 +81,33 @@ fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
     if to == Addressee::Malformed {
         return Err(CloseReason::IndexMalformed);
     }
-    // Also where an index is named: a joiner may do so, and only the hub knows that it is one.
-    let payload = Payload::new(data, scan::place_for_index(data));
+    let payload = Payload::with_spot(data, scan::place_for_index(data));
     Ok(InboundMessage::Data {
         to,
-        shape: payload.shape(),
+        kind: payload.kind(),
         payload,
     })
 }
 
-fn refused(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
+fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
     write!(
         out,
         r#"{{"type":"error","code":"{}","message":"{refusal}""#,
-        refusal.code()
+        refusal.name()
     )?;
     match refusal {
         Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
             out.push_str(r#","key":"#);
             scan::quote(key.as_str(), out);
         }
-        Refusal::UnknownIndex { index } | Refusal::NotAnObject { index: Some(index) } => {
-            // A number that is too large for an index is not what the client wrote.
-            if *index != Index::NOBODY {
-                write!(out, r#","index":{index}"#)?;
-            }
+        Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
+            write!(out, r#","index":{index}"#)?;
         }
         Refusal::HasRole
         | Refusal::NoRole
         | Refusal::WrongRole
         | Refusal::NoIndex
+        | Refusal::UnknownIndex { index: None }
         | Refusal::NotAnObject { index: None } => {}
     }
     out.write_char('}')

@@ -2,12 +2,12 @@
 //!
 //! `laws/endpoint.rs` compares random calls with a model; the transcripts show both dialects.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 use std::collections::BTreeMap;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Frame, InboundMessage, Input, Limits, Output,
-    PairingStage, Phase, Role, Time, Traffic,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Endpoint, EndpointConfig, Frame, InboundMessage, Input,
+    Limits, Output, PairingStage, Phase, Role, Time, Traffic,
 };
 
 use crate::server::{Server, at};
@@ -45,7 +45,7 @@ const FRAMES: [fn() -> Input<'static>; 4] = [
 
 /// Every input but [`Input::Disconnected`].
 fn inputs() -> impl Iterator<Item = Input<'static>> {
-    let message = || Plain.decode(OPEN, &Limits::default(), || None).expect("a message");
+    let message = || Decoder::new(Plain, &Limits::default()).decode(OPEN).expect("a message");
     [
         Input::Text(OPEN),
         Input::Text("{"),

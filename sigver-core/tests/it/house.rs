@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path, process::Command};
 
-use sigver_core::{CloseReason, Dialect, Encoded, Index, Key, Limits, OutboundMessage, Refusal, RoleEnd};
-use sigver_transcripts::{StepKind, all};
+use sigver_core::{CloseReason, Dialect, Frame, Index, Key, Limits, OutboundMessage, Refusal, RoleEnd};
+use sigver_transcripts::{StepKind, all, modules::ModuleGraph};
 
 use crate::refusals::refusals;
 
@@ -85,14 +85,14 @@ fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Er
     let key = Key::new("tea", &Limits::default())?;
     let mut known = BTreeSet::new();
     for refusal in refusals(&key, Index::new(0)) {
-        let (code, message) = (refusal.code(), refusal.to_string());
+        let (code, message) = (refusal.name(), refusal.to_string());
         // From a joiner there is no index; the page says so.
         if refusal == (Refusal::NotAnObject { index: None }) {
             continue;
         }
-        let mut frame = String::new();
-        let encoded = Dialect::V1.encode(&OutboundMessage::Refused(refusal), &mut frame);
-        assert_eq!(encoded, Encoded::Text);
+        let Some(Frame::Text(frame)) = Dialect::V1.encode(OutboundMessage::Refused(refusal)) else {
+            return Err("an error is text".into());
+        };
         let error: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&frame)?;
         assert_eq!((&error["type"], &error["code"]), (&"error".into(), &code.into()));
         assert_eq!(error["message"], message);
@@ -117,7 +117,7 @@ fn the_protocol_page_lists_every_end_of_a_role_and_no_other() -> Result<(), Box<
         .ok_or("no row for closed")?;
     let meaning = row.split('|').nth(3).ok_or("no meaning")?;
     let listed: BTreeSet<&str> = meaning.split('`').skip(1).step_by(2).collect();
-    assert_eq!(listed, ROLE_ENDS.iter().map(|end| end.code()).collect());
+    assert_eq!(listed, ROLE_ENDS.iter().map(|end| end.name()).collect());
     Ok(())
 }
 
@@ -205,11 +205,21 @@ fn every_refusal_and_every_end_of_a_role_has_a_transcript() -> Result<(), Box<dy
             }
         }
     }
-    let refusals = Refusal::CODES.iter().map(|code| ("error", *code));
-    let ends = ROLE_ENDS.iter().map(|end| ("closed", end.code()));
+    let refusals = Refusal::NAMES.iter().map(|code| ("error", *code));
+    let ends = ROLE_ENDS.iter().map(|end| ("closed", end.name()));
     for (kind, code) in refusals.chain(ends) {
         let is_shown = shown.contains(&(Some(kind.to_owned()), Some(code.to_owned())));
         assert!(is_shown, "no transcript shows {kind} {code}");
     }
+    Ok(())
+}
+
+#[test]
+fn modules_do_not_use_each_other_in_circles() -> Result<(), Box<dyn Error>> {
+    let graph = ModuleGraph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))?;
+    assert_eq!(graph.circle(), None);
+    assert!(graph.users_of_root().is_empty(), "{:?}", graph.users_of_root());
+    let (modules, arrows) = graph.size();
+    assert!(modules > 20 && arrows > 40, "only {modules} and {arrows}");
     Ok(())
 }

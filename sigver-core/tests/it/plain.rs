@@ -3,11 +3,15 @@
 //! Each row is played on a new [`Scene`]: **A** has opened `tea`, **B** and **C** have joined it as 0 and 2, and 1 is gone again;
 //! two joiners are all that a key may have here. **S** has no role. Short limits keep the rows short.
 
+use std::collections::BTreeSet;
+
+use std::num::NonZeroU32;
+
 use core::time::Duration;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Dialect, Encoded, Hub, Index, Key, Limits, OutboundMessage, Refusal, RoleEnd,
-    Time,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Frame, Hub, Index, Key, Limits, OutboundMessage, Refusal,
+    RoleEnd, Time,
 };
 
 /// What breaks the protocol: who says what, and the code and text with which that connection is closed, and no other.
@@ -356,7 +360,7 @@ fn time_closes_those_without_a_role() {
     assert_eq!(scene.hub.poll_timeout(), Some(at(60)));
     let early = scene
         .hub
-        .handle_timeout(Time::since_epoch(Duration::from_nanos(59_999_999_999)));
+        .handle_timeout(Time::from_duration(Duration::from_nanos(59_999_999_999)));
     assert_eq!(scene.heard(early), []);
     let late = scene.hub.handle_timeout(at(60));
     assert_eq!(scene.heard(late), [close('S', 1008, "no open or join in time")]);
@@ -412,7 +416,7 @@ fn nesting_is_measured_in_texts_of_any_length() {
         let verdict = |depth: usize| {
             let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
             let text = format!(r#"{{"filler":"{filler}","brackets":{open}{close}}}"#);
-            Dialect::Plain.decode(&text, &limits, || None).err()
+            Decoder::new(Dialect::Plain, &limits).decode(&text).err()
         };
         assert_eq!(verdict(depth), None, "{} bytes more", filler.len());
         let deeper = verdict(depth + 1);
@@ -420,18 +424,19 @@ fn nesting_is_measured_in_texts_of_any_length() {
     }
     let endless = "[".repeat(limits.message_bytes as usize);
     assert_eq!(
-        Dialect::Plain.decode(&endless, &limits, || None).err(),
+        Decoder::new(Dialect::Plain, &limits).decode(&endless).err(),
         Some(CloseReason::TooDeep)
     );
 }
 
 #[test]
 fn codes_and_texts_are_stable() {
-    let all: Vec<(u16, String)> = CloseReason::ALL
+    let all: BTreeSet<(u16, String)> = CloseReason::ALL
         .iter()
         .map(|reason| (reason.code(), reason.to_string()))
         .collect();
-    let expected: Vec<(u16, String)> = CODES.iter().map(|(code, text)| (*code, (*text).to_owned())).collect();
+    assert_eq!(all.len(), CloseReason::ALL.len());
+    let expected: BTreeSet<(u16, String)> = CODES.iter().map(|(code, text)| (*code, (*text).to_owned())).collect();
     assert_eq!(all, expected);
 }
 
@@ -453,25 +458,19 @@ fn every_reason_has_a_row() {
 fn what_plain_has_no_words_for_is_not_sent_and_text_is_appended() {
     let index = Index::new(0);
     let key = Key::new("tea", &Limits::default()).expect("a legal key");
-    let mut frame = String::from("as it was");
     for message in [
         OutboundMessage::Opened { key },
         OutboundMessage::Joined { index },
         OutboundMessage::PeerLeft { index },
-        OutboundMessage::Refused(Refusal::UnknownIndex { index }),
+        OutboundMessage::Refused(Refusal::UnknownIndex { index: Some(index) }),
         OutboundMessage::RoleEnded(RoleEnd::OpenerLeft),
     ] {
-        assert_eq!(
-            Dialect::Plain.encode(&message, &mut frame),
-            Encoded::Nothing,
-            "{message:?}"
-        );
+        assert_eq!(Dialect::Plain.encode(message), None);
     }
-    let last = Dialect::Plain.encode(&OutboundMessage::Close(CloseReason::TooSlow), &mut frame);
-    assert_eq!(last, Encoded::Close(CloseReason::TooSlow));
-    assert_eq!(frame, "as it was");
-    let told = Dialect::Plain.encode(&OutboundMessage::PeerJoined { index }, &mut frame);
-    assert_eq!((told, frame.as_str()), (Encoded::Text, r#"as it was{"type":"join"}"#));
+    let last = Dialect::Plain.encode(OutboundMessage::Close(CloseReason::TooSlow));
+    assert_eq!(last, Some(Frame::Close(CloseReason::TooSlow)));
+    let notice = Dialect::Plain.encode(OutboundMessage::PeerJoined { index });
+    assert_eq!(notice, Some(Frame::Text(r#"{"type":"join"}"#.into())));
 }
 
 /// What a client sees: a frame's text or a close.
@@ -490,7 +489,7 @@ fn close(who: char, code: u16, reason: &str) -> Seen {
 }
 
 fn at(seconds: u64) -> Time {
-    Time::since_epoch(Duration::from_secs(seconds))
+    Time::from_duration(Duration::from_secs(seconds))
 }
 
 /// A hub with A, B, C and S.
@@ -503,7 +502,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let mut limits = Limits::default();
-        limits.connections = 6;
+        limits.connections = NonZeroU32::new(6);
         limits.joiners_per_key = 2;
         limits.key_bytes = 8;
         limits.message_bytes = 64;
@@ -536,7 +535,7 @@ impl Scene {
     /// `who` says `text`; who sees what because of it.
     fn say(&mut self, who: char, text: &str) -> Vec<Seen> {
         let id = self.id(who);
-        let outputs = match Dialect::Plain.decode(text, &self.limits, || None) {
+        let outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(id, message),
             Err(reason) => self.hub.close(id, reason),
         };
@@ -547,11 +546,10 @@ impl Scene {
         let seen = outputs.into_iter().filter_map(|(to, message)| {
             let who = self.ids.iter().find(|(_, id)| *id == to);
             let (who, _) = who.expect("outputs go to those who are there");
-            let mut text = String::new();
-            match Dialect::Plain.encode(&message, &mut text) {
-                Encoded::Nothing => None,
-                Encoded::Text => Some(Seen::Frame(*who, text)),
-                Encoded::Close(reason) => Some(close(*who, reason.code(), &reason.to_string())),
+            match Dialect::Plain.encode(message)? {
+                Frame::Text(text) => Some(Seen::Frame(*who, text)),
+                Frame::Close(reason) => Some(close(*who, reason.code(), &reason.to_string())),
+                other => panic!("a message is text or a close, not {other:?}"),
             }
         });
         seen.collect()

@@ -5,11 +5,11 @@
 //! `sigver.v1`. **S** speaks `sigver.v1` and has no role, **T** speaks the plain dialect and has none. Two joiners are all that a
 //! key may have here.
 
-use core::{cell::Cell, time::Duration};
+use core::time::Duration;
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Dialect, Encoded, Hub, InboundMessage, Index, Limits, Member, OutboundMessage,
-    Refusal, Shape, Stats, Time,
+    Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, KeyError, Limits, Member,
+    OutboundMessage, PayloadKind, Refusal, Stats, Time,
 };
 
 /// What is wrong with a frame by itself, and what its sender is closed with.
@@ -95,33 +95,33 @@ const NOT_FOUND_HERE: &[CloseReason] = &[CloseReason::InvalidUtf8, CloseReason::
 const WELL_FORMED: &[(&str, Says<'_>)] = &[
     (r#"{"type":"open","key":"pot"}"#,                   Says::Open("pot")),
     (r#"{"type":"join","key":"t\u0065a"}"#,              Says::Join("tea")),
-    (r#"{"type":"send","data":1}"#,                      Says::Send(None, Shape::Any, "1")),
-    (r#"{"type":"send","index":2,"data":{}}"#,           Says::Send(Some(2), Shape::Object, "{}")),
-    (r#"{"type":"send","index":"2","data":[]}"#,         Says::Send(Some(2), Shape::Any, "[]")),
-    (r#"{"type":"send","data":{"a":1,"a":2}}"#,          Says::Send(None, Shape::Object, r#"{"a":1,"a":2}"#)),
-    (r#"{"type":"send","data":{"index":1}}"#,            Says::Send(None, Shape::Object, r#"{"index":1}"#)),
+    (r#"{"type":"send","data":1}"#,                      Says::Send(None, PayloadKind::Any, "1")),
+    (r#"{"type":"send","index":2,"data":{}}"#,           Says::Send(Some(2), PayloadKind::Object, "{}")),
+    (r#"{"type":"send","index":"2","data":[]}"#,         Says::Send(Some(2), PayloadKind::Any, "[]")),
+    (r#"{"type":"send","data":{"a":1,"a":2}}"#,          Says::Send(None, PayloadKind::Object, r#"{"a":1,"a":2}"#)),
+    (r#"{"type":"send","data":{"index":1}}"#,            Says::Send(None, PayloadKind::Object, r#"{"index":1}"#)),
     (r#"{"type":"kick","index":0}"#,                     Says::Kick(0)),
     (r#"{"type":"kick","index":"10"}"#,                  Says::Kick(10)),
     (r#"{"type":"kick","index":18446744073709551616}"#,  Says::Kick(u32::MAX)),
     (r#"{"type":"leave"}"#,                              Says::Leave),
     (r#"{"type":"close"}"#,                              Says::Close),
     // In any order, with any white space and escapes.
-    (" {\t\"data\" : 1 ,\r\n\"type\" : \"send\" } ",     Says::Send(None, Shape::Any, "1")),
-    (r#"{"\u0064ata":1,"t\u0079pe":"\u0073end"}"#,       Says::Send(None, Shape::Any, "1")),
+    (" {\t\"data\" : 1 ,\r\n\"type\" : \"send\" } ",     Says::Send(None, PayloadKind::Any, "1")),
+    (r#"{"\u0064ata":1,"t\u0079pe":"\u0073end"}"#,       Says::Send(None, PayloadKind::Any, "1")),
     // What is not listed for a message is ignored.
     (r#"{"type":"leave","key":1,"data":[],"a":2}"#,      Says::Leave),
-    (r#"{"type":"send","key":null,"data":1}"#,           Says::Send(None, Shape::Any, "1")),
+    (r#"{"type":"send","key":null,"data":1}"#,           Says::Send(None, PayloadKind::Any, "1")),
     (r#"{"type":"join","key":"tea","data":1}"#,          Says::Join("tea")),
     // As deep and as long as it may be.
-    (r#"{"type":"send","data":[[]]}"#,                   Says::Send(None, Shape::Any, "[[]]")),
-    (r#"{"type":"send","data":11111111111111111111111111111111111111111}"#, Says::Send(None, Shape::Any, "11111111111111111111111111111111111111111")),
+    (r#"{"type":"send","data":[[]]}"#,                   Says::Send(None, PayloadKind::Any, "[[]]")),
+    (r#"{"type":"send","data":11111111111111111111111111111111111111111}"#, Says::Send(None, PayloadKind::Any, "11111111111111111111111111111111111111111")),
 ];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Says<'a> {
     Open(&'a str),
     Join(&'a str),
-    Send(Option<u32>, Shape, &'a str),
+    Send(Option<u32>, PayloadKind, &'a str),
     Kick(u32),
     Leave,
     Close,
@@ -201,7 +201,7 @@ const DATA: &[(&str, Option<&str>)] = &[
 #[test]
 fn what_is_wrong_with_a_frame_by_itself_has_a_close_reason() {
     for (text, reason) in MALFORMED {
-        let message = Dialect::V1.decode(text, &tight(), || panic!("no key is wanted"));
+        let message = Decoder::new(Dialect::V1, &tight()).decode(text);
         assert_eq!(message.err(), Some(*reason), "{text}");
     }
 }
@@ -237,22 +237,24 @@ fn what_is_malformed_closes_its_sender_whatever_its_role_and_nobody_else() {
 #[test]
 fn what_is_well_formed_is_understood_in_every_way_of_writing_it() {
     for (text, says) in WELL_FORMED {
-        let message = Dialect::V1.decode(text, &tight(), || panic!("no key is wanted"));
+        let message = Decoder::new(Dialect::V1, &tight()).decode(text);
         let understood = match &message {
             Err(reason) => panic!("{reason:?} for {text}"),
             Ok(InboundMessage::Open { key }) => Says::Open(key.as_str()),
+            Ok(InboundMessage::OpenGenerated) => panic!("{text} has a key"),
             Ok(InboundMessage::Join { key }) => Says::Join(key.as_str()),
-            Ok(InboundMessage::Data { to, shape, payload }) => {
-                assert_eq!(payload.shape(), *shape);
+            Ok(InboundMessage::Data { to, kind, payload }) => {
+                assert_eq!(payload.kind(), *kind);
                 let to = match to {
                     Addressee::Unnamed => None,
                     Addressee::Index(index) => Some(index.get()),
+                    Addressee::OutOfRange => Some(u32::MAX),
                     Addressee::Malformed => panic!("{text} closes its sender"),
                 };
-                Says::Send(to, *shape, payload.as_str())
+                Says::Send(to, *kind, payload.as_str())
             }
-            Ok(InboundMessage::Lookalike { .. }) => panic!("only the plain dialect has those: {text}"),
-            Ok(InboundMessage::Kick { index }) => Says::Kick(index.get()),
+            Ok(InboundMessage::UnknownControl { .. }) => panic!("only the plain dialect has those: {text}"),
+            Ok(InboundMessage::Kick { index }) => Says::Kick(index.map_or(u32::MAX, Index::get)),
             Ok(InboundMessage::Leave) => Says::Leave,
             Ok(InboundMessage::CloseKey) => Says::Close,
         };
@@ -261,30 +263,32 @@ fn what_is_well_formed_is_understood_in_every_way_of_writing_it() {
 }
 
 #[test]
-fn an_open_without_a_key_asks_once_for_random_bits() {
-    let asked = Cell::new(0);
-    let random = || {
-        asked.set(asked.get() + 1);
-        Some(0x00ab_cdef)
-    };
-    match Dialect::V1.decode(r#"{"type":"open"}"#, &Limits::default(), random) {
-        Ok(InboundMessage::Open { key }) => assert_eq!(key.as_str(), "00000000000000000000000000abcdef"),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(asked.get(), 1);
+fn open_without_key_asks_for_a_generated_one() {
+    let open = Decoder::new(Dialect::V1, &Limits::default()).decode(r#"{"type":"open"}"#);
+    assert_eq!(open, Ok(InboundMessage::OpenGenerated));
+    let key = Key::from_random(0x00ab_cdef, &Limits::default());
+    assert_eq!(
+        key.as_ref().map(Key::as_str),
+        Ok("00000000000000000000000000abcdef"),
+        "128 bits are 32 digits"
+    );
 }
 
 #[test]
-fn a_key_that_cannot_be_made_closes_whoever_wants_one() {
-    let open = r#"{"type":"open"}"#;
+fn hub_without_randomness_closes_the_sender() {
+    let mut hub = Hub::new(Limits::default());
+    let id = hub.connect(Time::ZERO, Dialect::V1.profile()).expect("no limit");
+    let outputs = hub.handle(id, InboundMessage::OpenGenerated);
+    assert_eq!(outputs, [(id, OutboundMessage::Close(CloseReason::Internal))]);
+}
+
+#[test]
+fn generated_key_over_the_limit_is_an_error() {
     let mut limits = Limits::default();
-    let no_bits = Dialect::V1.decode(open, &limits, || None);
-    assert_eq!(no_bits.err(), Some(CloseReason::Internal));
     limits.key_bytes = 31;
-    let too_long = Dialect::V1.decode(open, &limits, || Some(0));
-    assert_eq!(too_long.err(), Some(CloseReason::KeyTooLong));
+    assert_eq!(Key::from_random(u128::MAX, &limits), Err(KeyError::TooLong));
     limits.key_bytes = 32;
-    assert!(Dialect::V1.decode(open, &limits, || Some(u128::MAX)).is_ok());
+    assert!(Key::from_random(u128::MAX, &limits).is_ok());
 }
 
 #[test]
@@ -295,7 +299,7 @@ fn the_plain_dialect_makes_no_keys_and_kicks_nobody() {
         r#"{"type":"leave"}"#,
         r#"{"type":"close"}"#,
     ] {
-        let message = Dialect::Plain.decode(text, &Limits::default(), || panic!("no key is wanted"));
+        let message = Decoder::new(Dialect::Plain, &Limits::default()).decode(text);
         assert!(matches!(message, Ok(InboundMessage::Data { .. })), "{text}");
     }
 }
@@ -328,7 +332,7 @@ fn a_refusal_is_said_to_the_one_that_asked_and_harms_nobody() {
 
 #[test]
 fn every_refusal_has_a_row() {
-    for code in Refusal::CODES {
+    for code in Refusal::NAMES {
         assert!(REFUSALS.iter().any(|(_, _, shown, _)| shown == code), "{code}");
     }
 }
@@ -561,7 +565,7 @@ fn the_deadline_ends_with_the_first_role_that_is_asked_for_and_does_not_come_bac
     );
     let _ = scene.say('B', r#"{"type":"leave"}"#);
     let _ = scene.say('A', r#"{"type":"close"}"#);
-    let late = scene.hub.handle_timeout(Time::since_epoch(Duration::from_secs(60)));
+    let late = scene.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
     assert_eq!(scene.heard(late), [close('T', CloseReason::NoRoleInTime)]);
     assert_eq!(scene.hub.poll_timeout(), None);
 }
@@ -575,24 +579,22 @@ fn what_asks_for_no_role_does_not_end_the_deadline() {
     ] {
         let mut scene = Scene::new();
         let _ = scene.say('S', text);
-        let late = scene.hub.handle_timeout(Time::since_epoch(Duration::from_secs(60)));
+        let late = scene.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
         let expected = ['S', 'T'].map(|who| close(who, CloseReason::NoRoleInTime));
         assert_eq!(scene.heard(late), expected, "{text}");
     }
 }
 
 #[test]
-fn text_is_appended_and_a_close_has_none() {
-    let mut frame = String::from("as it was");
-    let close = Dialect::V1.encode(&OutboundMessage::Close(CloseReason::TooSlow), &mut frame);
-    assert_eq!(
-        (close, frame.as_str()),
-        (Encoded::Close(CloseReason::TooSlow), "as it was")
-    );
+fn close_is_a_close_frame_and_the_largest_index_is_written_whole() {
+    let close = Dialect::V1.encode(OutboundMessage::Close(CloseReason::TooSlow));
+    assert_eq!(close, Some(Frame::Close(CloseReason::TooSlow)));
     let index = Index::new(u32::MAX - 1);
-    let told = Dialect::V1.encode(&OutboundMessage::PeerLeft { index }, &mut frame);
-    assert_eq!(told, Encoded::Text);
-    assert_eq!(frame, r#"as it was{"type":"leave","index":4294967294}"#);
+    let notice = Dialect::V1.encode(OutboundMessage::PeerLeft { index });
+    assert_eq!(
+        notice,
+        Some(Frame::Text(r#"{"type":"leave","index":4294967294}"#.into()))
+    );
 }
 
 #[test]
@@ -681,7 +683,7 @@ impl Scene {
     /// `who` says `text`; who sees what because of it.
     fn say(&mut self, who: char, text: &str) -> Vec<Seen> {
         let (dialect, id) = self.find(who);
-        let outputs = match dialect.decode(text, &self.limits, || None) {
+        let outputs = match Decoder::new(dialect, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(id, message),
             Err(reason) => self.hub.close(id, reason),
         };
@@ -699,11 +701,10 @@ impl Scene {
         let seen = outputs.into_iter().filter_map(|(to, message)| {
             let known = self.people.iter().find(|(_, _, id)| *id == to);
             let (who, dialect, _) = known.expect("outputs go to those who are there");
-            let mut text = String::new();
-            match dialect.encode(&message, &mut text) {
-                Encoded::Nothing => None,
-                Encoded::Text => Some(frame(*who, &text)),
-                Encoded::Close(reason) => Some(close(*who, reason)),
+            match dialect.encode(message)? {
+                Frame::Text(text) => Some(frame(*who, &text)),
+                Frame::Close(reason) => Some(close(*who, reason)),
+                other => panic!("a message is text or a close, not {other:?}"),
             }
         });
         seen.collect()

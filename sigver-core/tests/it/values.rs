@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Refusal,
+    Stats, Time,
 };
 
 /// Two connections of which the second has the place that another had before.
@@ -46,12 +47,12 @@ fn debug_shows_numbers_and_no_secret() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     assert_eq!(format!("{:?}", Key::new("secret", &limits)?), "Key(6 bytes)");
     let text = r#"{"sdp":"secret"}"#;
-    let InboundMessage::Data { payload, .. } = Dialect::Plain.decode(text, &limits, || None)? else {
+    let InboundMessage::Data { payload, .. } = Decoder::new(Dialect::Plain, &limits).decode(text)? else {
         panic!("data is data");
     };
     assert_eq!(format!("{payload:?}"), "Payload(16 bytes)");
     let (mut hub, first, _) = ids()?;
-    let open = Dialect::Plain.decode(r#"{"type":"open","key":"secret"}"#, &limits, || None)?;
+    let open = Decoder::new(Dialect::Plain, &limits).decode(r#"{"type":"open","key":"secret"}"#)?;
     assert_eq!(hub.handle(first, open).len(), 1);
     let shown = format!("{hub:?}");
     assert!(shown.contains("connections: 2") && shown.contains("keys: 1"), "{shown}");

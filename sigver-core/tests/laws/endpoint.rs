@@ -1,6 +1,6 @@
 //! The laws of [`Endpoint`](sigver_core::Endpoint), each for random calls.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::select};
@@ -77,9 +77,9 @@ fn same_calls_have_the_same_outputs() {
 fn different_keys_do_not_affect_each_other() {
     for_a_third((runs(), runs()), |(run, other)| {
         let mut config = run.config.clone();
-        config.limits.connections = u32::MAX;
+        config.limits.connections = None;
         // The minute of failed attempts begins for all sources at the same time.
-        config.key_attempts_per_minute = u32::MAX;
+        config.key_attempts_per_minute = None;
         let ours = run.steps.into_iter().filter_map(|step| renamed(step, 0));
         let theirs = other.steps.into_iter().filter_map(|step| renamed(step, OTHERS));
         let alone: Vec<Step> = ours.collect();
@@ -183,9 +183,9 @@ fn closed_socket_is_disconnected_or_aborted_in_time() {
 fn follow_closes(due: &mut BTreeMap<usize, Duration>, now: Time, timeout: Duration, outputs: Vec<(usize, String)>) {
     for (who, output) in outputs {
         if is_last(&output) {
-            due.insert(who, now.elapsed().saturating_add(timeout));
+            due.insert(who, now.as_duration().saturating_add(timeout));
         } else if output == "abort" {
-            assert_eq!(due.remove(&who), Some(now.elapsed()), "{who}");
+            assert_eq!(due.remove(&who), Some(now.as_duration()), "{who}");
         }
     }
 }
@@ -199,7 +199,8 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
         |(messages, per_second, bytes_per_second)| {
             let mut config = EndpointConfig::default();
             config.limits.role_deadline = None;
-            (config.messages_per_second, config.bytes_per_second) = (per_second, bytes_per_second);
+            config.messages_per_second = NonZeroU32::new(per_second);
+            config.bytes_per_second = NonZeroU32::new(bytes_per_second);
             let mut endpoint = sigver_core::Endpoint::new(config, || None);
             let id = endpoint.connect(Time::ZERO, Dialect::V1, endpoint_model::address(1).into());
             let id = id.expect("a connection");
@@ -207,7 +208,7 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
             let mut sent: Vec<(Duration, usize)> = Vec::new();
             for (gap, bytes) in messages {
                 now = now.saturating_add(Duration::from_millis(gap)).max(ready);
-                sent.push((now.elapsed(), bytes));
+                sent.push((now.as_duration(), bytes));
                 for (_, output) in endpoint.handle(now, id, sigver_core::Input::Ping(&vec![0; bytes])) {
                     match output {
                         sigver_core::Output::PauseReading(until) => {
@@ -343,7 +344,7 @@ fn record(run: &Run) -> Vec<Record> {
     let mut driver = Driver::new(&run.config);
     let play = |&step| Record {
         answer: driver.play(step),
-        now: driver.now.elapsed(),
+        now: driver.now.as_duration(),
         step,
     };
     run.steps.iter().map(play).collect()
@@ -439,17 +440,16 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
     (limits, keep_alive, seconds(3), backlog, rates, drain).prop_map(
         |((connections, joiners, role_deadline), keep_alive, close_timeout, backlog_bytes, rates, drain)| {
             let mut config = EndpointConfig::default();
-            config.limits.connections = connections;
+            config.limits.connections = NonZeroU32::new(connections);
             config.limits.joiners_per_key = joiners;
             config.limits.role_deadline = role_deadline;
             config.keep_alive = keep_alive;
             config.close_timeout = close_timeout;
             config.backlog_bytes = backlog_bytes;
-            (
-                config.messages_per_second,
-                config.bytes_per_second,
-                config.key_attempts_per_minute,
-            ) = rates;
+            let (messages, bytes, key_attempts) = rates;
+            config.messages_per_second = NonZeroU32::new(messages);
+            config.bytes_per_second = NonZeroU32::new(bytes);
+            config.key_attempts_per_minute = NonZeroU32::new(key_attempts);
             config.drain = drain;
             config
         },

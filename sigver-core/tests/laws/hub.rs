@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index as Pick};
-use sigver_core::{Addressee, CloseReason, ConnId, Index, Limits, Profile, RoleEnd, Shape, Stats, Tenure, Time};
+use sigver_core::{
+    Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats, Time,
+};
 
 use crate::{
     model::{Model, PLAIN, Role, Said, Step, V1},
@@ -24,7 +26,7 @@ fn model() {
         for step in steps {
             assert_eq!(stage.play(step), model.play(step), "{step:?}");
             assert_eq!(stage.stats(), model.stats(), "after {step:?}");
-            let next = stage.hub.poll_timeout().map(Time::elapsed);
+            let next = stage.hub.poll_timeout().map(Time::as_duration);
             assert_eq!(next, model.next_timeout(), "after {step:?}");
             stage.hub.assert_invariants();
         }
@@ -48,7 +50,7 @@ fn conservation() {
             let said = stage.read(&answer);
             let carried: Vec<usize> = said.iter().filter_map(|(_, said)| token(said)).collect();
 
-            if let Step::Data { who, token, .. } | Step::Lookalike { who, token, .. } = step {
+            if let Step::Data { who, token, .. } | Step::UnknownControl { who, token, .. } = step {
                 let delivered = carried.len() as u64;
                 let dropped = after.dropped - before.dropped;
                 let refused = after.refused - before.refused - dropped;
@@ -348,7 +350,7 @@ impl People {
     fn welcome(&mut self, who: usize, profile: Profile) {
         self.parts.insert(who, Part::Idle);
         self.waiting.insert(who);
-        if profile.tenure == Tenure::Renewable {
+        if profile.role_lifetime == RoleLifetime::Reusable {
             self.renewable.insert(who);
         }
     }
@@ -495,7 +497,7 @@ fn actor(step: &Step) -> Option<usize> {
         | Step::Open { who, .. }
         | Step::Join { who, .. }
         | Step::Data { who, .. }
-        | Step::Lookalike { who, .. }
+        | Step::UnknownControl { who, .. }
         | Step::Kick { who, .. }
         | Step::Leave { who }
         | Step::CloseKey { who }
@@ -517,17 +519,17 @@ fn heard_by(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sa
 /// Every call that a connection can make, or that can be made about it.
 fn calls_of(who: usize) -> [Step; 10] {
     let (key, index, token) = (0, 0, usize::MAX);
-    let (reason, shape) = (CloseReason::TooSlow, Shape::Any);
+    let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, nobody) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
     [
-        Step::Data { who, to, shape, token },
+        Step::Data { who, to, kind, token },
         Step::Data {
             who,
             to: nobody,
-            shape,
+            kind,
             token,
         },
-        Step::Lookalike { who, to, shape, token },
+        Step::UnknownControl { who, to, kind, token },
         Step::Open { who, key },
         Step::Join { who, key },
         Step::Kick { who, index },

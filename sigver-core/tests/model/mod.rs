@@ -2,9 +2,11 @@
 //!
 //! The laws and the exhaustive check hold the real hub against it. Connections, keys and payloads are numbers here.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
-use sigver_core::{Addressee, CloseReason, ConnectError, Dialect, Limits, Profile, RoleEnd, Shape, Stats, Tenure};
+use sigver_core::{
+    Addressee, CloseReason, ConnectError, Dialect, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats,
+};
 
 /// The profile of a connection that speaks the plain dialect.
 pub(crate) const PLAIN: Profile = Dialect::Plain.profile();
@@ -12,12 +14,12 @@ pub(crate) const PLAIN: Profile = Dialect::Plain.profile();
 pub(crate) const V1: Profile = Dialect::V1.profile();
 /// Connections that neither dialect has, but an embedder's own may.
 pub(crate) const ONE_ROLE_OF_ANY_DATA: Profile = Profile {
-    tenure: Tenure::OneRole,
-    takes: Shape::Any,
+    role_lifetime: RoleLifetime::SingleUse,
+    accepts: PayloadKind::Any,
 };
 pub(crate) const RENEWABLE_OF_OBJECTS: Profile = Profile {
-    tenure: Tenure::Renewable,
-    takes: Shape::Object,
+    role_lifetime: RoleLifetime::Reusable,
+    accepts: PayloadKind::Object,
 };
 
 /// One call into a hub, or the passing of time between two calls.
@@ -38,13 +40,13 @@ pub(crate) enum Step {
     Data {
         who: usize,
         to: Addressee,
-        shape: Shape,
+        kind: PayloadKind,
         token: usize,
     },
-    Lookalike {
+    UnknownControl {
         who: usize,
         to: Addressee,
-        shape: Shape,
+        kind: PayloadKind,
         token: usize,
     },
     Kick {
@@ -115,7 +117,7 @@ pub(crate) struct Client {
     pub(crate) name: usize,
     /// Whether it stays when its role ends, and when it is refused.
     pub(crate) renewable: bool,
-    takes: Shape,
+    accepts: PayloadKind,
     pub(crate) role: Role,
     /// The role that it had before this one. Means nothing to the protocol.
     pub(crate) former: Option<Role>,
@@ -156,10 +158,10 @@ impl Model {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key } => self.open(who, key),
             Step::Join { who, key } => self.join(who, key),
-            Step::Data { who, to, shape, token } => self.data(who, to, shape, token),
-            Step::Lookalike { who, to, shape, token } => match self.role(who) {
+            Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
+            Step::UnknownControl { who, to, kind, token } => match self.role(who) {
                 Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
-                _ => self.data(who, to, shape, token),
+                _ => self.data(who, to, kind, token),
             },
             Step::Kick { who, index } => self.kick(who, index),
             Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. })),
@@ -240,15 +242,16 @@ impl Model {
         if self.shut_down {
             return vec![(name, Said::NotLetIn(ConnectError::ShuttingDown))];
         }
-        if self.stats().connections >= self.limits.connections {
+        let is_full = |limit: NonZeroU32| self.stats().connections >= limit.get();
+        if self.limits.connections.is_some_and(is_full) {
             return vec![(name, Said::NotLetIn(ConnectError::TooManyConnections))];
         }
         let allowed = self.limits.role_deadline;
         let until = allowed.and_then(|allowed| self.now.checked_add(allowed));
         self.clients.push(Client {
             name,
-            renewable: profile.tenure == Tenure::Renewable,
-            takes: profile.takes,
+            renewable: profile.role_lifetime == RoleLifetime::Reusable,
+            accepts: profile.accepts,
             role: Role::Idle { until },
             former: None,
             ended: None,
@@ -294,7 +297,7 @@ impl Model {
         Some(is_free)
     }
 
-    fn data(&mut self, who: usize, to: Addressee, shape: Shape, token: usize) -> Vec<(usize, Said)> {
+    fn data(&mut self, who: usize, to: Addressee, kind: PayloadKind, token: usize) -> Vec<(usize, Said)> {
         let (to, from, about) = match (self.role(who), to) {
             (None, _) => return Vec::new(),
             (Some(Role::Idle { .. }), _) => return self.refuse(who, "no-role", About::Nothing),
@@ -305,6 +308,10 @@ impl Model {
             (Some(Role::Opener { .. }), Addressee::Malformed) => {
                 return self.close(who, CloseReason::IndexMalformed);
             }
+            (Some(Role::Opener { .. }), Addressee::OutOfRange) => {
+                self.dropped += 1;
+                return self.refuse(who, "unknown-index", About::Nothing);
+            }
             (Some(Role::Opener { .. }), Addressee::Index(named)) => {
                 let about = About::Index(named.get());
                 let Some(joiner) = self.joiner(who, named.get()) else {
@@ -314,7 +321,7 @@ impl Model {
                 (joiner, None, about)
             }
         };
-        if shape == Shape::Any && self.find(to).takes == Shape::Object {
+        if kind == PayloadKind::Any && self.find(to).accepts == PayloadKind::Object {
             return self.refuse(who, "not-an-object", about);
         }
         self.relayed += 1;
@@ -326,6 +333,7 @@ impl Model {
             (None, _) => Vec::new(),
             (Some(Role::Idle { .. }), _) => self.refuse(who, "no-role", About::Nothing),
             (Some(Role::Joiner { .. }), _) => self.refuse(who, "wrong-role", About::Nothing),
+            (Some(Role::Opener { .. }), None) if index == u32::MAX => self.refuse(who, "unknown-index", About::Nothing),
             (Some(Role::Opener { .. }), None) => self.refuse(who, "unknown-index", About::Index(index)),
             (Some(Role::Opener { .. }), Some(joiner)) => {
                 vec![self.dismiss(joiner, RoleEnd::Kicked), (who, Said::PeerLeft { index })]
@@ -359,7 +367,7 @@ impl Model {
         self.refused += 1;
         let reason = match code {
             "key-taken" => Some(CloseReason::KeyTaken),
-            "unknown-key" => Some(CloseReason::KeyUnknown),
+            "unknown-key" => Some(CloseReason::UnknownKey),
             "too-many-joiners" => Some(CloseReason::TooManyJoiners),
             "has-role" => Some(CloseReason::HasRole),
             "no-role" => Some(CloseReason::NoRole),

@@ -11,7 +11,7 @@ pub(crate) fn describe(output: &Output) -> String {
         Output::Send(Frame::Close(reason)) => format!("close {} {reason:?}", reason.code()),
         Output::Send(Frame::CloseReply(None)) => "reply".to_owned(),
         Output::Send(Frame::CloseReply(Some(code))) => format!("reply {code}"),
-        Output::PauseReading(until) => format!("pause until {:?}", until.elapsed()),
+        Output::PauseReading(until) => format!("pause until {:?}", until.as_duration()),
         Output::Abort => "abort".to_owned(),
         Output::PairingEnded(pairing) => pairing.to_string().chars().take_while(|one| *one != ':').collect(),
         unknown => panic!("an output that the tests do not know: {unknown:?}"),

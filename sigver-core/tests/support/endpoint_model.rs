@@ -1,10 +1,10 @@
 //! A naive endpoint, written from its documentation: the naive hub, and a list of clients with what the policy needs of each.
 
-use core::{net::Ipv4Addr, time::Duration};
+use core::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, VecDeque};
 
 use sigver_core::{
-    Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, Phase, RoleEnd, Shape, Stats, Traffic,
+    Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd, Stats, Traffic,
 };
 
 use crate::model::{self, About, Model, Said};
@@ -402,7 +402,7 @@ impl EndpointModel {
     fn decode(&mut self, who: usize, event: Event) -> Result<model::Step, CloseReason> {
         let (dialect, token) = (self.client(who).dialect, self.token);
         let text = event.text(dialect, token).unwrap_or_default();
-        let data = |to, shape| model::Step::Data { who, to, shape, token };
+        let data = |to, kind| model::Step::Data { who, to, kind, token };
         let addressee = |to| match to {
             To::Unnamed => Addressee::Unnamed,
             To::Index(index) => Addressee::Index(Index::new(index)),
@@ -413,13 +413,13 @@ impl EndpointModel {
             (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
             (_, Event::Open { key: Some(key) }) => (model::Step::Open { who, key }, text),
             (_, Event::Join { key }) => (model::Step::Join { who, key }, text),
-            (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), Shape::Object), text),
-            (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), Shape::Object), text),
+            (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
+            (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::UnknownType) => {
-                let (to, shape) = (Addressee::Unnamed, Shape::Object);
-                (model::Step::Lookalike { who, to, shape, token }, text)
+                let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
+                (model::Step::UnknownControl { who, to, kind, token }, text)
             }
-            (Dialect::Plain, _) => (data(Addressee::Unnamed, Shape::Object), text),
+            (Dialect::Plain, _) => (data(Addressee::Unnamed, PayloadKind::Object), text),
             (Dialect::V1, Event::Open { .. }) => {
                 let bits = random(self.random_calls);
                 self.random_calls += 1;
@@ -428,8 +428,12 @@ impl EndpointModel {
             }
             (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
             (Dialect::V1, Event::Data { to, is_object }) => {
-                let shape = if is_object { Shape::Object } else { Shape::Any };
-                (data(addressee(to), shape), v1_data(is_object, token))
+                let kind = if is_object {
+                    PayloadKind::Object
+                } else {
+                    PayloadKind::Any
+                };
+                (data(addressee(to), kind), v1_data(is_object, token))
             }
             (Dialect::V1, Event::Kick { index }) => (model::Step::Kick { who, index }, text),
             (Dialect::V1, Event::Leave) => (model::Step::Leave { who }, text),
@@ -461,13 +465,14 @@ impl EndpointModel {
             self.failed = None;
         }
         let failed = self.failed.iter().flat_map(|(_, sources)| sources);
-        if allowed != u32::MAX && failed.filter(|failed| **failed == source).count() >= allowed as usize {
+        let failures = failed.filter(|failed| **failed == source).count();
+        if allowed.is_some_and(|allowed| failures >= allowed.get() as usize) {
             return self.hub.deny(step);
         }
         let said = self.hub.play(step);
         let is_failure = |said: &Said| match said {
             Said::Refused { code, .. } => ["key-taken", "unknown-key"].contains(code),
-            Said::Close(reason) => [CloseReason::KeyTaken, CloseReason::KeyUnknown].contains(reason),
+            Said::Close(reason) => [CloseReason::KeyTaken, CloseReason::UnknownKey].contains(reason),
             _ => false,
         };
         if said.iter().any(|(_, said)| is_failure(said)) {
@@ -481,7 +486,9 @@ impl EndpointModel {
         if !self.is_open(who) {
             return;
         }
-        let (now, messages, per_second) = (self.now, self.config.messages_per_second, self.config.bytes_per_second);
+        let rates = [self.config.messages_per_second, self.config.bytes_per_second];
+        let [messages, per_second] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
+        let now = self.now;
         let client = self.client(who);
         client.messages.spend(1, messages, now);
         client.bytes.spend(bytes, per_second, now);

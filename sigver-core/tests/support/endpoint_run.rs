@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sigver_core::{ConnId, ConnectError, Endpoint, EndpointConfig, Input, Output, PairingStage, Phase, Stats, Time};
+use sigver_core::{
+    ConnId, ConnectError, Decoder, Endpoint, EndpointConfig, Input, Output, PairingStage, Phase, Stats, Time,
+};
 
 use crate::{
     describe::describe,
@@ -106,7 +108,7 @@ impl Driver {
             Event::Disconnected => Input::Disconnected,
             Event::Open { key: None } => Input::Text(&text),
             _ if token % 2 == 1 => Input::Text(&text),
-            _ => match dialect.decode(&text, &self.endpoint.config().limits, || None) {
+            _ => match Decoder::new(dialect, &self.endpoint.config().limits).decode(&text) {
                 Ok(message) => Input::Message {
                     message,
                     text_bytes: text.len(),
@@ -205,12 +207,12 @@ fn compare_states(driver: &Driver, model: &EndpointModel, step: Step) {
     );
     let refused: u64 = counters.refused.iter().map(|(_, count)| count).sum();
     assert_eq!(refused, model.refused, "after {step:?}");
-    for (stage, count) in PairingStage::ALL.into_iter().zip(counters.pairings) {
-        let expected = model.pairings.get(stage.label().as_str());
+    for (stage, count) in PairingStage::ALL.iter().zip(counters.pairings) {
+        let expected = model.pairings.get(stage.name());
         assert_eq!(count, expected.copied().unwrap_or_default(), "{stage:?} after {step:?}");
     }
     // No timer of a connection that is closed or gone wakes a driver.
-    let next = endpoint.poll_timeout().map(Time::elapsed);
+    let next = endpoint.poll_timeout().map(Time::as_duration);
     assert_eq!(next, model.next_timeout(), "after {step:?}");
 }
 

@@ -2,22 +2,20 @@
 //! together, and the oracle of the fuzz target `decode` takes texts apart.
 
 use sigver_core::{
-    Addressee, CloseReason, Dialect, Encoded, InboundMessage, Index, Limits, Member, OutboundMessage, Shape,
+    Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Limits, Member, OutboundMessage,
+    PayloadKind,
 };
-
-/// The random bits of a key that is made, and the key.
-pub(crate) const RANDOM: u128 = 0x00c0_ffee;
-pub(crate) const MADE: &str = "00000000000000000000000000c0ffee";
 
 /// What a text says, by the protocol page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Open(String),
+    OpenGenerated,
     Join(String),
-    /// What is carried is of this shape, and this is its text.
-    Data(Addressee, Shape, String),
-    Lookalike(Addressee, Shape, String),
-    Kick(Index),
+    /// What is carried is of this kind, and this is its text.
+    Data(Addressee, PayloadKind, String),
+    UnknownControl(Addressee, PayloadKind, String),
+    Kick(Option<Index>),
     Leave,
     CloseKey,
 }
@@ -115,12 +113,12 @@ impl Object {
 
     fn plain_reading(&self, to: Addressee, limits: &Limits) -> Result<Reading, CloseReason> {
         let (Some(kind), Some(key)) = (self.value(Member::Type), self.value(Member::Key)) else {
-            return Ok(Reading::Data(to, Shape::Object, self.text()));
+            return Ok(Reading::Data(to, PayloadKind::Object, self.text()));
         };
         match kind.says.as_deref() {
             Some("open") => key.key(limits).map(Reading::Open),
             Some("join") => key.key(limits).map(Reading::Join),
-            _ => Ok(Reading::Lookalike(to, Shape::Object, self.text())),
+            _ => Ok(Reading::UnknownControl(to, PayloadKind::Object, self.text())),
         }
     }
 
@@ -130,22 +128,23 @@ impl Object {
         match kind {
             Some("open") => match key {
                 Some(key) => key.key(limits).map(Reading::Open),
-                None => legal_key(MADE, limits).map(Reading::Open),
+                None => Ok(Reading::OpenGenerated),
             },
             Some("join") => key.ok_or(CloseReason::KeyMissing)?.key(limits).map(Reading::Join),
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
                 match to {
                     Addressee::Malformed => Err(CloseReason::IndexMalformed),
-                    Addressee::Unnamed | Addressee::Index(_) => {
-                        Ok(Reading::Data(to, data.shape(), data.spelled.clone()))
+                    Addressee::Unnamed | Addressee::Index(_) | Addressee::OutOfRange => {
+                        Ok(Reading::Data(to, data.kind(), data.spelled.clone()))
                     }
                 }
             }
             Some("kick") => match to {
                 Addressee::Unnamed => Err(CloseReason::IndexMissing),
                 Addressee::Malformed => Err(CloseReason::IndexMalformed),
-                Addressee::Index(index) => Ok(Reading::Kick(index)),
+                Addressee::Index(index) => Ok(Reading::Kick(Some(index))),
+                Addressee::OutOfRange => Ok(Reading::Kick(None)),
             },
             Some("leave") => Ok(Reading::Leave),
             Some("close") => Ok(Reading::CloseKey),
@@ -227,10 +226,10 @@ impl Value {
     }
 
     /// What a `data` is to a recipient of objects, which understands one that repeats `index` as it likes.
-    fn shape(&self) -> Shape {
+    fn kind(&self) -> PayloadKind {
         match &self.object {
-            Some(object) if object.twice(|member| *member == Member::Index).is_none() => Shape::Object,
-            Some(_) | None => Shape::Any,
+            Some(object) if object.twice(|member| *member == Member::Index).is_none() => PayloadKind::Object,
+            Some(_) | None => PayloadKind::Any,
         }
     }
 
@@ -245,40 +244,38 @@ impl Value {
         match text.parse::<u128>() {
             _ if !is_digits => Addressee::Malformed,
             Ok(number) if number.to_string() == *text => {
-                let index = u32::try_from(number).map_or(Index::NOBODY, Index::new);
-                Addressee::Index(index)
+                let index = u32::try_from(number).ok().filter(|number| *number < u32::MAX);
+                index.map_or(Addressee::OutOfRange, |number| Addressee::Index(Index::new(number)))
             }
-            Err(_) if !text.starts_with('0') => Addressee::Index(Index::NOBODY),
+            Err(_) if !text.starts_with('0') => Addressee::OutOfRange,
             Ok(_) | Err(_) => Addressee::Malformed,
         }
     }
 }
 
-/// Where the random bits of a key come from.
-pub(crate) fn random() -> Option<u128> {
-    Some(RANDOM)
-}
-
 /// What a peer that speaks `hearer` gets for `text`, if that is data: from the joiner with this index, or from the opener.
 pub(crate) fn carried(speaker: Dialect, text: &str, hearer: Dialect, from: Option<u32>) -> Option<String> {
-    let message = speaker.decode(text, &Limits::default(), random).ok()?;
-    let (InboundMessage::Data { payload, .. } | InboundMessage::Lookalike { payload, .. }) = message else {
+    let message = Decoder::new(speaker, &Limits::default()).decode(text).ok()?;
+    let (InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) = message else {
         return None;
     };
     let from = from.map(Index::new);
-    let mut out = String::new();
-    let encoded = hearer.encode(&OutboundMessage::Data { from, payload }, &mut out);
-    assert_eq!(encoded, Encoded::Text);
-    Some(out)
+    match hearer.encode(OutboundMessage::Data { from, payload }) {
+        Some(Frame::Text(out)) => Some(out),
+        other => panic!("data is text, not {other:?}"),
+    }
 }
 
 /// A message, as a text of it reads.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
         InboundMessage::Open { key } => Reading::Open(key.as_str().to_owned()),
+        InboundMessage::OpenGenerated => Reading::OpenGenerated,
         InboundMessage::Join { key } => Reading::Join(key.as_str().to_owned()),
-        InboundMessage::Data { to, shape, payload } => Reading::Data(to, shape, payload.as_str().to_owned()),
-        InboundMessage::Lookalike { to, shape, payload } => Reading::Lookalike(to, shape, payload.as_str().to_owned()),
+        InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
+        InboundMessage::UnknownControl { to, kind, payload } => {
+            Reading::UnknownControl(to, kind, payload.as_str().to_owned())
+        }
         InboundMessage::Kick { index } => Reading::Kick(index),
         InboundMessage::Leave => Reading::Leave,
         InboundMessage::CloseKey => Reading::CloseKey,

@@ -13,13 +13,13 @@ pub(crate) fn refusals(key: &Key, index: Index) -> Vec<Refusal> {
         Refusal::NoRole,
         Refusal::WrongRole,
         Refusal::NoIndex,
-        Refusal::UnknownIndex { index },
+        Refusal::UnknownIndex { index: Some(index) },
         Refusal::NotAnObject { index: Some(index) },
         Refusal::NotAnObject { index: None },
     ];
     // The enum may grow, which no match outside of the crate can rule out: its list of codes has to grow with it.
-    let mut codes: Vec<&str> = all.iter().map(Refusal::code).collect();
+    let mut codes: Vec<&str> = all.iter().map(Refusal::name).collect();
     codes.dedup();
-    assert_eq!(codes, Refusal::CODES, "a refusal is missing here");
+    assert_eq!(codes, Refusal::NAMES, "a refusal is missing here");
     all
 }

@@ -1,11 +1,11 @@
 //! Makes runs: sequences of calls that make sense, so that several openers with several joiners each are common, and that shrink
 //! well, since every operation names connections by their place among those that are in question.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 use std::ops::Range;
 
 use proptest::{collection::vec, prelude::*, strategy::Union};
-use sigver_core::{Addressee, CloseReason, Index, Limits, Profile, Shape};
+use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile};
 
 use crate::model::{Client, Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Role, Step, V1};
 
@@ -75,7 +75,7 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
     ];
     (connections, joiners_per_key, role_deadline).prop_map(|(connections, joiners_per_key, role_deadline)| {
         let mut limits = Limits::default();
-        limits.connections = connections;
+        limits.connections = NonZeroU32::new(connections);
         limits.joiners_per_key = joiners_per_key;
         limits.role_deadline = role_deadline;
         limits
@@ -88,8 +88,8 @@ enum Op {
     Connect(Profile),
     Open(Who, Meeting),
     Join(Who, Meeting),
-    Data(Who, To, Shape),
-    Lookalike(Who, To, Shape),
+    Data(Who, To, PayloadKind),
+    UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
     Leave(Who),
     CloseKey(Who),
@@ -145,8 +145,8 @@ fn ops() -> impl Strategy<Value = Op> {
         260 => profile().prop_map(Op::Connect),
         100 => (mostly(&[Idle, FormerOpeners]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
         240 => (mostly(&[Idle]), to_join).prop_map(|(who, meeting)| Op::Join(who, meeting)),
-        200 => (mostly(&[Openers, Joiners]), to(), shape()).prop_map(|(who, to, shape)| Op::Data(who, to, shape)),
-        30 => (mostly(&[Openers, Joiners]), to(), shape()).prop_map(|(who, to, shape)| Op::Lookalike(who, to, shape)),
+        200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
+        30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
         30 => mostly(&[Joiners]).prop_map(Op::Leave),
         35 => mostly(&[Openers]).prop_map(Op::CloseKey),
@@ -189,8 +189,8 @@ fn profile() -> impl Strategy<Value = Profile> {
     ]
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
-    prop_oneof![3 => Just(Shape::Object), 1 => Just(Shape::Any)]
+fn kind() -> impl Strategy<Value = PayloadKind> {
+    prop_oneof![3 => Just(PayloadKind::Object), 1 => Just(PayloadKind::Any)]
 }
 
 fn reason() -> impl Strategy<Value = CloseReason> {
@@ -222,21 +222,21 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
         },
-        Op::Data(who, to, shape) => {
+        Op::Data(who, to, kind) => {
             let sender = who.among(model)?;
             Step::Data {
                 who: sender.name,
                 to: to.of(&sender),
-                shape,
+                kind,
                 token: number,
             }
         }
-        Op::Lookalike(who, to, shape) => {
+        Op::UnknownControl(who, to, kind) => {
             let sender = who.among(model)?;
-            Step::Lookalike {
+            Step::UnknownControl {
                 who: sender.name,
                 to: to.of(&sender),
-                shape,
+                kind,
                 token: number,
             }
         }
@@ -308,7 +308,7 @@ impl To {
         match self {
             Self::Unnamed => Addressee::Unnamed,
             Self::Malformed => Addressee::Malformed,
-            Self::Nobody => Addressee::Index(Index::NOBODY),
+            Self::Nobody => Addressee::OutOfRange,
             Self::Index(index) => Addressee::Index(Index::new(index % (announced_to(sender) + 1))),
         }
     }

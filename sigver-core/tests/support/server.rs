@@ -8,7 +8,7 @@ use sigver_core::{ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Input
 use crate::describe::describe;
 
 pub(crate) fn at(millis: u64) -> Time {
-    Time::since_epoch(Duration::from_millis(millis))
+    Time::from_duration(Duration::from_millis(millis))
 }
 
 /// The outputs of one call.
@@ -82,7 +82,7 @@ impl Server {
         let mut timeline = Vec::new();
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= at(millis)) {
             self.now = self.now.max(due);
-            let now = self.now.elapsed().as_millis() as u64;
+            let now = self.now.as_duration().as_millis() as u64;
             let Outputs(outputs) = self.handle_timeout();
             timeline.extend(outputs.into_iter().map(|(to, output)| (now, to, output)));
         }

@@ -44,7 +44,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            hub: Hub::new(limits.clone()),
+            hub: Hub::with_payload(limits.clone()),
             now: Time::ZERO,
             ids: Vec::new(),
             ends: Rc::default(),
@@ -72,16 +72,16 @@ impl Stage {
             }
             Step::Open { who, key } => self.say(who, InboundMessage::Open { key: name(key) }),
             Step::Join { who, key } => self.say(who, InboundMessage::Join { key: name(key) }),
-            Step::Data { who, to, shape, token } => {
+            Step::Data { who, to, kind, token } => {
                 let payload = self.token(token);
-                self.say(who, InboundMessage::Data { to, shape, payload })
+                self.say(who, InboundMessage::Data { to, kind, payload })
             }
-            Step::Lookalike { who, to, shape, token } => {
+            Step::UnknownControl { who, to, kind, token } => {
                 let payload = self.token(token);
-                self.say(who, InboundMessage::Lookalike { to, shape, payload })
+                self.say(who, InboundMessage::UnknownControl { to, kind, payload })
             }
             Step::Kick { who, index } => {
-                let index = Index::new(index);
+                let index = (index < u32::MAX).then(|| Index::new(index));
                 self.say(who, InboundMessage::Kick { index })
             }
             Step::Leave { who } => self.say(who, InboundMessage::Leave),
@@ -160,7 +160,7 @@ fn read(message: &OutboundMessage<Token>) -> Said {
         },
         OutboundMessage::PeerLeft { index } => Said::PeerLeft { index: index.get() },
         OutboundMessage::Refused(refusal) => Said::Refused {
-            code: refusal.code(),
+            code: refusal.name(),
             about: about(refusal),
         },
         OutboundMessage::RoleEnded(end) => Said::RoleEnded(*end),
@@ -173,11 +173,14 @@ fn about(refusal: &Refusal) -> About {
         Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
             About::Key(number(key))
         }
-        Refusal::UnknownIndex { index } | Refusal::NotAnObject { index: Some(index) } => About::Index(index.get()),
+        Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
+            About::Index(index.get())
+        }
         Refusal::HasRole
         | Refusal::NoRole
         | Refusal::WrongRole
         | Refusal::NoIndex
+        | Refusal::UnknownIndex { index: None }
         | Refusal::NotAnObject { index: None } => About::Nothing,
         // The enum may grow, which no match outside of the crate can rule out.
         unknown => panic!("the protocol page has no {unknown:?}"),

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_core::{CloseReason, Dialect, Source, Time, Traffic};
+use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
 
 use crate::{
     access::per_ip::{self, LimitExceeded, PerIpLimits},
@@ -30,7 +30,7 @@ use crate::{
     counters::Counters,
     http::response::Response,
     lifecycle::Lifecycle,
-    sys::{clock::Clock, random},
+    sys::clock::Clock,
     tuning::POLL_INTERVAL,
 };
 
@@ -201,6 +201,7 @@ impl Conn<'_> {
     /// Reads, decodes and sends events until the connection ends. Not inlined: see [`report`].
     #[inline(never)]
     fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
+        let decoder = Decoder::new(dialect, &self.context.config.endpoint.limits);
         let mut reader = Reader::new(&self.peer.stream, rest, &self.context.config.endpoint.limits);
         // The handshake had a read timeout. From here on the endpoint's keep-alive detects dead clients: setting a timer for every read is
         // a measurable part of an exchange. If the timeout cannot be cleared, the socket is dead.
@@ -213,19 +214,18 @@ impl Conn<'_> {
             if self.peer.close_reason().is_some() {
                 return End::Closed;
             }
-            if let Err(end) = received.and_then(|received| self.handle(received, dialect)) {
+            if let Err(end) = received.and_then(|received| self.handle(received, &decoder)) {
                 return end;
             }
         }
     }
 
-    fn handle(&mut self, received: Received, dialect: Dialect) -> Result<(), End> {
+    fn handle(&mut self, received: Received, decoder: &Decoder) -> Result<(), End> {
         let event = match received {
             Received::Text(text, wire_bytes) => {
                 let read_at = Instant::now();
                 self.received.add(text.len());
-                let limits = &self.context.config.endpoint.limits;
-                let message = dialect.decode(&text, limits, random::u128).map_err(End::Violation)?;
+                let message = decoder.decode(&text).map_err(End::Violation)?;
                 ConnEvent::Message {
                     message,
                     text_bytes: text.len(),

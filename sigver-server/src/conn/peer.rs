@@ -73,13 +73,13 @@ impl Peer {
 
     /// Pauses reading. Called by the relay.
     pub(crate) fn pause_reading(&self, until: Time) {
-        let nanos = until.elapsed().as_nanos().try_into().unwrap_or(u64::MAX);
+        let nanos = until.as_duration().as_nanos().try_into().unwrap_or(u64::MAX);
         self.paused_until.store(nanos, Ordering::Relaxed);
     }
 
     /// Returns when the connection's thread may read again.
     pub(crate) fn paused_until(&self) -> Time {
-        Time::since_epoch(Duration::from_nanos(self.paused_until.load(Ordering::Relaxed)))
+        Time::from_duration(Duration::from_nanos(self.paused_until.load(Ordering::Relaxed)))
     }
 
     /// Returns the endpoint's id of this connection. Before [`set_id`](Self::set_id), no connection has the returned id.

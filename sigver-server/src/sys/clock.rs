@@ -14,6 +14,6 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Time {
-        Time::since_epoch(self.0.elapsed())
+        Time::from_duration(self.0.elapsed())
     }
 }

@@ -1,7 +1,7 @@
 //! The number of connections that this process can carry. Each needs a thread and a file descriptor. The accept loop enforces the limit,
 //! because a process without memory for another thread may be killed.
 
-use std::{fmt, fs};
+use std::{fmt, fs, num::NonZeroU32};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -46,7 +46,7 @@ impl ConnectionLimit {
     ///
     /// Raises the soft limit on open files of this process to the hard limit.
     pub fn of(config: &Config) -> Self {
-        let configured = config.endpoint.limits.connections;
+        let configured = config.endpoint.limits.connections.map_or(u32::MAX, NonZeroU32::get);
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let threads = |limit: Option<u64>| Some(limit?.saturating_sub(OTHER_THREADS));
         let bounds = [

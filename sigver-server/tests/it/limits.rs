@@ -31,7 +31,7 @@ fn is_unavailable(outcome: io::Result<Client>) -> bool {
 #[test]
 fn connections() -> io::Result<()> {
     let mut config = Config::default();
-    config.endpoint.limits.connections = 2;
+    config.endpoint.limits.connections = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
     for _ in 0..3 {
@@ -48,7 +48,7 @@ fn connections() -> io::Result<()> {
 fn connections_that_are_on_their_way_out() -> io::Result<()> {
     const MESSAGES: usize = 14;
     let mut config = Config::default();
-    config.endpoint.limits.connections = 2;
+    config.endpoint.limits.connections = NonZeroU32::new(2);
     config.endpoint.close_timeout = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
@@ -140,8 +140,8 @@ fn handshakes_of_a_source() -> io::Result<()> {
 fn messages_and_bytes_in_a_second() -> io::Result<()> {
     for (messages, bytes) in [(20, u32::MAX), (u32::MAX, 20 * 300)] {
         let mut config = Config::default();
-        config.endpoint.messages_per_second = messages;
-        config.endpoint.bytes_per_second = bytes;
+        config.endpoint.messages_per_second = NonZeroU32::new(messages);
+        config.endpoint.bytes_per_second = NonZeroU32::new(bytes);
         let server = Running::start(config);
         let (mut opener, mut joiner) = server.pair("k");
         let message = |n: usize| format!(r#"{{"n":"{n:03}","x":"{}"}}"#, "x".repeat(280));
@@ -167,7 +167,7 @@ fn messages_and_bytes_in_a_second() -> io::Result<()> {
 #[test]
 fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
     let mut config = Config::default();
-    config.endpoint.bytes_per_second = 20 * 300;
+    config.endpoint.bytes_per_second = NonZeroU32::new(20 * 300);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(290));
@@ -194,7 +194,7 @@ fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
 #[test]
 fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> {
     let mut config = Config::default();
-    config.endpoint.messages_per_second = 10;
+    config.endpoint.messages_per_second = NonZeroU32::new(10);
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
     joiner.send_raw(&frame(Opcode::Text, Piece::Last, b"{}").repeat(10_000))?;
@@ -212,7 +212,7 @@ fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> 
 #[test]
 fn guesses_of_a_source() -> io::Result<()> {
     let mut config = Config::default();
-    config.endpoint.key_attempts_per_minute = 3;
+    config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
     let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";
     let mut opener = client(&server, ELSEWHERE, v1)?;

@@ -2,6 +2,8 @@
 //! test that it took it so.
 #![cfg(target_os = "linux")]
 
+use std::num::NonZeroU32;
+
 use std::{
     fs, io,
     net::{SocketAddr, TcpStream},
@@ -164,7 +166,7 @@ fn almost_ask(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
 fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    config.endpoint.limits.connections = CONNECTIONS;
+    config.endpoint.limits.connections = NonZeroU32::new(CONNECTIONS);
     config.endpoint.limits.message_bytes = MESSAGE;
     config.endpoint.backlog_bytes = BACKLOG;
     let bound = Server::bind(config).expect("a free port").memory_bound();

@@ -55,11 +55,14 @@ fn message_decoded_by_the_driver_is_handled_as_the_text() {
         ],
     ];
     for (dialect, texts) in [Plain, V1].into_iter().zip(texts) {
-        let [mut by_text, mut by_message] = [(); 2].map(|()| Server::new(|config| config.messages_per_second = 1));
+        let [mut by_text, mut by_message] =
+            [(); 2].map(|()| Server::new(|config| config.messages_per_second = NonZeroU32::new(1)));
         let [clients, same] = [&mut by_text, &mut by_message].map(|server| [(); 2].map(|()| server.connect(dialect)));
         assert_eq!(clients, same);
         for (who, text) in texts {
-            let message = dialect.decode(text, &Limits::default(), || None).expect("a message");
+            let message = Decoder::new(dialect, &Limits::default())
+                .decode(text)
+                .expect("a message");
             let input = Input::Message {
                 message,
                 text_bytes: text.len(),

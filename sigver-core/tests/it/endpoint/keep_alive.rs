@@ -62,7 +62,7 @@ fn frames_to_the_client_do_not_count_as_an_answer() {
 
 #[test]
 fn paused_client_is_not_closed_as_silent() {
-    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let mut server = Server::new(|config| config.messages_per_second = NonZeroU32::new(1));
     let a = server.connect(V1);
     // The budget is exhausted until 99 s.
     for _ in 0..100 {

@@ -1,12 +1,14 @@
 //! Throttling of failed joins and opens.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 const UNKNOWN: &str = r#"{"type":"join","key":"guess"}"#;
 
 fn throttled() -> (Server, ConnId) {
     let mut server = Server::new(|config| {
-        config.key_attempts_per_minute = 3;
+        config.key_attempts_per_minute = NonZeroU32::new(3);
         config.close_timeout = Duration::ZERO;
         config.keep_alive = Duration::MAX;
     });
@@ -21,11 +23,11 @@ fn plain_joins_fail_as_of_an_unknown_key_until_the_minute_is_over() {
     server.now = at(1_000);
     for text in [UNKNOWN, UNKNOWN, UNKNOWN, JOIN, UNKNOWN, JOIN] {
         let a = server.connect(Plain);
-        assert_eq!(server.text(a, text), [(a, "close 1008 KeyUnknown")]);
+        assert_eq!(server.text(a, text), [(a, "close 1008 UnknownKey")]);
     }
     server.run_until(60_999);
     let a = server.connect(Plain);
-    assert_eq!(server.text(a, JOIN), [(a, "close 1008 KeyUnknown")]);
+    assert_eq!(server.text(a, JOIN), [(a, "close 1008 UnknownKey")]);
     server.run_until(61_000);
     let a = server.connect(Plain);
     assert_eq!(server.text(a, JOIN), [(opener, r#"{"type":"join","index":0}"#)]);
@@ -97,7 +99,7 @@ fn addresses_of_one_ipv6_network_are_one_source() {
         server.text(guesser.expect("a connection"), UNKNOWN);
     }
     let same = server.connect_from(Plain, "2001:db8::ffff:1").expect("a connection");
-    assert_eq!(server.text(same, JOIN), [(same, "close 1008 KeyUnknown")]);
+    assert_eq!(server.text(same, JOIN), [(same, "close 1008 UnknownKey")]);
     let other = server.connect_from(Plain, "2001:db8:0:1::1").expect("a connection");
     assert_eq!(server.text(other, JOIN).of(opener).len(), 1);
 }
@@ -105,10 +107,11 @@ fn addresses_of_one_ipv6_network_are_one_source() {
 #[test]
 fn denied_attempt_meets_the_role_deadline() {
     let mut server = Server::new(|config| {
-        config.key_attempts_per_minute = 0;
+        config.key_attempts_per_minute = NonZeroU32::new(1);
         config.limits.role_deadline = Some(Duration::from_secs(10));
     });
-    let a = server.connect(V1);
+    let [guesser, a] = [(); 2].map(|()| server.connect_from(V1, "192.0.2.1").expect("a connection"));
+    server.text(guesser, UNKNOWN);
     assert!(server.text(a, OPEN).of(a)[0].contains("key-taken"));
     assert_eq!(server.run_until(24_999), []);
 }

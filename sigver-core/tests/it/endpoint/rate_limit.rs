@@ -1,10 +1,12 @@
 //! Rate limits and pauses.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 #[test]
 fn message_over_a_second_s_worth_pauses_reading() {
-    let mut server = Server::new(|config| config.messages_per_second = 10);
+    let mut server = Server::new(|config| config.messages_per_second = NonZeroU32::new(10));
     let a = server.connect(V1);
     for _ in 0..10 {
         assert_eq!(server.input(a, Input::Pong), []);
@@ -35,7 +37,7 @@ fn message_over_a_second_s_worth_pauses_reading() {
 
 #[test]
 fn texts_messages_pings_and_pongs_count() {
-    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let mut server = Server::new(|config| config.messages_per_second = NonZeroU32::new(1));
     for frame in FRAMES {
         let a = server.connect(V1);
         assert!(!server.input(a, Input::Pong).of(a).contains(&"pause until 1s"));
@@ -45,7 +47,7 @@ fn texts_messages_pings_and_pongs_count() {
 
 #[test]
 fn bytes_over_a_second_s_worth_pause_reading() {
-    let mut server = Server::new(|config| config.bytes_per_second = 100);
+    let mut server = Server::new(|config| config.bytes_per_second = NonZeroU32::new(100));
     let text = format!(r#"{{"type":"leave","a":"{}"}}"#, "a".repeat(60 - 23));
     assert_eq!(text.len(), 60);
     let a = server.connect(V1);
@@ -71,8 +73,8 @@ fn bytes_over_a_second_s_worth_pause_reading() {
 #[test]
 fn stricter_limit_counts() {
     let mut server = Server::new(|config| {
-        config.messages_per_second = 1;
-        config.bytes_per_second = 10;
+        config.messages_per_second = NonZeroU32::new(1);
+        config.bytes_per_second = NonZeroU32::new(10);
     });
     let a = server.connect(V1);
     server.input(a, Input::Ping(&[b'a'; 30]));
@@ -83,7 +85,7 @@ fn stricter_limit_counts() {
 
 #[test]
 fn each_client_has_its_own_budget_and_is_never_closed() {
-    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let mut server = Server::new(|config| config.messages_per_second = NonZeroU32::new(1));
     let (opener, busy) = server.pair(Plain, Plain);
     let idle = server.connect(Plain);
     for _ in 0..10_000 {
@@ -98,8 +100,8 @@ fn each_client_has_its_own_budget_and_is_never_closed() {
 #[test]
 fn unlimited_rates_never_pause() {
     let mut server = Server::new(|config| {
-        config.messages_per_second = u32::MAX;
-        config.bytes_per_second = u32::MAX;
+        config.messages_per_second = None;
+        config.bytes_per_second = None;
     });
     let a = server.connect(V1);
     for _ in 0..10_000 {
@@ -109,7 +111,7 @@ fn unlimited_rates_never_pause() {
 
 #[test]
 fn closed_client_is_not_paused() {
-    let mut server = Server::new(|config| config.messages_per_second = 1);
+    let mut server = Server::new(|config| config.messages_per_second = NonZeroU32::new(1));
     let a = server.connect(Plain);
     server.input(a, Input::Pong);
     assert_eq!(server.text(a, "{}"), [(a, "close 1008 NoRole")]);

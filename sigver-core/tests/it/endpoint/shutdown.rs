@@ -1,5 +1,7 @@
 //! Draining and closing at once.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 #[test]
@@ -177,7 +179,7 @@ fn close_all_ends_a_drain() {
 
 #[test]
 fn connection_over_the_limit_is_rejected_until_one_closes() {
-    let mut server = Server::new(|config| config.limits.connections = 1);
+    let mut server = Server::new(|config| config.limits.connections = NonZeroU32::new(1));
     let a = server.connect(Plain);
     let rejected = server.connect_from(Plain, "192.0.2.1");
     assert_eq!(rejected, Err(ConnectError::TooManyConnections));

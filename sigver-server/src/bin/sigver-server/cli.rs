@@ -322,15 +322,15 @@ impl Cli {
             messages_per_second,
             bytes_per_second,
         } = self.limits;
-        config.endpoint.limits.connections = or_no_limit(connections);
+        config.endpoint.limits.connections = NonZeroU32::new(connections);
         config.endpoint.limits.joiners_per_key = joiners_per_key;
         config.endpoint.limits.key_bytes = key_bytes;
         config.endpoint.limits.message_bytes = message_bytes;
         config.endpoint.limits.depth = depth;
         config.head_bytes = head_bytes;
         config.endpoint.backlog_bytes = backlog_bytes;
-        config.endpoint.messages_per_second = or_no_limit(messages_per_second);
-        config.endpoint.bytes_per_second = or_no_limit(bytes_per_second);
+        config.endpoint.messages_per_second = NonZeroU32::new(messages_per_second);
+        config.endpoint.bytes_per_second = NonZeroU32::new(bytes_per_second);
         let Sources {
             connections_per_ip,
             handshakes_per_ip,
@@ -338,7 +338,7 @@ impl Cli {
         } = self.sources;
         config.connections_per_ip = NonZeroU32::new(connections_per_ip);
         config.handshakes_per_ip = NonZeroU32::new(handshakes_per_ip);
-        config.endpoint.key_attempts_per_minute = or_no_limit(guesses_per_ip);
+        config.endpoint.key_attempts_per_minute = NonZeroU32::new(guesses_per_ip);
         let Timeouts {
             handshake_timeout,
             role_deadline,
@@ -379,11 +379,6 @@ fn some_time(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it has to be more than none".into()),
         some => Ok(some),
     }
-}
-
-/// A number, of which zero stands for no limit.
-fn or_no_limit(number: u32) -> u32 {
-    if number == 0 { u32::MAX } else { number }
 }
 
 /// The part of clap's message that says what is wrong, and where the wrong value is if it is not among the arguments.
@@ -472,7 +467,7 @@ mod tests {
         for part in [
             "listen: [127.0.0.1:1, [::1]:2]",
             "admin: [127.0.0.1:3]",
-            "connections: 1,",
+            "connections: Some(1),",
             "joiners_per_key: 2,",
             "key_bytes: 3,",
             "message_bytes: 4,",
@@ -483,11 +478,11 @@ mod tests {
             "backlog_bytes: 7,",
             "keep_alive: 15s,",
             "close_timeout: 0ns,",
-            "messages_per_second: 8,",
-            "bytes_per_second: 9,",
+            "messages_per_second: Some(8),",
+            "bytes_per_second: Some(9),",
             "connections_per_ip: Some(10),",
             "handshakes_per_ip: Some(11),",
-            "key_attempts_per_minute: 12,",
+            "key_attempts_per_minute: Some(12),",
             "Exact(\"https://a\")",
             "drain: 17s",
         ] {
@@ -508,7 +503,7 @@ mod tests {
         assert_eq!(config.endpoint.limits.role_deadline, None);
         assert_eq!(
             (config.endpoint.messages_per_second, config.endpoint.bytes_per_second),
-            (u32::MAX, u32::MAX)
+            (None, None)
         );
     }
 }
