@@ -1,19 +1,18 @@
 //! Holds the server's reading of request heads to RFC 9112 and RFC 6455 section 4.2 as read here, line by line. Never sends anything.
 
-use sigver_server::{Page, core::Dialect, read_head};
+use sigver_core::Dialect;
+use sigver_server::{Page, read_head};
 
-const PAGES: &[Page] = &[
-    Page {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        body: "<p>tea</p>",
-    },
-    Page {
-        path: "/a.js",
-        content_type: "text/javascript",
-        body: "",
-    },
+/// Path, media type and content of each page.
+const PAGES: [(&str, &str, &str); 2] = [
+    ("/", "text/html; charset=utf-8", "<p>tea</p>"),
+    ("/a.js", "text/javascript", ""),
 ];
+
+fn pages() -> Vec<Page> {
+    let page = |(path, content_type, body): (&str, &str, &str)| Page::new(path, content_type, body.as_bytes());
+    PAGES.map(page).into()
+}
 
 /// Headers that a request may have.
 const MOST_HEADERS: usize = 64;
@@ -25,7 +24,8 @@ const MOST_HEADERS: usize = 64;
 ///
 /// When that is not so.
 pub(crate) fn check(bytes: &[u8]) {
-    let read = read_head(bytes, PAGES);
+    let pages = pages();
+    let read = read_head(bytes, &pages);
     let head = Head::read(bytes);
     match (&read, &head) {
         (None, None) => {}
@@ -44,7 +44,7 @@ pub(crate) fn check(bytes: &[u8]) {
     if let Some((answer, _, dialect)) = &read {
         check_form(answer, dialect.is_some());
     }
-    let mut beginnings = (0..bytes.len()).map(|length| read_head(&bytes[..length], PAGES));
+    let mut beginnings = (0..bytes.len()).map(|length| read_head(&bytes[..length], &pages));
     let early = beginnings.find(Option::is_some);
     assert!(
         early.is_none() || early == Some(read),
@@ -208,11 +208,11 @@ impl<'a> Head<'a> {
             };
         }
         let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        let page = PAGES.iter().find(|page| page.path.as_bytes() == path);
+        let page = PAGES.iter().find(|(page, ..)| page.as_bytes() == path);
         let is_stripped = self.values("Sec-WebSocket-Key").count() > 0;
         let (status, body) = match (page, path) {
             _ if is_stripped => ("426 Upgrade Required", STRIPPED),
-            (Some(page), _) => ("200 OK", page.body),
+            (Some((_, _, body)), _) => ("200 OK", body),
             (None, b"/health" | b"/ready") => ("200 OK", "ok\n"),
             (None, _) => ("404 Not Found", NOTHING),
         };

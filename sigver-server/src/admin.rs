@@ -51,8 +51,8 @@ pub(crate) fn serve(stream: &TcpStream, context: &Arc<Context>) -> io::Result<()
         .send(stream)
 }
 
-/// Returns the metrics as text.
-fn metrics(context: &Arc<Context>) -> String {
+/// Returns the metrics as text in the OpenMetrics format.
+pub(crate) fn metrics(context: &Arc<Context>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Metrics(Arc::clone(context))));
     let mut text = String::new();

@@ -62,5 +62,4 @@ pub use conn::handshake::read_head;
 pub use http::page::Page;
 pub use memory::MemoryBound;
 pub use server::{BindError, Handle, RunError, Server};
-pub use sigver_core as core;
 pub use sys::connection_limit::ConnectionLimit;

@@ -47,7 +47,6 @@ pub struct Server {
     admin_addrs: Vec<SocketAddr>,
     config: Arc<Config>,
     limit: ConnectionLimit,
-    started: SystemTime,
     handle: Handle,
 }
 
@@ -57,6 +56,7 @@ pub struct Handle {
     lifecycle: Arc<Lifecycle>,
     counters: Arc<Counters>,
     registry: Arc<Registry>,
+    admin: Arc<admin::Context>,
 }
 
 /// Why a server cannot be had.
@@ -151,18 +151,28 @@ impl Server {
         has_successor: bool,
     ) -> Result<Self, BindError> {
         let (admin, admin_addrs) = listen_on(&config.admin)?;
+        let limit = ConnectionLimit::of(&config);
+        let counters = Arc::<Counters>::default();
+        let registry = Arc::<Registry>::default();
+        let context = admin::Context {
+            head_limits: config.head_limits(),
+            counters: Arc::clone(&counters),
+            registry: Arc::clone(&registry),
+            connections: limit.connections(),
+            started: SystemTime::now(),
+        };
         Ok(Self {
             listeners,
             addrs,
             admin,
             admin_addrs,
-            limit: ConnectionLimit::of(&config),
-            started: SystemTime::now(),
+            limit,
             config: Arc::new(config),
             handle: Handle {
                 lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, has_successor)),
-                counters: Arc::default(),
-                registry: Arc::default(),
+                counters,
+                registry,
+                admin: Arc::new(context),
             },
         })
     }
@@ -244,6 +254,7 @@ impl Server {
             lifecycle,
             counters,
             registry,
+            ..
         } = self.handle();
         relay::Context {
             config: Arc::clone(&self.config),
@@ -260,18 +271,12 @@ impl Server {
             lifecycle,
             counters,
             registry,
+            admin,
         } = self.handle();
         let config = Arc::clone(&self.config);
         let per_ip = Arc::new(PerIpLimits::new(config.connections_per_ip, config.handshakes_per_ip));
-        let connections = self.limit.connections();
         accept::Context {
-            admin: Arc::new(admin::Context {
-                head_limits: config.head_limits(),
-                counters: Arc::clone(&counters),
-                registry: Arc::clone(&registry),
-                connections,
-                started: self.started,
-            }),
+            admin,
             conn: conn::Context {
                 config: Arc::clone(&config),
                 lifecycle: Arc::clone(&lifecycle),
@@ -284,7 +289,7 @@ impl Server {
             counters,
             registry,
             per_ip,
-            connections,
+            connections: self.limit.connections(),
         }
     }
 }
@@ -331,9 +336,15 @@ impl Handle {
         self.counters.relay().endpoint.hub
     }
 
-    /// How many connections have a thread: upgraded, in their handshake, or on their way out.
+    /// Returns the number of connections that have a thread: upgraded, in their handshake, or closing.
     pub fn connections(&self) -> usize {
         self.registry.len()
+    }
+
+    /// Returns the metrics as text in the OpenMetrics 1.0 format: what [`Config::admin`] serves at `/metrics`, for embedders that serve it
+    /// on a port of their own. Its media type is `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    pub fn metrics(&self) -> String {
+        admin::metrics(&self.admin)
     }
 }
 

@@ -1,25 +1,53 @@
 //! Responses to requests that are no WebSocket handshake: pages, health checks, errors.
 
+use std::{fmt, sync::Arc};
+
 use crate::http::{head::Head, response::Response};
 
-/// A file that is served over plain HTTP, from memory.
-#[derive(Clone, Copy, Debug)]
+/// A file that is served over plain HTTP, from memory. Clones share the content.
+///
+/// ```
+/// use sigver_server::{Config, Page};
+///
+/// let mut config = Config::default();
+/// let page = Page::new("/robots.txt", "text/plain", *b"User-agent: *\nDisallow: /\n");
+/// config.pages.push(page);
+/// ```
+#[derive(Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The path of its URL, such as `/`.
-    pub path: &'static str,
-    /// Its media type, such as `text/html; charset=utf-8`.
-    pub content_type: &'static str,
-    /// Its content.
-    pub body: &'static str,
+    path: Arc<str>,
+    content_type: Arc<str>,
+    body: Arc<[u8]>,
+}
+
+impl Page {
+    /// Creates a page with the path of its URL, such as `/`, its media type, such as `text/html; charset=utf-8`, and its content.
+    pub fn new(path: impl Into<Arc<str>>, content_type: impl Into<Arc<str>>, body: impl Into<Arc<[u8]>>) -> Self {
+        Self {
+            path: path.into(),
+            content_type: content_type.into(),
+            body: body.into(),
+        }
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("path", &self.path)
+            .field("content_type", &self.content_type)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish()
+    }
 }
 
 /// Responds to a request on a port that serves WebSocket.
 pub(crate) fn respond(head: &Head<'_>, pages: &[Page], is_ending: bool) -> Response {
     get(head, |path| {
-        let page = pages.iter().find(|page| page.path == path);
+        let page = pages.iter().find(|page| *page.path == *path);
         match (page, path) {
             _ if head.headers.all("Sec-WebSocket-Key").next().is_some() => Response::STRIPPED,
-            (Some(page), _) => Response::page(page.content_type, page.body),
+            (Some(page), _) => Response::page(&page.content_type, &page.body),
             (None, "/ready") if is_ending => Response::ENDING,
             (None, "/ready" | "/health") => Response::HEALTHY,
             (None, "/") => Response::NO_UPGRADE,

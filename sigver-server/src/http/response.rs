@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,9 +15,26 @@ pub(crate) struct Response {
     pub(crate) status: Cow<'static, str>,
     /// Complete header lines.
     headers: &'static str,
-    content_type: &'static str,
-    body: Cow<'static, str>,
+    content_type: Cow<'static, str>,
+    body: Body,
     with_body: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Body {
+    Static(&'static str),
+    Text(String),
+    Shared(Arc<[u8]>),
+}
+
+impl Body {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Static(text) => text.as_bytes(),
+            Self::Text(text) => text.as_bytes(),
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// How long a client may take to close its side after a response, and how many bytes are read and discarded until then. Closing a socket
@@ -31,8 +49,8 @@ impl Response {
         Self {
             status: Cow::Borrowed(status),
             headers,
-            content_type: TEXT,
-            body: Cow::Borrowed(body),
+            content_type: Cow::Borrowed(TEXT),
+            body: Body::Static(body),
             with_body: true,
         }
     }
@@ -109,18 +127,18 @@ impl Response {
         Self {
             status: Cow::Borrowed("200 OK"),
             headers: "Cache-Control: no-store\r\n",
-            content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            body: text.into(),
+            content_type: Cow::Borrowed("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            body: Body::Text(text),
             with_body: true,
         }
     }
 
-    pub(crate) const fn page(content_type: &'static str, body: &'static str) -> Self {
+    pub(crate) fn page(content_type: &str, body: &Arc<[u8]>) -> Self {
         Self {
             status: Cow::Borrowed("200 OK"),
             headers: "Cache-Control: no-cache\r\n",
-            content_type,
-            body: Cow::Borrowed(body),
+            content_type: content_type.to_owned().into(),
+            body: Body::Shared(Arc::clone(body)),
             with_body: true,
         }
     }
@@ -138,8 +156,8 @@ impl Response {
         Self {
             status: format!("{code} {phrase}").into(),
             headers,
-            content_type: TEXT,
-            body: format!("{text}\n").into(),
+            content_type: Cow::Borrowed(TEXT),
+            body: Body::Text(format!("{text}\n")),
             with_body: true,
         }
     }
@@ -172,6 +190,7 @@ impl Response {
         } else {
             "close"
         };
+        let body = body.as_bytes();
         let mut bytes = format!(
             "HTTP/1.1 {status}\r\nConnection: {connection}\r\n{headers}X-Content-Type-Options: nosniff\r\n\
              Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
@@ -179,7 +198,7 @@ impl Response {
         )
         .into_bytes();
         if *with_body {
-            bytes.extend_from_slice(body.as_bytes());
+            bytes.extend_from_slice(body);
         }
         bytes
     }

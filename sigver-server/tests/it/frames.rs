@@ -322,11 +322,7 @@ fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
 #[test]
 fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
-    config.pages = vec![Page {
-        path: "/chat",
-        content_type: "text/html; charset=utf-8",
-        body: "<!doctype html>",
-    }];
+    config.pages = vec![Page::new("/chat", "text/html; charset=utf-8", *b"<!doctype html>")];
     let server = Running::start(config);
     let (head, body) = answer(server.addr, "GET /chat?a=b HTTP/1.1\r\nHost: a\r\n\r\n", 0)?;
     assert_eq!(status(&head), "200 OK");

@@ -304,7 +304,7 @@ impl Cli {
         config.listen.clone_from(&self.serving.listen);
         config.admin.clone_from(&self.serving.admin);
         if self.serving.demo {
-            config.pages = demo::PAGES.to_vec();
+            config.pages = demo::pages();
         }
         if !self.admission.allow_origin.is_empty() {
             let origins: Origins = self.admission.allow_origin.iter().cloned().collect();

@@ -1,22 +1,27 @@
-//! Owns the files of the demonstration page, built in. They are those of `examples/browser`. Never serves them: the library does.
+//! The files of the demo page, built in. They are those of `examples/browser`.
 
 use sigver_server::Page;
 
-/// The page, its script, and the client that this imports.
-pub(crate) const PAGES: &[Page] = &[
-    Page {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        body: include_str!("../../../demo/index.html"),
-    },
-    Page {
-        path: "/chat.js",
-        content_type: "text/javascript; charset=utf-8",
-        body: include_str!("../../../demo/chat.js"),
-    },
-    Page {
-        path: "/sigver.js",
-        content_type: "text/javascript; charset=utf-8",
-        body: include_str!("../../../demo/sigver.js"),
-    },
+/// Path, media type and content of the page, its script, and the client that the script imports.
+const PAGES: [(&str, &str, &str); 3] = [
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_str!("../../../demo/index.html"),
+    ),
+    (
+        "/chat.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../../demo/chat.js"),
+    ),
+    (
+        "/sigver.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../../demo/sigver.js"),
+    ),
 ];
+
+pub(crate) fn pages() -> Vec<Page> {
+    let page = |(path, content_type, body): (&str, &str, &str)| Page::new(path, content_type, body.as_bytes());
+    PAGES.map(page).into()
+}
