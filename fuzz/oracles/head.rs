@@ -212,7 +212,7 @@ impl<'a> Head<'a> {
         let is_stripped = self.values("Sec-WebSocket-Key").count() > 0;
         let (status, body) = match (page, path) {
             _ if is_stripped => ("426 Upgrade Required", STRIPPED),
-            (Some((_, _, body)), _) => ("200 OK", body),
+            (Some((_, _, body)), _) => ("200 OK", *body),
             (None, b"/health" | b"/ready") => ("200 OK", "ok\n"),
             (None, _) => ("404 Not Found", NOTHING),
         };

@@ -244,3 +244,13 @@ fn idle_visitors_of_the_page_harm_nobody() {
     });
     drop(idle);
 }
+
+#[test]
+fn handle_returns_the_metrics_without_a_port() {
+    let server = Running::start(Config::default());
+    let (_opener, _joiner) = server.pair("tea");
+    eventually("the joiner is counted", || {
+        server.handle.metrics().contains("sigver_joiners 1\n")
+    });
+    assert!(server.handle.metrics().ends_with("# EOF\n"));
+}
