@@ -41,7 +41,7 @@ class Sigver:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def __enter__(self):
-        host, port = self.process.stdout.readline().removeprefix("sigver listening on ").strip().rsplit(":", 1)
+        host, port = self.process.stdout.readline().removeprefix("sigver-server listening on ").strip().rsplit(":", 1)
         return host, int(port)
 
     def __exit__(self, *_):

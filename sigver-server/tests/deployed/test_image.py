@@ -18,11 +18,11 @@ def instruction(name):
 
 class Image(Deployed):
     def test_what_it_runs_stands_alone_and_is_seen_to_be_well(self):
-        program = self.folder / "sigver"
+        program = self.folder / "sigver-server"
         build = instruction("RUN")
-        self.assertIn(" /sigver", build)
+        self.assertIn(" /sigver-server", build)
         environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
-        command = build.replace(" /sigver", f" {program}").replace("cargo build", "cargo build --quiet")
+        command = build.replace(" /sigver-server", f" {program}").replace("cargo build", "cargo build --quiet")
         subprocess.run(["sh", "-ec", command], check=True, cwd=ROOT, env=environment)
         listed = subprocess.run(["ldd", program], capture_output=True, text=True)
         self.assertRegex(listed.stdout + listed.stderr, "statically linked|not a dynamic executable")

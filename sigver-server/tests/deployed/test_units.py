@@ -16,19 +16,19 @@ MOST_EXPOSURE = 1.5
 class Units(Deployed):
     def setUp(self):
         super().setUp()
-        for name in ("sigver.service", "sigver.socket"):
+        for name in ("sigver-server.service", "sigver-server.socket"):
             # A program that is not there is an error.
-            text = (DEPLOY / name).read_text().replace("/usr/local/bin/sigver", str(pathlib.Path(SIGVER).resolve()))
+            text = (DEPLOY / name).read_text().replace("/usr/local/bin/sigver-server", str(pathlib.Path(SIGVER).resolve()))
             (self.folder / name).write_text(text)
 
     def test_they_are_understood(self):
-        units = [self.folder / name for name in ("sigver.service", "sigver.socket")]
+        units = [self.folder / name for name in ("sigver-server.service", "sigver-server.socket")]
         result = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
 
     def test_the_service_is_hardened(self):
-        command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", self.folder / "sigver.service"]
+        command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", self.folder / "sigver-server.service"]
         result = subprocess.run(command, capture_output=True, text=True)
-        level = re.search(r"Overall exposure level for sigver.service: ([\d.]+)", result.stdout)
+        level = re.search(r"Overall exposure level for sigver-server.service: ([\d.]+)", result.stdout)
         self.assertIsNotNone(level, result.stdout + result.stderr)
         self.assertLessEqual(float(level[1]), MOST_EXPOSURE)

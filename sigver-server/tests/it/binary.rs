@@ -10,7 +10,7 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     eventually, get,
-    program::{Program, SIGVER, sigver},
+    program::{Program, SIGVER_SERVER, sigver_server},
 };
 
 /// Exit code, and stderr, which is one line.
@@ -31,14 +31,14 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (&["--colour"], "--colour"),
         (&["8000"], "8000"),
     ] {
-        let (code, text) = refusal(&mut sigver(arguments));
+        let (code, text) = refusal(&mut sigver_server(arguments));
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(
-            text.starts_with("sigver: ") && text.contains(says),
+            text.starts_with("sigver-server: ") && text.contains(says),
             "{arguments:?}: {text}"
         );
     }
-    let (code, text) = refusal(sigver(&[]).env("PORT", "65536"));
+    let (code, text) = refusal(sigver_server(&[]).env("PORT", "65536"));
     assert_eq!(code, Some(2));
     assert!(text.contains("PORT") && text.contains("65536"), "{text}");
 }
@@ -47,7 +47,9 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
 fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = taken.local_addr().expect("it is bound").to_string();
-    let Output { status, stdout, stderr } = sigver(&["--listen", &addr]).output().expect("the program starts");
+    let Output { status, stdout, stderr } = sigver_server(&["--listen", &addr])
+        .output()
+        .expect("the program starts");
     let text = String::from_utf8_lossy(&stderr);
     assert_eq!((status.code(), stdout), (Some(1), vec![]));
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -57,7 +59,7 @@ fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
 #[test]
 fn help_and_version_are_answers() {
     for argument in ["--help", "--version"] {
-        let Output { status, stdout, stderr } = sigver(&[argument]).output().expect("the program starts");
+        let Output { status, stdout, stderr } = sigver_server(&[argument]).output().expect("the program starts");
         assert_eq!((status.code(), stderr), (Some(0), vec![]), "{argument}");
         assert!(!stdout.is_empty());
     }
@@ -71,15 +73,15 @@ fn an_answer_that_cannot_be_written_is_exit_code_1() {
             .write(true)
             .open("/dev/full")
             .expect("Linux has it");
-        let (code, text) = refusal(sigver(question).stdout(full));
+        let (code, text) = refusal(sigver_server(question).stdout(full));
         assert_eq!(code, Some(1), "{question:?}");
-        assert!(text.starts_with("sigver: cannot write to stdout: "), "{text}");
+        assert!(text.starts_with("sigver-server: cannot write to stdout: "), "{text}");
     }
 }
 
 #[test]
 fn the_environment_chooses_the_port_and_every_interface_is_served() {
-    let program = Program::start(sigver(&[]).env("PORT", "0"));
+    let program = Program::start(sigver_server(&[]).env("PORT", "0"));
     assert!(
         program.addr.ip().is_unspecified() && program.addr.port() != 0,
         "{}",
@@ -91,7 +93,12 @@ fn the_environment_chooses_the_port_and_every_interface_is_served() {
 
 #[test]
 fn the_longest_message_can_be_chosen() {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--message-bytes", "32"]));
+    let program = Program::start(&mut sigver_server(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--message-bytes",
+        "32",
+    ]));
     let mut client = program.client();
     let open = r#"{"type":"open","key":"tea12345"}"#;
     assert_eq!(open.len(), 32);
@@ -106,7 +113,7 @@ fn the_longest_message_can_be_chosen() {
 
 #[test]
 fn the_configuration_can_be_looked_at() {
-    let mut command = sigver(&[
+    let mut command = sigver_server(&[
         "--check-config",
         "--key-bytes",
         "12",
@@ -134,13 +141,13 @@ fn the_configuration_can_be_looked_at() {
 
 #[test]
 fn what_is_wrong_in_the_environment_is_said_to_be_there() {
-    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
+    let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
     assert_eq!(code, Some(2));
     assert!(
         text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than none"),
         "{text}"
     );
-    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
+    let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
     assert_eq!(code, Some(2));
     assert!(text.contains("/no/such/file"), "{text}");
 }
@@ -148,7 +155,9 @@ fn what_is_wrong_in_the_environment_is_said_to_be_there() {
 #[test]
 fn shells_can_complete_its_flags() {
     for shell in ["bash", "zsh", "fish"] {
-        let output = sigver(&["--completions", shell]).output().expect("the program starts");
+        let output = sigver_server(&["--completions", shell])
+            .output()
+            .expect("the program starts");
         assert!(output.status.success());
         assert!(
             String::from_utf8_lossy(&output.stdout).contains("backlog-bytes"),
@@ -160,7 +169,7 @@ fn shells_can_complete_its_flags() {
 #[test]
 fn a_signal_ends_it_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
-        let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0"]));
+        let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0"]));
         let mut client = program.client();
         let (code, log) = program.end(signal);
         assert_eq!(code, Some(0), "{log}");
@@ -172,7 +181,7 @@ fn a_signal_ends_it_in_order() {
 /// Its page is served by the very server that it connects to.
 #[test]
 fn the_demonstration_page_is_built_in() {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--demo"]));
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--demo"]));
     for (path, content_type, content) in [
         ("/", "text/html", "<!doctype html>"),
         ("/chat.js", "text/javascript", "RTCPeerConnection"),
@@ -197,7 +206,11 @@ fn the_demonstration_page_is_built_in() {
 fn the_ceiling_is_met_and_survived() {
     let mut limited = Command::new("sh");
     limited
-        .args(["-c", r#"ulimit -n 100 && exec "$0" --listen 127.0.0.1:0"#, SIGVER])
+        .args([
+            "-c",
+            r#"ulimit -n 100 && exec "$0" --listen 127.0.0.1:0"#,
+            SIGVER_SERVER,
+        ])
         .env_remove("RUST_LOG");
     let program = Program::start(&mut limited);
     let mut clients: Vec<_> = (0..60).map_while(|_| Client::connect(program.addr, "/").ok()).collect();

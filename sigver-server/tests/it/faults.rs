@@ -17,7 +17,7 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     eventually, get,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
@@ -73,7 +73,7 @@ const NO_DESCRIPTORS: &str = "cannot accept connections: ";
 
 #[test]
 fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(LISTEN));
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     program.limit(Resource::Nofile, Some(3));
     let waiting: Vec<_> = (0..5)
@@ -92,7 +92,7 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
 #[test]
 fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
     const ROUNDS: usize = 10;
-    let mut program = Program::start(&mut sigver(LISTEN));
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     // Room for one, which the next takes when it goes.
     let used = program.descriptors();
@@ -121,7 +121,7 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
 /// The metrics page's listener stays readable as well, while nobody can be accepted from it.
 #[test]
 fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
+    let mut program = Program::start(&mut sigver_server(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
     let admin = program.admin();
     let mut pair = program.pair()?;
     program.limit(Resource::Nofile, Some(3));
@@ -138,7 +138,7 @@ fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
 
 #[test]
 fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(LISTEN));
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     // Less room than the stack of another thread takes. A thread that waits for a connection may still take one, and one that ends
     // makes room.
@@ -163,7 +163,7 @@ fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> 
 #[test]
 fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
     const KEEP_ALIVE: Duration = Duration::from_millis(300);
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
     let mut pair = program.pair()?;
     let mut answered = Instant::now();
     for _ in 0..2 {
@@ -187,7 +187,7 @@ fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
 /// Nobody reads the log, and its pipe is full.
 #[test]
 fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
-    let program = Program::start(sigver(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
+    let program = Program::start(sigver_server(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     let mut pair = program.pair()?;
     // Two lines and more for each; a pipe holds 64 KiB, the queue 4,096 lines.
     for _ in 0..4_000 {
@@ -219,7 +219,7 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
     ]
     .map(|flag| format!("--{flag}=1e19"));
     let never: Vec<_> = never.iter().map(String::as_str).collect();
-    let program = Program::start(&mut sigver(&[LISTEN, &never].concat()));
+    let program = Program::start(&mut sigver_server(&[LISTEN, &never].concat()));
     let mut pair = program.pair()?;
     talk(&mut pair)?;
     pair.1.send_text("{")?;
@@ -236,7 +236,7 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
 fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-fifo-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
-    let program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path));
+    let program = Program::start(sigver_server(LISTEN).env("SIGVER_TOKEN_FILE", &path));
     std::fs::remove_file(&path)?;
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR)?;
     kill_process(program.pid(), Signal::HUP)?;
@@ -254,7 +254,7 @@ fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Re
 
 #[test]
 fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
     // The time of each comes 10 milliseconds after that of the one before.
     let mut clients: Vec<_> = (0..300).map(|_| program.client()).collect();
     kill_process(program.pid(), Signal::TERM)?;
@@ -270,7 +270,11 @@ fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
 fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
-    let mut program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path).env("RUST_LOG", "trace"));
+    let mut program = Program::start(
+        sigver_server(LISTEN)
+            .env("SIGVER_TOKEN_FILE", &path)
+            .env("RUST_LOG", "trace"),
+    );
     let addr = program.addr;
     let admits = |token: &str| Client::connect(addr, &format!("/?token={token}")).is_ok();
     assert!(admits("first-SECRET-0123456789"));

@@ -12,7 +12,7 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     exchange, get,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
@@ -78,7 +78,7 @@ fn without_seconds(log: &str) -> String {
 
 #[test]
 fn each_end_of_a_connection_is_one_line() {
-    let mut program = Program::start(&mut sigver(&LOOPBACK));
+    let mut program = Program::start(&mut sigver_server(&LOOPBACK));
     play(|| program.client());
     // A client that vanishes, and one that is there at the end.
     drop(program.client());
@@ -111,7 +111,8 @@ fn each_end_of_a_connection_is_one_line() {
 
 #[test]
 fn for_programs_every_line_is_an_object() {
-    let program = Program::start(sigver(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
+    let program =
+        Program::start(sigver_server(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     play(|| program.client());
     get(program.addr, "/nothing").expect("an answer");
     let (_, log) = program.end(Signal::TERM);
@@ -149,7 +150,7 @@ fn for_programs_every_line_is_an_object() {
 /// The line that answers "signaling, or ICE?".
 #[test]
 fn a_pairing_is_traced_in_one_line() {
-    let program = Program::start(sigver(&LOOPBACK).env("RUST_LOG", "debug"));
+    let program = Program::start(sigver_server(&LOOPBACK).env("RUST_LOG", "debug"));
     play(|| program.client());
     let (_, log) = program.end(Signal::TERM);
     let traces: Vec<&str> = log.lines().filter(|line| line.contains(" ended-by-")).collect();
@@ -165,7 +166,7 @@ fn a_pairing_is_traced_in_one_line() {
 #[test]
 fn who_comes_too_often_is_told_by_which_limit() {
     let refused_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
-        let program = Program::start(&mut sigver(&[&LOOPBACK[..], flags].concat()));
+        let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], flags].concat()));
         let _held = hold(&program);
         let refused = exchange(program.addr, (head("/", "") + "\r\n").as_bytes()).expect("an answer");
         assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
@@ -195,7 +196,7 @@ fn whatever_rust_log_is_errors_are_logged() {
     for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
         fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
         let mut program = Program::start(
-            sigver(&LOOPBACK)
+            sigver_server(&LOOPBACK)
                 .env("RUST_LOG", chosen)
                 .env("SIGVER_TOKEN_FILE", &tokens),
         );
@@ -229,7 +230,7 @@ fn no_secret_of_a_client_is_in_any_output() {
             ],
         ]
         .concat();
-        let mut program = Program::start(sigver(&arguments).env("RUST_LOG", "trace"));
+        let mut program = Program::start(sigver_server(&arguments).env("RUST_LOG", "trace"));
         let admin = program.admin();
         let mut stdout = program.child.stdout.take().expect("stdout is a pipe");
         let with_token = || {
@@ -272,7 +273,7 @@ fn no_secret_of_a_client_is_in_any_output() {
 
 #[test]
 fn a_flood_of_refusals_does_not_flood_the_log() {
-    let program = Program::start(&mut sigver(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
+    let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
     let mut client = program.client();
     client.sync();
     for _ in 0..40 {

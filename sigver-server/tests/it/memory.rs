@@ -17,7 +17,7 @@ use socket2::SockRef;
 
 use crate::support::{
     eventually,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const CONNECTIONS: u32 = 60;
@@ -172,7 +172,7 @@ fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
         "--listen 127.0.0.1:0 --connections {CONNECTIONS} --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} \
          --messages-per-second 0 --bytes-per-second 0 --handshake-timeout 60"
     );
-    let program = Program::start(&mut sigver(&arguments.split(' ').collect::<Vec<_>>()));
+    let program = Program::start(&mut sigver_server(&arguments.split(' ').collect::<Vec<_>>()));
     let (addr, pid) = (program.addr, program.child.id());
     let siege = &Siege::default();
     thread::scope(|scope| {

@@ -20,7 +20,7 @@ use sigver_transcripts::{
 
 use crate::support::{
     eventually,
-    program::{Program, SIGVER, sigver},
+    program::{Program, SIGVER_SERVER, sigver_server},
 };
 
 /// The program as it is started for a socket: that is its descriptor 3, which a shell can see to.
@@ -30,7 +30,7 @@ fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {
         .args([
             "-c",
             r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#,
-            SIGVER,
+            SIGVER_SERVER,
         ])
         .args(arguments)
         .stdin(Stdio::from(socket))
@@ -56,7 +56,7 @@ fn the_service_manager_hears_of_start_reload_and_end() {
         let length = manager.recv(&mut text).expect("it says something");
         String::from_utf8_lossy(&text[..length]).into_owned()
     };
-    let program = Program::start(sigver(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
+    let program = Program::start(sigver_server(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
     assert_eq!(hear(), "READY=1\n");
     kill_process(Pid::from_child(&program.child), Signal::HUP).expect("it runs");
     let reloading = hear();

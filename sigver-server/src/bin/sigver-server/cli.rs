@@ -30,7 +30,7 @@ use crate::{demo, logging::Format};
     after_help = "Every flag is also an environment variable; a flag wins. Lists are separated by commas there.\n\
         RUST_LOG sets what is logged to stderr: error, warn, info (default) or debug.\n\n\
         Behind a proxy on the same machine, for pages of one site:\n  \
-        sigver --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1 --allow-origin https://example.org"
+        sigver-server --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1 --allow-origin https://example.org"
 )]
 struct Cli {
     #[command(flatten)]
@@ -222,7 +222,7 @@ pub(crate) fn read() -> Result<Command, Stop> {
     })?;
     if let Some(shell) = cli.serving.completions {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "sigver", &mut script);
+        clap_complete::generate(shell, &mut Cli::command(), "sigver-server", &mut script);
         return Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()));
     }
     let tokens = match &cli.admission.token_file {
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn without_a_flag_everything_is_as_the_library_has_it() {
-        let cli = Cli::try_parse_from(["sigver"]).expect("nothing is required");
+        let cli = Cli::try_parse_from(["sigver-server"]).expect("nothing is required");
         let mut config = cli.config();
         assert_eq!(config.listen, [], "the port may come from PORT");
         config.listen = Config::default().listen;
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let cli = Cli::try_parse_from([
-            "sigver",
+            "sigver-server",
             "--listen=127.0.0.1:1,[::1]:2",
             "--admin=127.0.0.1:3",
             "--allow-origin=https://a",
@@ -499,7 +499,7 @@ mod tests {
     #[test]
     fn zero_is_no_limit_where_it_says_so() {
         let cli = Cli::try_parse_from([
-            "sigver",
+            "sigver-server",
             "--role-deadline=0",
             "--messages-per-second=0",
             "--bytes-per-second=0",

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Print(text)) => return printed(io::stdout().write_all(text.as_bytes())),
         Err(cli::Stop::Answered(outcome)) => return printed(outcome),
         Err(cli::Stop::Wrong(problem)) => {
-            eprintln!("sigver: {problem}");
+            eprintln!("sigver-server: {problem}");
             return ExitCode::from(USAGE);
         }
     };
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("sigver: {problem}");
+            eprintln!("sigver-server: {problem}");
             ExitCode::FAILURE
         }
     }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 fn printed(outcome: io::Result<()>) -> ExitCode {
     match outcome.and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("sigver: cannot write to stdout: {error}");
+            eprintln!("sigver-server: cannot write to stdout: {error}");
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -74,7 +74,7 @@ fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
 fn announce(server: &Server, demo: bool) {
     let mut stdout = io::stdout().lock();
     for addr in server.local_addrs() {
-        let _ = writeln!(stdout, "sigver listening on {addr}");
+        let _ = writeln!(stdout, "sigver-server listening on {addr}");
     }
     if demo {
         let _ = writeln!(

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{kit::DEADLINE, socket::Client};
 
-pub(crate) const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
+pub(crate) const SIGVER_SERVER: &str = env!("CARGO_BIN_EXE_sigver-server");
 
 /// The program, running; killed if the test forgets it.
 pub(crate) struct Program {
@@ -33,7 +33,7 @@ impl Program {
         BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
         let addr = line
             .trim()
-            .strip_prefix("sigver listening on ")
+            .strip_prefix("sigver-server listening on ")
             .expect("it says where it listens");
         let addr = addr.parse().expect("an address");
         Self {
@@ -98,8 +98,8 @@ impl Drop for Program {
 }
 
 /// The program with these arguments, and nothing of what the environment may say.
-pub(crate) fn sigver(arguments: &[&str]) -> Command {
-    let mut command = Command::new(SIGVER);
+pub(crate) fn sigver_server(arguments: &[&str]) -> Command {
+    let mut command = Command::new(SIGVER_SERVER);
     command.args(arguments).env_remove("PORT").env_remove("RUST_LOG");
     command
 }
