@@ -183,6 +183,27 @@ fn every_dependency_is_accounted_for() -> Fallible {
     Ok(())
 }
 
+/// `log`'s `release_max_level_*` features apply to a whole process, which is not the library's to decide.
+#[test]
+fn library_sets_no_log_level() -> Fallible {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--no-default-features",
+            "--edges",
+            "normal,features",
+            "--invert",
+            "log",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()?;
+    let tree = String::from_utf8(output.stdout)?;
+    assert!(tree.contains("sigver-server"), "{tree}");
+    assert!(!tree.contains("max_level"), "{tree}");
+    Ok(())
+}
+
 /// Checked by the compiler.
 #[test]
 fn the_face_goes_to_other_threads() {
