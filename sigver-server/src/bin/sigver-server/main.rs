@@ -10,11 +10,10 @@ use std::{
     process::ExitCode,
 };
 
-use sigver_server::Server;
-
 mod cli;
 mod demo;
 mod logging;
+mod serve;
 mod signals;
 mod systemd;
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         }
     };
     let log = logging::start(command.log_format);
-    let outcome = serve(command);
+    let outcome = serve::serve(command);
     // What was logged last should not overtake, or be lost to, the end of the process.
     log.flush();
     match outcome {
@@ -53,35 +52,4 @@ fn printed(outcome: io::Result<()>) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
-}
-
-fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
-    let inherited =
-        systemd::listeners().map_err(|error| format!("a socket of the service manager is no good: {error}"))?;
-    let server = if inherited.is_empty() {
-        Server::bind(command.config)?
-    } else {
-        log::info!("listening where the service manager does, and not where --listen says");
-        Server::with_listeners(command.config, inherited)?
-    };
-    signals::handle(server.handle(), command.tokens).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    announce(&server, command.demo);
-    systemd::ready();
-    Ok(server.run()?)
-}
-
-/// Says on stdout where the server can be reached, a line for each address. A closed stdout is no reason not to serve.
-fn announce(server: &Server, demo: bool) {
-    let mut stdout = io::stdout().lock();
-    for addr in server.local_addrs() {
-        let _ = writeln!(stdout, "sigver-server listening on {addr}");
-    }
-    if demo {
-        let _ = writeln!(
-            stdout,
-            "open http://localhost:{}/ in two tabs",
-            server.local_addr().port()
-        );
-    }
-    let _ = stdout.flush();
 }
