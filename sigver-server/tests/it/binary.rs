@@ -68,7 +68,12 @@ fn help_and_version_are_answers() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_answer_that_cannot_be_written_is_exit_code_1() {
-    for question in [&["--help"][..], &["--check-config"], &["--completions", "bash"]] {
+    for question in [
+        &["--help"][..],
+        &["--check-config"],
+        &["--completions", "bash"],
+        &["--man"],
+    ] {
         let full = std::fs::OpenOptions::new()
             .write(true)
             .open("/dev/full")
@@ -163,6 +168,31 @@ fn shells_can_complete_its_flags() {
             String::from_utf8_lossy(&output.stdout).contains("backlog-bytes"),
             "{shell}"
         );
+    }
+}
+
+#[test]
+fn man_prints_roff_with_every_flag_of_help() {
+    let text = |argument| {
+        let output = sigver_server(&[argument]).output().expect("the program starts");
+        assert!(output.status.success(), "{argument}");
+        String::from_utf8(output.stdout).expect("stdout is text")
+    };
+    let (man, help) = (text("--man"), text("--help"));
+    assert!(
+        man.starts_with(".ie ") && man.contains("\n.TH sigver-server 1 "),
+        "{man}"
+    );
+    let flags: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.trim_start().trim_start_matches("-h, ").strip_prefix("--"))
+        .filter_map(|flag| flag.split([' ', '[']).next())
+        .collect();
+    assert!(flags.len() > 20, "{help}");
+    for flag in flags {
+        // roff escapes hyphens.
+        let escaped = format!("\\-\\-{}", flag.replace('-', "\\-"));
+        assert!(man.contains(&escaped), "--{flag}: {man}");
     }
 }
 

@@ -18,6 +18,7 @@ use clap::{
     value_parser,
 };
 use clap_complete::Shell;
+use clap_mangen::Man;
 use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Tokens};
 
 use crate::{demo, logging::Format};
@@ -69,6 +70,10 @@ struct Serving {
     /// Print completions for a shell, and exit
     #[arg(long, env = "SIGVER_COMPLETIONS", value_name = "SHELL")]
     completions: Option<Shell>,
+
+    /// Print the manual page in roff, and exit
+    #[arg(long, env = "SIGVER_MAN", value_parser = BoolishValueParser::new())]
+    man: bool,
 
     /// Serve a demonstration page at /: a chat between browsers that find each other through this server
     #[arg(long, env = "SIGVER_DEMO", value_parser = BoolishValueParser::new())]
@@ -225,6 +230,9 @@ pub(crate) fn read() -> Result<Command, Stop> {
         clap_complete::generate(shell, &mut Cli::command(), "sigver-server", &mut script);
         return Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()));
     }
+    if cli.serving.man {
+        return Ok(Command::Print(manual_page()));
+    }
     let tokens = match &cli.admission.token_file {
         Some(path) => Some(Tokens::from_file(path).map_err(|problem| Stop::Wrong(problem.to_string()))?),
         None => None,
@@ -247,6 +255,21 @@ pub(crate) fn read() -> Result<Command, Stop> {
         log_format: cli.serving.log_format,
         tokens,
     })))
+}
+
+/// Returns the manual page in roff.
+fn manual_page() -> String {
+    let page = Man::new(
+        Cli::command()
+            .name("sigver-server")
+            .override_usage("sigver-server [OPTIONS]"),
+    )
+    .source(concat!("sigver-server ", env!("CARGO_PKG_VERSION")))
+    .manual("sigver");
+    let mut roff = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = page.render(&mut roff);
+    String::from_utf8_lossy(&roff).into_owned()
 }
 
 /// Every flag with its value and where that is from, and what follows from all of them.
@@ -294,7 +317,7 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
 
 /// Whether a flag asks something instead of setting something.
 fn is_question(arg: &Arg) -> bool {
-    ["help", "version", "check_config", "completions"].contains(&arg.get_id().as_str())
+    ["help", "version", "check_config", "completions", "man"].contains(&arg.get_id().as_str())
 }
 
 impl Cli {
