@@ -27,7 +27,10 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (&["--listen", "8000"][..], "expected IP:PORT"),
         (&["--listen"], "--listen"),
         (&["--message-bytes", "-1"], "-1"),
-        (&["--message-bytes", "64K"], "64K"),
+        (&["--message-bytes", "64K"], "expected a number from 1 to 2147483647"),
+        (&["--drain", "-1"], "-1"),
+        (&["--drain", "soon"], "expected a number of seconds"),
+        (&["--log-format", "xml"], "expected text, json"),
         (&["--colour"], "--colour"),
         (&["8000"], "8000"),
     ] {
@@ -131,13 +134,14 @@ fn the_configuration_can_be_looked_at() {
     assert!(status.success());
     let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
-        "--listen [::]:81 from PORT",
-        "--allow-origin https://a from the command line",
-        "--allow-origin https://b from the command line",
-        "--token-file none by default",
-        "--key-bytes 12 from the command line",
-        "--depth 64 from the environment",
-        "--drain 5 by default",
+        "--listen [::]:81 (PORT)",
+        "--allow-origin https://a (command line)",
+        "--allow-origin https://b (command line)",
+        "--admin off (default)",
+        "--token-file off (default)",
+        "--key-bytes 12 (command line)",
+        "--depth 64 (environment)",
+        "--drain 5 (default)",
     ] {
         assert!(words.iter().any(|words| words.join(" ") == line), "{line} in {text}");
     }
@@ -149,7 +153,7 @@ fn what_is_wrong_in_the_environment_is_said_to_be_there() {
     let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
     assert_eq!(code, Some(2));
     assert!(
-        text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than none"),
+        text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than 0 seconds"),
         "{text}"
     );
     let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));

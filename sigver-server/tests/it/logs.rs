@@ -202,7 +202,7 @@ fn whatever_rust_log_is_errors_are_logged() {
         );
         fs::write(&tokens, "short\n").expect("a temporary file");
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        program.until_logged("the tokens stay as they were");
+        program.until_logged("cannot reload tokens");
         let (_, log) = program.end(Signal::TERM);
         assert_eq!(log.contains(" ended\n"), is_default, "{chosen:?}: {log}");
     }
@@ -223,7 +223,7 @@ fn no_secret_of_a_client_is_in_any_output() {
                 format,
                 "--token-file",
                 path,
-                "--guesses-per-ip",
+                "--key-attempts-per-ip",
                 "1",
                 "--admin",
                 "127.0.0.1:0",
@@ -261,7 +261,7 @@ fn no_secret_of_a_client_is_in_any_output() {
             "{page}"
         );
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        let log = program.until_logged("1 tokens are read again") + &program.end(Signal::TERM).1;
+        let log = program.until_logged("reloaded 1 token") + &program.end(Signal::TERM).1;
         assert!(log.contains("401 Unauthorized"), "{log}");
         assert!(!log.contains("SECRET"), "{log}");
         let mut said = String::new();

@@ -81,7 +81,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     client.sync();
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("listening where the service manager does"), "{log}");
+    assert!(log.contains("listening on inherited sockets"), "{log}");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_socket_that_is_none_of_tcp_is_refused() {
     let output = activated(socket.into(), &[]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("a socket of the service manager is no good"), "{text}");
+    assert!(text.contains("invalid inherited socket"), "{text}");
 }
 
 /// What `Accept=yes` would hand over.

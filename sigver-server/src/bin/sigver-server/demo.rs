@@ -1,8 +1,8 @@
-//! Owns the files of the demonstration page, built in. They are those of `examples/browser`. Never serves them: the library does.
+//! The demo page: the files of `examples/browser`, built into the binary.
 
 use sigver_server::Page;
 
-/// The page, its script, and the client that this imports.
+/// The page, its script, and the client module that the script imports.
 pub(crate) const PAGES: &[Page] = &[
     Page {
         path: "/",

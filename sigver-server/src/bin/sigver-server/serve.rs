@@ -1,4 +1,4 @@
-//! Runs the server: binds or inherits the listeners, announces their addresses and serves until shutdown.
+//! Runs the server: binds or inherits its listeners, announces their addresses and serves until shutdown.
 
 use std::{
     error::Error,
@@ -7,34 +7,41 @@ use std::{
 
 use sigver_server::Server;
 
-use crate::{cli::Serve, signals, systemd};
+use crate::{
+    cli::{NAME, ServeOptions},
+    signals, systemd,
+};
 
-pub(crate) fn serve(command: Serve) -> Result<(), Box<dyn Error>> {
-    let inherited =
-        systemd::listeners().map_err(|error| format!("a socket of the service manager is no good: {error}"))?;
+/// Serves until a signal shuts the server down.
+///
+/// # Errors
+///
+/// The server cannot start, or one of its threads has failed.
+pub(crate) fn serve(options: ServeOptions) -> Result<(), Box<dyn Error>> {
+    let inherited = systemd::listeners().map_err(|error| format!("invalid inherited socket: {error}"))?;
     let server = if inherited.is_empty() {
-        Server::bind(command.config)?
+        Server::bind(options.config)?
     } else {
-        log::info!("listening where the service manager does, and not where --listen says");
-        Server::with_listeners(command.config, inherited)?
+        log::info!("listening on inherited sockets; --listen is ignored");
+        Server::with_listeners(options.config, inherited)?
     };
-    signals::handle(server.handle(), command.tokens).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    announce(&server, command.demo);
+    signals::handle(server.handle(), options.tokens).map_err(|error| format!("cannot handle signals: {error}"))?;
+    announce(&server, options.demo);
     systemd::ready();
     Ok(server.run()?)
 }
 
-/// Says on stdout where the server can be reached, a line for each address. A closed stdout is no reason not to serve.
+/// Prints each address to stdout. A closed stdout is not an error.
 fn announce(server: &Server, demo: bool) {
     let mut stdout = io::stdout().lock();
     for addr in server.local_addrs() {
-        let _ = writeln!(stdout, "sigver-server listening on {addr}");
+        let _ = writeln!(stdout, "{NAME} listening on {addr}");
     }
     if demo {
+        let port = server.local_addr().port();
         let _ = writeln!(
             stdout,
-            "open http://localhost:{}/ in two tabs",
-            server.local_addr().port()
+            "demo: open http://localhost:{port}/ and share the link that it shows"
         );
     }
     let _ = stdout.flush();
