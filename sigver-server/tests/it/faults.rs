@@ -198,7 +198,7 @@ fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
     talk(&mut pair)?;
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
-    let loss = log.lines().find(|line| line.contains("log lines are lost"));
+    let loss = log.lines().find(|line| line.contains("log lines: stderr is too slow"));
     let loss: serde_json::Value = serde_json::from_str(loss.expect("the loss is owned up to")).expect("JSON");
     assert!(
         loss["time"].is_string() && loss["level"] == "warn" && loss["target"].is_string(),
