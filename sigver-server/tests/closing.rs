@@ -91,7 +91,7 @@ fn reset(client: &mut Client) {
 }
 
 #[test]
-fn whoever_reads_gets_the_code_and_nothing_is_left() {
+fn closed_connections_send_code_and_leak_nothing() {
     let server = Running::start(Config::default());
     // The first connection makes what is made once.
     drop(server.pair("first"));

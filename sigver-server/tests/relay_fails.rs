@@ -27,7 +27,7 @@ impl Log for Broken {
 }
 
 #[test]
-fn a_failure_of_the_relay_is_an_error_of_run() {
+fn relay_panic_is_an_error_of_run() {
     log::set_logger(&Broken).expect("the only logger");
     log::set_max_level(LevelFilter::Info);
     let server = Running::start(Config::default());

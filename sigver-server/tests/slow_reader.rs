@@ -19,7 +19,7 @@ const GREED: usize = 100 * 1024 * 1024;
 const COST: usize = 16 * 1024 * 1024;
 
 #[test]
-fn an_opener_that_does_not_read_is_closed_and_nobody_else() {
+fn slow_opener_is_closed_without_delaying_others() {
     let server = Running::start(Config::default());
     let (mut by_opener, mut by_joiner) = server.pair("bystanders");
     let (mut opener, mut joiner) = server.pair("greedy");
@@ -76,7 +76,7 @@ fn an_opener_that_does_not_read_is_closed_and_nobody_else() {
 
 /// Who has closed its side may still read: what was on its way, whole, and the answer to its close frame.
 #[test]
-fn a_client_that_closes_its_side_gets_what_was_on_its_way() {
+fn half_closed_client_receives_pending_frames() {
     const MESSAGES: usize = 14;
     let server = Running::start(Config::default());
     let (mut opener, mut joiner) = server.pair("half-closed");

@@ -35,7 +35,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn pages_of_other_origins_are_refused() -> io::Result<()> {
+fn other_origins_are_rejected_with_403() -> io::Result<()> {
     let origins = ["https://example.org", "https://*.example.org", "null"].map(|text| text.parse().expect("an origin"));
     let mut config = Config::default();
     config.admission.push(Arc::new(Origins::from_iter(origins)));
@@ -63,7 +63,7 @@ fn pages_of_other_origins_are_refused() -> io::Result<()> {
 }
 
 #[test]
-fn a_token_is_brought_in_one_of_three_places_and_comes_back_in_none() -> io::Result<()> {
+fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-admission-{}", std::process::id()));
     std::fs::write(&path, "first-0123456789\nsecond-0123456789\n")?;
     let tokens = Arc::new(Tokens::from_file(&path).expect("a file of tokens"));
@@ -143,7 +143,7 @@ impl Admission for Doorman {
 }
 
 #[test]
-fn the_embedder_decides_by_the_request() -> io::Result<()> {
+fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
     let doorman = Arc::new(Doorman::default());
     let mut config = Config::default();
     config.admission.push(Arc::<Doorman>::clone(&doorman));
@@ -196,7 +196,7 @@ impl Admission for Panics {
 }
 
 #[test]
-fn a_panic_on_a_connection_s_thread_ends_that_connection() -> io::Result<()> {
+fn panic_in_admission_ends_only_its_connection() -> io::Result<()> {
     let mut config = Config::default();
     config.admission.push(Arc::new(Panics));
     let server = Running::start(config);

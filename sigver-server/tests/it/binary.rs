@@ -22,7 +22,7 @@ fn refusal(command: &mut Command) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_wrong_command_line_is_one_line_and_exit_code_2() {
+fn invalid_command_line_exits_with_2_and_one_line() {
     for (arguments, says) in [
         (&["--listen", "8000"][..], "expected IP:PORT"),
         (&["--listen"], "--listen"),
@@ -47,7 +47,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
+fn port_in_use_exits_with_1_and_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = taken.local_addr().expect("it is bound").to_string();
     let Output { status, stdout, stderr } = sigver_server(&["--listen", &addr])
@@ -60,7 +60,7 @@ fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn help_and_version_exit_with_0() {
     for argument in ["--help", "--version"] {
         let Output { status, stdout, stderr } = sigver_server(&[argument]).output().expect("the program starts");
         assert_eq!((status.code(), stderr), (Some(0), vec![]), "{argument}");
@@ -70,7 +70,7 @@ fn help_and_version_are_answers() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_answer_that_cannot_be_written_is_exit_code_1() {
+fn failed_write_to_stdout_exits_with_1() {
     for question in [
         &["--help"][..],
         &["--check-config"],
@@ -88,7 +88,7 @@ fn an_answer_that_cannot_be_written_is_exit_code_1() {
 }
 
 #[test]
-fn the_environment_chooses_the_port_and_every_interface_is_served() {
+fn port_variable_sets_port_of_every_interface() {
     let program = Program::start(sigver_server(&[]).env("PORT", "0"));
     assert!(
         program.addr.ip().is_unspecified() && program.addr.port() != 0,
@@ -100,7 +100,7 @@ fn the_environment_chooses_the_port_and_every_interface_is_served() {
 }
 
 #[test]
-fn the_longest_message_can_be_chosen() {
+fn message_bytes_limits_messages() {
     let program = Program::start(&mut sigver_server(&[
         "--listen",
         "127.0.0.1:0",
@@ -120,7 +120,7 @@ fn the_longest_message_can_be_chosen() {
 }
 
 #[test]
-fn the_configuration_can_be_looked_at() {
+fn check_config_prints_values_and_sources() {
     let mut command = sigver_server(&[
         "--check-config",
         "--key-bytes",
@@ -149,7 +149,7 @@ fn the_configuration_can_be_looked_at() {
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_said_to_be_there() {
+fn invalid_variable_is_named_in_the_error() {
     let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
     assert_eq!(code, Some(2));
     assert!(
@@ -162,7 +162,7 @@ fn what_is_wrong_in_the_environment_is_said_to_be_there() {
 }
 
 #[test]
-fn shells_can_complete_its_flags() {
+fn completions_contain_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let output = sigver_server(&["--completions", shell])
             .output()
@@ -201,7 +201,7 @@ fn man_prints_roff_with_every_flag_of_help() {
 }
 
 #[test]
-fn a_signal_ends_it_in_order() {
+fn first_signal_shuts_down_gracefully() {
     for signal in [Signal::TERM, Signal::INT] {
         let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0"]));
         let mut client = program.client();
@@ -214,7 +214,7 @@ fn a_signal_ends_it_in_order() {
 
 /// Its page is served by the very server that it connects to.
 #[test]
-fn the_demonstration_page_is_built_in() {
+fn demo_page_is_served() {
     let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--demo"]));
     for (path, content_type, content) in [
         ("/", "text/html", "<!doctype html>"),
@@ -237,7 +237,7 @@ fn the_demonstration_page_is_built_in() {
 
 /// With few descriptors it takes few connections, says so, refuses the others, and serves on.
 #[test]
-fn the_ceiling_is_met_and_survived() {
+fn connections_beyond_descriptor_limit_are_rejected_with_503() {
     let mut limited = Command::new("sh");
     limited
         .args([

@@ -45,7 +45,7 @@ fn half_open_connection_is_closed() {
 
 /// A client that ignores its close frame, and goes on sending, keeps its socket no longer than the close timeout.
 #[test]
-fn a_client_that_stays_is_cut() {
+fn client_ignoring_close_is_aborted_after_timeout() {
     let mut config = Config::default();
     config.endpoint.close_timeout = Duration::from_millis(200);
     let server = Running::start(config);
@@ -64,7 +64,7 @@ fn a_client_that_stays_is_cut() {
 }
 
 #[test]
-fn a_shutdown_tells_everyone() {
+fn shutdown_closes_every_client_with_1001() {
     let mut config = Config::default();
     config.endpoint.drain = Duration::ZERO;
     let server = Running::start(config);

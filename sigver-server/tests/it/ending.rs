@@ -61,7 +61,7 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
 }
 
 #[test]
-fn drain_of_few_clients_does_not_take_its_whole_time() {
+fn drain_of_few_clients_ends_early() {
     let mut config = Config::default();
     config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
@@ -72,7 +72,7 @@ fn drain_of_few_clients_does_not_take_its_whole_time() {
 
 /// It waits for handshakes, so that nobody sees the restart, but not if there are none.
 #[test]
-fn drain_with_successor_ends_when_nobody_is_left() -> io::Result<()> {
+fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut config = Config::default();
     config.handshake_timeout = Duration::from_secs(3600);
@@ -129,7 +129,7 @@ fn second_shutdown_ends_a_drain() {
 
 /// Amid a flood, the last frame comes behind whole ones.
 #[test]
-fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
+fn shutdown_truncates_no_frame() -> io::Result<()> {
     for now in [false, true] {
         let server = Running::start(Config::default());
         let (mut opener, mut joiner) = server.pair("k");

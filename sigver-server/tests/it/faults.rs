@@ -72,7 +72,7 @@ fn talk((opener, joiner): &mut (Client, Client)) -> io::Result<()> {
 const NO_DESCRIPTORS: &str = "cannot accept connections: ";
 
 #[test]
-fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
+fn out_of_descriptors_pauses_accepting() -> io::Result<()> {
     let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     program.limit(Resource::Nofile, Some(3));
@@ -90,7 +90,7 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
 }
 
 #[test]
-fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
+fn flapping_descriptors_log_few_lines() -> io::Result<()> {
     const ROUNDS: usize = 10;
     let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
@@ -120,7 +120,7 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
 
 /// The metrics page's listener stays readable as well, while nobody can be accepted from it.
 #[test]
-fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
+fn out_of_descriptors_delays_metrics() -> io::Result<()> {
     let mut program = Program::start(&mut sigver_server(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
     let admin = program.admin();
     let mut pair = program.pair()?;
@@ -137,7 +137,7 @@ fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
 }
 
 #[test]
-fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
+fn out_of_threads_rejects_until_recovery() -> io::Result<()> {
     let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     // Less room than the stack of another thread takes. A thread that waits for a connection may still take one, and one that ends
@@ -161,7 +161,7 @@ fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> 
 
 /// What a suspended laptop, a snapshot of a machine or a starved host is to the server: its clock has jumped.
 #[test]
-fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
+fn clock_jump_closes_no_client() -> io::Result<()> {
     const KEEP_ALIVE: Duration = Duration::from_millis(300);
     let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
     let mut pair = program.pair()?;
@@ -186,7 +186,7 @@ fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
 
 /// Nobody reads the log, and its pipe is full.
 #[test]
-fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
+fn stalled_stderr_blocks_no_client() -> io::Result<()> {
     let program = Program::start(sigver_server(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     let mut pair = program.pair()?;
     // Two lines and more for each; a pipe holds 64 KiB, the queue 4,096 lines.
@@ -209,7 +209,7 @@ fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
 
 /// What an operator writes to say never: further away than the clock can say.
 #[test]
-fn times_that_never_come_end_nobody() -> io::Result<()> {
+fn huge_timeouts_close_no_client() -> io::Result<()> {
     let never = [
         "handshake-timeout",
         "role-deadline",
@@ -233,7 +233,7 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
 
 /// Reading the tokens again waits for somebody to write them, and nothing else does.
 #[test]
-fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Result<()> {
+fn blocking_token_file_delays_no_signal() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-fifo-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
     let program = Program::start(sigver_server(LISTEN).env("SIGVER_TOKEN_FILE", &path));
@@ -253,7 +253,7 @@ fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Re
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
+fn second_signal_skips_the_drain() -> io::Result<()> {
     let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
     // The time of each comes 10 milliseconds after that of the one before.
     let mut clients: Vec<_> = (0..300).map(|_| program.client()).collect();
@@ -267,7 +267,7 @@ fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
 }
 
 #[test]
-fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()> {
+fn sighup_reloads_tokens_and_keeps_them_on_error() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
     let mut program = Program::start(

@@ -92,7 +92,7 @@ impl Session {
 }
 
 #[test]
-fn a_session_cut_at_any_byte_is_the_same_session() -> io::Result<()> {
+fn session_split_at_any_byte_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let session = Session::new(iter::empty());
@@ -105,7 +105,7 @@ fn a_session_cut_at_any_byte_is_the_same_session() -> io::Result<()> {
 }
 
 #[test]
-fn a_session_byte_by_byte_is_the_same_session() -> io::Result<()> {
+fn session_sent_byte_by_byte_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let session = Session::new(iter::empty());
     session.play(server.addr, &mut opener(server.addr)?, 0, session.bytes.chunks(1))
@@ -113,7 +113,7 @@ fn a_session_byte_by_byte_is_the_same_session() -> io::Result<()> {
 
 /// Also what does not fit the reader's buffer of 4 KiB, or the one that reads the handshake.
 #[test]
-fn a_session_in_one_write_with_its_handshake_is_the_same_session() -> io::Result<()> {
+fn session_in_one_write_with_its_handshake_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let few = Session::new(iter::empty());
@@ -124,7 +124,7 @@ fn a_session_in_one_write_with_its_handshake_is_the_same_session() -> io::Result
 
 /// Cut at every byte of the header, and of the payload around both ends and around every multiple of the reader's buffer.
 #[test]
-fn a_large_frame_cut_anywhere_is_the_same_frame() -> io::Result<()> {
+fn large_frame_split_anywhere_is_relayed() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
@@ -144,7 +144,7 @@ fn a_large_frame_cut_anywhere_is_the_same_frame() -> io::Result<()> {
 }
 
 #[test]
-fn a_frame_over_the_limit_is_refused_wherever_it_is_cut() -> io::Result<()> {
+fn oversized_frame_split_anywhere_is_closed_with_1009() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let bytes = text(&text_of(MESSAGE_MAX + 1));
@@ -163,7 +163,7 @@ fn a_frame_over_the_limit_is_refused_wherever_it_is_cut() -> io::Result<()> {
 }
 
 #[test]
-fn a_message_in_any_two_pieces_is_the_same_message() -> io::Result<()> {
+fn message_in_two_fragments_is_relayed_whole() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
@@ -195,7 +195,7 @@ fn send_in_two_pieces(client: &mut Client, text: &str, at: usize) -> io::Result<
 /// What a pong promises to its client, another client can see: what the first has sent is there, in front of a pong that the second
 /// asks for only then.
 #[test]
-fn a_pong_follows_what_was_handled_before_its_ping() -> io::Result<()> {
+fn pong_follows_earlier_messages() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
@@ -230,7 +230,7 @@ fn assert_receives(client: &Client, frames: &[Vec<u8>]) -> io::Result<()> {
 }
 
 #[test]
-fn a_ping_before_a_fault_is_answered_and_one_behind_it_is_not() -> io::Result<()> {
+fn ping_before_violation_is_answered_and_later_ping_is_not() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut client = opener(server.addr)?;
     let ping = |payload| frame(Opcode::Ping, Piece::Last, payload);
@@ -244,7 +244,7 @@ fn a_ping_before_a_fault_is_answered_and_one_behind_it_is_not() -> io::Result<()
 // ------------------------------------------------------------------------------------------------------------ Handshakes
 
 #[test]
-fn handshakes_are_accepted_in_every_legal_spelling() -> Result<(), Box<dyn Error>> {
+fn handshake_in_any_legal_spelling_is_accepted() -> Result<(), Box<dyn Error>> {
     let server = Running::start(Config::default());
     let cases = [
         ("as in the RFC", HANDSHAKE.into()),
@@ -320,7 +320,7 @@ fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> {
+fn upgrade_to_path_of_page_is_accepted() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.pages = vec![Page {
         path: "/chat",
@@ -344,7 +344,7 @@ fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> 
 /// Also when the client has sent far more than the server reads before it answers: bytes that are left unread would reset the
 /// connection, and the answer would be lost on its way.
 #[test]
-fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
+fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> {
     const BAD_REQUEST: &str = "400 Bad Request";
     const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
     const TOO_LARGE: &str = "431 Request Header Fields Too Large";
@@ -478,7 +478,7 @@ fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
 
 /// Bytes do not buy time.
 #[test]
-fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
+fn incomplete_head_is_answered_408_after_timeout() -> io::Result<()> {
     const TIMEOUT: Duration = Duration::from_millis(300);
     let mut config = Config::default();
     config.handshake_timeout = TIMEOUT;
@@ -646,7 +646,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 /// A message that is never whole, in pieces that are within every limit, ends all the same; pings among them make no difference.
 #[test]
-fn empty_pieces_without_end_are_too_big() {
+fn endless_empty_fragments_are_closed_with_1009() {
     for ping in [&[][..], &frame(Opcode::Ping, Piece::Last, b"still here")] {
         let server = Running::start(Config::default());
         let mut client = server.client();
@@ -670,7 +670,7 @@ fn empty_pieces_without_end_are_too_big() {
 
 /// Pings alone are no message, and never use up what a message may take.
 #[test]
-fn pings_without_end_are_answered() {
+fn endless_pings_are_answered() {
     let mut config = Config::default();
     config.endpoint.messages_per_second = u32::MAX;
     let server = Running::start(config);

@@ -66,7 +66,7 @@ fn exchange(addr: SocketAddr, bytes: &[u8], cut: Cut) -> io::Result<Vec<u8>> {
 
 /// The frames that come in one piece with the handshake are the first of the WebSocket.
 #[test]
-fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
+fn accepted_handshake_is_answered_byte_for_byte() -> io::Result<()> {
     let server = Running::start(Config::default());
     let cases = [
         ("nothing odd", and("X: y"), ""),
@@ -122,7 +122,7 @@ fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
 
 /// What follows a refused request is no second one, whatever it looks like, and nothing of a request is in its refusal.
 #[test]
-fn what_is_refused_is_answered_once_and_with_nothing_of_it() -> io::Result<()> {
+fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
     const BAD_REQUEST: &str = "400 Bad Request";
     const METHOD: &str = "405 Method Not Allowed";
     const UPGRADE_REQUIRED: &str = "426 Upgrade Required";

@@ -61,7 +61,7 @@ fn quoted(heading: &str) -> Fallible<Vec<String>> {
 }
 
 #[test]
-fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
+fn architecture_table_lists_every_source() -> Fallible {
     let mut listed = BTreeSet::new();
     let mut folder = PathBuf::new();
     for name in quoted("What is where")? {
@@ -89,7 +89,7 @@ fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
 }
 
 #[test]
-fn the_way_of_a_message_names_what_is_there() -> Fallible {
+fn architecture_message_path_names_existing_functions() -> Fallible {
     let mut code = String::new();
     for folder in ["sigver-core/src", "sigver-server/src"] {
         for path in sources(folder)? {
@@ -134,7 +134,7 @@ fn tungstenite_is_used_by_handshake_reader_and_frame_only() -> Fallible {
 
 /// A message, a role or an event that is added is an error everywhere it matters: no arm takes what it does not name.
 #[test]
-fn no_match_on_our_own_has_an_arm_for_the_rest() -> Fallible {
+fn crates_warn_about_wildcard_match_arms() -> Fallible {
     for face in [
         "sigver-core/src/lib.rs",
         "sigver-server/src/lib.rs",
@@ -150,7 +150,7 @@ fn no_match_on_our_own_has_an_arm_for_the_rest() -> Fallible {
 }
 
 #[test]
-fn no_file_is_long() -> Fallible {
+fn source_files_are_short() -> Fallible {
     for folder in ["sigver-core", "sigver-server", "transcripts", "examples", "benches"] {
         for path in sources(folder)? {
             let lines = fs::read_to_string(&path)?.lines().filter(is_code).count();
@@ -165,7 +165,7 @@ fn items<'a>(value: &'a serde_json::Value, member: &str) -> Fallible<&'a Vec<ser
 }
 
 #[test]
-fn every_dependency_is_accounted_for() -> Fallible {
+fn architecture_lists_every_dependency() -> Fallible {
     let page = page("ARCHITECTURE.md")?;
     let (_, section) = page.split_once("\n## Dependencies").ok_or("no such section")?;
     let accounted: BTreeSet<&str> = section.split("**").skip(1).step_by(2).collect();
@@ -206,7 +206,7 @@ fn library_sets_no_log_level() -> Fallible {
 
 /// Checked by the compiler.
 #[test]
-fn the_face_goes_to_other_threads() {
+fn public_types_are_send_sync_and_errors() {
     const fn moves<T: Send + Sync + 'static>() {}
     const fn is_error<T: Error + Send + Sync + 'static>() {}
     moves::<(Server, Handle, Config, MemoryBound, Network, Origin, Tokens)>();
@@ -217,7 +217,7 @@ fn the_face_goes_to_other_threads() {
 }
 
 #[test]
-fn modules_do_not_use_each_other_in_circles() -> Fallible {
+fn module_graph_has_no_cycle() -> Fallible {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (src, modules) in [("src", 25), ("src/bin/sigver-server", 5)] {
         let graph = ModuleGraph::read(&manifest.join(src))?;

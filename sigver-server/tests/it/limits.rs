@@ -29,7 +29,7 @@ fn is_unavailable(outcome: io::Result<Client>) -> bool {
 }
 
 #[test]
-fn connections() -> io::Result<()> {
+fn connections_beyond_limit_are_rejected_with_503() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.limits.connections = 2;
     let server = Running::start(config);
@@ -45,7 +45,7 @@ fn connections() -> io::Result<()> {
 
 /// A client that has closed its side, and does not read what was on its way, is one of them until it does, or is cut.
 #[test]
-fn connections_that_are_on_their_way_out() -> io::Result<()> {
+fn closing_connections_count_against_the_limit() -> io::Result<()> {
     const MESSAGES: usize = 14;
     let mut config = Config::default();
     config.endpoint.limits.connections = 2;
@@ -75,7 +75,7 @@ fn connections_that_are_on_their_way_out() -> io::Result<()> {
 }
 
 #[test]
-fn connections_of_a_source() -> io::Result<()> {
+fn connections_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let mut config = Config::default();
     config.connections_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
@@ -92,7 +92,7 @@ fn connections_of_a_source() -> io::Result<()> {
 }
 
 #[test]
-fn connections_of_a_source_behind_a_proxy() -> io::Result<()> {
+fn connections_per_ip_count_forwarded_clients() -> io::Result<()> {
     let mut config = Config::default();
     config.connections_per_ip = NonZeroU32::new(2);
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
@@ -115,7 +115,7 @@ fn connections_of_a_source_behind_a_proxy() -> io::Result<()> {
 }
 
 #[test]
-fn handshakes_of_a_source() -> io::Result<()> {
+fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let mut config = Config::default();
     config.handshakes_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
@@ -137,7 +137,7 @@ fn handshakes_of_a_source() -> io::Result<()> {
 
 /// A rate-limited client is read more slowly. It is not closed, and nothing is lost.
 #[test]
-fn messages_and_bytes_in_a_second() -> io::Result<()> {
+fn rates_delay_a_fast_client() -> io::Result<()> {
     for (messages, bytes) in [(20, u32::MAX), (u32::MAX, 20 * 300)] {
         let mut config = Config::default();
         config.endpoint.messages_per_second = messages;
@@ -165,7 +165,7 @@ fn messages_and_bytes_in_a_second() -> io::Result<()> {
 }
 
 #[test]
-fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
+fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.bytes_per_second = 20 * 300;
     let server = Running::start(config);
@@ -210,7 +210,7 @@ fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> 
 
 /// Beyond its guesses, a source finds no key at all: those that are there look like those that are not.
 #[test]
-fn guesses_of_a_source() -> io::Result<()> {
+fn key_attempts_per_ip_hide_existing_keys() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.key_attempts_per_minute = 3;
     let server = Running::start(config);

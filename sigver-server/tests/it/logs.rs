@@ -77,7 +77,7 @@ fn without_seconds(log: &str) -> String {
 }
 
 #[test]
-fn each_end_of_a_connection_is_one_line() {
+fn end_of_connection_logs_one_line() {
     let mut program = Program::start(&mut sigver_server(&LOOPBACK));
     play(|| program.client());
     // A client that vanishes, and one that is there at the end.
@@ -110,7 +110,7 @@ fn each_end_of_a_connection_is_one_line() {
 }
 
 #[test]
-fn for_programs_every_line_is_an_object() {
+fn json_log_has_one_object_per_line() {
     let program =
         Program::start(sigver_server(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     play(|| program.client());
@@ -149,7 +149,7 @@ fn for_programs_every_line_is_an_object() {
 
 /// The line that answers "signaling, or ICE?".
 #[test]
-fn a_pairing_is_traced_in_one_line() {
+fn pairing_end_logs_one_line() {
     let program = Program::start(sigver_server(&LOOPBACK).env("RUST_LOG", "debug"));
     play(|| program.client());
     let (_, log) = program.end(Signal::TERM);
@@ -164,7 +164,7 @@ fn a_pairing_is_traced_in_one_line() {
 
 /// The warning names the limit, also where the client is known by its proxy's word only.
 #[test]
-fn who_comes_too_often_is_told_by_which_limit() {
+fn rejection_log_names_the_limit() {
     let refused_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
         let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], flags].concat()));
         let _held = hold(&program);
@@ -191,7 +191,7 @@ fn who_comes_too_often_is_told_by_which_limit() {
 
 /// What looks like a level and is none names a module to env_logger, of which there is nothing to be said.
 #[test]
-fn whatever_rust_log_is_errors_are_logged() {
+fn errors_are_logged_with_any_rust_log() {
     let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
     for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
         fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
@@ -211,7 +211,7 @@ fn whatever_rust_log_is_errors_are_logged() {
 
 /// Whatever is asked to be logged, and wherever it goes: no key, no payload, no token, no text of a client.
 #[test]
-fn no_secret_of_a_client_is_in_any_output() {
+fn output_contains_no_client_secret() {
     let tokens = std::env::temp_dir().join(format!("sigver-logs-{}", std::process::id()));
     fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
     let path = tokens.to_str().expect("a path of ASCII");
@@ -272,7 +272,7 @@ fn no_secret_of_a_client_is_in_any_output() {
 }
 
 #[test]
-fn a_flood_of_refusals_does_not_flood_the_log() {
+fn repeated_rejections_are_logged_5_times() {
     let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
     let mut client = program.client();
     client.sync();

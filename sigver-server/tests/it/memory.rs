@@ -161,7 +161,7 @@ fn almost_ask(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
 }
 
 #[test]
-fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
+fn memory_bound_holds_under_attack() -> io::Result<()> {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.endpoint.limits.connections = CONNECTIONS;

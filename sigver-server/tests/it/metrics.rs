@@ -61,7 +61,7 @@ fn v1(server: &Running) -> Client {
 }
 
 #[test]
-fn a_session_is_counted_from_its_open_to_its_end() {
+fn session_is_counted_in_metrics() {
     let server = with_page();
     let (mut opener, mut joiner) = server.pair("SECRET");
     let offer = r#"{"type":"offer","sdp":"SECRET"}"#;
@@ -125,7 +125,7 @@ fn a_session_is_counted_from_its_open_to_its_end() {
 }
 
 #[test]
-fn every_way_in_which_a_pairing_ends_is_told_apart() {
+fn pairing_ends_are_counted_by_cause() {
     let server = with_page();
     let ended = |by: &str| format!(r#"sigver_pairings_total{{stage="ended-by-{by}"}}"#);
     let reaches = |by: &str, count: f64| eventually(by, || samples(&server)[&ended(by)] == count);
@@ -161,7 +161,7 @@ fn every_way_in_which_a_pairing_ends_is_told_apart() {
 }
 
 #[test]
-fn refusals_are_counted_by_reason_in_both_dialects_and_by_status() {
+fn rejections_are_counted_by_reason_and_status() {
     let server = with_page();
     let mut plain = server.client();
     plain.send_text(r#"{"type":"join","key":"nobody"}"#).expect("connected");
@@ -190,7 +190,7 @@ fn refusals_are_counted_by_reason_in_both_dialects_and_by_status() {
 
 /// A thousand keys and a hundred paths do not make one more line.
 #[test]
-fn what_clients_choose_makes_no_label() {
+fn client_input_adds_no_metric_label() {
     let server = with_page();
     let mut client = server.client();
     client.sync();
@@ -205,7 +205,7 @@ fn what_clients_choose_makes_no_label() {
 }
 
 #[test]
-fn the_page_is_all_that_is_there_and_nowhere_else() {
+fn metrics_page_is_only_on_admin_address() {
     let server = with_page();
     for (line, status) in [
         ("GET /metrics?x=1 HTTP/1.1", "200"),
@@ -230,7 +230,7 @@ fn the_page_is_all_that_is_there_and_nowhere_else() {
 
 /// Whoever says nothing on the page's address holds up neither clients nor, for longer than its time, the page.
 #[test]
-fn idle_visitors_of_the_page_harm_nobody() {
+fn idle_admin_connections_delay_nobody() {
     let mut config = config();
     // Clients have no more time for their handshakes, so it is not short.
     config.handshake_timeout = Duration::from_secs(2);

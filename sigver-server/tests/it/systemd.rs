@@ -44,7 +44,7 @@ fn lend(listener: &TcpListener) -> OwnedFd {
 }
 
 #[test]
-fn the_service_manager_hears_of_start_reload_and_end() {
+fn start_reload_and_end_notify_the_service_manager() {
     let path = std::env::temp_dir().join(format!("sigver-notify-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let manager = UnixDatagram::bind(&path).expect("a socket in the temporary directory");
@@ -72,7 +72,7 @@ fn the_service_manager_hears_of_start_reload_and_end() {
 }
 
 #[test]
-fn a_socket_of_the_service_manager_is_listened_on() {
+fn inherited_listener_is_used_instead_of_listen_flag() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let program = Program::start(&mut activated(lend(&listener), &["--listen", "127.0.0.1:1"]));
@@ -85,7 +85,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
 }
 
 #[test]
-fn a_socket_that_is_none_of_tcp_is_refused() {
+fn inherited_unix_socket_is_an_error() {
     let (socket, _other) = UnixDatagram::pair().expect("a socket");
     let output = activated(socket.into(), &[]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
@@ -95,7 +95,7 @@ fn a_socket_that_is_none_of_tcp_is_refused() {
 
 /// What `Accept=yes` would hand over.
 #[test]
-fn a_connection_in_place_of_a_listener_is_refused() {
+fn inherited_connection_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let connection = TcpStream::connect(addr).expect("it listens");
@@ -107,7 +107,7 @@ fn a_connection_in_place_of_a_listener_is_refused() {
 
 /// Clients come all the time while one server ends and the next begins: each is let in. Those who come in between wait in the kernel.
 #[test]
-fn a_restart_refuses_nobody() {
+fn restart_with_inherited_listener_rejects_no_client() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let (is_over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
