@@ -1,4 +1,4 @@
-//! The program, as whoever starts it sees it: arguments, exit codes, what it prints, what it logs, signals, and the ceiling.
+//! The `sigver-server` binary: arguments, exit codes, output, signals and the connection limit.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -13,8 +13,8 @@ use crate::support::{
     program::{Program, SIGVER_SERVER, sigver_server},
 };
 
-/// Exit code, and stderr, which is one line.
-fn refusal(command: &mut Command) -> (Option<i32>, String) {
+/// Runs a command that must fail. Returns its exit code and its stderr, which must be one line.
+fn failure(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().expect("the program starts");
     let text = String::from_utf8(stderr).expect("stderr is text");
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -23,7 +23,7 @@ fn refusal(command: &mut Command) -> (Option<i32>, String) {
 
 #[test]
 fn invalid_command_line_exits_with_2_and_one_line() {
-    for (arguments, says) in [
+    for (arguments, part) in [
         (&["--listen", "8000"][..], "expected IP:PORT"),
         (&["--listen"], "--listen"),
         (&["--message-bytes", "-1"], "-1"),
@@ -34,14 +34,14 @@ fn invalid_command_line_exits_with_2_and_one_line() {
         (&["--colour"], "--colour"),
         (&["8000"], "8000"),
     ] {
-        let (code, text) = refusal(&mut sigver_server(arguments));
+        let (code, text) = failure(&mut sigver_server(arguments));
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(
-            text.starts_with("sigver-server: ") && text.contains(says),
+            text.starts_with("sigver-server: ") && text.contains(part),
             "{arguments:?}: {text}"
         );
     }
-    let (code, text) = refusal(sigver_server(&[]).env("PORT", "65536"));
+    let (code, text) = failure(sigver_server(&[]).env("PORT", "65536"));
     assert_eq!(code, Some(2));
     assert!(text.contains("PORT") && text.contains("65536"), "{text}");
 }
@@ -71,7 +71,7 @@ fn help_and_version_exit_with_0() {
 #[test]
 #[cfg(target_os = "linux")]
 fn failed_write_to_stdout_exits_with_1() {
-    for question in [
+    for arguments in [
         &["--help"][..],
         &["--check-config"],
         &["--completions", "bash"],
@@ -80,9 +80,9 @@ fn failed_write_to_stdout_exits_with_1() {
         let full = std::fs::OpenOptions::new()
             .write(true)
             .open("/dev/full")
-            .expect("Linux has it");
-        let (code, text) = refusal(sigver_server(question).stdout(full));
-        assert_eq!(code, Some(1), "{question:?}");
+            .expect("Linux has /dev/full");
+        let (code, text) = failure(sigver_server(arguments).stdout(full));
+        assert_eq!(code, Some(1), "{arguments:?}");
         assert!(text.starts_with("sigver-server: cannot write to stdout: "), "{text}");
     }
 }
@@ -150,13 +150,13 @@ fn check_config_prints_values_and_sources() {
 
 #[test]
 fn invalid_variable_is_named_in_the_error() {
-    let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
+    let (code, text) = failure(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
     assert_eq!(code, Some(2));
     assert!(
         text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than 0 seconds"),
         "{text}"
     );
-    let (code, text) = refusal(sigver_server(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
+    let (code, text) = failure(sigver_server(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
     assert_eq!(code, Some(2));
     assert!(text.contains("/no/such/file"), "{text}");
 }
@@ -212,7 +212,6 @@ fn first_signal_shuts_down_gracefully() {
     }
 }
 
-/// Its page is served by the very server that it connects to.
 #[test]
 fn demo_page_is_served() {
     let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--demo"]));
@@ -231,11 +230,11 @@ fn demo_page_is_served() {
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert!(
         Client::connect(program.addr, "/").is_ok(),
-        "an upgrade wins over the page"
+        "an upgrade request to the path of a page is accepted"
     );
 }
 
-/// With few descriptors it takes few connections, says so, refuses the others, and serves on.
+/// The limit on open files lowers the connection limit. Existing connections are not affected.
 #[test]
 fn connections_beyond_descriptor_limit_are_rejected_with_503() {
     let mut limited = Command::new("sh");
@@ -250,19 +249,19 @@ fn connections_beyond_descriptor_limit_are_rejected_with_503() {
     let mut clients: Vec<_> = (0..60).map_while(|_| Client::connect(program.addr, "/").ok()).collect();
     assert!(
         (20..50).contains(&clients.len()),
-        "{} connections were taken",
+        "{} connections were accepted",
         clients.len()
     );
     for _ in 0..200 {
-        let refused = Client::connect(program.addr, "/")
+        let error = Client::connect(program.addr, "/")
             .err()
-            .expect("it is full")
+            .expect("the limit is reached")
             .to_string();
-        assert!(refused.contains("503"), "{refused}");
+        assert!(error.contains("503"), "{error}");
     }
     assert!(
         clients.iter_mut().all(|client| client.leftover() == Seen::Nothing),
-        "those it has are served"
+        "accepted clients are served"
     );
     clients.truncate(10);
     eventually("there is room again", || Client::connect(program.addr, "/").is_ok());
