@@ -12,7 +12,7 @@
 //! | `../handshake.rs` | the WebSocket handshake |
 //! | `options.rs` | the command line |
 //!
-//! It differs from the `sigver` binary in this: it has no log and no metrics page, it listens on one address, and a slow consumer receives
+//! It differs from the `sigver-server` binary in this: it has no log and no metrics page, it listens on one address, and a slow consumer receives
 //! its close frame after everything that was queued before. One thread uses one core. To use more, run one process per core and route
 //! all clients of a key to the same process. It passes the whole conformance kit.
 

@@ -18,11 +18,11 @@
 //! ```
 //!
 //! Who may connect is decided by an [`Admission`], of which [`Origins`] and [`Tokens`] are two; [`Config::admin`] serves metrics;
-//! [`Server::with_listeners`] serves where somebody else listens. The feature `cli`, on by default, is the program `sigver` and what only that
-//! needs: embed the server with `default-features = false`.
+//! [`Server::with_listeners`] serves where somebody else listens. The feature `cli`, on by default, is the binary `sigver-server`
+//! and its dependencies: embed the server with `default-features = false`.
 //!
 //! What it logs goes to the [`log`] facade: who came, left, was refused and why; never a key or a payload. The `tungstenite` crate
-//! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver` binary does.
+//! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver-server` binary does.
 
 #![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

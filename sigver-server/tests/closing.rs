@@ -1,5 +1,5 @@
-//! Every way in which a connection can end, by the hundred: who reads gets the code, the other side learns what it should, and
-//! threads, descriptors and the hub's gauges return to where they were. One test, since it counts what the whole process has.
+//! Every case in which a connection can end: clients receive the close code, their peers are notified, and threads, descriptors and gauges
+//! return to their initial values. The test has a binary of its own because it counts resources of the process.
 
 use std::{net::Shutdown, time::Duration};
 
@@ -14,58 +14,58 @@ use support::{Running, eventually, resources};
 #[path = "it/support/mod.rs"]
 mod support;
 
-/// Pairs that end in each way.
+/// Pairs per case.
 const PAIRS: usize = 100;
 
-/// A way in which one of a pair ends, and what it sees then; nothing is seen by one that has no socket any more.
-struct Way {
+/// How one client of a pair ends its connection, and what it receives, unless it has closed its socket.
+struct Case {
     name: &'static str,
     end: fn(&mut Client),
     seen: Option<Seen>,
 }
 
-fn ways() -> Vec<Way> {
-    let way = |name, end, seen| Way { name, end, seen };
+fn cases() -> Vec<Case> {
+    let case = |name, end, seen| Case { name, end, seen };
     let closed = |code, text: &str| Some(Seen::Close(Some(code), text.to_owned()));
     vec![
-        way(
+        case(
             "close frame",
             |client| send(client, Opcode::Close, &1000_u16.to_be_bytes()),
             closed(1000, ""),
         ),
-        way(
+        case(
             "empty close frame",
             |client| send(client, Opcode::Close, b""),
             Some(Seen::Close(None, "".into())),
         ),
-        way(
+        case(
             "FIN",
             |client| drop(client.stream().shutdown(Shutdown::Write)),
             Some(Seen::Lost),
         ),
-        way("FIN in mid-frame", half_a_frame, Some(Seen::Lost)),
-        way("RST", reset, None),
-        way(
+        case("FIN in mid-frame", half_a_frame, Some(Seen::Lost)),
+        case("RST", reset, None),
+        case(
             "malformed",
             |client| send(client, Opcode::Text, b"{"),
             closed(1007, "text is not one JSON object: invalid JSON"),
         ),
-        way(
+        case(
             "second role",
             |client| send(client, Opcode::Text, br#"{"type":"open","key":"x"}"#),
             closed(1008, "second open or join: one role and one key for life"),
         ),
-        way(
+        case(
             "broken framing",
             |client| drop(client.send_raw(&[0xff; 40])),
             closed(1002, "broken WebSocket framing"),
         ),
-        way(
-            "too big, with more behind it",
+        case(
+            "too big, with more after it",
             |client| send(client, Opcode::Text, &[b' '; 200_000]),
             closed(1009, "message over the size limit"),
         ),
-        way(
+        case(
             "binary",
             |client| send(client, Opcode::Binary, b"0"),
             closed(1003, "binary frame: only text is understood"),
@@ -74,7 +74,7 @@ fn ways() -> Vec<Way> {
 }
 
 fn send(client: &mut Client, opcode: Opcode, payload: &[u8]) {
-    // The server may have closed before all is sent; what came of it is seen by receiving.
+    // Fails if the server closes first; the caller checks what it receives.
     let _ = client.send_frame(opcode, Piece::Last, payload);
 }
 
@@ -83,35 +83,35 @@ fn half_a_frame(client: &mut Client) {
     let _ = client.stream().shutdown(Shutdown::Write);
 }
 
-/// Ends as a host does that has lost its state: closing resets the connection at once.
+/// Makes closing the socket reset the connection, as a crashed host does.
 fn reset(client: &mut Client) {
     SockRef::from(client.stream())
         .set_linger(Some(Duration::ZERO))
-        .expect("a socket can be told to linger");
+        .expect("SO_LINGER is supported");
 }
 
 #[test]
-fn whoever_reads_gets_the_code_and_nothing_is_left() {
+fn closed_connections_send_code_and_leak_nothing() {
     let server = Running::start(Config::default());
-    // The first connection makes what is made once.
+    // The first connections create what is created once.
     drop(server.pair("first"));
-    eventually("nobody is connected", || server.handle.connections() == 0);
-    // Threads that wait for the next connection may be among them, two at most: a leak is at least one for each pair.
+    eventually("no client is connected", || server.handle.connections() == 0);
+    // This may include up to two idle worker threads. A leak would be at least one thread per pair.
     let (threads, descriptors) = resources();
-    for way in ways() {
+    for case in cases() {
         for opener_ends in [true, false] {
-            end_pairs(&server, &way, opener_ends);
+            end_pairs(&server, &case, opener_ends);
         }
     }
-    eventually("threads and descriptors are what they were", || {
+    eventually("threads and descriptors are released", || {
         let now = resources();
         now.0 <= threads && now.1 <= descriptors
     });
-    server.stop().expect("the server ends in order");
+    server.stop().expect("the server shuts down without an error");
 }
 
-fn end_pairs(server: &Running, way: &Way, opener_ends: bool) {
-    let context = format!("{}, by {}", way.name, if opener_ends { "openers" } else { "joiners" });
+fn end_pairs(server: &Running, case: &Case, opener_ends: bool) {
+    let context = format!("{}, by {}", case.name, if opener_ends { "openers" } else { "joiners" });
     let pairs = (0..PAIRS).map(|n| server.pair(&n.to_string()));
     let (mut ending, mut others): (Vec<_>, Vec<_>) = pairs
         .map(|(opener, joiner)| {
@@ -122,8 +122,8 @@ fn end_pairs(server: &Running, way: &Way, opener_ends: bool) {
             }
         })
         .unzip();
-    ending.iter_mut().for_each(way.end);
-    match &way.seen {
+    ending.iter_mut().for_each(case.end);
+    match &case.seen {
         Some(seen) => ending
             .iter_mut()
             .for_each(|client| assert_eq!(client.receive(), *seen, "{context}")),
@@ -141,7 +141,7 @@ fn end_pairs(server: &Running, way: &Way, opener_ends: bool) {
         }
     }
     drop((ending, others));
-    eventually("every connection's thread has ended", || {
+    eventually("every connection's thread has exited", || {
         server.handle.connections() == 0
     });
     eventually("the hub's gauges are at 0", || {

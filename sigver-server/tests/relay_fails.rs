@@ -1,5 +1,5 @@
-//! A bug in the thread that owns the hub: every client is let go, and `run` says so; the process lives on. Alone in its file, for the log,
-//! which is the only thing that can make that thread panic, is one for the whole process.
+//! A panic of the relay thread: every client is disconnected, and `run` returns an error. The test has a binary of its own because it
+//! installs a logger, which is how it makes that thread panic.
 
 use std::thread;
 
@@ -11,10 +11,10 @@ use support::Running;
 #[path = "it/support/mod.rs"]
 mod support;
 
-/// A log that is broken, for one thread.
-struct Broken;
+/// A logger that panics on the relay thread.
+struct PanickingLogger;
 
-impl Log for Broken {
+impl Log for PanickingLogger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -27,12 +27,12 @@ impl Log for Broken {
 }
 
 #[test]
-fn a_failure_of_the_relay_is_an_error_of_run() {
-    log::set_logger(&Broken).expect("the only logger");
+fn relay_panic_is_an_error_of_run() {
+    log::set_logger(&PanickingLogger).expect("the only logger");
     log::set_max_level(LevelFilter::Info);
     let server = Running::start(Config::default());
     let (mut opener, mut joiner) = server.pair("k");
-    // It says how many there are to close.
+    // The relay logs how many connections it will close.
     server.handle.shutdown();
     assert_eq!((opener.receive(), joiner.receive()), (Seen::Lost, Seen::Lost));
     assert!(matches!(server.stop(), Err(RunError::Relay)));

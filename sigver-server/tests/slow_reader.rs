@@ -1,4 +1,4 @@
-//! A client that does not read costs a bounded amount of memory, and then only itself.
+//! Slow consumers use a bounded amount of memory and affect no other client.
 
 use std::{fs, net::Shutdown, thread};
 
@@ -12,71 +12,71 @@ use support::{Running, eventually};
 #[path = "it/support/mod.rs"]
 mod support;
 
-/// What the greedy joiner would like to push through.
-const GREED: usize = 100 * 1024 * 1024;
+/// Bytes that the joiner tries to send.
+const FLOOD_BYTES: usize = 100 * 1024 * 1024;
 
-/// What it may cost: the backlog, the kernel's buffers, a message in each hand, and what an allocator keeps for itself.
-const COST: usize = 16 * 1024 * 1024;
+/// Maximum growth of memory: the backlog, kernel buffers, messages in transit, and the allocator's overhead.
+const MAX_GROWTH: usize = 16 * 1024 * 1024;
 
 #[test]
-fn an_opener_that_does_not_read_is_closed_and_nobody_else() {
+fn slow_opener_is_closed_without_delaying_others() {
     let server = Running::start(Config::default());
     let (mut by_opener, mut by_joiner) = server.pair("bystanders");
-    let (mut opener, mut joiner) = server.pair("greedy");
+    let (mut opener, mut joiner) = server.pair("flooded");
     let mut second = server.client();
     second
-        .send_text(r#"{"type":"join","key":"greedy"}"#)
+        .send_text(r#"{"type":"join","key":"flooded"}"#)
         .expect("it is connected");
     second.sync();
 
     let before = resident();
     let sender = thread::spawn(move || {
         let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
-        let sent = (0..GREED / message.len())
+        let sent = (0..FLOOD_BYTES / message.len())
             .take_while(|_| joiner.send_text(&message).is_ok())
             .count();
         (sent, joiner.receive())
     });
     let opener_left = Seen::Close(Some(4001), "opener left".into());
-    assert_eq!(second.receive(), opener_left, "the other joiner is told");
-    assert!(resident().saturating_sub(before) < COST, "memory stays bounded");
+    assert_eq!(second.receive(), opener_left, "the other joiner is notified");
+    assert!(resident().saturating_sub(before) < MAX_GROWTH, "memory stays bounded");
     for n in 0..100 {
         by_joiner
             .send_text(&format!(r#"{{"n":{n}}}"#))
             .expect("a bystander is connected");
         assert_eq!(by_opener.receive(), Seen::Text(format!(r#"{{"n":{n},"index":0}}"#)));
     }
-    // The one that was too slow reads at last: whole messages, in order, and why it was closed.
+    // The slow opener receives complete messages in order, then the close frame.
     assert_eq!(
         opener.receive(),
         Seen::Text(r#"{"type":"join"}"#.into()),
-        "the second joiner came before the flood"
+        "the second joiner joined before the flood"
     );
-    let mut whole = 0;
+    let mut count = 0;
     let last = loop {
         match opener.receive() {
             Seen::Text(text) => {
                 assert!(
                     text.len() > 60_000 && text.ends_with(r#","index":0}"#),
-                    "message {whole} is whole"
+                    "message {count} is complete"
                 );
-                whole += 1;
+                count += 1;
             }
             other => break other,
         }
     };
     assert_eq!(last, Seen::Close(Some(1013), "reading too slowly".into()));
-    let (sent, seen) = sender.join().expect("the sender only sends");
-    assert!(whole > 0 && whole <= sent, "{whole} of {sent}");
-    // Whoever is still sending when it is closed may lose the close frame to its own bytes.
+    let (sent, seen) = sender.join().expect("the thread only sends");
+    assert!(count > 0 && count <= sent, "{count} of {sent}");
+    // A client that sends while it is closed may lose the close frame to a reset.
     assert!(seen == opener_left || seen == Seen::Lost, "{seen:?}");
     drop((opener, second));
     eventually("only the bystanders are left", || server.handle.connections() == 2);
 }
 
-/// Who has closed its side may still read: what was on its way, whole, and the answer to its close frame.
+/// A half-closed client can still read pending frames and the answer to its close frame.
 #[test]
-fn a_client_that_closes_its_side_gets_what_was_on_its_way() {
+fn half_closed_client_receives_pending_frames() {
     const MESSAGES: usize = 14;
     let server = Running::start(Config::default());
     let (mut opener, mut joiner) = server.pair("half-closed");
@@ -93,13 +93,13 @@ fn a_client_that_closes_its_side_gets_what_was_on_its_way() {
     for n in 0..MESSAGES {
         assert!(
             matches!(opener.receive(), Seen::Text(text) if text.len() > 60_000),
-            "message {n} is whole"
+            "message {n} is complete"
         );
     }
     assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
 }
 
-/// Resident memory of this process, in bytes; the server's and the clients' alike.
+/// Returns the resident memory of this process in bytes, server and clients together.
 fn resident() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm

@@ -1,4 +1,4 @@
-// The server that the tests talk to: SIGVER_BIN, or target/release/sigver; without it they fail.
+// The server that the tests talk to: SIGVER_BIN, or target/release/sigver-server; without it they fail.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -8,7 +8,7 @@ import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const SIGVER_BIN = process.env.SIGVER_BIN ?? fileURLToPath(new URL("../../../target/release/sigver", import.meta.url));
+const SIGVER_BIN = process.env.SIGVER_BIN ?? fileURLToPath(new URL("../../../target/release/sigver-server", import.meta.url));
 
 /** On a free port, or on that of a server that has ended. */
 export async function startServer(port = 0) {
@@ -35,7 +35,7 @@ function announcedAddress(child) {
     child.once("error", reject);
     child.once("exit", (code) => reject(new Error(`the server ended with code ${code} before it listened`)));
     createInterface({ input: child.stdout }).on("line", (line) => {
-      const announced = /^sigver listening on (127\.0\.0\.1:\d+)$/.exec(line);
+      const announced = /^sigver-server listening on (127\.0\.0\.1:\d+)$/.exec(line);
       if (announced) resolve(announced[1]);
     });
   });

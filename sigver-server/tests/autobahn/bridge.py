@@ -1,12 +1,11 @@
-"""Makes an echo server of sigver, for clients that test WebSocket servers by what they echo.
+"""Turns sigver-server into an echo server, for test suites that require one.
 
-Each connection of such a client becomes a joiner of sigver: its handshake and its frames are passed on, and what the joiner
-gets is passed back. The opener of the joiner's key, which sends everything back, is the bridge's own. What a frame is made of
-(FIN, reserved bits, opcode, mask, the pieces in which TCP brings it) is kept, whether legal or not. Only the payload of text
-messages changes: it becomes the inside of one JSON string, and loses what JSON adds on its way back.
+Each connection of the test suite becomes a joiner: the bridge forwards its handshake and frames, and forwards back what the joiner
+receives. The bridge is also the opener of the joiner's key, which echoes everything. FIN, reserved bits, opcode, mask and TCP segments of a
+frame are preserved, valid or not. Only the payload of text messages changes: the bridge wraps it in a JSON string, and unwraps the echo.
 
-Like an echo server, which answers a message before it reads on, the bridge passes on what follows a text message when its echo
-is there. Without that, what a client sends at once would meet its own echoes in no particular order.
+An echo server answers a message before it reads the next one. Likewise, after a text message, the bridge waits for its echo before it
+forwards more. Otherwise the order of messages and echoes would be random.
 """
 
 import asyncio
@@ -16,18 +15,18 @@ import struct
 
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0x0, 0x1, 0x8, 0x9, 0xA
 
-# A message on the opener's side, and on its way back: sigver puts the index behind, and passes what the opener says unchanged.
+# The envelope of a message. sigver-server appends the index for the opener, and relays the opener's messages unchanged.
 BEFORE, AFTER = b'{"d":"', b'"}'
 AFTER_INDEX = b'","index":0}'
 
 TO_ESCAPE = re.compile(rb'[\x00-\x1f"\\]')
 ESCAPED = re.compile(rb"\\u00([0-9a-f]{2})")
 
-# As much as is read at once.
+# Maximum bytes per read.
 CHUNK = 256 * 1024
 
-# How many seconds a connection may take to begin, and all of them to end when the client has gone. Only a failure waits so long.
-PATIENCE = 30
+# Timeout in seconds for a connection to start, and for all connections to end.
+TIMEOUT = 30
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: sigver\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -44,7 +43,7 @@ def unescape(payload):
 
 
 def masked(payload, mask, offset):
-    """The payload that stands at this offset of a frame, masked or unmasked."""
+    """Masks or unmasks a part of a payload at this offset."""
     if not mask or not any(mask):
         return payload
     start = offset % 4
@@ -54,7 +53,7 @@ def masked(payload, mask, offset):
 
 
 def header(first, length, mask=None):
-    """A frame's header: its first byte, the shortest form of its length, the mask that a client has."""
+    """Returns the header of a frame with the shortest form of its length, and with a mask if it is from a client."""
     bit = 0x80 if mask is not None else 0
     if length < 126:
         head = struct.pack("!BB", first, bit | length)
@@ -66,7 +65,7 @@ def header(first, length, mask=None):
 
 
 class Head:
-    """The header of a frame, as it came."""
+    """The header of a frame as received."""
 
     def __init__(self):
         self.bytes = b""
@@ -94,33 +93,33 @@ class Head:
         if second & 0x80:
             expected += 1
             head.mask = await head.more(reader, 4)
-        head.in_pieces = head.reads > expected
+        head.is_split = head.reads > expected
         return head
 
 
 class Joiner:
-    """One connection of the client that tests, and the joiner that it is for sigver."""
+    """A connection of the test suite and its connection to sigver-server."""
 
     def __init__(self, client, sigver):
         self.client_reader, self.client_writer = client
         self.reader, self.writer = sigver
-        # Whether a text message has begun whose end is still to come.
+        # Whether a text message is incomplete.
         self.in_text = False
         self.echoed = asyncio.Event()
         self.is_closing = False
 
     async def run(self):
-        await asyncio.gather(self.there(), self.back())
+        await asyncio.gather(self.forward(), self.forward_back())
 
-    async def there(self):
-        """Passes frames to sigver until the client has no more."""
+    async def forward(self):
+        """Forwards frames to sigver-server until the client closes."""
         try:
             while True:
-                await self.frame_there(await Head.read(self.client_reader))
+                await self.forward_frame(await Head.read(self.client_reader))
         except (EOFError, OSError):
             finish(self.writer)
 
-    async def frame_there(self, head):
+    async def forward_frame(self, head):
         begins = head.opcode == TEXT and not self.in_text
         is_text = begins or (head.opcode == CONTINUATION and self.in_text)
         if is_text:
@@ -138,26 +137,26 @@ class Joiner:
             if is_text:
                 plain = escape(plain)
             if sent is None:
-                # The length goes first. When the payload is not all here, it is right if nothing has to be escaped.
+                # The header needs the length before the payload is complete. It is correct if the rest needs no escapes.
                 length = len(before) + len(plain) + left + len(after)
-                await self.head_there(header(head.first, length, head.mask), head.in_pieces)
+                await self.forward_header(header(head.first, length, head.mask), head.is_split)
                 sent, plain = 0, before + plain
             if not left:
                 plain += after
             self.writer.write(masked(plain, head.mask, sent))
             await self.writer.drain()
             sent += len(plain)
-        assert sent == length, "something to escape in a frame that came in pieces"
+        assert sent == length, "escapes in a frame that is split"
         if awaits_echo:
             await self.echoed.wait()
 
-    async def head_there(self, head, in_pieces):
-        for piece in (head[at : at + 1] for at in range(len(head))) if in_pieces else (head,):
+    async def forward_header(self, head, is_split):
+        for piece in (head[at : at + 1] for at in range(len(head))) if is_split else (head,):
             self.writer.write(piece)
             await self.writer.drain()
 
-    async def back(self):
-        """Passes frames to the client until sigver has no more."""
+    async def forward_back(self):
+        """Forwards frames to the client until sigver-server closes."""
         try:
             while True:
                 head = await Head.read(self.reader)
@@ -170,18 +169,18 @@ class Joiner:
                 if head.opcode == TEXT:
                     self.echoed.set()
                 elif head.opcode == CLOSE:
-                    self.no_more_echoes()
+                    self.stop_waiting()
         except (EOFError, OSError):
-            self.no_more_echoes()
+            self.stop_waiting()
             finish(self.client_writer)
 
-    def no_more_echoes(self):
+    def stop_waiting(self):
         self.is_closing = True
         self.echoed.set()
 
 
 async def some(reader, most):
-    """At least one byte, if there are to be any."""
+    """Reads at least one byte, unless `most` is 0."""
     piece = await reader.read(most)
     if most and not piece:
         raise EOFError
@@ -200,14 +199,14 @@ def client_frame(opcode, payload):
 
 
 async def connect(address, request):
-    """A connection to sigver, and its answer to the request."""
+    """Connects to sigver-server. Returns the streams and the response to the request."""
     streams = await asyncio.open_connection(*address, limit=CHUNK)
     streams[1].write(request)
     return streams, await streams[0].readuntil(b"\r\n\r\n")
 
 
-async def send_back(reader, writer):
-    """What the opener does for the rest of its life."""
+async def echo_frames(reader, writer):
+    """Echoes text messages and answers pings until the connection ends."""
     try:
         while True:
             head = await Head.read(reader)
@@ -220,7 +219,7 @@ async def send_back(reader, writer):
 
 
 class Bridge:
-    """Listens for clients that test, and connects them to the sigver at an address."""
+    """Listens for connections of the test suite and connects them to the sigver-server at an address."""
 
     def __init__(self, sigver):
         self.sigver = sigver
@@ -228,23 +227,23 @@ class Bridge:
         self.connections = []
 
     async def start(self):
-        """Listens on a free port of the loopback interface, and returns it."""
-        self.server = await asyncio.start_server(self.take, "127.0.0.1", 0, limit=CHUNK)
+        """Listens on a free port of the loopback interface. Returns the port."""
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0, limit=CHUNK)
         return self.server.sockets[0].getsockname()[1]
 
     async def finish(self):
-        """Waits until every connection has ended, and raises what went wrong with one."""
+        """Waits until every connection has ended. Raises the first error."""
         self.server.close()
-        await asyncio.wait_for(asyncio.gather(*self.connections), PATIENCE)
+        await asyncio.wait_for(asyncio.gather(*self.connections), TIMEOUT)
 
-    def take(self, *client):
+    def accept(self, *client):
         self.connections.append(asyncio.create_task(self.serve(*client)))
 
     async def serve(self, *client):
         writers = [client[1]]
         try:
-            joiner, opener, answer = await asyncio.wait_for(self.begin(client[0], writers), PATIENCE)
-            echo = asyncio.create_task(send_back(*opener))
+            joiner, opener, answer = await asyncio.wait_for(self.begin(client[0], writers), TIMEOUT)
+            echo = asyncio.create_task(echo_frames(*opener))
             client[1].write(answer)
             await Joiner(client, joiner).run()
         finally:
@@ -253,7 +252,7 @@ class Bridge:
         await echo
 
     async def begin(self, client_reader, writers):
-        """An opener, a joiner that made the client's handshake, and the answer to that."""
+        """Connects an opener, and a joiner with the handshake of the client. Returns both and the response to the handshake."""
         key = b"autobahn %d" % next(self.numbers)
         request = await client_reader.readuntil(b"\r\n\r\n")
         opener, _ = await connect(self.sigver, HANDSHAKE)

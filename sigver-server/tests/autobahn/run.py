@@ -1,11 +1,11 @@
-"""Runs Autobahn's cases against sigver, and compares what comes of them with results.json.
+"""Runs the cases of Autobahn against sigver-server and compares the outcomes with results.json.
 
-    run.py SIGVER               runs all, and fails if a case comes out otherwise than in results.json, or README.md does not say why
-                                a case is not OK
-    run.py SIGVER --write       runs all, and writes results.json
-    run.py SIGVER 6.4.* 7.1.6   runs these and tells what came of them
+    run.py SIGVER               runs all cases; fails if an outcome differs from results.json, or if README.md does not explain a case
+                                that is not OK
+    run.py SIGVER --write       runs all cases and writes results.json
+    run.py SIGVER 6.4.* 7.1.6   runs these cases and prints their outcomes
 
-SIGVER is the program. Needs kosoku (https://pypi.org/project/kosoku), which has Autobahn's cases for today's Python.
+SIGVER is the path of the binary. Requires kosoku (https://pypi.org/project/kosoku), which runs Autobahn's cases on Python 3.
 """
 
 import asyncio
@@ -23,25 +23,25 @@ from bridge import Bridge
 HERE = pathlib.Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 
-# What is run, and how many cases of it at a time. Most cases wait; those of section 9 keep a processor busy.
+# Cases and their concurrency. Most cases wait; those of section 9 are CPU-bound.
 SECTIONS = [(["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"], 8), (["9.*"], 2)]
 
-# How many seconds a run may take; on an idle machine with two processors it takes 13.
-PATIENCE = 180
+# Timeout of a run in seconds; it takes 13 on two idle cores.
+TIMEOUT = 180
 
-# The largest message of section 9, with room for what the bridge and sigver put around it.
+# The largest message of section 9, plus the envelope that the bridge and sigver-server add.
 MESSAGE_BYTES = 16 * 2**20 + 64
 
 
 class Sigver:
-    """The program, on a free port of the loopback interface."""
+    """sigver-server on a free port of the loopback interface."""
 
     def __init__(self, program):
         command = [program, "--listen", "127.0.0.1:0", "--message-bytes", str(MESSAGE_BYTES)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def __enter__(self):
-        host, port = self.process.stdout.readline().removeprefix("sigver listening on ").strip().rsplit(":", 1)
+        host, port = self.process.stdout.readline().removeprefix("sigver-server listening on ").strip().rsplit(":", 1)
         return host, int(port)
 
     def __exit__(self, *_):
@@ -63,7 +63,7 @@ async def run(address, sections):
 
 
 def outcome(result):
-    """What is compared: the verdicts on what was exchanged and on how it was closed, and the code with which sigver closed."""
+    """Returns what is compared: the verdicts on the exchange and on the close, and the close code of sigver-server."""
     return [result.behavior.value, result.behavior_close.value, result.remote_close_code]
 
 
@@ -73,7 +73,7 @@ def write(outcomes):
 
 
 def changes(outcomes):
-    """Every case that is not as in results.json."""
+    """Yields every case whose outcome differs from results.json."""
     expected = json.loads(RESULTS.read_text())
     for case in expected | outcomes:
         if outcomes.get(case) != expected.get(case):
@@ -81,23 +81,23 @@ def changes(outcomes):
 
 
 def unexplained(outcomes):
-    """Every case that is not OK and not in the table of the README, and every row there without such a case."""
+    """Yields every case that is not OK and not in the table of the README, and every row of the table that matches no such case."""
     differing = [case for case, outcome in outcomes.items() if outcome[:2] != ["OK", "OK"]]
     first_cells = re.findall(r"^\|([^|]*)\|", README.read_text(), re.MULTILINE)
     rows = [row for cell in first_cells for row in re.findall(r"`([\d.*]+)`", cell)]
     for case in differing:
         if not any(fnmatch.fnmatchcase(case, row) for row in rows):
-            yield f"{case} is {outcomes[case]}, and {README.name} does not say why"
+            yield f"{case} is {outcomes[case]}, and not explained in {README.name}"
     for row in rows:
         if not fnmatch.filter(differing, row):
-            yield f"{row} is explained in {README.name}, and is OK"
+            yield f"{row} is explained in {README.name}, but is OK"
 
 
 def main():
     program, *arguments = sys.argv[1:]
     cases = [argument for argument in arguments if argument != "--write"]
     with Sigver(program) as address:
-        results = asyncio.run(asyncio.wait_for(run(address, [(cases, 1)] if cases else SECTIONS), PATIENCE))
+        results = asyncio.run(asyncio.wait_for(run(address, [(cases, 1)] if cases else SECTIONS), TIMEOUT))
     if cases:
         for result in results:
             print(result.case_id, *outcome(result), f"{result.duration} ms", result.result, result.result_close, sep=" | ")

@@ -1,4 +1,4 @@
-"""What the tests of a deployment share: programs that are started for a test, and a WebSocket client without a package."""
+"""Shared parts of the deployment tests: child processes, and a WebSocket client without dependencies."""
 
 import os
 import pathlib
@@ -26,17 +26,17 @@ def is_listening(port):
 
 
 class Deployed(unittest.TestCase):
-    """A test that starts programs, which end with it."""
+    """A test that starts programs and terminates them at its end."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        # A server that gives its workers another user must find its files.
+        # Servers whose workers run as another user must read the files.
         self.folder.chmod(0o755)
 
     def run_program(self, command, port, **environment):
-        """Starts a program, and waits until it listens. What it writes goes to a file, which is returned."""
+        """Starts a program and waits until it listens. Returns the file with its output."""
         output = self.folder / f"{pathlib.Path(command[0]).name}-{port}.log"
         with output.open("w") as log:
             program = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
@@ -56,7 +56,7 @@ class Deployed(unittest.TestCase):
         return output
 
     def run_sigver(self, *flags):
-        """Starts sigver; its port, and its log."""
+        """Starts sigver-server. Returns its port and its log."""
         port = free_port()
         return port, self.run_program([SIGVER, "--listen", f"127.0.0.1:{port}", *flags], port)
 
@@ -70,12 +70,12 @@ class Deployed(unittest.TestCase):
             if answer:
                 return answer
             if time.monotonic() > deadline:
-                self.fail(f"not in {seconds} s: {what}")
+                self.fail(f"not within {seconds} s: {what}")
             time.sleep(0.05)
 
 
 class Client:
-    """As much of a WebSocket client as a session needs."""
+    """A minimal WebSocket client."""
 
     def __init__(self, port, path="/", headers="", tls=None, source="127.0.0.1"):
         stream = socket.create_connection(("127.0.0.1", port), timeout=15, source_address=(source, 0))
@@ -98,7 +98,7 @@ class Client:
         return int(self.head.split(" ")[1])
 
     def rest(self):
-        """The body of an answer that is no upgrade."""
+        """Returns the body of a response other than 101."""
         lengths = [line for line in self.head.lower().split("\r\n") if line.startswith("content-length:")]
         return self.take(int(lengths[0].partition(":")[2])).decode()
 
@@ -110,20 +110,20 @@ class Client:
             head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, length)
         self.stream.sendall(head + bytes(4) + payload)
 
-    def say(self, text):
+    def send(self, text):
         self.frame(1, text.encode())
 
     def take(self, count):
         while len(self.bytes) < count:
             more = self.stream.recv(65536)
             if not more:
-                raise EOFError("the connection has ended")
+                raise EOFError("connection closed")
             self.bytes += more
         taken, self.bytes = self.bytes[:count], self.bytes[count:]
         return taken
 
-    def hear(self):
-        """The next text, or (code, reason) of a close frame. Pings are answered."""
+    def receive(self):
+        """Returns the next text, or (code, reason) of a close frame. Answers pings."""
         while True:
             first, length = self.take(2)
             if length == 126:
@@ -142,31 +142,31 @@ class Client:
 
 
 def session(connect, key="tea"):
-    """An opener and a joiner that have said hello, both ways."""
+    """Connects an opener and a joiner that have exchanged a message each way."""
     opener = connect()
-    opener.say(f'{{"type":"open","key":"{key}"}}')
-    # Nothing answers an open. A joiner that is too early is refused.
+    opener.send(f'{{"type":"open","key":"{key}"}}')
+    # The plain dialect does not acknowledge an open, and a joiner that is too early is rejected, so this retries.
     for _ in range(100):
         joiner = connect()
-        joiner.say(f'{{"type":"join","key":"{key}"}}')
-        joiner.say('{"type":"offer"}')
+        joiner.send(f'{{"type":"join","key":"{key}"}}')
+        joiner.send('{"type":"offer"}')
         opener.stream.settimeout(0.1)
         try:
-            heard = opener.hear()
+            received = opener.receive()
             break
         except TimeoutError:
             joiner.close()
     opener.stream.settimeout(15)
-    assert heard == '{"type":"join"}', heard
-    assert opener.hear() == '{"type":"offer","index":0}'
-    opener.say('{"type":"answer","index":0}')
-    heard = joiner.hear()
-    assert heard == '{"type":"answer","index":0}', heard
+    assert received == '{"type":"join"}', received
+    assert opener.receive() == '{"type":"offer","index":0}'
+    opener.send('{"type":"answer","index":0}')
+    received = joiner.receive()
+    assert received == '{"type":"answer","index":0}', received
     return opener, joiner
 
 
 def certificate(folder):
-    """A self-signed certificate for example.org; its files, and a context that trusts it."""
+    """Creates a self-signed certificate for example.org. Returns its files and a context that trusts it."""
     files = folder / "fullchain.pem", folder / "privkey.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=example.org -addext subjectAltName=DNS:example.org"
     subprocess.run([*command.split(), "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
@@ -175,7 +175,7 @@ def certificate(folder):
 
 
 def get(port, path, tls):
-    """The body of the answer to a request that is no handshake."""
+    """Returns the body of the response to a plain GET."""
     with socket.create_connection(("127.0.0.1", port), timeout=15) as plain:
         with tls.wrap_socket(plain, server_hostname="example.org") as stream:
             stream.sendall(f"GET {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""deploy/Caddyfile before a sigver."""
+"""sigver-server behind Caddy with deploy/Caddyfile."""
 
 import os
 import subprocess
@@ -31,19 +31,19 @@ class Caddy(Deployed):
         )
         return port, log
 
-    def test_it_is_formatted_as_caddy_does(self):
+    def test_caddyfile_is_formatted(self):
         result = subprocess.run([CADDY, "fmt", DEPLOY / "Caddyfile"], capture_output=True, text=True)
         self.assertEqual(result.stdout, (DEPLOY / "Caddyfile").read_text())
 
-    def test_a_session_passes_and_the_client_is_known(self):
+    def test_session_is_relayed_and_client_ip_is_forwarded(self):
         port, log = self.start("--connections-per-ip", "2")
         connect = lambda: Client(port, path="/signal", tls=self.tls, source="127.0.0.2")
         opener, joiner = session(connect)
-        self.assertEqual(connect().status, 503, "the limit is the client's")
+        self.assertEqual(connect().status, 503, "the limit applies to the client IP")
         self.assertEqual(Client(port, path="/signal", tls=self.tls, source="127.0.0.3").status, 101)
         self.assertIn("ok", get(port, "/signal/health", self.tls))
         self.assertEqual(get(port, "/signalhealth", self.tls), "")
         self.programs[0].terminate()
-        self.assertEqual(joiner.hear(), (1001, "server shutting down"))
-        self.assertEqual(opener.hear(), (1001, "server shutting down"))
-        self.eventually("the log tells of the client", lambda: "from 127.0.0.2 by 127.0.0.1:" in log.read_text())
+        self.assertEqual(joiner.receive(), (1001, "server shutting down"))
+        self.assertEqual(opener.receive(), (1001, "server shutting down"))
+        self.eventually("the log names the client", lambda: "from 127.0.0.2 by 127.0.0.1:" in log.read_text())

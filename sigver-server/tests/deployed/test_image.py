@@ -1,4 +1,4 @@
-"""The Dockerfile, without a Docker: its build command gives a program that needs nothing of its image, and its health check tells."""
+"""The Dockerfile, without Docker: its build command produces a static binary, and its health check works."""
 
 import json
 import os
@@ -17,12 +17,12 @@ def instruction(name):
 
 
 class Image(Deployed):
-    def test_what_it_runs_stands_alone_and_is_seen_to_be_well(self):
-        program = self.folder / "sigver"
+    def test_binary_is_static_and_health_check_works(self):
+        program = self.folder / "sigver-server"
         build = instruction("RUN")
-        self.assertIn(" /sigver", build)
+        self.assertIn(" /sigver-server", build)
         environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
-        command = build.replace(" /sigver", f" {program}").replace("cargo build", "cargo build --quiet")
+        command = build.replace(" /sigver-server", f" {program}").replace("cargo build", "cargo build --quiet")
         subprocess.run(["sh", "-ec", command], check=True, cwd=ROOT, env=environment)
         listed = subprocess.run(["ldd", program], capture_output=True, text=True)
         self.assertRegex(listed.stdout + listed.stderr, "statically linked|not a dynamic executable")
@@ -31,10 +31,10 @@ class Image(Deployed):
         port = free_port()
         self.assertIn(":8000/health", check[-1])
         check[-1] = check[-1].replace(":8000", f":{port}")
-        is_well = lambda: subprocess.run([BUSYBOX, *check], capture_output=True).returncode == 0
-        self.assertFalse(is_well(), "nobody is there")
+        is_healthy = lambda: subprocess.run([BUSYBOX, *check], capture_output=True).returncode == 0
+        self.assertFalse(is_healthy(), "no server is running")
         self.run_program(["env", "-i", str(program), "--listen", f"127.0.0.1:{port}"], port)
-        self.assertTrue(is_well())
+        self.assertTrue(is_healthy())
 
-    def test_it_is_nobody(self):
+    def test_image_runs_as_non_root_user(self):
         self.assertRegex(instruction("USER"), "^[1-9][0-9]*:[1-9][0-9]*$")

@@ -1,5 +1,4 @@
-"""What others make of the metrics page: the OpenMetrics parser of prometheus_client, and a Prometheus that scrapes it and answers every
-question of the dashboard."""
+"""The metrics page, read by the OpenMetrics parser of prometheus_client and by a Prometheus that evaluates every query of the dashboard."""
 
 import json
 import os
@@ -19,8 +18,8 @@ def get(url):
         return answer.read().decode()
 
 
-def questions():
-    """Every question that the dashboard asks, with its variables filled in."""
+def queries():
+    """Yields the title and expression of every query of the dashboard, with its variables filled in."""
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
@@ -38,16 +37,16 @@ class Metrics(Deployed):
         opener, joiner = session(lambda: Client(self.port), key)
         joiner.close()
         opener.close()
-        refused = Client(self.port)
-        refused.say('{"type":"join","key":"nobody has it"}')
-        refused.hear()
+        rejected = Client(self.port)
+        rejected.send('{"type":"join","key":"unknown"}')
+        rejected.receive()
 
     def page(self):
         return get(f"http://127.0.0.1:{self.page_port}/metrics")
 
-    def test_a_parser_of_openmetrics_reads_it(self):
+    def test_page_is_valid_openmetrics(self):
         self.play("SECRET")
-        text = self.eventually("all have gone", lambda: "sigver_connections 0\n" in self.page() and self.page())
+        text = self.eventually("all clients have disconnected", lambda: "sigver_connections 0\n" in self.page() and self.page())
         self.assertNotIn("SECRET", text)
         families = {family.name: family for family in text_string_to_metric_families(text)}
         kinds = {name: family.type for name, family in families.items()}
@@ -65,7 +64,7 @@ class Metrics(Deployed):
             for sample in family.samples:
                 self.assertLessEqual(set(sample.labels), {"direction", "reason", "stage", "le", "version"}, sample)
 
-    def test_prometheus_scrapes_it_and_answers_the_dashboard(self):
+    def test_prometheus_answers_every_query_of_the_dashboard(self):
         config = (DEPLOY / "prometheus.yml").read_text()
         for old, new in (("127.0.0.1:9091", f"127.0.0.1:{self.page_port}"), ("15s", "1s")):
             self.assertIn(old, config)
@@ -90,11 +89,11 @@ class Metrics(Deployed):
             return answer["data"]["result"]
 
         self.eventually("Prometheus scrapes", lambda: ask("up{job='sigver'} == 1"))
-        # A rate needs scrapes that differ.
+        # A rate requires several different scrapes.
         for number in range(3):
             self.play(f"key {number}")
             time.sleep(1.1)
-        asked = list(questions())
+        asked = list(queries())
         self.assertGreater(len(asked), 15)
         for title, expression in asked:
             self.eventually(f"{title}: {expression}", lambda expression=expression: ask(expression))

@@ -1,4 +1,4 @@
-//! Who may connect: origins, tokens, decisions of the embedder, and what is said to whoever may not.
+//! Access control: origins, tokens, custom admission, and the responses to rejected handshakes.
 
 use std::{
     io::{self, Read, Write},
@@ -11,7 +11,7 @@ use sigver_transcripts::Seen;
 
 use crate::support::{Running, connect_from, eventually, handshake};
 
-/// The whole answer to a handshake with this target and these headers.
+/// Sends a handshake and returns the complete response, without frames.
 fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(server.addr)?;
     write!(
@@ -35,7 +35,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn pages_of_other_origins_are_refused() -> io::Result<()> {
+fn other_origins_are_rejected_with_403() -> io::Result<()> {
     let origins = ["https://example.org", "https://*.example.org", "null"].map(|text| text.parse().expect("an origin"));
     let mut config = Config::default();
     config.admission.push(Arc::new(Origins::from_iter(origins)));
@@ -63,7 +63,7 @@ fn pages_of_other_origins_are_refused() -> io::Result<()> {
 }
 
 #[test]
-fn a_token_is_brought_in_one_of_three_places_and_comes_back_in_none() -> io::Result<()> {
+fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-admission-{}", std::process::id()));
     std::fs::write(&path, "first-0123456789\nsecond-0123456789\n")?;
     let tokens = Arc::new(Tokens::from_file(&path).expect("a file of tokens"));
@@ -124,16 +124,16 @@ fn a_token_is_brought_in_one_of_three_places_and_comes_back_in_none() -> io::Res
     std::fs::remove_file(&path)
 }
 
-/// Notes what it is shown, and refuses by the path.
+/// Records each handshake, and rejects those whose path asks for it.
 #[derive(Debug, Default)]
-struct Doorman(Mutex<Vec<(IpAddr, String)>>);
+struct RecordingAdmission(Mutex<Vec<(IpAddr, String)>>);
 
-impl Admission for Doorman {
+impl Admission for RecordingAdmission {
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
         let names: Vec<&str> = handshake.subprotocols().collect();
         let cookies = handshake.headers("cookie").count();
         let seen = format!("{:?} {:?} {names:?} {cookies}", handshake.path(), handshake.query());
-        let mut all = self.0.lock().expect("nobody panics with it");
+        let mut all = self.0.lock().expect("the mutex is not poisoned");
         all.push((handshake.client(), seen));
         match handshake.path().strip_prefix("/refused/") {
             Some(status) => Err(Denied::new(status.parse().unwrap_or(0), format!("no {status}"))),
@@ -143,10 +143,10 @@ impl Admission for Doorman {
 }
 
 #[test]
-fn the_embedder_decides_by_the_request() -> io::Result<()> {
-    let doorman = Arc::new(Doorman::default());
+fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
+    let admission = Arc::new(RecordingAdmission::default());
     let mut config = Config::default();
-    config.admission.push(Arc::<Doorman>::clone(&doorman));
+    config.admission.push(Arc::<RecordingAdmission>::clone(&admission));
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
     let server = Running::start(config);
     let headers = "Cookie: a\r\nCookie: b\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n\
@@ -166,7 +166,7 @@ fn the_embedder_decides_by_the_request() -> io::Result<()> {
         assert!(answer.ends_with(&format!("\r\n\r\nno {code}\n")), "{answer}");
     }
     let (_direct, _) = handshake(connect_from(server.addr, IpAddr::from([127, 0, 0, 2]))?, "/", headers)?;
-    let seen = doorman.0.lock().expect("nobody panics with it");
+    let seen = admission.0.lock().expect("the mutex is not poisoned");
     assert_eq!(
         seen[0],
         (
@@ -177,26 +177,26 @@ fn the_embedder_decides_by_the_request() -> io::Result<()> {
     assert_eq!(
         seen[8].0,
         IpAddr::from([127, 0, 0, 2]),
-        "only a trusted proxy is believed"
+        "X-Forwarded-For of an untrusted client is ignored"
     );
-    // What is no handshake is not asked about.
+    // Admission sees valid handshakes only.
     assert_eq!(seen.len(), 9);
     Ok(())
 }
 
-/// A panic in what an embedder brings ends that one connection.
+/// An admission that panics for one path.
 #[derive(Debug)]
 struct Panics;
 
 impl Admission for Panics {
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
-        assert_ne!(handshake.path(), "/panic", "as it was asked to");
+        assert_ne!(handshake.path(), "/panic", "requested panic");
         Ok(())
     }
 }
 
 #[test]
-fn a_panic_on_a_connection_s_thread_ends_that_connection() -> io::Result<()> {
+fn panic_in_admission_ends_only_its_connection() -> io::Result<()> {
     let mut config = Config::default();
     config.admission.push(Arc::new(Panics));
     let server = Running::start(config);
@@ -206,7 +206,7 @@ fn a_panic_on_a_connection_s_thread_ends_that_connection() -> io::Result<()> {
     }
     joiner.send_text("{}")?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
-    eventually("their threads have ended", || server.handle.connections() == 2);
-    server.stop().expect("the server ends in order");
+    eventually("the threads have exited", || server.handle.connections() == 2);
+    server.stop().expect("the server shuts down without an error");
     Ok(())
 }

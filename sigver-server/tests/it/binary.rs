@@ -1,4 +1,4 @@
-//! The program, as whoever starts it sees it: arguments, exit codes, what it prints, what it logs, signals, and the ceiling.
+//! The `sigver-server` binary: arguments, exit codes, output, signals and the connection limit.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -10,11 +10,11 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     eventually, get,
-    program::{Program, SIGVER, sigver},
+    program::{Program, SIGVER_SERVER, sigver_server},
 };
 
-/// Exit code, and stderr, which is one line.
-fn refusal(command: &mut Command) -> (Option<i32>, String) {
+/// Runs a command that must fail. Returns its exit code and its stderr, which must be one line.
+fn failure(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().expect("the program starts");
     let text = String::from_utf8(stderr).expect("stderr is text");
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -22,32 +22,37 @@ fn refusal(command: &mut Command) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_wrong_command_line_is_one_line_and_exit_code_2() {
-    for (arguments, says) in [
+fn invalid_command_line_exits_with_2_and_one_line() {
+    for (arguments, part) in [
         (&["--listen", "8000"][..], "expected IP:PORT"),
         (&["--listen"], "--listen"),
         (&["--message-bytes", "-1"], "-1"),
-        (&["--message-bytes", "64K"], "64K"),
+        (&["--message-bytes", "64K"], "expected a number from 1 to 2147483647"),
+        (&["--drain", "-1"], "-1"),
+        (&["--drain", "soon"], "expected a number of seconds"),
+        (&["--log-format", "xml"], "expected text, json"),
         (&["--colour"], "--colour"),
         (&["8000"], "8000"),
     ] {
-        let (code, text) = refusal(&mut sigver(arguments));
+        let (code, text) = failure(&mut sigver_server(arguments));
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(
-            text.starts_with("sigver: ") && text.contains(says),
+            text.starts_with("sigver-server: ") && text.contains(part),
             "{arguments:?}: {text}"
         );
     }
-    let (code, text) = refusal(sigver(&[]).env("PORT", "65536"));
+    let (code, text) = failure(sigver_server(&[]).env("PORT", "65536"));
     assert_eq!(code, Some(2));
     assert!(text.contains("PORT") && text.contains("65536"), "{text}");
 }
 
 #[test]
-fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
+fn port_in_use_exits_with_1_and_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = taken.local_addr().expect("it is bound").to_string();
-    let Output { status, stdout, stderr } = sigver(&["--listen", &addr]).output().expect("the program starts");
+    let Output { status, stdout, stderr } = sigver_server(&["--listen", &addr])
+        .output()
+        .expect("the program starts");
     let text = String::from_utf8_lossy(&stderr);
     assert_eq!((status.code(), stdout), (Some(1), vec![]));
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -55,9 +60,9 @@ fn a_port_that_is_taken_is_one_line_and_exit_code_1() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn help_and_version_exit_with_0() {
     for argument in ["--help", "--version"] {
-        let Output { status, stdout, stderr } = sigver(&[argument]).output().expect("the program starts");
+        let Output { status, stdout, stderr } = sigver_server(&[argument]).output().expect("the program starts");
         assert_eq!((status.code(), stderr), (Some(0), vec![]), "{argument}");
         assert!(!stdout.is_empty());
     }
@@ -65,21 +70,26 @@ fn help_and_version_are_answers() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_answer_that_cannot_be_written_is_exit_code_1() {
-    for question in [&["--help"][..], &["--check-config"], &["--completions", "bash"]] {
+fn failed_write_to_stdout_exits_with_1() {
+    for arguments in [
+        &["--help"][..],
+        &["--check-config"],
+        &["--completions", "bash"],
+        &["--man"],
+    ] {
         let full = std::fs::OpenOptions::new()
             .write(true)
             .open("/dev/full")
-            .expect("Linux has it");
-        let (code, text) = refusal(sigver(question).stdout(full));
-        assert_eq!(code, Some(1), "{question:?}");
-        assert!(text.starts_with("sigver: cannot write to stdout: "), "{text}");
+            .expect("Linux has /dev/full");
+        let (code, text) = failure(sigver_server(arguments).stdout(full));
+        assert_eq!(code, Some(1), "{arguments:?}");
+        assert!(text.starts_with("sigver-server: cannot write to stdout: "), "{text}");
     }
 }
 
 #[test]
-fn the_environment_chooses_the_port_and_every_interface_is_served() {
-    let program = Program::start(sigver(&[]).env("PORT", "0"));
+fn port_variable_sets_port_of_every_interface() {
+    let program = Program::start(sigver_server(&[]).env("PORT", "0"));
     assert!(
         program.addr.ip().is_unspecified() && program.addr.port() != 0,
         "{}",
@@ -90,8 +100,13 @@ fn the_environment_chooses_the_port_and_every_interface_is_served() {
 }
 
 #[test]
-fn the_longest_message_can_be_chosen() {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--message-bytes", "32"]));
+fn message_bytes_limits_messages() {
+    let program = Program::start(&mut sigver_server(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--message-bytes",
+        "32",
+    ]));
     let mut client = program.client();
     let open = r#"{"type":"open","key":"tea12345"}"#;
     assert_eq!(open.len(), 32);
@@ -105,8 +120,8 @@ fn the_longest_message_can_be_chosen() {
 }
 
 #[test]
-fn the_configuration_can_be_looked_at() {
-    let mut command = sigver(&[
+fn check_config_prints_values_and_sources() {
+    let mut command = sigver_server(&[
         "--check-config",
         "--key-bytes",
         "12",
@@ -119,13 +134,14 @@ fn the_configuration_can_be_looked_at() {
     assert!(status.success());
     let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
-        "--listen [::]:81 from PORT",
-        "--allow-origin https://a from the command line",
-        "--allow-origin https://b from the command line",
-        "--token-file none by default",
-        "--key-bytes 12 from the command line",
-        "--depth 64 from the environment",
-        "--drain 5 by default",
+        "--listen [::]:81 (PORT)",
+        "--allow-origin https://a (command line)",
+        "--allow-origin https://b (command line)",
+        "--admin off (default)",
+        "--token-file off (default)",
+        "--key-bytes 12 (command line)",
+        "--depth 64 (environment)",
+        "--drain 5 (default)",
     ] {
         assert!(words.iter().any(|words| words.join(" ") == line), "{line} in {text}");
     }
@@ -133,22 +149,24 @@ fn the_configuration_can_be_looked_at() {
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_said_to_be_there() {
-    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
+fn invalid_variable_is_named_in_the_error() {
+    let (code, text) = failure(sigver_server(&["--check-config"]).env("SIGVER_KEEP_ALIVE", "0"));
     assert_eq!(code, Some(2));
     assert!(
-        text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than none"),
+        text.contains("SIGVER_KEEP_ALIVE") && text.contains("more than 0 seconds"),
         "{text}"
     );
-    let (code, text) = refusal(sigver(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
+    let (code, text) = failure(sigver_server(&["--check-config"]).env("SIGVER_TOKEN_FILE", "/no/such/file"));
     assert_eq!(code, Some(2));
     assert!(text.contains("/no/such/file"), "{text}");
 }
 
 #[test]
-fn shells_can_complete_its_flags() {
+fn completions_contain_flags() {
     for shell in ["bash", "zsh", "fish"] {
-        let output = sigver(&["--completions", shell]).output().expect("the program starts");
+        let output = sigver_server(&["--completions", shell])
+            .output()
+            .expect("the program starts");
         assert!(output.status.success());
         assert!(
             String::from_utf8_lossy(&output.stdout).contains("backlog-bytes"),
@@ -158,9 +176,34 @@ fn shells_can_complete_its_flags() {
 }
 
 #[test]
-fn a_signal_ends_it_in_order() {
+fn man_prints_roff_with_every_flag_of_help() {
+    let text = |argument| {
+        let output = sigver_server(&[argument]).output().expect("the program starts");
+        assert!(output.status.success(), "{argument}");
+        String::from_utf8(output.stdout).expect("stdout is text")
+    };
+    let (man, help) = (text("--man"), text("--help"));
+    assert!(
+        man.starts_with(".ie ") && man.contains("\n.TH sigver-server 1 "),
+        "{man}"
+    );
+    let flags: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.trim_start().trim_start_matches("-h, ").strip_prefix("--"))
+        .filter_map(|flag| flag.split([' ', '[']).next())
+        .collect();
+    assert!(flags.len() > 20, "{help}");
+    for flag in flags {
+        // roff escapes hyphens.
+        let escaped = format!("\\-\\-{}", flag.replace('-', "\\-"));
+        assert!(man.contains(&escaped), "--{flag}: {man}");
+    }
+}
+
+#[test]
+fn first_signal_shuts_down_gracefully() {
     for signal in [Signal::TERM, Signal::INT] {
-        let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0"]));
+        let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0"]));
         let mut client = program.client();
         let (code, log) = program.end(signal);
         assert_eq!(code, Some(0), "{log}");
@@ -169,10 +212,9 @@ fn a_signal_ends_it_in_order() {
     }
 }
 
-/// Its page is served by the very server that it connects to.
 #[test]
-fn the_demonstration_page_is_built_in() {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--demo"]));
+fn demo_page_is_served() {
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--demo"]));
     for (path, content_type, content) in [
         ("/", "text/html", "<!doctype html>"),
         ("/chat.js", "text/javascript", "RTCPeerConnection"),
@@ -188,34 +230,38 @@ fn the_demonstration_page_is_built_in() {
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert!(
         Client::connect(program.addr, "/").is_ok(),
-        "an upgrade wins over the page"
+        "an upgrade request to the path of a page is accepted"
     );
 }
 
-/// With few descriptors it takes few connections, says so, refuses the others, and serves on.
+/// The limit on open files lowers the connection limit. Existing connections are not affected.
 #[test]
-fn the_ceiling_is_met_and_survived() {
+fn connections_beyond_descriptor_limit_are_rejected_with_503() {
     let mut limited = Command::new("sh");
     limited
-        .args(["-c", r#"ulimit -n 100 && exec "$0" --listen 127.0.0.1:0"#, SIGVER])
+        .args([
+            "-c",
+            r#"ulimit -n 100 && exec "$0" --listen 127.0.0.1:0"#,
+            SIGVER_SERVER,
+        ])
         .env_remove("RUST_LOG");
     let program = Program::start(&mut limited);
     let mut clients: Vec<_> = (0..60).map_while(|_| Client::connect(program.addr, "/").ok()).collect();
     assert!(
         (20..50).contains(&clients.len()),
-        "{} connections were taken",
+        "{} connections were accepted",
         clients.len()
     );
     for _ in 0..200 {
-        let refused = Client::connect(program.addr, "/")
+        let error = Client::connect(program.addr, "/")
             .err()
-            .expect("it is full")
+            .expect("the limit is reached")
             .to_string();
-        assert!(refused.contains("503"), "{refused}");
+        assert!(error.contains("503"), "{error}");
     }
     assert!(
         clients.iter_mut().all(|client| client.leftover() == Seen::Nothing),
-        "those it has are served"
+        "accepted clients are served"
     );
     clients.truncate(10);
     eventually("there is room again", || Client::connect(program.addr, "/").is_ok());

@@ -1,4 +1,4 @@
-//! What time ends: a connection without a sign of life, one that does not go, and the server itself.
+//! Deadlines: half-open connections, clients that ignore a close frame, and shutdown.
 
 use std::{
     net::TcpStream,
@@ -12,7 +12,7 @@ use crate::support::{Running, eventually};
 
 const PAIRS: usize = 50;
 
-/// A half-open connection: its client answers no ping. Bytes of a frame that is not whole are no sign of life.
+/// The client answers no pings. Bytes of an incomplete frame do not count as activity.
 #[test]
 fn half_open_connection_is_closed() {
     let mut config = Config::default();
@@ -37,15 +37,12 @@ fn half_open_connection_is_closed() {
         clock.sync();
     }
     assert_eq!(silent.receive(), Seen::Close(Some(1008), "no sign of life".into()));
-    assert!(
-        began.elapsed() >= missed,
-        "two pings are given their time to be answered"
-    );
+    assert!(began.elapsed() >= missed, "the client has time to answer two pings");
 }
 
-/// A client that ignores its close frame, and goes on sending, keeps its socket no longer than the close timeout.
+/// The client keeps sending after the close frame.
 #[test]
-fn a_client_that_stays_is_cut() {
+fn client_ignoring_close_is_aborted_after_timeout() {
     let mut config = Config::default();
     config.endpoint.close_timeout = Duration::from_millis(200);
     let server = Running::start(config);
@@ -55,22 +52,22 @@ fn a_client_that_stays_is_cut() {
     while client.send_text(r#"{"type":"open","key":"k"}"#).is_ok() && sent < 1_000_000 {
         sent += 1;
     }
-    eventually("its thread has ended", || server.handle.connections() == 0);
+    eventually("its thread has exited", || server.handle.connections() == 0);
     assert_eq!(
         server.handle.stats().keys,
         0,
-        "what came after the close frame was not heard"
+        "messages after the close frame are ignored"
     );
 }
 
 #[test]
-fn a_shutdown_tells_everyone() {
+fn shutdown_closes_every_client_with_1001() {
     let mut config = Config::default();
     config.endpoint.drain = Duration::ZERO;
     let server = Running::start(config);
     let mut pairs: Vec<_> = (0..PAIRS).map(|n| server.pair(&n.to_string())).collect();
-    // One in the middle of its handshake, which has no close code yet, and must not hold the server up.
-    let handshake = TcpStream::connect(server.addr).expect("the server takes a connection");
+    // A connection in its handshake cannot receive a close code, and must not delay the shutdown.
+    let handshake = TcpStream::connect(server.addr).expect("the server accepts a connection");
     let addr = server.addr;
     server.handle.shutdown();
     for (opener, joiner) in &mut pairs {
@@ -78,7 +75,7 @@ fn a_shutdown_tells_everyone() {
             assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
         }
     }
-    server.stop().expect("the server ends in order");
+    server.stop().expect("the server shuts down without an error");
     drop(handshake);
-    assert!(Client::connect(addr, "/").is_err(), "nobody is served any more");
+    assert!(Client::connect(addr, "/").is_err(), "new clients are rejected");
 }

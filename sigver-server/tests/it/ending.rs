@@ -1,4 +1,4 @@
-//! The end of the server: who is told, when, in which order, and what is answered meanwhile.
+//! Graceful shutdown: the order of close frames, and the responses during a drain.
 
 use std::{
     io::{self, Write},
@@ -14,11 +14,11 @@ use crate::support::{Running, eventually, get};
 
 const PAIRS: usize = 50;
 
-fn bye() -> Seen {
+fn shutting_down() -> Seen {
     Seen::Close(Some(1001), "server shutting down".into())
 }
 
-/// Joiners would get 4001 if their openers were closed first. The pace of a drain is tested in virtual time.
+/// If openers were closed first, their joiners would receive 4001. Unit tests in virtual time check the pace of a drain.
 #[test]
 fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
     let mut config = Config::default();
@@ -27,52 +27,52 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
     let addr = server.addr;
     assert!(get(addr, "/ready")?.starts_with("HTTP/1.1 200 OK\r\n"));
     let (openers, joiners): (Vec<_>, Vec<_>) = (0..PAIRS).map(|n| server.pair(&n.to_string())).unzip();
-    // Its violation must not close a joiner with 4001.
+    // Its violation must not close one of the other joiners with 4001.
     let (mut lone, _) = server.pair("lone");
     let began = Instant::now();
     server.handle.shutdown();
     lone.send_text(r#"{"still":"here","index":"no number"}"#)?;
-    // The drain takes a second, in which a busy machine may not get to ask. Then nobody answers any more.
+    // The drain takes a second. On a busy machine, a request may be too late for a response.
     let is_answered = |path: &str, status: &str| {
         let answer = get(addr, path).unwrap_or_default();
         assert!(answer.is_empty() || answer.starts_with(status), "{path}: {answer}");
     };
     is_answered("/ready", "HTTP/1.1 503 Service Unavailable\r\n");
     is_answered("/health", "HTTP/1.1 200 OK\r\n");
-    assert!(Client::connect(addr, "/").is_err(), "nobody new comes in");
+    assert!(Client::connect(addr, "/").is_err(), "new clients are rejected");
     for mut joiner in joiners {
-        assert_eq!(joiner.receive(), bye());
+        assert_eq!(joiner.receive(), shutting_down());
     }
     let malformed = Seen::Close(Some(1007), "`index` is not a non-negative integer".into());
     let first = lone.receive();
     assert!(
-        first == malformed || first == bye(),
+        first == malformed || first == shutting_down(),
         "clients are served until their turn: {first}"
     );
     for mut opener in openers {
-        assert_eq!(opener.receive(), bye());
+        assert_eq!(opener.receive(), shutting_down());
     }
-    // 10 milliseconds from one client to the next.
+    // Clients are closed 10 milliseconds apart.
     let least = Duration::from_millis(PAIRS as u64 * 2 * 10 - 50);
     assert!(began.elapsed() >= least, "all are closed after {:?}", began.elapsed());
-    server.stop().expect("the server ends in order");
-    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+    server.stop().expect("the server shuts down without an error");
+    assert!(TcpStream::connect(addr).is_err(), "the listener is closed");
     Ok(())
 }
 
 #[test]
-fn drain_of_few_clients_does_not_take_its_whole_time() {
+fn drain_of_few_clients_ends_early() {
     let mut config = Config::default();
     config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
     server.handle.shutdown();
-    assert_eq!((joiner.receive(), opener.receive()), (bye(), bye()));
+    assert_eq!((joiner.receive(), opener.receive()), (shutting_down(), shutting_down()));
 }
 
-/// It waits for handshakes, so that nobody sees the restart, but not if there are none.
+/// The drain waits for pending handshakes, so that no client sees the restart. Here there are none.
 #[test]
-fn drain_with_successor_ends_when_nobody_is_left() -> io::Result<()> {
+fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut config = Config::default();
     config.handshake_timeout = Duration::from_secs(3600);
@@ -84,12 +84,12 @@ fn drain_with_successor_ends_when_nobody_is_left() -> io::Result<()> {
     half.write_all(b"GET / HT")?;
     eventually("both are accepted", || handle.connections() == 2);
     handle.shutdown();
-    assert_eq!(client.receive(), bye());
+    assert_eq!(client.receive(), shutting_down());
     drop((client, half));
     running
         .join()
         .expect("it does not panic")
-        .expect("the server ends in order");
+        .expect("the server shuts down without an error");
     Ok(())
 }
 
@@ -99,9 +99,9 @@ fn counters_are_final_when_run_returns() {
     let handle = server.handle.clone();
     let (mut opener, mut joiner) = server.pair("k");
     handle.shutdown_now();
-    assert_eq!((joiner.receive(), opener.receive()), (bye(), bye()));
+    assert_eq!((joiner.receive(), opener.receive()), (shutting_down(), shutting_down()));
     drop((opener, joiner));
-    server.stop().expect("the server ends in order");
+    server.stop().expect("the server shuts down without an error");
     let stats = handle.stats();
     assert_eq!(
         (stats.connections, stats.keys, stats.joiners, stats.closed),
@@ -116,20 +116,20 @@ fn second_shutdown_ends_a_drain() {
     let server = Running::start(config);
     let mut pairs: Vec<_> = (0..PAIRS).map(|n| server.pair(&n.to_string())).collect();
     server.handle.shutdown();
-    assert_eq!(pairs[0].1.receive(), bye());
+    assert_eq!(pairs[0].1.receive(), shutting_down());
     server.handle.shutdown_now();
     for (opener, joiner) in &mut pairs {
-        assert_eq!(opener.receive(), bye());
-        // One that is closed behind its opener is told of that instead.
+        assert_eq!(opener.receive(), shutting_down());
+        // The order of the two is not fixed.
         let seen = joiner.receive();
-        assert!(seen == bye() || seen == Seen::Lost, "{seen:?}");
+        assert!(seen == shutting_down() || seen == Seen::Lost, "{seen:?}");
     }
-    server.stop().expect("the server ends in order");
+    server.stop().expect("the server shuts down without an error");
 }
 
-/// Amid a flood, the last frame comes behind whole ones.
+/// The close frame follows complete frames, even under load.
 #[test]
-fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
+fn shutdown_truncates_no_frame() -> io::Result<()> {
     for now in [false, true] {
         let server = Running::start(Config::default());
         let (mut opener, mut joiner) = server.pair("k");
@@ -138,9 +138,9 @@ fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
             let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(20_000));
             while joiner.send_text(&message).is_ok() {}
         });
-        let whole = Seen::Text(format!(r#"{{"x":"{}","index":0}}"#, "x".repeat(20_000)));
+        let complete = Seen::Text(format!(r#"{{"x":"{}","index":0}}"#, "x".repeat(20_000)));
         for _ in 0..20 {
-            assert_eq!(opener.receive(), whole);
+            assert_eq!(opener.receive(), complete);
         }
         if now {
             server.handle.shutdown_now();
@@ -149,16 +149,16 @@ fn no_frame_is_cut_in_the_middle() -> io::Result<()> {
         }
         let last = loop {
             let seen = opener.receive();
-            if seen != whole {
+            if seen != complete {
                 break seen;
             }
         };
-        assert_eq!(last, bye());
-        server.stop().expect("the server ends in order");
-        // The kernel may keep the window of a socket that the server has closed shut for a minute before it resets the connection. It fails
-        // where the connection has been reset.
+        assert_eq!(last, shutting_down());
+        server.stop().expect("the server shuts down without an error");
+        // The kernel may keep the window of the closed socket at zero for a minute before it resets the connection. This call fails if
+        // the connection has been reset.
         let _ = flooded.shutdown(Shutdown::Both);
-        flood.join().expect("it only sends");
+        flood.join().expect("the thread only sends");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What goes wrong on our side: the system refuses descriptors or threads, the process is stopped and goes on, stderr stalls. Each time the
-//! pairs that are there go on, and the log says it once.
+//! Faults of the host: no descriptors or threads, a stopped process, a stalled stderr. Existing pairs are served, and each fault is logged
+//! once.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -17,7 +17,7 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     eventually, get,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
@@ -36,28 +36,28 @@ impl Program {
         Ok((opener, joiner))
     }
 
-    /// How many bytes of addresses it uses.
+    /// Returns the size of its address space in bytes.
     fn address_space(&self) -> io::Result<u64> {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
         let pages = statm.split(' ').next().and_then(|pages| pages.parse::<u64>().ok());
         Ok(pages.unwrap_or(0) * rustix::param::page_size() as u64)
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of its open descriptors.
     fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
-    /// Ends it when it has said that the trouble is over. `log` is what it logged before. It has told of the trouble once.
-    fn end_after(mut self, trouble: &str, log: String) {
+    /// Ends it after it has logged its recovery. `log` is the log so far. The fault must be logged once.
+    fn end_after(mut self, fault: &str, log: String) {
         let log = log + &self.until_logged("accepting again") + &self.end(Signal::TERM).1;
-        assert_eq!(log.matches(trouble).count(), 1, "{log}");
+        assert_eq!(log.matches(fault).count(), 1, "{log}");
         assert_eq!(log.matches("accepting again").count(), 1, "{log}");
     }
 
     fn limit(&self, resource: Resource, current: Option<u64>) {
         let maximum = getrlimit(resource).maximum;
-        prlimit(Some(self.pid()), resource, Rlimit { current, maximum }).expect("a child of our own");
+        prlimit(Some(self.pid()), resource, Rlimit { current, maximum }).expect("permission to limit a child process");
     }
 }
 
@@ -72,8 +72,8 @@ fn talk((opener, joiner): &mut (Client, Client)) -> io::Result<()> {
 const NO_DESCRIPTORS: &str = "cannot accept connections: ";
 
 #[test]
-fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(LISTEN));
+fn out_of_descriptors_pauses_accepting() -> io::Result<()> {
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
     program.limit(Resource::Nofile, Some(3));
     let waiting: Vec<_> = (0..5)
@@ -90,11 +90,11 @@ fn without_descriptors_it_goes_on_and_takes_clients_again_later() -> io::Result<
 }
 
 #[test]
-fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
+fn flapping_descriptors_log_few_lines() -> io::Result<()> {
     const ROUNDS: usize = 10;
-    let mut program = Program::start(&mut sigver(LISTEN));
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
-    // Room for one, which the next takes when it goes.
+    // One free descriptor, which the next client gets when the previous one disconnects.
     let used = program.descriptors();
     program.limit(Resource::Nofile, Some(used as u64 + 1));
     let mut waiting = Vec::new();
@@ -102,7 +102,7 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
         let three: Vec<_> = (0..3)
             .map(|_| TcpStream::connect(program.addr))
             .collect::<io::Result<_>>()?;
-        // Those of the round before go when these have come: somebody always waits.
+        // The clients of the previous round disconnect only now, so one is always waiting.
         waiting = three;
         eventually("one is accepted", || program.descriptors() > used);
     }
@@ -111,42 +111,41 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() -> io::Result<()> {
     drop(waiting);
     let log = program.until_logged(NO_DESCRIPTORS) + &program.until_logged("accepting again");
     let log = log + &program.end(Signal::TERM).1;
-    // More than one where a busy machine has kept the server waiting for a second.
-    let told = log.matches(NO_DESCRIPTORS).count();
-    assert_eq!(told, log.matches("accepting again").count(), "{log}");
-    assert!(told <= ROUNDS / 2, "{log}");
+    // A busy machine may delay the server for a second, so more than one pause is possible.
+    let pauses = log.matches(NO_DESCRIPTORS).count();
+    assert_eq!(pauses, log.matches("accepting again").count(), "{log}");
+    assert!(pauses <= ROUNDS / 2, "{log}");
     Ok(())
 }
 
-/// The metrics page's listener stays readable as well, while nobody can be accepted from it.
+/// The metrics listener stays readable while no connection can be accepted from it.
 #[test]
-fn without_descriptors_the_metrics_page_waits() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
+fn out_of_descriptors_delays_metrics() -> io::Result<()> {
+    let mut program = Program::start(&mut sigver_server(&[LISTEN, &["--admin", "127.0.0.1:0"]].concat()));
     let admin = program.admin();
     let mut pair = program.pair()?;
     program.limit(Resource::Nofile, Some(3));
     let page = thread::spawn(move || get(admin, "/metrics"));
     let log = program.until_logged(NO_DESCRIPTORS);
     talk(&mut pair)?;
-    assert!(!page.is_finished(), "nothing is left to answer with");
+    assert!(!page.is_finished(), "no descriptor is left to accept with");
     program.limit(Resource::Nofile, Some(1000));
-    let page = page.join().expect("it only asks")?;
+    let page = page.join().expect("the thread only sends a request")?;
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
     program.end_after(NO_DESCRIPTORS, log);
     Ok(())
 }
 
 #[test]
-fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> {
-    let mut program = Program::start(&mut sigver(LISTEN));
+fn out_of_threads_rejects_until_recovery() -> io::Result<()> {
+    let mut program = Program::start(&mut sigver_server(LISTEN));
     let mut pair = program.pair()?;
-    // Less room than the stack of another thread takes. A thread that waits for a connection may still take one, and one that ends
-    // makes room.
-    eventually("a client is refused", || {
+    // Less space than the stack of another thread needs. An idle thread may still take a connection, and a thread that exits frees space.
+    eventually("a client is rejected", || {
         let size = program.address_space().expect("it runs");
         program.limit(Resource::As, Some(size + 64 * 1024));
-        let refused = Client::connect(program.addr, "/").err().map(|error| error.to_string());
-        refused.is_some_and(|text| text.contains("503"))
+        let error = Client::connect(program.addr, "/").err().map(|error| error.to_string());
+        error.is_some_and(|text| text.contains("503"))
     });
     talk(&mut pair)?;
     program.limit(Resource::As, None);
@@ -159,47 +158,47 @@ fn without_threads_it_goes_on_and_takes_clients_again_later() -> io::Result<()> 
     Ok(())
 }
 
-/// What a suspended laptop, a snapshot of a machine or a starved host is to the server: its clock has jumped.
+/// The clock jumps on a suspended laptop, a restored snapshot or an overloaded host.
 #[test]
-fn a_clock_that_jumps_ends_nobody() -> io::Result<()> {
+fn clock_jump_closes_no_client() -> io::Result<()> {
     const KEEP_ALIVE: Duration = Duration::from_millis(300);
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--keep-alive", "0.3"]));
     let mut pair = program.pair()?;
     let mut answered = Instant::now();
     for _ in 0..2 {
         kill_process(program.pid(), Signal::STOP)?;
         let before = answered.elapsed();
-        // The jump itself: how long the process is stopped.
+        // The length of the jump.
         thread::sleep(KEEP_ALIVE * 5);
         let resumed = Instant::now();
         kill_process(program.pid(), Signal::CONT)?;
         let is_alive = pair.0.leftover() == Seen::Nothing && pair.1.leftover() == Seen::Nothing;
         answered = Instant::now();
-        // Clients on a busy machine may be silent for so long that they are closed for it.
+        // On a busy machine, the clients may be too slow to answer pings. The test is then inconclusive.
         if before > KEEP_ALIVE || answered - resumed > KEEP_ALIVE {
             return Ok(());
         }
-        assert!(is_alive, "both clients answer pings and are closed");
+        assert!(is_alive, "clients that answer pings are not closed");
     }
     Ok(())
 }
 
-/// Nobody reads the log, and its pipe is full.
+/// Nothing reads the log, and its pipe is full.
 #[test]
-fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
-    let program = Program::start(sigver(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
+fn stalled_stderr_blocks_no_client() -> io::Result<()> {
+    let program = Program::start(sigver_server(&[LISTEN, &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     let mut pair = program.pair()?;
-    // Two lines and more for each; a pipe holds 64 KiB, the queue 4,096 lines.
+    // At least two lines each; a pipe holds 64 KiB, the queue 4,096 lines.
     for _ in 0..4_000 {
         drop(TcpStream::connect(program.addr)?);
     }
-    // It is accepted behind all of these.
+    // It is accepted after all of these.
     drop(program.client());
     talk(&mut pair)?;
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
-    let loss = log.lines().find(|line| line.contains("log lines are lost"));
-    let loss: serde_json::Value = serde_json::from_str(loss.expect("the loss is owned up to")).expect("JSON");
+    let loss = log.lines().find(|line| line.contains("log lines: stderr is too slow"));
+    let loss: serde_json::Value = serde_json::from_str(loss.expect("the loss is logged")).expect("JSON");
     assert!(
         loss["time"].is_string() && loss["level"] == "warn" && loss["target"].is_string(),
         "{loss}"
@@ -207,9 +206,9 @@ fn a_stalled_stderr_holds_nobody_up() -> io::Result<()> {
     Ok(())
 }
 
-/// What an operator writes to say never: further away than the clock can say.
+/// Operators may write huge values for "never", beyond the range of the clock.
 #[test]
-fn times_that_never_come_end_nobody() -> io::Result<()> {
+fn huge_timeouts_close_no_client() -> io::Result<()> {
     let never = [
         "handshake-timeout",
         "role-deadline",
@@ -219,7 +218,7 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
     ]
     .map(|flag| format!("--{flag}=1e19"));
     let never: Vec<_> = never.iter().map(String::as_str).collect();
-    let program = Program::start(&mut sigver(&[LISTEN, &never].concat()));
+    let program = Program::start(&mut sigver_server(&[LISTEN, &never].concat()));
     let mut pair = program.pair()?;
     talk(&mut pair)?;
     pair.1.send_text("{")?;
@@ -231,16 +230,16 @@ fn times_that_never_come_end_nobody() -> io::Result<()> {
     Ok(())
 }
 
-/// Reading the tokens again waits for somebody to write them, and nothing else does.
+/// Reloading the tokens blocks on a FIFO, and other signals are still handled.
 #[test]
-fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Result<()> {
+fn blocking_token_file_delays_no_signal() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-fifo-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
-    let program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path));
+    let program = Program::start(sigver_server(LISTEN).env("SIGVER_TOKEN_FILE", &path));
     std::fs::remove_file(&path)?;
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR)?;
     kill_process(program.pid(), Signal::HUP)?;
-    // Fails until somebody reads. From then on that one waits for this end to write.
+    // Opening fails until the server reads. From then on, the server waits for this end to write.
     let mut writer = None;
     eventually("the tokens are read", || {
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
@@ -253,43 +252,44 @@ fn a_file_of_tokens_that_keeps_its_reader_waiting_holds_no_signal_up() -> io::Re
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_drain() -> io::Result<()> {
-    let program = Program::start(&mut sigver(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
-    // The time of each comes 10 milliseconds after that of the one before.
+fn second_signal_skips_the_drain() -> io::Result<()> {
+    let program = Program::start(&mut sigver_server(&["--listen", "127.0.0.1:0", "--drain", "3600"]));
+    // They are closed 10 milliseconds apart.
     let mut clients: Vec<_> = (0..300).map(|_| program.client()).collect();
     kill_process(program.pid(), Signal::TERM)?;
-    let bye = Seen::Close(Some(1001), "server shutting down".into());
-    assert_eq!(clients[0].receive(), bye);
+    let closed = Seen::Close(Some(1001), "server shutting down".into());
+    assert_eq!(clients[0].receive(), closed);
     let (code, log) = program.end(Signal::INT);
-    assert!(clients.iter_mut().skip(1).all(|client| client.receive() == bye));
+    assert!(clients.iter_mut().skip(1).all(|client| client.receive() == closed));
     assert_eq!(code, Some(0), "{log}");
     Ok(())
 }
 
 #[test]
-fn tokens_are_read_again_on_sighup_and_stay_if_they_cannot_be() -> io::Result<()> {
+fn sighup_reloads_tokens_and_keeps_them_on_error() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
     std::fs::write(&path, "first-SECRET-0123456789\n")?;
-    let mut program = Program::start(sigver(LISTEN).env("SIGVER_TOKEN_FILE", &path).env("RUST_LOG", "trace"));
+    let mut program = Program::start(
+        sigver_server(LISTEN)
+            .env("SIGVER_TOKEN_FILE", &path)
+            .env("RUST_LOG", "trace"),
+    );
     let addr = program.addr;
     let admits = |token: &str| Client::connect(addr, &format!("/?token={token}")).is_ok();
     assert!(admits("first-SECRET-0123456789"));
     assert!(!admits("second-SECRET-0123456789"));
     std::fs::write(&path, "second-SECRET-0123456789\n")?;
     kill_process(program.pid(), Signal::HUP)?;
-    eventually("the second token is known", || admits("second-SECRET-0123456789"));
+    eventually("the second token is accepted", || admits("second-SECRET-0123456789"));
     assert!(!admits("first-SECRET-0123456789"));
     std::fs::write(&path, "short SECRET\n")?;
     kill_process(program.pid(), Signal::HUP)?;
-    let before = program.until_logged("the tokens stay as they were");
+    let before = program.until_logged("cannot reload tokens");
     assert!(admits("second-SECRET-0123456789"));
     let (code, after) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
     let log = before + &after;
-    assert!(
-        log.contains("1 tokens are read again") && log.contains("line 1"),
-        "{log}"
-    );
+    assert!(log.contains("reloaded 1 token") && log.contains("line 1"), "{log}");
     assert!(!log.contains("SECRET"), "{log}");
     std::fs::remove_file(&path)
 }

@@ -1,5 +1,5 @@
-//! Holds the server to the bytes on its sockets: handshakes, answers to what is no handshake, and frames, however TCP cuts them.
-//! What the messages mean is in the transcripts.
+//! Bytes on the wire: handshakes, responses to invalid handshakes, and frames, however TCP splits them. Transcripts test the meaning of
+//! messages.
 
 use std::{
     error::Error,
@@ -17,28 +17,30 @@ use sigver_transcripts::{
 
 use crate::support::Running;
 
-/// How long an answer may take. Only a failure waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a response, long enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A handshake as RFC 6455 section 1.3 shows it, and the answer's `Sec-WebSocket-Accept`.
+/// The handshake of RFC 6455 section 1.3.
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n\
                          Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// The `Sec-WebSocket-Accept` of its response.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The default limit of a message.
+/// The default maximum length of a message.
 const MESSAGE_MAX: usize = 65_536;
 
-/// The default limit of a request head.
+/// The default maximum length of a request head.
 const HEAD_MAX: usize = 8_192;
 
-// ------------------------------------------------------------------------------------------------------------ Frames, cut
+// ------------------------------------------------------------------------------------------------------------ Split frames
 
-/// A joiner's whole session: its handshake, texts on both sides of the length that a short header can tell, a message in pieces,
-/// pings, a close frame.
+/// The session of a joiner: its handshake, texts around the maximum length of a short header, a fragmented message, pings, a close
+/// frame.
 struct Session {
     bytes: Vec<u8>,
-    /// What the opener gets of it.
+    /// The texts that the opener receives.
     texts: Vec<String>,
 }
 
@@ -47,9 +49,9 @@ impl Session {
         let mut texts: Vec<String> = [10, 125, 126].map(text_of).into();
         texts.extend(extra_texts);
         let mut bytes = [HANDSHAKE.as_bytes(), &text(r#"{"type":"join","key":"tea"}"#)].concat();
-        bytes.extend(texts.iter().flat_map(|said| text(said)));
-        let in_pieces = r#"{"s":"🍵"}"#;
-        let (first, second) = in_pieces.as_bytes().split_at(8);
+        bytes.extend(texts.iter().flat_map(|message| text(message)));
+        let fragmented = r#"{"s":"🍵"}"#;
+        let (first, second) = fragmented.as_bytes().split_at(8);
         for (opcode, piece, payload) in [
             (Opcode::Ping, Piece::Last, &b"before"[..]),
             (Opcode::Text, Piece::More, first),
@@ -60,11 +62,11 @@ impl Session {
         ] {
             bytes.extend(frame(opcode, piece, payload));
         }
-        texts.push(in_pieces.into());
+        texts.push(fragmented.into());
         Self { bytes, texts }
     }
 
-    /// Plays the session as the joiner `index` of `opener`, in these pieces, and checks everything that comes of it.
+    /// Plays the session as joiner `index` of `opener`, with one write per piece, and checks what both receive.
     fn play<'a>(
         &self,
         addr: SocketAddr,
@@ -76,15 +78,15 @@ impl Session {
         stream.set_nodelay(true)?;
         for piece in pieces {
             stream.write_all(piece)?;
-            // A round trip of another client shows that half a frame holds nobody up. It also gives the server the time to read
-            // this piece alone, which nothing outside of it can force or see.
+            // A round trip of another client shows that an incomplete frame delays no client. It also gives the server time to read
+            // this piece alone, which a test can neither force nor observe.
             opener.sync();
         }
         let (mut joiner, _) = Client::after_request(stream)?;
         assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
         assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
-        for said in &self.texts {
-            assert_eq!(opener.receive(), Seen::Text(with_index(said, index)));
+        for message in &self.texts {
+            assert_eq!(opener.receive(), Seen::Text(with_index(message, index)));
         }
         assert_eq!(opener.leftover(), Seen::Nothing);
         Ok(())
@@ -92,7 +94,7 @@ impl Session {
 }
 
 #[test]
-fn a_session_cut_at_any_byte_is_the_same_session() -> io::Result<()> {
+fn session_split_at_any_byte_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let session = Session::new(iter::empty());
@@ -105,15 +107,15 @@ fn a_session_cut_at_any_byte_is_the_same_session() -> io::Result<()> {
 }
 
 #[test]
-fn a_session_byte_by_byte_is_the_same_session() -> io::Result<()> {
+fn session_sent_byte_by_byte_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let session = Session::new(iter::empty());
     session.play(server.addr, &mut opener(server.addr)?, 0, session.bytes.chunks(1))
 }
 
-/// Also what does not fit the reader's buffer of 4 KiB, or the one that reads the handshake.
+/// The second session exceeds the reader's buffer of 4 KiB and the buffer of the handshake.
 #[test]
-fn a_session_in_one_write_with_its_handshake_is_the_same_session() -> io::Result<()> {
+fn session_in_one_write_with_its_handshake_is_unchanged() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let few = Session::new(iter::empty());
@@ -122,33 +124,33 @@ fn a_session_in_one_write_with_its_handshake_is_the_same_session() -> io::Result
     many.play(server.addr, &mut opener, 1, iter::once(&many.bytes[..]))
 }
 
-/// Cut at every byte of the header, and of the payload around both ends and around every multiple of the reader's buffer.
+/// Splits at every byte of the header, at both ends of the payload, and around every multiple of the reader's buffer.
 #[test]
-fn a_large_frame_cut_anywhere_is_the_same_frame() -> io::Result<()> {
+fn large_frame_split_anywhere_is_relayed() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
     for length in [MESSAGE_MAX - 1, MESSAGE_MAX] {
-        let said = text_of(length);
-        let bytes = text(&said);
-        for at in cuts(bytes.len()) {
+        let message = text_of(length);
+        let bytes = text(&message);
+        for at in split_points(bytes.len()) {
             let (head, tail) = bytes.split_at(at);
             joiner.send_raw(head)?;
             opener.sync();
             joiner.send_raw(tail)?;
-            assert_eq!(opener.receive(), Seen::Text(with_index(&said, 0)), "cut at {at}");
+            assert_eq!(opener.receive(), Seen::Text(with_index(&message, 0)), "split at {at}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn a_frame_over_the_limit_is_refused_wherever_it_is_cut() -> io::Result<()> {
+fn oversized_frame_split_anywhere_is_closed_with_1009() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let bytes = text(&text_of(MESSAGE_MAX + 1));
-    for at in cuts(bytes.len()) {
+    for at in split_points(bytes.len()) {
         let mut joiner = joiner(server.addr)?;
         assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
         let (head, tail) = bytes.split_at(at);
@@ -156,14 +158,14 @@ fn a_frame_over_the_limit_is_refused_wherever_it_is_cut() -> io::Result<()> {
         opener.sync();
         joiner.send_raw(tail)?;
         let closed = Seen::Close(Some(1009), "message over the size limit".into());
-        assert_eq!(joiner.receive(), closed, "cut at {at}");
+        assert_eq!(joiner.receive(), closed, "split at {at}");
     }
     assert_eq!(opener.leftover(), Seen::Nothing);
     Ok(())
 }
 
 #[test]
-fn a_message_in_any_two_pieces_is_the_same_message() -> io::Result<()> {
+fn message_in_two_fragments_is_relayed_whole() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
@@ -171,19 +173,19 @@ fn a_message_in_any_two_pieces_is_the_same_message() -> io::Result<()> {
     let from_joiner = r#"{"s":"é日🍵","n":[1e400,{}]}"#;
     let from_opener = r#"{"s":"é日🍵","index":0}"#;
     for at in 0..=from_joiner.len() {
-        send_in_two_pieces(&mut joiner, from_joiner, at)?;
+        send_two_fragments(&mut joiner, from_joiner, at)?;
         let expected = Seen::Text(with_index(from_joiner, 0));
-        assert_eq!(opener.receive(), expected, "from the joiner, cut at {at}");
+        assert_eq!(opener.receive(), expected, "from the joiner, split at {at}");
     }
     for at in 0..=from_opener.len() {
-        send_in_two_pieces(&mut opener, from_opener, at)?;
+        send_two_fragments(&mut opener, from_opener, at)?;
         let expected = Seen::Text(from_opener.into());
-        assert_eq!(joiner.receive(), expected, "from the opener, cut at {at}");
+        assert_eq!(joiner.receive(), expected, "from the opener, split at {at}");
     }
     Ok(())
 }
 
-fn send_in_two_pieces(client: &mut Client, text: &str, at: usize) -> io::Result<()> {
+fn send_two_fragments(client: &mut Client, text: &str, at: usize) -> io::Result<()> {
     let (first, second) = text.as_bytes().split_at(at);
     client.send_frame(Opcode::Text, Piece::More, first)?;
     client.send_frame(Opcode::Ping, Piece::Last, b"between")?;
@@ -192,21 +194,20 @@ fn send_in_two_pieces(client: &mut Client, text: &str, at: usize) -> io::Result<
 
 // ------------------------------------------------------------------------------------------------------------ Pongs
 
-/// What a pong promises to its client, another client can see: what the first has sent is there, in front of a pong that the second
-/// asks for only then.
+/// A pong means that the client's earlier messages are relayed. The opener checks it with a ping of its own.
 #[test]
-fn a_pong_follows_what_was_handled_before_its_ping() -> io::Result<()> {
+fn pong_follows_earlier_messages() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
     joiner.sync();
     opener.send_frame(Opcode::Ping, Piece::Last, b"")?;
     assert_receives(&opener, &[served(br#"{"type":"join"}"#), pong(b"")])?;
-    // A pong that came too early would have to be quick to be seen, so there are many rounds.
+    // An early pong is a rare race, so there are many rounds.
     for round in 0..500 {
-        let said = format!(r#"{{"round":{round}}}"#);
-        joiner.send_raw(&[text(&said).repeat(8), frame(Opcode::Ping, Piece::Last, b"said")].concat())?;
-        assert_receives(&joiner, &[pong(b"said")])?;
+        let message = format!(r#"{{"round":{round}}}"#);
+        joiner.send_raw(&[text(&message).repeat(8), frame(Opcode::Ping, Piece::Last, b"message")].concat())?;
+        assert_receives(&joiner, &[pong(b"message")])?;
         opener.send_raw(
             &[
                 frame(Opcode::Ping, Piece::Last, &[b'p'; 125]),
@@ -214,7 +215,7 @@ fn a_pong_follows_what_was_handled_before_its_ping() -> io::Result<()> {
             ]
             .concat(),
         )?;
-        let relayed = served(with_index(&said, 0).as_bytes()).repeat(8);
+        let relayed = served(with_index(&message, 0).as_bytes()).repeat(8);
         assert_receives(&opener, &[relayed, pong(&[b'p'; 125]), pong(b"")])?;
     }
     Ok(())
@@ -225,12 +226,12 @@ fn assert_receives(client: &Client, frames: &[Vec<u8>]) -> io::Result<()> {
     let mut received = vec![0; expected.len()];
     let mut stream = client.stream();
     stream.read_exact(&mut received)?;
-    assert!(received == expected, "{} bytes, but not those", received.len());
+    assert!(received == expected, "unexpected bytes, {} in total", received.len());
     Ok(())
 }
 
 #[test]
-fn a_ping_before_a_fault_is_answered_and_one_behind_it_is_not() -> io::Result<()> {
+fn ping_before_violation_is_answered_and_later_ping_is_not() -> io::Result<()> {
     let server = Running::start(Config::default());
     let mut client = opener(server.addr)?;
     let ping = |payload| frame(Opcode::Ping, Piece::Last, payload);
@@ -244,7 +245,7 @@ fn a_ping_before_a_fault_is_answered_and_one_behind_it_is_not() -> io::Result<()
 // ------------------------------------------------------------------------------------------------------------ Handshakes
 
 #[test]
-fn handshakes_are_accepted_in_every_legal_spelling() -> Result<(), Box<dyn Error>> {
+fn handshake_in_any_legal_spelling_is_accepted() -> Result<(), Box<dyn Error>> {
     let server = Running::start(Config::default());
     let cases = [
         ("as in the RFC", HANDSHAKE.into()),
@@ -254,7 +255,7 @@ fn handshakes_are_accepted_in_every_legal_spelling() -> Result<(), Box<dyn Error
             HANDSHAKE.replace("/chat", "/a/b%20c/../d?e=f&g=%F0%9F%8D%B5"),
         ),
         (
-            "a whole URL",
+            "an absolute URL",
             HANDSHAKE.replace("/chat", "http://server.example.com/chat"),
         ),
         (
@@ -307,10 +308,10 @@ fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
             "Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: sigver.plain",
             "sigver.plain",
         ),
-        // Browsers fail a handshake whose offer gets no echo.
+        // Browsers fail a handshake if no offer is echoed.
         ("Sec-WebSocket-Protocol: mqtt", "mqtt"),
         ("Sec-WebSocket-Protocol: soap,mqtt", "soap"),
-        // Names are compared to the letter.
+        // Names are case-sensitive.
         ("sec-websocket-protocol:\t,SIGVER.PLAIN ,mqtt", "SIGVER.PLAIN"),
     ] {
         let head = accepted(server.addr, &with_header(offer)).map_err(|error| format!("{offer}: {error}"))?;
@@ -320,7 +321,7 @@ fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> {
+fn upgrade_to_path_of_page_is_accepted() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.pages = vec![Page::new("/chat", "text/html; charset=utf-8", *b"<!doctype html>")];
     let server = Running::start(config);
@@ -335,12 +336,11 @@ fn an_upgrade_wins_over_a_page_of_the_same_path() -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-// ------------------------------------------------------------------------------------------------------------ Refusals
+// ------------------------------------------------------------------------------------------------------------ Rejected requests
 
-/// Also when the client has sent far more than the server reads before it answers: bytes that are left unread would reset the
-/// connection, and the answer would be lost on its way.
+/// The response arrives even if the client has sent more than the server reads: unread bytes would reset the connection and lose it.
 #[test]
-fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
+fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> {
     const BAD_REQUEST: &str = "400 Bad Request";
     const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
     const TOO_LARGE: &str = "431 Request Header Fields Too Large";
@@ -450,7 +450,7 @@ fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
     ];
     for (what, request, expected, expected_header) in cases {
         for surplus in [0, 100_000] {
-            let what = format!("{what}, and {surplus} bytes more");
+            let what = format!("{what}, {surplus} extra bytes");
             let (head, body) = answer(server.addr, &request, surplus).map_err(|error| format!("{what}: {error}"))?;
             assert_eq!(status(&head), expected, "{what}");
             assert!(!body.is_empty(), "{what}");
@@ -472,12 +472,12 @@ fn what_is_no_handshake_gets_a_whole_answer() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Bytes do not buy time.
+/// Further bytes do not extend the timeout.
 #[test]
-fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
-    const TIMEOUT: Duration = Duration::from_millis(300);
+fn incomplete_head_is_answered_408_after_timeout() -> io::Result<()> {
+    const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
     let mut config = Config::default();
-    config.handshake_timeout = TIMEOUT;
+    config.handshake_timeout = HANDSHAKE_TIMEOUT;
     let server = Running::start(config);
     let unfinished = HANDSHAKE.trim_end();
     let began = Instant::now();
@@ -485,8 +485,8 @@ fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
     let mut half = connect(server.addr)?;
     let mut dribbling = connect(server.addr)?;
     half.write_all(unfinished.as_bytes())?;
-    dribbling.set_read_timeout(Some(TIMEOUT / 30))?;
-    // Far more than anyone waits for.
+    dribbling.set_read_timeout(Some(HANDSHAKE_TIMEOUT / 30))?;
+    // More bytes than the timeout allows.
     let mut trickle = unfinished.bytes().chain(*b"\r\nX: ").chain([b'y'; 6_000]);
     let mut first = [0];
     while let Err(error) = dribbling.read_exact(&mut first) {
@@ -494,11 +494,15 @@ fn a_head_that_is_not_whole_in_time_is_answered() -> io::Result<()> {
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
             "{error}"
         );
-        let byte = trickle.next().expect("an answer before the head is whole");
+        let byte = trickle.next().expect("a response before the head is complete");
         dribbling.write_all(&[byte])?;
     }
-    assert!(began.elapsed() >= TIMEOUT, "answered after {:?}", began.elapsed());
-    dribbling.set_read_timeout(Some(PATIENCE))?;
+    assert!(
+        began.elapsed() >= HANDSHAKE_TIMEOUT,
+        "answered after {:?}",
+        began.elapsed()
+    );
+    dribbling.set_read_timeout(Some(TIMEOUT))?;
     let dribbled = [&first[..], &read_to_end(&dribbling)?].concat();
     for received in [dribbled, read_to_end(&half)?, read_to_end(&silent)?] {
         let (head, body) = split(&received)?;
@@ -526,12 +530,12 @@ fn joiner(addr: SocketAddr) -> io::Result<Client> {
 fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-/// Sends a handshake that has to be accepted, and returns the head of the answer, after which a WebSocket must follow.
+/// Sends a handshake that must be accepted. Returns the head of the response, and checks that the WebSocket works.
 fn accepted(addr: SocketAddr, request: &str) -> io::Result<String> {
     let mut stream = connect(addr)?;
     stream.write_all(request.as_bytes())?;
@@ -540,15 +544,15 @@ fn accepted(addr: SocketAddr, request: &str) -> io::Result<String> {
     Ok(head)
 }
 
-/// Sends a request, and this much behind it: half of it at once, half when the answer has come. Returns the head and the body of
-/// the answer, behind which the server closes its side.
+/// Sends a request and `surplus` extra bytes, half of them after the response has arrived. Returns the head and body of the response, after
+/// which the server closes its side.
 fn answer(addr: SocketAddr, request: &str, surplus: usize) -> io::Result<(String, String)> {
     let surplus = vec![b'x'; surplus];
-    let (at_once, later) = surplus.split_at(surplus.len() / 2);
+    let (first, later) = surplus.split_at(surplus.len() / 2);
     let mut stream = connect(addr)?;
-    stream.write_all(&[request.as_bytes(), at_once].concat())?;
+    stream.write_all(&[request.as_bytes(), first].concat())?;
     stream.peek(&mut [0])?;
-    // A connection that was reset fails one of these.
+    // One of these writes fails if the connection is reset.
     for chunk in later.chunks(1000) {
         stream.write_all(chunk)?;
     }
@@ -563,12 +567,12 @@ fn read_to_end(mut stream: &TcpStream) -> io::Result<Vec<u8>> {
 
 // ------------------------------------------------------------------------------------------------------------ Texts and bytes
 
-/// A text frame of a client.
+/// Returns a text frame of a client.
 fn text(text: &str) -> Vec<u8> {
     frame(Opcode::Text, Piece::Last, text.as_bytes())
 }
 
-/// A text frame of the server, of at most 65,535 bytes: the payload as it is, behind the shortest header.
+/// Returns a text frame of the server, of at most 65,535 bytes, with the shortest header.
 fn served(text: &[u8]) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("a length of 16 bits");
     match length {
@@ -585,41 +589,41 @@ fn close(code: u16, text: &str) -> Vec<u8> {
     [&[0x88, 2 + text.len() as u8], &code.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-/// A message of this many bytes, at least 8.
+/// Returns a message of this many bytes, at least 8.
 fn text_of(length: usize) -> String {
     format!(r#"{{"p":"{}"}}"#, "x".repeat(length - 8))
 }
 
-/// What an opener gets of a message of its joiner `index`.
+/// Returns what an opener receives for a message of joiner `index`.
 fn with_index(text: &str, index: usize) -> String {
     let open = text.strip_suffix('}').expect("an object");
     format!(r#"{open},"index":{index}}}"#)
 }
 
-/// Where to cut a large frame: anywhere in its header, around its end, and around every multiple of the reader's buffer.
-fn cuts(length: usize) -> impl Iterator<Item = usize> {
+/// Returns where to split a large frame: in its header, near its end, and around every multiple of the reader's buffer.
+fn split_points(length: usize) -> impl Iterator<Item = usize> {
     let buffer = 4096;
     let around = (buffer..length).step_by(buffer).flat_map(|at| at - 1..=at + 1);
     (0..=16).chain(around).chain(length - 3..length)
 }
 
-/// The handshake with another header in it.
+/// Returns the handshake with another header.
 fn with_header(line: &str) -> String {
     HANDSHAKE.replace("Origin", &format!("{line}\r\nOrigin"))
 }
 
-/// The handshake with as much of a further header as it takes to have this length.
+/// Returns the handshake padded to this length by a header.
 fn padded_to(length: usize) -> String {
     let least = with_header("X: ").len();
     with_header(&format!("X: {}", "y".repeat(length - least)))
 }
 
-/// Takes an answer apart: its head, its body.
+/// Splits a response into head and body.
 fn split(answer: &[u8]) -> io::Result<(String, String)> {
     let answer = std::str::from_utf8(answer).map_err(io::Error::other)?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .ok_or_else(|| io::Error::other(format!("no whole head: {answer:?}")))?;
+        .ok_or_else(|| io::Error::other(format!("incomplete head: {answer:?}")))?;
     Ok((head.into(), body.into()))
 }
 
@@ -628,7 +632,7 @@ fn status(head: &str) -> &str {
     line.strip_prefix("HTTP/1.1 ").unwrap_or(line)
 }
 
-/// The value of the only header of this name.
+/// Returns the value of a header that occurs at most once.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut values = head
         .lines()
@@ -636,13 +640,13 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         .filter(|(its_name, _)| its_name.eq_ignore_ascii_case(name))
         .map(|(_, value)| value);
     let value = values.next();
-    assert_eq!(values.next(), None, "{name} is there once");
+    assert_eq!(values.next(), None, "{name} occurs once");
     value
 }
 
-/// A message that is never whole, in pieces that are within every limit, ends all the same; pings among them make no difference.
+/// A message that never completes is closed although each fragment is within the limits, with and without pings between them.
 #[test]
-fn empty_pieces_without_end_are_too_big() {
+fn endless_empty_fragments_are_closed_with_1009() {
     for ping in [&[][..], &frame(Opcode::Ping, Piece::Last, b"still here")] {
         let server = Running::start(Config::default());
         let mut client = server.client();
@@ -651,12 +655,12 @@ fn empty_pieces_without_end_are_too_big() {
             .expect("it is connected");
         let mut pieces = frame(Opcode::Continuation, Piece::More, b"").repeat(1_000);
         pieces.extend(ping);
-        // The quota is 87 thousand pieces; what is sent beyond it is what the buffers between take before anyone can tell.
+        // The quota is 87 thousand fragments. More may be sent before the close, because buffers fill first.
         let mut sent = 0;
         while sent < 20_000 && client.send_raw(&pieces).is_ok() && server.handle.stats().closed == 0 {
             sent += 1;
         }
-        assert!((50..20_000).contains(&sent), "{sent} thousand pieces were taken");
+        assert!((50..20_000).contains(&sent), "{sent} thousand fragments are sent");
         assert_eq!(
             client.receive(),
             Seen::Close(Some(1009), "message over the size limit".into())
@@ -664,9 +668,9 @@ fn empty_pieces_without_end_are_too_big() {
     }
 }
 
-/// Pings alone are no message, and never use up what a message may take.
+/// Pings do not count against the quota of a message.
 #[test]
-fn pings_without_end_are_answered() {
+fn endless_pings_are_answered() {
     let mut config = Config::default();
     config.endpoint.messages_per_second = None;
     let server = Running::start(config);

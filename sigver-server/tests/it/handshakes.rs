@@ -1,5 +1,5 @@
-//! Holds the server to RFC 6455 section 4.2 and RFC 9112 to the byte: what it answers to a handshake with something odd in it,
-//! however the bytes come, and that nothing of a request gets into the answer but a subprotocol. `frames.rs` has the plain cases.
+//! RFC 6455 section 4.2 and RFC 9112: exact responses to unusual handshakes, however TCP splits them. No part of a request except a
+//! subprotocol is echoed. `frames.rs` has the common cases.
 
 use std::{
     io::{self, Read, Write},
@@ -19,7 +19,7 @@ const CONNECTION: &str = "Connection: Upgrade";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 const VERSION: &str = "Sec-WebSocket-Version: 13";
 
-/// A handshake with one of its lines replaced.
+/// Returns a handshake with one of its lines replaced.
 fn with(line: &str, other: &str) -> String {
     let lines = [REQUEST_LINE, HOST, UPGRADE, CONNECTION, KEY, VERSION];
     assert!(lines.contains(&line), "{line:?} is a line of the handshake");
@@ -27,12 +27,12 @@ fn with(line: &str, other: &str) -> String {
     format!("{}\r\n\r\n", lines.join("\r\n"))
 }
 
-/// A handshake with further lines.
+/// Returns a handshake with further lines.
 fn and(lines: &str) -> String {
     with(HOST, &format!("{HOST}\r\n{lines}"))
 }
 
-/// What an accepted handshake gets, with this behind the usual lines.
+/// Returns the response to an accepted handshake, with `lines` after the usual headers.
 fn accepted(lines: &str) -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -40,14 +40,14 @@ fn accepted(lines: &str) -> String {
     )
 }
 
-/// How the bytes of a request come.
+/// How a request is split into writes.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     Whole,
     Bytes,
 }
 
-/// Sends these bytes; what the server answers until it closes.
+/// Sends these bytes. Returns what the server sends until it closes.
 fn exchange(addr: SocketAddr, bytes: &[u8], cut: Cut) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
@@ -64,12 +64,12 @@ fn exchange(addr: SocketAddr, bytes: &[u8], cut: Cut) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// The frames that come in one piece with the handshake are the first of the WebSocket.
+/// Frames in the same write as the handshake are handled.
 #[test]
-fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
+fn accepted_handshake_is_answered_byte_for_byte() -> io::Result<()> {
     let server = Running::start(Config::default());
     let cases = [
-        ("nothing odd", and("X: y"), ""),
+        ("a common handshake", and("X: y"), ""),
         ("empty lines first", format!("\r\n\r\n{}", and("X: y")), ""),
         ("line feeds alone", and("X: y").replace("\r\n", "\n"), ""),
         ("a host with a port", with(HOST, "Host: [::1]:8000"), ""),
@@ -82,7 +82,7 @@ fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
             "",
         ),
         ("a header twice", and("Origin: http://a\r\nOrigin: http://b"), ""),
-        ("bytes that are no ASCII", and("X: \u{1F375}"), ""),
+        ("bytes beyond ASCII", and("X: \u{1F375}"), ""),
         (
             "headers that the answer has",
             and("Sec-WebSocket-Accept: AAAA\r\nX-Injected: y"),
@@ -120,9 +120,9 @@ fn what_is_accepted_is_answered_to_the_byte() -> io::Result<()> {
     Ok(())
 }
 
-/// What follows a refused request is no second one, whatever it looks like, and nothing of a request is in its refusal.
+/// Bytes after a rejected request are not parsed as a second one, and no part of a request is in the response.
 #[test]
-fn what_is_refused_is_answered_once_and_with_nothing_of_it() -> io::Result<()> {
+fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
     const BAD_REQUEST: &str = "400 Bad Request";
     const METHOD: &str = "405 Method Not Allowed";
     const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
@@ -139,10 +139,10 @@ fn what_is_refused_is_answered_once_and_with_nothing_of_it() -> io::Result<()> {
         ("a method in small letters", line("get /injected HTTP/1.1"), METHOD),
         ("HEAD of a handshake", line("HEAD /injected HTTP/1.1"), METHOD),
         ("CONNECT", line("CONNECT injected:80 HTTP/1.1"), METHOD),
-        ("a method that is no name", line("G(T /injected HTTP/1.1"), BAD_REQUEST),
+        ("an invalid method", line("G(T /injected HTTP/1.1"), BAD_REQUEST),
         ("a space in the target", line("GET /in jected HTTP/1.1"), BAD_REQUEST),
         ("no target", line("GET HTTP/1.1"), BAD_REQUEST),
-        // What has to be there once (RFC 6455 section 4.2.1). Without an upgrade as well, Host has to (RFC 9112 section 3.2).
+        // Headers that must occur once (RFC 6455 section 4.2.1). Without an upgrade, Host must too (RFC 9112 section 3.2).
         (
             "no host and no upgrade",
             "GET /injected HTTP/1.1\r\n\r\n".into(),
@@ -179,10 +179,10 @@ fn what_is_refused_is_answered_once_and_with_nothing_of_it() -> io::Result<()> {
             with(CONNECTION, "Connection: keep-alive"),
             UPGRADE_REQUIRED,
         ),
-        // Lines that different servers take apart differently.
-        ("a line that goes on in the next", and("X: y\r\n injected"), BAD_REQUEST),
+        // Lines that servers parse differently.
+        ("a folded header line", and("X: y\r\n injected"), BAD_REQUEST),
         (
-            "a first line that goes on",
+            "a folded request line",
             line("GET / HTTP/1.1\r\n X: injected"),
             BAD_REQUEST,
         ),

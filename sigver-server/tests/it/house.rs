@@ -1,5 +1,4 @@
-//! The rules of the house that a machine can check: that ARCHITECTURE.md tells what the tree has, what each file may name, and how long
-//! it may be.
+//! Lint rules of the project: ARCHITECTURE.md matches the tree, modules use what they may, and files are short.
 
 use std::{
     collections::BTreeSet,
@@ -16,8 +15,8 @@ use sigver_transcripts::modules::ModuleGraph;
 
 type Fallible<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The longest file, in lines that are neither empty nor a comment.
-const LINES: usize = 680;
+/// Maximum length of a file, in lines that are neither empty nor comments.
+const MAX_LINES: usize = 680;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -27,7 +26,7 @@ fn page(name: &str) -> Fallible<String> {
     Ok(fs::read_to_string(root().join(name))?)
 }
 
-/// Every file of Rust below a folder of the project.
+/// Returns every Rust file below a folder of the project.
 fn sources(folder: &str) -> Fallible<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -43,7 +42,7 @@ fn sources(folder: &str) -> Fallible<Vec<PathBuf>> {
             }
         }
     }
-    assert!(!found.is_empty(), "nothing is in {folder}");
+    assert!(!found.is_empty(), "no source in {folder}");
     Ok(found)
 }
 
@@ -52,7 +51,7 @@ fn is_code(line: &&str) -> bool {
     !line.is_empty() && !line.starts_with("//")
 }
 
-/// What is in marks of code between two headings of ARCHITECTURE.md.
+/// Returns the code spans in a section of ARCHITECTURE.md.
 fn quoted(heading: &str) -> Fallible<Vec<String>> {
     let page = page("ARCHITECTURE.md")?;
     let (_, section) = page.split_once(&format!("\n## {heading}\n")).ok_or("no such section")?;
@@ -61,11 +60,11 @@ fn quoted(heading: &str) -> Fallible<Vec<String>> {
 }
 
 #[test]
-fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
+fn architecture_table_lists_every_source() -> Fallible {
     let mut listed = BTreeSet::new();
     let mut folder = PathBuf::new();
     for name in quoted("What is where")? {
-        // "`sigver-server/src/counters.rs`, `admin.rs`": the second is where the first is.
+        // In "`sigver-server/src/counters.rs`, `admin.rs`", the second file is in the folder of the first.
         let path = if name.contains('/') {
             PathBuf::from(&name)
         } else {
@@ -73,23 +72,23 @@ fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
         };
         folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         if name.ends_with('/') || name.ends_with(".rs") || name.ends_with(".md") {
-            assert!(root().join(&path).exists(), "{} is not there", path.display());
+            assert!(root().join(&path).exists(), "{} does not exist", path.display());
             listed.insert(path);
         }
     }
     for crate_sources in ["sigver-core/src", "sigver-server/src"] {
         for path in sources(crate_sources)? {
             let path = path.strip_prefix(root())?.to_path_buf();
-            let is_face = path.ends_with("src/lib.rs");
+            let is_root = path.ends_with("src/lib.rs");
             let is_listed = path.ancestors().any(|path| listed.contains(path));
-            assert!(is_face || is_listed, "{} is in no row", path.display());
+            assert!(is_root || is_listed, "{} is in no row", path.display());
         }
     }
     Ok(())
 }
 
 #[test]
-fn the_way_of_a_message_names_what_is_there() -> Fallible {
+fn architecture_message_path_names_existing_functions() -> Fallible {
     let mut code = String::new();
     for folder in ["sigver-core/src", "sigver-server/src"] {
         for path in sources(folder)? {
@@ -101,14 +100,14 @@ fn the_way_of_a_message_names_what_is_there() -> Fallible {
         let Some((_, function)) = name.rsplit_once("::") else {
             continue;
         };
-        // tungstenite's own.
+        // A method of tungstenite.
         if name.starts_with("WebSocketContext") {
             continue;
         }
         assert!(code.contains(&format!("fn {function}")), "there is no {name}");
         functions += 1;
     }
-    assert!(functions > 8, "only {functions}");
+    assert!(functions > 8, "only {functions} functions are named");
     Ok(())
 }
 
@@ -132,29 +131,29 @@ fn tungstenite_is_used_by_handshake_reader_and_frame_only() -> Fallible {
     Ok(())
 }
 
-/// A message, a role or an event that is added is an error everywhere it matters: no arm takes what it does not name.
+/// Without wildcard arms, a new message, role or event is a compile error in every match that must handle it.
 #[test]
-fn no_match_on_our_own_has_an_arm_for_the_rest() -> Fallible {
-    for face in [
+fn crates_warn_about_wildcard_match_arms() -> Fallible {
+    for root in [
         "sigver-core/src/lib.rs",
         "sigver-server/src/lib.rs",
         "sigver-server/src/bin/sigver-server/main.rs",
     ] {
-        // Clippy holds to it, which is run for every change.
+        // CI runs Clippy, which enforces it.
         assert!(
-            page(face)?.contains("#![warn(clippy::wildcard_enum_match_arm)]"),
-            "{face}"
+            page(root)?.contains("#![warn(clippy::wildcard_enum_match_arm)]"),
+            "{root}"
         );
     }
     Ok(())
 }
 
 #[test]
-fn no_file_is_long() -> Fallible {
+fn source_files_are_short() -> Fallible {
     for folder in ["sigver-core", "sigver-server", "transcripts", "examples", "benches"] {
         for path in sources(folder)? {
             let lines = fs::read_to_string(&path)?.lines().filter(is_code).count();
-            assert!(lines <= LINES, "{} has {lines} lines of code", path.display());
+            assert!(lines <= MAX_LINES, "{} has {lines} lines of code", path.display());
         }
     }
     Ok(())
@@ -165,7 +164,7 @@ fn items<'a>(value: &'a serde_json::Value, member: &str) -> Fallible<&'a Vec<ser
 }
 
 #[test]
-fn every_dependency_is_accounted_for() -> Fallible {
+fn architecture_lists_every_dependency() -> Fallible {
     let page = page("ARCHITECTURE.md")?;
     let (_, section) = page.split_once("\n## Dependencies").ok_or("no such section")?;
     let accounted: BTreeSet<&str> = section.split("**").skip(1).step_by(2).collect();
@@ -176,19 +175,44 @@ fn every_dependency_is_accounted_for() -> Fallible {
     for package in items(&serde_json::from_slice(&output.stdout)?, "packages")? {
         for dependency in items(package, "dependencies")? {
             let name = dependency["name"].as_str().ok_or("no name")?;
-            let is_ours = name.starts_with("sigver-");
-            assert!(is_ours || accounted.contains(name), "{name} of {}", package["name"]);
+            let is_workspace = name.starts_with("sigver-");
+            assert!(
+                is_workspace || accounted.contains(name),
+                "{name} of {}",
+                package["name"]
+            );
         }
     }
     Ok(())
 }
 
-/// Checked by the compiler.
+/// The `release_max_level_*` features of `log` apply to a whole process, so a library must not enable them.
 #[test]
-fn the_face_goes_to_other_threads() {
-    const fn moves<T: Send + Sync + 'static>() {}
+fn library_sets_no_log_level() -> Fallible {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--no-default-features",
+            "--edges",
+            "normal,features",
+            "--invert",
+            "log",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()?;
+    let tree = String::from_utf8(output.stdout)?;
+    assert!(tree.contains("sigver-server"), "{tree}");
+    assert!(!tree.contains("max_level"), "{tree}");
+    Ok(())
+}
+
+/// A compile-time check.
+#[test]
+fn public_types_are_send_sync_and_errors() {
+    const fn is_sendable<T: Send + Sync + 'static>() {}
     const fn is_error<T: Error + Send + Sync + 'static>() {}
-    moves::<(Server, Handle, Config, MemoryBound, Network, Origin, Tokens)>();
+    is_sendable::<(Server, Handle, Config, MemoryBound, Network, Origin, Tokens)>();
     is_error::<BindError>();
     is_error::<Denied>();
     is_error::<RunError>();
@@ -196,7 +220,7 @@ fn the_face_goes_to_other_threads() {
 }
 
 #[test]
-fn modules_do_not_use_each_other_in_circles() -> Fallible {
+fn module_graph_has_no_cycle() -> Fallible {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (src, modules) in [("src", 25), ("src/bin/sigver-server", 5)] {
         let graph = ModuleGraph::read(&manifest.join(src))?;
@@ -209,7 +233,7 @@ fn modules_do_not_use_each_other_in_circles() -> Fallible {
         let (found, arrows) = graph.size();
         assert!(
             found > modules && arrows >= modules / 2,
-            "only {found} and {arrows} in {src}"
+            "only {found} modules and {arrows} uses in {src}"
         );
     }
     Ok(())

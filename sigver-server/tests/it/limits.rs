@@ -1,5 +1,5 @@
-//! The limits of the server, each met: what the client that meets it sees, and that nobody else notices. Those of the protocol are met in
-//! the transcripts, those of a request head in `handshakes.rs` and `frames.rs`, the backlog in `slow_reader.rs`, the ceiling in `binary.rs`.
+//! The limits of the server: what a client beyond a limit receives, and that other clients are not affected. Transcripts test the limits of
+//! the protocol, `handshakes.rs` and `frames.rs` those of a request head, `slow_reader.rs` the backlog, `binary.rs` the connection limit.
 
 use std::{
     io,
@@ -16,10 +16,10 @@ use sigver_transcripts::{
 
 use crate::support::{Running, connect_from, eventually, handshake};
 
-const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
-const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+const SECOND_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
-/// A client from this address, with these headers.
+/// Connects a client from this address, with these headers.
 fn client(server: &Running, from: IpAddr, headers: &str) -> io::Result<Client> {
     Ok(handshake(connect_from(server.addr, from)?, "/", headers)?.0)
 }
@@ -29,23 +29,23 @@ fn is_unavailable(outcome: io::Result<Client>) -> bool {
 }
 
 #[test]
-fn connections() -> io::Result<()> {
+fn connections_beyond_limit_are_rejected_with_503() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.limits.connections = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
     for _ in 0..3 {
-        assert!(is_unavailable(client(&server, HERE, "")));
+        assert!(is_unavailable(client(&server, FIRST_IP, "")));
     }
     assert_eq!(joiner.leftover(), Seen::Nothing);
     drop(opener);
-    eventually("there is room again", || client(&server, HERE, "").is_ok());
+    eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
     Ok(())
 }
 
-/// A client that has closed its side, and does not read what was on its way, is one of them until it does, or is cut.
+/// A half-closed client that does not read its pending frames counts until it reads them or is aborted.
 #[test]
-fn connections_that_are_on_their_way_out() -> io::Result<()> {
+fn closing_connections_count_against_the_limit() -> io::Result<()> {
     const MESSAGES: usize = 14;
     let mut config = Config::default();
     config.endpoint.limits.connections = NonZeroU32::new(2);
@@ -62,82 +62,82 @@ fn connections_that_are_on_their_way_out() -> io::Result<()> {
     assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
     drop(joiner);
     eventually("the joiner is gone", || server.handle.connections() < 2);
-    let _second = client(&server, HERE, "")?;
+    let _second = client(&server, FIRST_IP, "")?;
     for _ in 0..20 {
-        assert!(is_unavailable(client(&server, HERE, "")));
+        assert!(is_unavailable(client(&server, FIRST_IP, "")));
     }
     for _ in 0..MESSAGES {
         assert!(matches!(opener.receive(), Seen::Text(_)));
     }
     assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
-    eventually("there is room again", || client(&server, HERE, "").is_ok());
+    eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
     Ok(())
 }
 
 #[test]
-fn connections_of_a_source() -> io::Result<()> {
+fn connections_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let mut config = Config::default();
     config.connections_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, joiner) = server.pair("k");
-    assert!(is_unavailable(client(&server, HERE, "")));
+    assert!(is_unavailable(client(&server, FIRST_IP, "")));
     assert!(
-        is_unavailable(client(&server, HERE, "X-Forwarded-For: 192.0.2.1\r\n")),
-        "whoever connects directly is not believed"
+        is_unavailable(client(&server, FIRST_IP, "X-Forwarded-For: 192.0.2.1\r\n")),
+        "X-Forwarded-For of a direct client is ignored"
     );
-    let _elsewhere = client(&server, ELSEWHERE, "")?;
+    let _elsewhere = client(&server, SECOND_IP, "")?;
     drop((opener, joiner));
-    eventually("there is room again", || client(&server, HERE, "").is_ok());
+    eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
     Ok(())
 }
 
 #[test]
-fn connections_of_a_source_behind_a_proxy() -> io::Result<()> {
+fn connections_per_ip_count_forwarded_clients() -> io::Result<()> {
     let mut config = Config::default();
     config.connections_per_ip = NonZeroU32::new(2);
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
     let server = Running::start(config);
-    let from = |client_ip: &str| client(&server, HERE, &format!("X-Forwarded-For: {client_ip}\r\n"));
+    let from = |client_ip: &str| client(&server, FIRST_IP, &format!("X-Forwarded-For: {client_ip}\r\n"));
     let held = (from("192.0.2.1")?, from("192.0.2.2")?);
     let second = from("6.6.6.6, 192.0.2.1")?;
     assert!(is_unavailable(from("192.0.2.1")));
     assert!(
         is_unavailable(from("192.0.2.9, 192.0.2.1")),
-        "what a client makes up does not help it"
+        "addresses before the trusted one are ignored"
     );
     let neighbours = (from("2001:db8::1")?, from("2001:db8::2")?);
-    assert!(is_unavailable(from("2001:db8::3")), "a /64 is one source");
+    assert!(is_unavailable(from("2001:db8::3")), "a /64 network is one client IP");
     let _third = from("192.0.2.3")?;
     drop(second);
-    eventually("there is room again", || from("192.0.2.1").is_ok());
+    eventually("a place is free again", || from("192.0.2.1").is_ok());
     drop((held, neighbours));
     Ok(())
 }
 
 #[test]
-fn handshakes_of_a_source() -> io::Result<()> {
+fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let mut config = Config::default();
     config.handshakes_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let _through = (
-        client(&server, HERE, "")?,
-        client(&server, HERE, "")?,
-        client(&server, HERE, "")?,
+        client(&server, FIRST_IP, "")?,
+        client(&server, FIRST_IP, "")?,
+        client(&server, FIRST_IP, "")?,
     );
     let held: Vec<TcpStream> = (0..2)
-        .map(|_| connect_from(server.addr, HERE))
+        .map(|_| connect_from(server.addr, FIRST_IP))
         .collect::<io::Result<_>>()?;
-    eventually("both are taken", || server.handle.connections() == 5);
-    assert!(is_unavailable(client(&server, HERE, "")));
-    let _elsewhere = client(&server, ELSEWHERE, "")?;
+    eventually("both are accepted", || server.handle.connections() == 5);
+    assert!(is_unavailable(client(&server, FIRST_IP, "")));
+    let _elsewhere = client(&server, SECOND_IP, "")?;
     drop(held);
-    eventually("there is room again", || client(&server, HERE, "").is_ok());
+    eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
     Ok(())
 }
 
-/// A rate-limited client is read more slowly. It is not closed, and nothing is lost.
+/// A rate-limited client is delayed, not closed, and no message is lost.
 #[test]
-fn messages_and_bytes_in_a_second() -> io::Result<()> {
+fn rates_delay_a_fast_client() -> io::Result<()> {
     for (messages, bytes) in [(20, u32::MAX), (u32::MAX, 20 * 300)] {
         let mut config = Config::default();
         config.endpoint.messages_per_second = NonZeroU32::new(messages);
@@ -154,18 +154,18 @@ fn messages_and_bytes_in_a_second() -> io::Result<()> {
             let with_index = message(n).replace('}', r#","index":0}"#);
             assert_eq!(opener.receive(), Seen::Text(with_index));
         }
-        // The connection's thread learns of the pause when its events are handled, of which it has four on their way.
+        // The connection's thread pauses when the relay handles its events, and four of them may be queued.
         assert!(
             began.elapsed() > Duration::from_millis(700),
-            "20 are free, five more may be read before the pause, and 15 take 750 milliseconds"
+            "20 messages are a burst, five more may be queued, and 15 take 750 ms"
         );
-        assert_eq!(joiner.leftover(), Seen::Nothing, "it is still there");
+        assert_eq!(joiner.leftover(), Seen::Nothing, "it is not closed");
     }
     Ok(())
 }
 
 #[test]
-fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
+fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.bytes_per_second = NonZeroU32::new(20 * 300);
     let server = Running::start(config);
@@ -185,14 +185,14 @@ fn bytes_of_pieces_count_with_pings_between_them() -> io::Result<()> {
     }
     assert!(
         began.elapsed() > Duration::from_millis(700),
-        "40 are two seconds' worth"
+        "40 messages take two seconds"
     );
     Ok(())
 }
 
-/// The client would have to wait for a quarter of an hour.
+/// The messages that the client has sent take a quarter of an hour.
 #[test]
-fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> {
+fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.messages_per_second = NonZeroU32::new(10);
     let server = Running::start(config);
@@ -204,18 +204,18 @@ fn rate_limited_client_delays_nobody_else_and_can_be_closed() -> io::Result<()> 
     drop((opener, other_opener, other_joiner));
     assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
     drop(joiner);
-    eventually("its thread has ended", || server.handle.connections() == 0);
+    eventually("its thread has exited", || server.handle.connections() == 0);
     Ok(())
 }
 
-/// Beyond its guesses, a source finds no key at all: those that are there look like those that are not.
+/// Beyond the limit, every join fails like one of an unknown key, and every open like one of a taken key.
 #[test]
-fn guesses_of_a_source() -> io::Result<()> {
+fn key_attempts_per_ip_hide_existing_keys() -> io::Result<()> {
     let mut config = Config::default();
     config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
     let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";
-    let mut opener = client(&server, ELSEWHERE, v1)?;
+    let mut opener = client(&server, SECOND_IP, v1)?;
     let opened = |key| Seen::Text(format!(r#"{{"type":"opened","key":"{key}"}}"#));
     opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
     assert_eq!(opener.receive(), opened("tea"));
@@ -229,30 +229,30 @@ fn guesses_of_a_source() -> io::Result<()> {
             r#"{{"type":"error","code":"key-taken","message":"`key` is taken: another opener has it","key":"{key}"}}"#
         ))
     };
-    let mut guesser = client(&server, HERE, v1)?;
+    let mut attacker = client(&server, FIRST_IP, v1)?;
     let mut ask = |kind: &str, key: &str| {
-        let _ = guesser.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
-        guesser.receive()
+        let _ = attacker.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
+        attacker.receive()
     };
     assert_eq!(ask("join", "a"), unknown("a"));
     assert_eq!(ask("open", "tea"), taken("tea"));
     assert_eq!(ask("join", "tea"), Seen::Text(r#"{"type":"joined","index":0}"#.into()));
-    guesser.send_text(r#"{"type":"leave"}"#)?;
+    attacker.send_text(r#"{"type":"leave"}"#)?;
     let mut ask = |kind: &str, key: &str| {
-        let _ = guesser.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
-        guesser.receive()
+        let _ = attacker.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
+        attacker.receive()
     };
     assert_eq!(ask("join", "b"), unknown("b"));
     assert_eq!(ask("join", "tea"), unknown("tea"));
     assert_eq!(ask("open", "free"), taken("free"));
-    let mut plain = client(&server, HERE, "")?;
+    let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"join","key":"tea"}"#)?;
     assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is unknown".into()));
-    let mut plain = client(&server, HERE, "")?;
+    let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"open","key":"free"}"#)?;
     assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is taken".into()));
-    // Whoever has a role keeps it, and others find their keys.
-    let mut joiner = client(&server, ELSEWHERE, v1)?;
+    // Existing roles and other client IPs are not affected.
+    let mut joiner = client(&server, SECOND_IP, v1)?;
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
     assert_eq!(joiner.receive(), Seen::Text(r#"{"type":"joined","index":1}"#.into()));
     Ok(())

@@ -1,4 +1,4 @@
-//! The log of the program: a line for each connection's end, in both formats; nothing that clients keep secret; no floods.
+//! The log of the binary: one line per connection, text and JSON, no secrets, and a limit on repeated warnings.
 
 use std::{
     any::Any,
@@ -12,12 +12,12 @@ use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     exchange, get,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
 
-/// The head of a handshake, to be followed by an empty line.
+/// Returns the head of a handshake without the empty line at its end.
 fn head(target: &str, more: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -25,7 +25,7 @@ fn head(target: &str, more: &str) -> String {
     )
 }
 
-/// Has an opener, a joiner and one that is refused; each in another way at its end.
+/// Plays a session of an opener, a joiner and a rejected client, which end in different ways.
 fn play(mut connect: impl FnMut() -> Client) {
     let (mut opener, mut joiner, mut third) = (connect(), connect(), connect());
     opener
@@ -52,7 +52,7 @@ fn play(mut connect: impl FnMut() -> Client) {
     ));
     assert!(matches!(joiner.receive(), Seen::Close(Some(1007), _)));
     drop((joiner, third));
-    // The opener's own end is the last: 4000 and a text that is nobody's business.
+    // The opener closes last, with code 4000 and a private reason.
     let close: Vec<u8> = [&4000u16.to_be_bytes()[..], b"SECRET-reason"].concat();
     let mut frame = vec![0x88, 0x80 | close.len() as u8, 0, 0, 0, 0];
     frame.extend(close);
@@ -66,7 +66,7 @@ fn play(mut connect: impl FnMut() -> Client) {
     assert!(matches!(echo, Seen::Close(Some(4000), _)), "{echo:?}");
 }
 
-/// The log with `N` in place of each connection's age.
+/// Returns the log with the age of each connection replaced by `N`.
 fn without_seconds(log: &str) -> String {
     let mut parts = log.split(" after ");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -77,10 +77,10 @@ fn without_seconds(log: &str) -> String {
 }
 
 #[test]
-fn each_end_of_a_connection_is_one_line() {
-    let mut program = Program::start(&mut sigver(&LOOPBACK));
+fn end_of_connection_logs_one_line() {
+    let mut program = Program::start(&mut sigver_server(&LOOPBACK));
     play(|| program.client());
-    // A client that vanishes, and one that is there at the end.
+    // A client that disconnects without a close frame, and one that is connected at shutdown.
     drop(program.client());
     let mut left = program.client();
     left.sync();
@@ -110,8 +110,9 @@ fn each_end_of_a_connection_is_one_line() {
 }
 
 #[test]
-fn for_programs_every_line_is_an_object() {
-    let program = Program::start(sigver(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
+fn json_log_has_one_object_per_line() {
+    let program =
+        Program::start(sigver_server(&[&LOOPBACK[..], &["--log-format", "json"]].concat()).env("RUST_LOG", "debug"));
     play(|| program.client());
     get(program.addr, "/nothing").expect("an answer");
     let (_, log) = program.end(Signal::TERM);
@@ -146,10 +147,10 @@ fn for_programs_every_line_is_an_object() {
     assert!(lines.iter().any(|line| line["status"] == "404 Not Found"), "{log}");
 }
 
-/// The line that answers "signaling, or ICE?".
+/// The line tells whether signaling or ICE has failed.
 #[test]
-fn a_pairing_is_traced_in_one_line() {
-    let program = Program::start(sigver(&LOOPBACK).env("RUST_LOG", "debug"));
+fn pairing_end_logs_one_line() {
+    let program = Program::start(sigver_server(&LOOPBACK).env("RUST_LOG", "debug"));
     play(|| program.client());
     let (_, log) = program.end(Signal::TERM);
     let traces: Vec<&str> = log.lines().filter(|line| line.contains(" ended-by-")).collect();
@@ -161,26 +162,26 @@ fn a_pairing_is_traced_in_one_line() {
     );
 }
 
-/// The warning names the limit, also where the client is known by its proxy's word only.
+/// The warning names the limit, with and without a trusted proxy.
 #[test]
-fn who_comes_too_often_is_told_by_which_limit() {
-    let refused_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
-        let program = Program::start(&mut sigver(&[&LOOPBACK[..], flags].concat()));
+fn rejection_log_names_the_limit() {
+    let rejected_by = |flags: &[&str], hold: fn(&Program) -> Box<dyn Any>| {
+        let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], flags].concat()));
         let _held = hold(&program);
-        let refused = exchange(program.addr, (head("/", "") + "\r\n").as_bytes()).expect("an answer");
-        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        let response = exchange(program.addr, (head("/", "") + "\r\n").as_bytes()).expect("an answer");
+        assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
         program.end(Signal::TERM).1
     };
     let upgraded = |program: &Program| -> Box<dyn Any> { Box::new(program.client()) };
     for proxy in ["192.0.2.1", "127.0.0.1"] {
-        let log = refused_by(&["--connections-per-ip", "1", "--trusted-proxy", proxy], upgraded);
+        let log = rejected_by(&["--connections-per-ip", "1", "--trusted-proxy", proxy], upgraded);
         assert!(
             log.contains(" rejected: too many connections from this address"),
             "{log}"
         );
     }
-    let log = refused_by(&["--handshakes-per-ip", "1"], |program| {
-        Box::new(TcpStream::connect(program.addr).expect("the server takes a connection"))
+    let log = rejected_by(&["--handshakes-per-ip", "1"], |program| {
+        Box::new(TcpStream::connect(program.addr).expect("the server accepts a connection"))
     });
     assert!(
         log.contains(" rejected: too many handshakes from this address"),
@@ -188,29 +189,29 @@ fn who_comes_too_often_is_told_by_which_limit() {
     );
 }
 
-/// What looks like a level and is none names a module to env_logger, of which there is nothing to be said.
+/// env_logger takes a word that is not a level for the name of a module.
 #[test]
-fn whatever_rust_log_is_errors_are_logged() {
+fn errors_are_logged_with_any_rust_log() {
     let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
     for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
         fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
         let mut program = Program::start(
-            sigver(&LOOPBACK)
+            sigver_server(&LOOPBACK)
                 .env("RUST_LOG", chosen)
                 .env("SIGVER_TOKEN_FILE", &tokens),
         );
         fs::write(&tokens, "short\n").expect("a temporary file");
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        program.until_logged("the tokens stay as they were");
+        program.until_logged("cannot reload tokens");
         let (_, log) = program.end(Signal::TERM);
         assert_eq!(log.contains(" ended\n"), is_default, "{chosen:?}: {log}");
     }
-    fs::remove_file(&tokens).expect("it is there");
+    fs::remove_file(&tokens).expect("the file exists");
 }
 
-/// Whatever is asked to be logged, and wherever it goes: no key, no payload, no token, no text of a client.
+/// Keys, payloads, tokens and close texts are in no output at any log level.
 #[test]
-fn no_secret_of_a_client_is_in_any_output() {
+fn output_contains_no_client_secret() {
     let tokens = std::env::temp_dir().join(format!("sigver-logs-{}", std::process::id()));
     fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
     let path = tokens.to_str().expect("a path of ASCII");
@@ -222,24 +223,24 @@ fn no_secret_of_a_client_is_in_any_output() {
                 format,
                 "--token-file",
                 path,
-                "--guesses-per-ip",
+                "--key-attempts-per-ip",
                 "1",
                 "--admin",
                 "127.0.0.1:0",
             ],
         ]
         .concat();
-        let mut program = Program::start(sigver(&arguments).env("RUST_LOG", "trace"));
+        let mut program = Program::start(sigver_server(&arguments).env("RUST_LOG", "trace"));
         let admin = program.admin();
         let mut stdout = program.child.stdout.take().expect("stdout is a pipe");
         let with_token = || {
-            let mut stream = TcpStream::connect(program.addr).expect("the server takes a connection");
+            let mut stream = TcpStream::connect(program.addr).expect("the server accepts a connection");
             let request = head("/?token=SECRET-token-000", "\r\n");
             stream.write_all(request.as_bytes()).expect("it reads");
-            Client::after_request(stream).expect("the token is known").0
+            Client::after_request(stream).expect("the token is valid").0
         };
         play(with_token);
-        // Tokens that are wrong are somebody's as well.
+        // Wrong tokens may be valid elsewhere, so they are secret too.
         for (target, more) in [
             ("/?token=SECRET-wrong-00000", ""),
             ("/SECRET-path", "Authorization: Bearer SECRET-wrong-00000\r\n"),
@@ -260,25 +261,25 @@ fn no_secret_of_a_client_is_in_any_output() {
             "{page}"
         );
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        let log = program.until_logged("1 tokens are read again") + &program.end(Signal::TERM).1;
+        let log = program.until_logged("reloaded 1 token") + &program.end(Signal::TERM).1;
         assert!(log.contains("401 Unauthorized"), "{log}");
         assert!(!log.contains("SECRET"), "{log}");
-        let mut said = String::new();
-        stdout.read_to_string(&mut said).expect("stdout is text");
-        assert!(!said.contains("SECRET"), "{said}");
+        let mut output = String::new();
+        stdout.read_to_string(&mut output).expect("stdout is text");
+        assert!(!output.contains("SECRET"), "{output}");
     }
-    fs::remove_file(&tokens).expect("it is there");
+    fs::remove_file(&tokens).expect("the file exists");
 }
 
 #[test]
-fn a_flood_of_refusals_does_not_flood_the_log() {
-    let program = Program::start(&mut sigver(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
+fn repeated_rejections_are_logged_5_times() {
+    let program = Program::start(&mut sigver_server(&[&LOOPBACK[..], &["--connections", "1"]].concat()));
     let mut client = program.client();
     client.sync();
     for _ in 0..40 {
         assert!(Client::connect(program.addr, "/").is_err());
     }
     let (_, log) = program.end(Signal::TERM);
-    let refused = log.lines().filter(|line| line.contains(" rejected: ")).count();
-    assert_eq!(refused, 5, "{log}");
+    let rejections = log.lines().filter(|line| line.contains(" rejected: ")).count();
+    assert_eq!(rejections, 5, "{log}");
 }

@@ -1,5 +1,5 @@
-//! The server over its sockets, in one program, because linking one is faster than linking fifteen. Tests that count threads, descriptors or
-//! memory of their process, or install a logger, are programs of their own beside this folder.
+//! Integration tests over sockets, in one test binary to save link time. Tests that count threads, descriptors or memory of their process,
+//! or that install a logger, have a binary of their own next to this folder.
 
 mod support;
 

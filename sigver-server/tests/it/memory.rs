@@ -1,5 +1,4 @@
-//! The stated bound on memory, against clients that do all they can to exceed it. The kernel's part is what it was told: `listen.rs` has a
-//! test that it took it so.
+//! The memory bound against hostile clients. It covers the process; a unit test of `sys/listener.rs` covers the socket buffers.
 #![cfg(target_os = "linux")]
 
 use std::num::NonZeroU32;
@@ -19,49 +18,51 @@ use socket2::SockRef;
 
 use crate::support::{
     eventually,
-    program::{Program, sigver},
+    program::{Program, sigver_server},
 };
 
 const CONNECTIONS: u32 = 60;
 const MESSAGE: u32 = 65_536;
 const BACKLOG: u32 = 1_048_576;
 
-/// Connections that have a full backlog. The others do other things.
+/// Connections with a full backlog.
 const FILLED: u32 = 40;
 
-/// How often openers that do not read are flooded until they are closed, once the backlogs are full, and how many clients are one too many.
+/// Openers to flood until they are closed as slow consumers, after the backlogs are full.
 const FLOODS: u32 = 3;
-const REFUSALS: u32 = 20;
 
-/// How far the siege has come.
+/// Connections to be rejected because of the connection limit.
+const REJECTIONS: u32 = 20;
+
+/// Progress of the attack.
 #[derive(Default)]
-struct Siege {
+struct Attack {
     is_full: AtomicBool,
     floods: AtomicU32,
-    refusals: AtomicU32,
+    rejections: AtomicU32,
     is_over: AtomicBool,
 }
 
-impl Siege {
-    fn goes_on(&self) -> bool {
+impl Attack {
+    fn is_running(&self) -> bool {
         !self.is_over.load(Ordering::Relaxed)
     }
 
     fn wait(&self) {
-        eventually("the siege is over", || !self.goes_on());
+        eventually("the attack is over", || !self.is_running());
     }
 }
 
-/// Ends the siege, also where the test fails: its threads are waited for.
-struct OverOnDrop<'a>(&'a Siege);
+/// Ends the attack on drop, so that its threads exit even if the test fails.
+struct EndOnDrop<'a>(&'a Attack);
 
-impl Drop for OverOnDrop<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-/// The highest resident memory of a process so far, in bytes.
+/// Returns the peak resident memory of a process in bytes.
 fn peak(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = status
@@ -72,16 +73,16 @@ fn peak(pid: u32) -> io::Result<u64> {
 
 fn client(addr: SocketAddr) -> io::Result<Client> {
     let client = Client::connect(addr, "/")?;
-    // Its own share of what is measured stays small.
+    // Small buffers, to put the load on the server.
     SockRef::from(client.stream()).set_send_buffer_size(4096)?;
     SockRef::from(client.stream()).set_recv_buffer_size(4096)?;
     client.stream().set_write_timeout(Some(Duration::from_millis(300)))?;
     Ok(client)
 }
 
-/// Sends the same bytes for as long as the siege lasts, or until nobody takes them.
-fn pour(client: &mut Client, bytes: &[u8], siege: &Siege) {
-    while siege.goes_on() && client.send_raw(bytes).is_ok() {}
+/// Sends the same bytes until the attack ends or sending fails.
+fn flood(client: &mut Client, bytes: &[u8], attack: &Attack) {
+    while attack.is_running() && client.send_raw(bytes).is_ok() {}
 }
 
 fn text(length: usize) -> Vec<u8> {
@@ -92,8 +93,8 @@ fn text(length: usize) -> Vec<u8> {
     )
 }
 
-/// Joiners that do not read, and an opener that sends to each as much as it may without being closed, and then stays.
-fn fill_joiners(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
+/// Joiners that do not read, and an opener that fills the backlog of each without closing it.
+fn fill_joiners(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
     let mut opener = client(addr)?;
     opener.stream().set_write_timeout(None)?;
     opener.stream().set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -112,58 +113,58 @@ fn fill_joiners(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
             opener.send_text(&message)?;
         }
     }
-    // The pong comes when all of it has been handed on.
+    // The pong follows when all messages are relayed.
     opener.sync();
-    siege.is_full.store(true, Ordering::Relaxed);
-    siege.wait();
+    attack.is_full.store(true, Ordering::Relaxed);
+    attack.wait();
     Ok(())
 }
 
-/// An opener that does not read and a joiner that sends all it can, until both are closed; again and again.
-fn flood_an_opener(addr: SocketAddr, key: u32, siege: &Siege) -> io::Result<()> {
+/// An opener that does not read, and a joiner that floods it until both are closed.
+fn flood_an_opener(addr: SocketAddr, key: u32, attack: &Attack) -> io::Result<()> {
     let mut opener = client(addr)?;
     opener.send_text(&format!(r#"{{"type":"open","key":"{key}"}}"#))?;
     opener.sync();
     let mut joiner = client(addr)?;
     joiner.send_text(&format!(r#"{{"type":"join","key":"{key}"}}"#))?;
-    pour(&mut joiner, &text(MESSAGE as usize), siege);
+    flood(&mut joiner, &text(MESSAGE as usize), attack);
     drop(opener);
     Ok(())
 }
 
-/// A message that is all there but for its last byte, as its largest piece and many before it; then nothing.
-fn almost_send(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
+/// A fragmented message without its last byte.
+fn send_incomplete_message(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
     let mut client = client(addr)?;
     let half = vec![b' '; MESSAGE as usize / 2 - 1];
     client.send_frame(Opcode::Text, Piece::More, &half)?;
     let last = frame(Opcode::Continuation, Piece::Last, &half);
     client.send_raw(&last[..last.len() - 1])?;
-    siege.wait();
+    attack.wait();
     Ok(())
 }
 
-/// Pings whose pongs nobody reads.
-fn ping(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
+/// Pings whose pongs are not read.
+fn flood_pings(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
     let mut client = client(addr)?;
-    pour(
+    flood(
         &mut client,
         &frame(Opcode::Ping, Piece::Last, &[7; 125]).repeat(500),
-        siege,
+        attack,
     );
     Ok(())
 }
 
-/// A request that is all there but for its end.
-fn almost_ask(addr: SocketAddr, siege: &Siege) -> io::Result<()> {
+/// A request head without its end.
+fn send_incomplete_head(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
     use io::Write;
     let mut stream = TcpStream::connect(addr)?;
     write!(stream, "GET /{} HTTP/1.1\r\nX: ", "x".repeat(8000))?;
-    siege.wait();
+    attack.wait();
     Ok(())
 }
 
 #[test]
-fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
+fn memory_bound_holds_under_attack() -> io::Result<()> {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.endpoint.limits.connections = NonZeroU32::new(CONNECTIONS);
@@ -174,58 +175,58 @@ fn the_bound_holds_whatever_clients_do() -> io::Result<()> {
         "--listen 127.0.0.1:0 --connections {CONNECTIONS} --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} \
          --messages-per-second 0 --bytes-per-second 0 --handshake-timeout 60"
     );
-    let program = Program::start(&mut sigver(&arguments.split(' ').collect::<Vec<_>>()));
+    let program = Program::start(&mut sigver_server(&arguments.split(' ').collect::<Vec<_>>()));
     let (addr, pid) = (program.addr, program.child.id());
-    let siege = &Siege::default();
+    let attack = &Attack::default();
     thread::scope(|scope| {
-        let _over = OverOnDrop(siege);
-        // What they meet on their way is of no interest: being refused, closed, cut.
-        let filled = scope.spawn(move || fill_joiners(addr, siege));
+        let _end = EndOnDrop(attack);
+        // The attackers ignore errors: they may be rejected, closed or aborted.
+        let filled = scope.spawn(move || fill_joiners(addr, attack));
         eventually("the backlogs are full", || {
-            siege.is_full.load(Ordering::Relaxed) || filled.is_finished()
+            attack.is_full.load(Ordering::Relaxed) || filled.is_finished()
         });
         for key in 0..3 {
             scope.spawn(move || {
-                while siege.goes_on() {
-                    if flood_an_opener(addr, key, siege).is_ok() {
-                        siege.floods.fetch_add(1, Ordering::Relaxed);
+                while attack.is_running() {
+                    if flood_an_opener(addr, key, attack).is_ok() {
+                        attack.floods.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
-            scope.spawn(move || almost_send(addr, siege));
-            scope.spawn(move || while siege.goes_on() && ping(addr, siege).is_err() {});
-            scope.spawn(move || almost_ask(addr, siege));
+            scope.spawn(move || send_incomplete_message(addr, attack));
+            scope.spawn(move || while attack.is_running() && flood_pings(addr, attack).is_err() {});
+            scope.spawn(move || send_incomplete_head(addr, attack));
         }
-        // Those that are too many.
+        // Clients beyond the connection limit.
         scope.spawn(move || {
             let mut held = Vec::new();
-            while siege.goes_on() {
+            while attack.is_running() {
                 match Client::connect(addr, "/") {
                     Ok(client) => held.push(client),
                     Err(_) => {
-                        siege.refusals.fetch_add(1, Ordering::Relaxed);
+                        attack.rejections.fetch_add(1, Ordering::Relaxed);
                         held.clear();
                     }
                 }
             }
         });
-        eventually("everybody does their worst", || {
+        eventually("the attack is complete", || {
             filled.is_finished()
-                || (siege.floods.load(Ordering::Relaxed) >= FLOODS
-                    && siege.refusals.load(Ordering::Relaxed) >= REFUSALS)
+                || (attack.floods.load(Ordering::Relaxed) >= FLOODS
+                    && attack.rejections.load(Ordering::Relaxed) >= REJECTIONS)
         });
-        assert!(!filled.is_finished(), "none of the full was closed");
+        assert!(!filled.is_finished(), "no joiner with a full backlog is closed");
     });
     let (peak, process) = (peak(pid)?, bound.fixed + u64::from(CONNECTIONS) * bound.process);
     assert!(peak <= process, "{peak} bytes of {process}");
-    // It was a siege, and the bound is not beyond all that can happen.
+    // The attack is effective: the peak is not far below the bound.
     let backlogs = u64::from(FILLED) * u64::from(BACKLOG) * 3 / 4;
     assert!(
         peak >= backlogs,
-        "{peak} bytes, and the backlogs alone should have taken {backlogs}"
+        "{peak} bytes, less than the {backlogs} of the backlogs"
     );
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
-    assert!(log.contains(&format!("{bound}")), "{bound} is said in {log}");
+    assert!(log.contains(&format!("{bound}")), "{bound} is logged: {log}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The metrics page: what is counted, that labels are few and say nothing of clients, and that nothing else is served beside it.
+//! The metrics page: counters, labels without client data, and what else the admin address serves.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ fn request(addr: SocketAddr, line: &str) -> io::Result<String> {
     exchange(addr, format!("{line}\r\nHost: x\r\n\r\n").as_bytes())
 }
 
-/// The same of the metrics page, which answers no more than a few at the same time; those just answered may still be among them.
+/// Requests the metrics page. It serves few connections at a time, and earlier ones may not have ended, so this retries.
 fn request_page(server: &Running, line: &str) -> String {
     let mut page = String::new();
     eventually("the page is served", || {
@@ -36,7 +36,7 @@ fn request_page(server: &Running, line: &str) -> String {
     page
 }
 
-/// Every sample of the page, by its name and labels.
+/// Returns every sample of the page by its name and labels.
 fn samples(server: &Running) -> BTreeMap<String, f64> {
     let answer = request_page(server, "GET /metrics HTTP/1.1");
     let (head, page) = answer.split_once("\r\n\r\n").expect("a head");
@@ -55,13 +55,13 @@ fn samples(server: &Running) -> BTreeMap<String, f64> {
 }
 
 fn v1(server: &Running) -> Client {
-    let stream = TcpStream::connect(server.addr).expect("the server takes a connection");
-    let (client, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n").expect("a legal handshake");
+    let stream = TcpStream::connect(server.addr).expect("the server accepts a connection");
+    let (client, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n").expect("a valid handshake");
     client
 }
 
 #[test]
-fn a_session_is_counted_from_its_open_to_its_end() {
+fn session_is_counted_in_metrics() {
     let server = with_page();
     let (mut opener, mut joiner) = server.pair("SECRET");
     let offer = r#"{"type":"offer","sdp":"SECRET"}"#;
@@ -105,11 +105,11 @@ fn a_session_is_counted_from_its_open_to_its_end() {
         );
     }
     drop(joiner);
-    eventually("the joiner is gone", || {
+    eventually("the joiner has left", || {
         samples(&server)[r#"sigver_pairings_total{stage="ended-by-joiner"}"#] == 1.0
     });
     drop(opener);
-    eventually("gauges go back to nothing", || {
+    eventually("gauges return to 0", || {
         let after = samples(&server);
         [
             "sigver_connections",
@@ -125,12 +125,12 @@ fn a_session_is_counted_from_its_open_to_its_end() {
 }
 
 #[test]
-fn every_way_in_which_a_pairing_ends_is_told_apart() {
+fn pairing_ends_are_counted_by_cause() {
     let server = with_page();
     let ended = |by: &str| format!(r#"sigver_pairings_total{{stage="ended-by-{by}"}}"#);
     let reaches = |by: &str, count: f64| eventually(by, || samples(&server)[&ended(by)] == count);
 
-    // The plain dialect: the opener goes, a joiner makes a mistake.
+    // The plain dialect: the opener disconnects, a joiner violates the protocol.
     let (opener, mut joiner) = server.pair("a");
     drop(opener);
     assert!(matches!(joiner.receive(), Seen::Close(Some(4001), _)));
@@ -141,7 +141,7 @@ fn every_way_in_which_a_pairing_ends_is_told_apart() {
     reaches("server", 1.0);
     opener.sync();
 
-    // `sigver.v1`: kicked, left, and the key closed.
+    // `sigver.v1`: kick, leave, close.
     let (mut opener, mut joiner) = (v1(&server), v1(&server));
     opener.send_text(r#"{"type":"open","key":"c"}"#).expect("connected");
     opener.sync();
@@ -152,16 +152,16 @@ fn every_way_in_which_a_pairing_ends_is_told_apart() {
     ] {
         joiner.send_text(r#"{"type":"join","key":"c"}"#).expect("connected");
         joiner.sync();
-        let speaker = if from_opener { &mut opener } else { &mut joiner };
-        speaker.send_text(text).expect("connected");
-        speaker.sync();
+        let sender = if from_opener { &mut opener } else { &mut joiner };
+        sender.send_text(text).expect("connected");
+        sender.sync();
         reaches(by, count);
     }
     assert_eq!(samples(&server)[&ended("kick")], 1.0);
 }
 
 #[test]
-fn refusals_are_counted_by_reason_in_both_dialects_and_by_status() {
+fn rejections_are_counted_by_reason_and_status() {
     let server = with_page();
     let mut plain = server.client();
     plain.send_text(r#"{"type":"join","key":"nobody"}"#).expect("connected");
@@ -188,9 +188,8 @@ fn refusals_are_counted_by_reason_in_both_dialects_and_by_status() {
     assert!(!samples(&server).contains_key(r#"sigver_refused_total{reason="http-200"}"#));
 }
 
-/// A thousand keys and a hundred paths do not make one more line.
 #[test]
-fn what_clients_choose_makes_no_label() {
+fn client_input_adds_no_metric_label() {
     let server = with_page();
     let mut client = server.client();
     client.sync();
@@ -205,7 +204,7 @@ fn what_clients_choose_makes_no_label() {
 }
 
 #[test]
-fn the_page_is_all_that_is_there_and_nowhere_else() {
+fn metrics_page_is_only_on_admin_address() {
     let server = with_page();
     for (line, status) in [
         ("GET /metrics?x=1 HTTP/1.1", "200"),
@@ -221,25 +220,28 @@ fn the_page_is_all_that_is_there_and_nowhere_else() {
     let head = request_page(&server, "HEAD /metrics HTTP/1.1");
     assert!(head.ends_with("\r\n\r\n"), "{head}");
     let answer = request(server.addr, "GET /metrics HTTP/1.1").expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 404 "), "clients cannot see it: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 404 "),
+        "the client address does not serve it: {answer}"
+    );
     assert!(
         Client::connect(server.admin[0], "/").is_err(),
-        "nor can they connect there"
+        "the admin address accepts no clients"
     );
 }
 
-/// Whoever says nothing on the page's address holds up neither clients nor, for longer than its time, the page.
+/// Idle connections delay the page until they time out, and clients not at all.
 #[test]
-fn idle_visitors_of_the_page_harm_nobody() {
+fn idle_admin_connections_delay_no_client() {
     let mut config = config();
-    // Clients have no more time for their handshakes, so it is not short.
+    // It applies to clients too, so it is not short.
     config.handshake_timeout = Duration::from_secs(2);
     let server = Running::start(config);
     let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(server.admin[0])).collect();
     let (mut opener, mut joiner) = server.pair("tea");
     joiner.send_text(r#"{"n":1}"#).expect("connected");
     assert!(matches!(opener.receive(), Seen::Text(_)));
-    eventually("the page is there again", || {
+    eventually("the page is served again", || {
         request(server.admin[0], "GET /metrics HTTP/1.1").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
     });
     drop(idle);

@@ -1,4 +1,4 @@
-//! The program under a service manager: what it is told, and a restart that no client sees refused.
+//! The binary under a service manager: notifications, inherited sockets and restarts.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -20,17 +20,17 @@ use sigver_transcripts::{
 
 use crate::support::{
     eventually,
-    program::{Program, SIGVER, sigver},
+    program::{Program, SIGVER_SERVER, sigver_server},
 };
 
-/// The program as it is started for a socket: that is its descriptor 3, which a shell can see to.
+/// Returns a command that starts the binary with `socket` as descriptor 3, as a service manager does.
 fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
         .args([
             "-c",
             r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#,
-            SIGVER,
+            SIGVER_SERVER,
         ])
         .args(arguments)
         .stdin(Stdio::from(socket))
@@ -39,63 +39,63 @@ fn activated(socket: OwnedFd, arguments: &[&str]) -> Command {
     command
 }
 
-fn lend(listener: &TcpListener) -> OwnedFd {
+fn duplicate(listener: &TcpListener) -> OwnedFd {
     listener.try_clone().expect("descriptors are left").into()
 }
 
 #[test]
-fn the_service_manager_hears_of_start_reload_and_end() {
+fn start_reload_and_end_notify_the_service_manager() {
     let path = std::env::temp_dir().join(format!("sigver-notify-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let manager = UnixDatagram::bind(&path).expect("a socket in the temporary directory");
     manager
         .set_read_timeout(Some(Duration::from_secs(10)))
         .expect("a socket");
-    let hear = || {
+    let receive = || {
         let mut text = [0; 512];
-        let length = manager.recv(&mut text).expect("it says something");
+        let length = manager.recv(&mut text).expect("a notification");
         String::from_utf8_lossy(&text[..length]).into_owned()
     };
-    let program = Program::start(sigver(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
-    assert_eq!(hear(), "READY=1\n");
+    let program = Program::start(sigver_server(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
+    assert_eq!(receive(), "READY=1\n");
     kill_process(Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-    let reloading = hear();
+    let reloading = receive();
     assert!(
         reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
-        "Type=notify-reload wants the time as well: {reloading}"
+        "Type=notify-reload requires the time: {reloading}"
     );
-    assert_eq!(hear(), "READY=1\n");
+    assert_eq!(receive(), "READY=1\n");
     let (code, _) = program.end(Signal::TERM);
-    assert_eq!(hear(), "STOPPING=1\n");
+    assert_eq!(receive(), "STOPPING=1\n");
     assert_eq!(code, Some(0));
     std::fs::remove_file(&path).expect("it is there");
 }
 
 #[test]
-fn a_socket_of_the_service_manager_is_listened_on() {
+fn inherited_listener_is_used_instead_of_listen_flag() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
-    let program = Program::start(&mut activated(lend(&listener), &["--listen", "127.0.0.1:1"]));
+    let program = Program::start(&mut activated(duplicate(&listener), &["--listen", "127.0.0.1:1"]));
     assert_eq!(program.addr, addr);
     let mut client = program.client();
     client.sync();
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("listening where the service manager does"), "{log}");
+    assert!(log.contains("listening on inherited sockets"), "{log}");
 }
 
 #[test]
-fn a_socket_that_is_none_of_tcp_is_refused() {
+fn inherited_unix_socket_is_an_error() {
     let (socket, _other) = UnixDatagram::pair().expect("a socket");
     let output = activated(socket.into(), &[]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("a socket of the service manager is no good"), "{text}");
+    assert!(text.contains("invalid inherited socket"), "{text}");
 }
 
-/// What `Accept=yes` would hand over.
+/// A socket unit with `Accept=yes` passes such a socket.
 #[test]
-fn a_connection_in_place_of_a_listener_is_refused() {
+fn inherited_connection_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let connection = TcpStream::connect(addr).expect("it listens");
@@ -105,23 +105,23 @@ fn a_connection_in_place_of_a_listener_is_refused() {
     assert!(text.contains("Accept=no"), "{text}");
 }
 
-/// Clients come all the time while one server ends and the next begins: each is let in. Those who come in between wait in the kernel.
+/// Clients connect while one server shuts down and the next one starts. The kernel queues those in between.
 #[test]
-fn a_restart_refuses_nobody() {
+fn restart_with_inherited_listener_rejects_no_client() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let (is_over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let waiting = Arc::new(AtomicUsize::new(0));
-    let start = || Program::start(&mut activated(lend(&listener), &[]));
+    let start = || Program::start(&mut activated(duplicate(&listener), &[]));
 
     let mut first = start();
-    let visitors: Vec<_> = (0..VISITORS)
+    let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let (is_over, waiting, served) = (Arc::clone(&is_over), Arc::clone(&waiting), Arc::clone(&served));
-            thread::spawn(move || visit(addr, &is_over, &waiting, &served))
+            thread::spawn(move || reconnect(addr, &is_over, &waiting, &served))
         })
         .collect();
-    // One whose connection was taken before the end, and who says so late.
+    // A connection accepted before the shutdown, whose handshake follows later.
     let late = TcpListener::local_addr(&listener)
         .and_then(TcpStream::connect)
         .expect("a connection");
@@ -129,39 +129,39 @@ fn a_restart_refuses_nobody() {
     reached(20);
     kill_process(Pid::from_child(&first.child), Signal::TERM).expect("it runs");
     let log = first.until_logged("connections to close");
-    let mut late = shake(late);
+    let mut late = upgrade(late);
     assert_eq!(late.receive(), Seen::Close(Some(1001), "server shutting down".into()));
     drop(late);
     let (code, end) = first.end(Signal::CONT);
     assert_eq!(code, Some(0), "{log}{end}");
-    // With nobody to accept.
-    eventually("all visitors wait", || waiting.load(Ordering::SeqCst) == VISITORS);
+    // No server accepts connections now.
+    eventually("all clients wait", || waiting.load(Ordering::SeqCst) == CLIENTS);
     let before = served.load(Ordering::SeqCst);
     let second = start();
     reached(before + 20);
     is_over.store(true, Ordering::SeqCst);
-    for visitor in visitors {
-        visitor.join().expect("no visitor was refused");
+    for client in clients {
+        client.join().expect("no client is rejected");
     }
     let (code, _) = second.end(Signal::TERM);
     assert_eq!(code, Some(0));
 }
 
-fn shake(mut stream: TcpStream) -> Client {
+fn upgrade(mut stream: TcpStream) -> Client {
     use std::io::Write;
     let request = Target::at(stream.peer_addr().expect("connected")).request("");
     stream.write_all(request.as_bytes()).expect("connected");
-    Client::after_request(stream).expect("it is let in").0
+    Client::after_request(stream).expect("the handshake is accepted").0
 }
 
-/// Clients that connect again and again.
-const VISITORS: usize = 4;
+/// Number of clients that connect repeatedly.
+const CLIENTS: usize = 4;
 
-/// Connects and opens a key, again and again. A close with 1001 is no refusal: it says to come back.
-fn visit(addr: SocketAddr, is_over: &AtomicBool, waiting: &AtomicUsize, served: &AtomicUsize) {
+/// Connects and opens a key repeatedly. A close with 1001 asks clients to reconnect, so it is not a rejection.
+fn reconnect(addr: SocketAddr, is_over: &AtomicBool, waiting: &AtomicUsize, served: &AtomicUsize) {
     while !is_over.load(Ordering::SeqCst) {
         waiting.fetch_add(1, Ordering::SeqCst);
-        let mut client = Client::connect(addr, "/").expect("nobody is refused");
+        let mut client = Client::connect(addr, "/").expect("no client is rejected");
         waiting.fetch_sub(1, Ordering::SeqCst);
         if client.send_text(r#"{"type":"open","key":"tea"}"#).is_ok() && client.handled().is_ok() {
             served.fetch_add(1, Ordering::SeqCst);

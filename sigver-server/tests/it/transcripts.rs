@@ -10,22 +10,22 @@ use sigver_transcripts::{
     socket::Sockets,
 };
 
-/// Short, since transcripts wait for it in real time. Some of their clients take a role before, for which a busy machine may be too slow; so
-/// a transcript that fails is played again with the next.
+/// Role deadlines to try in order. Transcripts wait for the deadline in real time, so the first is short; a busy machine may need a longer
+/// one.
 const ROLE_DEADLINES: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(5),
     Duration::from_secs(30),
 ];
 
-/// What each client received, to its end.
+/// What each client has received.
 type Received = BTreeMap<char, Vec<Seen>>;
 
 /// A stage that records what its clients receive.
 struct Recorder<S> {
     stage: S,
     received: Received,
-    /// The keys that the server made.
+    /// The keys that the server generated.
     made: RefCell<Vec<String>>,
 }
 
@@ -38,7 +38,7 @@ impl<S: Stage> Recorder<S> {
         }
     }
 
-    /// Plays a transcript, and returns the frames with `*` in place of keys that the server made.
+    /// Plays a transcript. Returns the frames with `*` in place of generated keys.
     fn play(mut self, transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
         play(transcript, &mut self)?;
         let clients: Vec<char> = self.received.keys().copied().collect();
@@ -53,7 +53,7 @@ impl<S: Stage> Recorder<S> {
             for key in self.made.borrow().iter() {
                 assert!(
                     key.len() == 32 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
-                    "{key} is not 128 bits in hexadecimal digits"
+                    "{key} is not 128 bits in hexadecimal"
                 );
                 *text = text.replace(key, "*");
             }
@@ -61,7 +61,7 @@ impl<S: Stage> Recorder<S> {
         Ok(self.received)
     }
 
-    /// Receives what is left: until nothing comes before a pong, or until the end of the connection.
+    /// Receives the remaining frames, until a pong arrives first or the connection ends.
     fn receive_rest(&mut self, who: char) -> io::Result<()> {
         while self.received[&who].last() != Some(&Seen::Lost) && self.stage.leftover(who)? != Seen::Nothing {
             self.receive(who)?;
@@ -132,7 +132,7 @@ fn received_from_server(transcript: &Transcript) -> Result<Received, Box<dyn Err
     if !transcript.steps.iter().any(waits) {
         return play_on_server(transcript, None);
     }
-    let mut received = Err("no deadline was tried".into());
+    let mut received = Err("no deadline to try".into());
     for deadline in ROLE_DEADLINES {
         received = play_on_server(transcript, Some(deadline));
         if received.is_ok() {
@@ -152,6 +152,6 @@ fn play_on_server(transcript: &Transcript, role_deadline: Option<Duration>) -> R
     let running = thread::spawn(move || server.run());
     let received = Recorder::new(Sockets::new(addr, role_deadline.unwrap_or_default())).play(transcript);
     handle.shutdown();
-    running.join().map_err(|_| "the server has panicked")??;
+    running.join().map_err(|_| "the server panicked")??;
     received
 }

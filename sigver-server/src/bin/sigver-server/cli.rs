@@ -1,11 +1,12 @@
-//! Owns the command line: flags and environment in, [`Config`] out. Never serves.
+//! The command line: parses flags and environment variables into [`ServeOptions`], and prints what flags such as `--help` ask for.
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Write},
     net::{Ipv6Addr, SocketAddr},
-    num::{NonZeroU32, ParseFloatError},
+    num::NonZeroU32,
     path::PathBuf,
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -15,22 +16,34 @@ use clap::{
     builder::BoolishValueParser,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
-    value_parser,
 };
 use clap_complete::Shell;
+use clap_mangen::Man;
 use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Tokens};
 
 use crate::{demo, logging::Format};
 
-/// A signaling server for WebRTC: one side opens a key, others join it, and JSON is relayed between them until they talk directly.
+/// The name of the binary, in usage texts and error messages.
+pub(crate) const NAME: &str = "sigver-server";
+
+/// The exit code for an invalid command line.
+const USAGE: u8 = 2;
+
+/// The port if neither `--listen` nor `PORT` is set.
+const DEFAULT_PORT: u16 = 8000;
+
+/// A signaling server for WebRTC: one peer opens a key, others join it, and it relays JSON messages between them.
 #[derive(Parser)]
 #[command(
+    name = NAME,
     version,
     max_term_width = 110,
-    after_help = "Every flag is also an environment variable; a flag wins. Lists are separated by commas there.\n\
-        RUST_LOG sets what is logged to stderr: error, warn, info (default) or debug.\n\n\
-        Behind a proxy on the same machine, for pages of one site:\n  \
-        sigver --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1 --allow-origin https://example.org"
+    after_help = "Every flag is also an environment variable: --key-bytes is SIGVER_KEY_BYTES. Flags take precedence.\n\
+        In a variable, values of a repeatable flag are separated by commas.\n\
+        PORT sets the port if --listen is not given.\n\
+        RUST_LOG sets the level of the log on stderr: error, warn, info (default) or debug.\n\n\
+        Behind a reverse proxy on the same machine, for pages of one site:\n  \
+        sigver-server --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1 --allow-origin https://example.org"
 )]
 struct Cli {
     #[command(flatten)]
@@ -40,55 +53,61 @@ struct Cli {
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
-    sources: Sources,
+    per_ip: PerIp,
     #[command(flatten)]
     timeouts: Timeouts,
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Serving")]
+#[command(next_help_heading = "Server")]
 struct Serving {
-    /// Address to listen on, as IP:PORT; port 0 takes a free one. May be given more than once. Default: port 8000 of every
-    /// interface, IPv6 and IPv4; the environment variable PORT chooses another port
+    /// IP:PORT to listen on (0: any port); repeatable [default: [::]:8000]
     #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
     listen: Vec<SocketAddr>,
 
-    /// Address that serves /metrics in the form of OpenMetrics, for Prometheus and others, as IP:PORT. May be given more than once.
-    /// Whoever can reach it can read it
+    /// IP:PORT that serves OpenMetrics at /metrics; repeatable [default: off]
     #[arg(long, env = "SIGVER_ADMIN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
     admin: Vec<SocketAddr>,
 
-    /// What the lines of the log look like
-    #[arg(long, env = "SIGVER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    /// Log format: text or json
+    #[arg(
+        long,
+        env = "SIGVER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
     log_format: Format,
 
-    /// Print the whole configuration as it is in effect, where each value is from, the most connections and the most memory, and exit
+    /// Print the effective configuration and its bounds, then exit
     #[arg(long, env = "SIGVER_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
     check_config: bool,
 
-    /// Print completions for a shell, and exit
-    #[arg(long, env = "SIGVER_COMPLETIONS", value_name = "SHELL")]
+    /// Print completions for bash, elvish, fish, powershell or zsh, then exit
+    #[arg(long, env = "SIGVER_COMPLETIONS", value_name = "SHELL", hide_possible_values = true)]
     completions: Option<Shell>,
 
-    /// Serve a demonstration page at /: a chat between browsers that find each other through this server
+    /// Print the manual page in roff, then exit
+    #[arg(long, env = "SIGVER_MAN", value_parser = BoolishValueParser::new())]
+    man: bool,
+
+    /// Serve a demo chat at /
     #[arg(long, env = "SIGVER_DEMO", value_parser = BoolishValueParser::new())]
     demo: bool,
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Who may connect")]
+#[command(next_help_heading = "Access control")]
 struct Admission {
-    /// Origin whose pages may connect: `https://example.org`, `https://*.example.org` for every subdomain, or null. May be given more than
-    /// once. Programs send no origin and are not concerned. Default: all
+    /// Origin to allow (https://*.example.org); repeatable [default: all]
     #[arg(long, env = "SIGVER_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<Origin>,
 
-    /// File with a token a line, one of which a client has to bring: as Authorization: Bearer TOKEN, as subprotocol
-    /// sigver.bearer.TOKEN beside its own, or as ?token=TOKEN. Read again on SIGHUP
+    /// Require a bearer token of this file; reloaded on SIGHUP
     #[arg(long, env = "SIGVER_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
 
-    /// Address or network (10.0.0.0/8) of a proxy whose X-Forwarded-For is believed. May be given more than once
+    /// Trust X-Forwarded-For from this IP or CIDR network; repeatable
     #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
     trusted_proxy: Vec<Network>,
 }
@@ -96,140 +115,145 @@ struct Admission {
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct Limits {
-    /// Connections at the same time; more get HTTP 503. 0: as many as the system can carry
-    #[arg(long, env = "SIGVER_CONNECTIONS", value_name = "N", default_value_t = 0)]
+    /// Maximum connections; 0: as many as the system allows
+    #[arg(long, env = "SIGVER_CONNECTIONS", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
     connections: u32,
 
-    /// Joiners of one key at the same time
-    #[arg(long, env = "SIGVER_JOINERS_PER_KEY", value_name = "N", default_value_t = 1_000)]
+    /// Maximum joiners of one key
+    #[arg(long, env = "SIGVER_JOINERS_PER_KEY", value_name = "N", default_value = "1000", value_parser = number(0, u32::MAX))]
     joiners_per_key: u32,
 
-    /// The longest key, in bytes
-    #[arg(long, env = "SIGVER_KEY_BYTES", value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    /// Maximum length of a key
+    #[arg(long, env = "SIGVER_KEY_BYTES", value_name = "BYTES", default_value = "256", value_parser = number(1, u32::MAX))]
     key_bytes: u32,
 
-    /// The longest message, in bytes
-    #[arg(long, env = "SIGVER_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 65_536, value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    /// Maximum length of a message
+    #[arg(long, env = "SIGVER_MESSAGE_BYTES", value_name = "BYTES", default_value = "65536", value_parser = number(1, i32::MAX as u32))]
     message_bytes: u32,
 
-    /// How deep arrays and objects may nest in a message, itself counted
-    #[arg(long, env = "SIGVER_DEPTH", value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(1..))]
+    /// Maximum nesting of arrays and objects in a message
+    #[arg(long, env = "SIGVER_DEPTH", value_name = "N", default_value = "128", value_parser = number(1, u32::MAX))]
     depth: u32,
 
-    /// The longest request head, in bytes
-    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value_t = 8_192, value_parser = value_parser!(u32).range(1..))]
+    /// Maximum length of an HTTP request head
+    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value = "8192", value_parser = number(1, u32::MAX))]
     head_bytes: u32,
 
-    /// Bytes that wait for a client that does not read, beside what the system buffers; with more it is closed
-    #[arg(
-        long,
-        env = "SIGVER_BACKLOG_BYTES",
-        value_name = "BYTES",
-        default_value_t = 1_048_576
-    )]
+    /// Unsent bytes after which a client is closed
+    #[arg(long, env = "SIGVER_BACKLOG_BYTES", value_name = "BYTES", default_value = "1048576", value_parser = number(0, u32::MAX))]
     backlog_bytes: u32,
 
-    /// Messages that a client may send in a second, pings counted; it is read more slowly then, and not closed. 0: no limit
-    #[arg(long, env = "SIGVER_MESSAGES_PER_SECOND", value_name = "N", default_value_t = 1_000)]
+    /// Rate at which a client is read; 0: no limit
+    #[arg(long, env = "SIGVER_MESSAGES_PER_SECOND", value_name = "N", default_value = "1000", value_parser = number(0, u32::MAX))]
     messages_per_second: u32,
 
-    /// Bytes that a client may send in a second; it is read more slowly then, and not closed. 0: no limit
-    #[arg(
-        long,
-        env = "SIGVER_BYTES_PER_SECOND",
-        value_name = "BYTES",
-        default_value_t = 4_194_304
-    )]
+    /// Rate at which a client is read; 0: no limit
+    #[arg(long, env = "SIGVER_BYTES_PER_SECOND", value_name = "BYTES", default_value = "4194304", value_parser = number(0, u32::MAX))]
     bytes_per_second: u32,
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Limits for each source: an IPv4 address, or an IPv6 network of 64 bits. 0: no limit")]
-struct Sources {
-    /// Connections at the same time; more get HTTP 503. Not without --trusted-proxy when there is a proxy: everyone comes from it
-    #[arg(long, env = "SIGVER_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
+#[command(next_help_heading = "Limits per client IP (IPv6: per /64 network; 0: no limit)")]
+struct PerIp {
+    /// Maximum connections (see also --trusted-proxy)
+    #[arg(long, env = "SIGVER_CONNECTIONS_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
     connections_per_ip: u32,
 
-    /// Handshakes that are not finished, of clients that connect directly; more get HTTP 503
-    #[arg(long, env = "SIGVER_HANDSHAKES_PER_IP", value_name = "N", default_value_t = 0)]
+    /// Maximum pending handshakes of direct clients
+    #[arg(long, env = "SIGVER_HANDSHAKES_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
     handshakes_per_ip: u32,
 
-    /// Failed joins, and opens of taken keys, in a minute. Beyond that, for the rest of it, no key is known there: stops the guessing of
-    /// keys
-    #[arg(long, env = "SIGVER_GUESSES_PER_IP", value_name = "N", default_value_t = 0)]
-    guesses_per_ip: u32,
+    /// Maximum failed joins and opens per minute
+    #[arg(long, env = "SIGVER_KEY_ATTEMPTS_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
+    key_attempts_per_ip: u32,
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Time, in seconds")]
+#[command(next_help_heading = "Timeouts (in seconds; fractions are allowed)")]
 struct Timeouts {
-    /// For a request head to be whole
-    #[arg(long, env = "SIGVER_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = some_time)]
+    /// Time to receive a complete request head
+    #[arg(long, env = "SIGVER_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = positive_seconds)]
     handshake_timeout: Duration,
 
-    /// For a client to ask for its first role. 0: no limit
-    #[arg(long, env = "SIGVER_ROLE_DEADLINE", value_name = "SECONDS", default_value = "60", value_parser = time)]
+    /// Time until the first open or join; 0: no limit
+    #[arg(long, env = "SIGVER_ROLE_DEADLINE", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     role_deadline: Duration,
 
-    /// From one ping to the next; a client that leaves two without a sign of life is closed
-    #[arg(long, env = "SIGVER_KEEP_ALIVE", value_name = "SECONDS", default_value = "25", value_parser = some_time)]
+    /// Ping interval; two missed pings close a client
+    #[arg(long, env = "SIGVER_KEEP_ALIVE", value_name = "SECONDS", default_value = "25", value_parser = positive_seconds)]
     keep_alive: Duration,
 
-    /// For a client to take its close frame and go
-    #[arg(long, env = "SIGVER_CLOSE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = time)]
+    /// Time for a client to answer a close frame
+    #[arg(long, env = "SIGVER_CLOSE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     close_timeout: Duration,
 
-    /// Over which the closes are spread when the server ends, so that not all clients come back at once
-    #[arg(long, env = "SIGVER_DRAIN", value_name = "SECONDS", default_value = "5", value_parser = time)]
+    /// Time over which shutdown spreads close frames
+    #[arg(long, env = "SIGVER_DRAIN", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     drain: Duration,
 }
 
-/// What the command line asks for.
-pub(crate) enum Command {
-    Serve(Box<Serve>),
-    /// Print this, and exit.
-    Print(String),
-}
-
-/// A server that is asked for.
-pub(crate) struct Serve {
+/// A server to run.
+pub(crate) struct ServeOptions {
     pub(crate) config: Config,
     pub(crate) demo: bool,
     pub(crate) log_format: Format,
-    /// What is to be read again on SIGHUP.
+    /// The tokens to reload on SIGHUP.
     pub(crate) tokens: Option<Arc<Tokens>>,
 }
 
-/// Why there is nothing to do.
-pub(crate) enum Stop {
-    /// It was a question, such as `--help`, and has been answered, as far as stdout took it.
-    Answered(io::Result<()>),
-    /// The command line is wrong, and how, in one line.
-    Wrong(String),
+/// Reason to exit without serving.
+pub(crate) enum Exit {
+    /// A flag such as `--help` asked for output; the result of writing it to stdout.
+    Printed(io::Result<()>),
+    /// The command line is invalid; the message is one line.
+    Usage(String),
 }
 
-/// Reads this process's arguments and environment. A flag wins over the environment.
-pub(crate) fn read() -> Result<Command, Stop> {
+impl Exit {
+    /// Reports an error on stderr and returns the exit code. A reader that closes the pipe early is not an error.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Printed(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                eprintln!("{NAME}: cannot write to stdout: {error}");
+                ExitCode::FAILURE
+            }
+            Self::Printed(_) => ExitCode::SUCCESS,
+            Self::Usage(message) => {
+                eprintln!("{NAME}: {message}");
+                ExitCode::from(USAGE)
+            }
+        }
+    }
+}
+
+/// Parses the arguments and environment variables of this process. Flags take precedence.
+pub(crate) fn parse() -> Result<ServeOptions, Exit> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let matches = Cli::command().try_get_matches_from(&arguments);
+    // The help text explains the names of variables once instead of listing them.
+    let command = Cli::command().mut_args(|arg| arg.hide_env(true));
+    let matches = command.try_get_matches_from(&arguments);
     let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = parsed.map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            Stop::Answered(error.print())
+            Exit::Printed(error.print().and_then(|()| io::stdout().flush()))
         } else {
-            Stop::Wrong(first_line(&error, &arguments))
+            Exit::Usage(usage_message(&error, &arguments))
         }
     })?;
     if let Some(shell) = cli.serving.completions {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "sigver", &mut script);
-        return Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()));
+        clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
+        return Err(print(&script));
+    }
+    if cli.serving.man {
+        return Err(print(&man_page()));
     }
     let tokens = match &cli.admission.token_file {
-        Some(path) => Some(Tokens::from_file(path).map_err(|problem| Stop::Wrong(problem.to_string()))?),
+        Some(path) => Some(Arc::new(
+            Tokens::from_file(path).map_err(|error| Exit::Usage(error.to_string()))?,
+        )),
         None => None,
     };
-    let tokens = tokens.map(Arc::new);
     let mut config = cli.config();
     if config.listen.is_empty() {
         config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))];
@@ -239,30 +263,46 @@ pub(crate) fn read() -> Result<Command, Stop> {
         config.admission.push(tokens);
     }
     if cli.serving.check_config {
-        return Ok(Command::Print(effective(&matches, &config)));
+        return Err(print(effective(&matches, &config).as_bytes()));
     }
-    Ok(Command::Serve(Box::new(Serve {
+    Ok(ServeOptions {
         config,
         demo: cli.serving.demo,
         log_format: cli.serving.log_format,
         tokens,
-    })))
+    })
 }
 
-/// Every flag with its value and where that is from, and what follows from all of them.
+fn print(output: &[u8]) -> Exit {
+    let mut stdout = io::stdout();
+    Exit::Printed(stdout.write_all(output).and_then(|()| stdout.flush()))
+}
+
+/// Returns the manual page in roff.
+fn man_page() -> Vec<u8> {
+    let page = Man::new(Cli::command().override_usage(format!("{NAME} [OPTIONS]")))
+        .source(concat!("sigver-server ", env!("CARGO_PKG_VERSION")))
+        .manual("sigver");
+    let mut roff = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = page.render(&mut roff);
+    roff
+}
+
+/// Returns a line for each flag with its value and source, then the bounds that follow from them.
 fn effective(matches: &ArgMatches, config: &Config) -> String {
     let mut text = String::new();
     let mut line = |flag: &str, value: &str, source: &str| {
-        text.push_str(&format!("{:36}{source}\n", format!("--{flag} {value}")));
+        text.push_str(&format!("{:36}({source})\n", format!("--{flag} {value}")));
     };
     for arg in Cli::command().get_arguments() {
-        let (Some(flag), false) = (arg.get_long(), is_question(arg)) else {
+        let (Some(flag), false) = (arg.get_long(), prints_and_exits(arg)) else {
             continue;
         };
         let source = match matches.value_source(arg.get_id().as_str()) {
-            Some(ValueSource::CommandLine) => "from the command line",
-            Some(ValueSource::EnvVariable) => "from the environment",
-            _ => "by default",
+            Some(ValueSource::CommandLine) => "command line",
+            Some(ValueSource::EnvVariable) => "environment",
+            _ => "default",
         };
         let values: Vec<String> = matches
             .get_raw(arg.get_id().as_str())
@@ -270,20 +310,19 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
             .flatten()
             .map(|value| value.to_string_lossy().into_owned())
             .collect();
-        match &values[..] {
-            [] if flag == "listen" => {
-                let source = if std::env::var_os("PORT").is_some() {
-                    "from PORT"
-                } else {
-                    source
-                };
+        match (&values[..], flag) {
+            ([], "listen") => {
+                let is_chosen = std::env::var_os("PORT").is_some();
+                let source = if is_chosen { "PORT" } else { source };
                 config
                     .listen
                     .iter()
                     .for_each(|addr| line(flag, &addr.to_string(), source));
             }
-            [] => line(flag, "none", source),
-            values => values.iter().for_each(|value| line(flag, value, source)),
+            ([], "allow-origin") => line(flag, "all", source),
+            ([], "admin" | "token-file") => line(flag, "off", source),
+            ([], _) => line(flag, "none", source),
+            (values, _) => values.iter().for_each(|value| line(flag, value, source)),
         }
     }
     let limit = ConnectionLimit::of(config);
@@ -292,13 +331,12 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
     text
 }
 
-/// Whether a flag asks something instead of setting something.
-fn is_question(arg: &Arg) -> bool {
-    ["help", "version", "check_config", "completions"].contains(&arg.get_id().as_str())
+fn prints_and_exits(arg: &Arg) -> bool {
+    ["help", "version", "check_config", "completions", "man"].contains(&arg.get_id().as_str())
 }
 
 impl Cli {
-    /// What the flags say, each in its place.
+    /// Returns the configuration that the flags describe, without tokens and the default address.
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.listen.clone_from(&self.serving.listen);
@@ -331,14 +369,14 @@ impl Cli {
         config.endpoint.backlog_bytes = backlog_bytes;
         config.endpoint.messages_per_second = NonZeroU32::new(messages_per_second);
         config.endpoint.bytes_per_second = NonZeroU32::new(bytes_per_second);
-        let Sources {
+        let PerIp {
             connections_per_ip,
             handshakes_per_ip,
-            guesses_per_ip,
-        } = self.sources;
+            key_attempts_per_ip,
+        } = self.per_ip;
         config.connections_per_ip = NonZeroU32::new(connections_per_ip);
         config.handshakes_per_ip = NonZeroU32::new(handshakes_per_ip);
-        config.endpoint.key_attempts_per_minute = NonZeroU32::new(guesses_per_ip);
+        config.endpoint.key_attempts_per_minute = NonZeroU32::new(key_attempts_per_ip);
         let Timeouts {
             handshake_timeout,
             role_deadline,
@@ -355,13 +393,17 @@ impl Cli {
     }
 }
 
-/// The port when no address is given.
-fn port() -> Result<u16, Stop> {
+/// Returns the port to listen on if no address is given.
+fn port() -> Result<u16, Exit> {
     let Some(port) = std::env::var_os("PORT") else {
-        return Ok(8000);
+        return Ok(DEFAULT_PORT);
     };
     let number = port.to_str().and_then(|port| port.parse().ok());
-    number.ok_or_else(|| Stop::Wrong(format!("PORT is not a port number: {port:?}")))
+    number.ok_or_else(|| {
+        Exit::Usage(format!(
+            "invalid value {port:?} for PORT: expected a number from 0 to 65535"
+        ))
+    })
 }
 
 fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
@@ -369,34 +411,47 @@ fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "expected IP:PORT, as in 127.0.0.1:8000 or [::]:8000")
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error: ParseFloatError| error.to_string())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-fn some_time(text: &str) -> Result<Duration, String> {
-    match time(text)? {
-        Duration::ZERO => Err("it has to be more than none".into()),
-        some => Ok(some),
+/// Returns a parser of numbers from `min` to `max`.
+fn number(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {min} to {max}")),
     }
 }
 
-/// The part of clap's message that says what is wrong, and where the wrong value is if it is not among the arguments.
-fn first_line(error: &clap::Error, arguments: &[OsString]) -> String {
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    seconds.and_then(Result::ok).ok_or("expected a number of seconds")
+}
+
+fn positive_seconds(text: &str) -> Result<Duration, &'static str> {
+    match seconds(text) {
+        Ok(Duration::ZERO) => Err("expected more than 0 seconds"),
+        parsed => parsed,
+    }
+}
+
+/// Returns the first line of clap's message, with the permitted values, and the variable if the invalid value is from the environment.
+fn usage_message(error: &clap::Error, arguments: &[OsString]) -> String {
     let message = error.to_string();
     let line = message.lines().next().unwrap_or(&message);
-    let line = line.strip_prefix("error: ").unwrap_or(line);
+    let mut line = line.strip_prefix("error: ").unwrap_or(line).to_owned();
     let flag = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(usage)) => usage.split([' ', '=']).next().unwrap_or(usage),
         _ => "",
     };
-    let is_argument = |argument: &OsString| argument.to_string_lossy().starts_with(flag);
-    match flag.strip_prefix("--") {
-        Some(name) if error.kind() != ErrorKind::UnknownArgument && !arguments.iter().any(is_argument) => {
-            let variable = name.to_uppercase().replace('-', "_");
-            format!("{line}, from SIGVER_{variable} (see --help)")
+    if let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue) {
+        if !values.is_empty() {
+            line += &format!(": expected {}", values.join(", "));
         }
-        _ => format!("{line} (see --help)"),
+    }
+    let is_flag = |argument: &OsString| argument.to_string_lossy().starts_with(flag);
+    match flag.strip_prefix("--") {
+        Some(name) if error.kind() != ErrorKind::UnknownArgument && !arguments.iter().any(is_flag) => {
+            let variable = name.to_uppercase().replace('-', "_");
+            line + &format!(" (set by SIGVER_{variable}; see --help)")
+        }
+        _ => line + " (see --help)",
     }
 }
 
@@ -405,8 +460,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_flag_everything_is_as_the_library_has_it() {
-        let cli = Cli::try_parse_from(["sigver"]).expect("nothing is required");
+    fn no_flags_give_the_default_config() {
+        let cli = Cli::try_parse_from([NAME]).expect("no flag is required");
         let mut config = cli.config();
         assert_eq!(config.listen, [], "the port may come from PORT");
         config.listen = Config::default().listen;
@@ -414,17 +469,17 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_is_an_environment_variable_of_its_name() {
+    fn every_flag_has_its_variable_and_heading() {
         for arg in Cli::command().get_arguments() {
             let Some(flag) = arg.get_long() else { continue };
             let name = format!("SIGVER_{}", flag.to_uppercase().replace('-', "_"));
             assert_eq!(arg.get_env(), Some(name.as_ref()), "--{flag}");
-            assert!(arg.get_help_heading().is_some(), "--{flag} has its place in --help");
+            assert!(arg.get_help_heading().is_some(), "--{flag} is under a heading");
         }
     }
 
     #[test]
-    fn every_flag_and_its_default_are_on_the_page_for_operators() {
+    fn operating_md_lists_every_flag_and_default() {
         let page = include_str!("../../../OPERATING.md");
         for arg in Cli::command().get_arguments() {
             let Some(flag) = arg.get_long() else { continue };
@@ -437,9 +492,9 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_arrives() {
+    fn every_flag_reaches_the_config() {
         let cli = Cli::try_parse_from([
-            "sigver",
+            NAME,
             "--listen=127.0.0.1:1,[::1]:2",
             "--admin=127.0.0.1:3",
             "--allow-origin=https://a",
@@ -455,7 +510,7 @@ mod tests {
             "--bytes-per-second=9",
             "--connections-per-ip=10",
             "--handshakes-per-ip=11",
-            "--guesses-per-ip=12",
+            "--key-attempts-per-ip=12",
             "--handshake-timeout=0.25",
             "--role-deadline=14",
             "--keep-alive=15",
@@ -492,9 +547,24 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit_where_it_says_so() {
+    fn help_is_one_line_per_flag() {
+        let mut command = Cli::command().mut_args(|arg| arg.hide_env(true)).term_width(100);
+        let help = command.render_help().to_string();
+        let flags = help.lines().filter(|line| line.trim_start().starts_with('-')).count();
+        assert_eq!(flags, command.get_arguments().count(), "{help}");
+        let (_, options) = help.split_once("Options:").expect("clap prints a heading");
+        let options = options.split("Every flag").next().unwrap_or(options);
+        let others = options.lines().filter(|line| !line.trim_start().starts_with('-'));
+        assert!(
+            others.clone().all(|line| line.is_empty() || !line.starts_with(' ')),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn zero_disables_rates_and_role_deadline() {
         let cli = Cli::try_parse_from([
-            "sigver",
+            NAME,
             "--role-deadline=0",
             "--messages-per-second=0",
             "--bytes-per-second=0",

@@ -1,6 +1,5 @@
-//! Owns the process's log: env_logger, behind a bounded queue and a thread that writes to stderr, several lines at once. Whoever logs never
-//! waits for stderr; what does not fit the queue is dropped and counted, and a warning that comes again and again is left out. Never lets
-//! tungstenite's messages through, which quote payloads.
+//! The log: env_logger, a bounded queue, and a thread that writes lines to stderr in batches. Logging never blocks on stderr: if the queue
+//! is full, lines are dropped and counted. Repeated warnings are limited, and messages of tungstenite that quote payloads are removed.
 
 use std::{
     collections::BTreeMap,
@@ -22,33 +21,36 @@ use log::{
 };
 use serde_json::Value as Json;
 
-/// Lines that may wait for stderr.
-const LINES: usize = 4096;
+/// Capacity of the queue, in lines.
+const QUEUE_CAPACITY: usize = 4096;
 
-/// How long a line waits for others to be written with.
+/// Time to collect lines before they are written together.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
 
-/// How long the end of the process waits for a stderr that does not take the last lines.
+/// Longest wait for stderr to accept the last lines at exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// So many warnings from one place of the program are let through in so long a time.
-const WARNINGS: u32 = 5;
-const WINDOW: Duration = Duration::from_secs(10);
+/// Warnings and errors that one line of the source may log per [`WARNING_WINDOW`].
+const WARNING_LIMIT: u32 = 5;
 
-/// What the lines of the log look like.
+/// Period of the [`WARNING_LIMIT`].
+const WARNING_WINDOW: Duration = Duration::from_secs(10);
+
+/// Format of the log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Plain text
     Text,
-    /// For programs: a JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// How the end of the process waits for the log.
+/// Waits for the log to be written before the process exits.
 pub(crate) struct Flush {
     counts: Arc<Counts>,
 }
 
+/// Numbers of lines since the start.
 #[derive(Default)]
 struct Counts {
     queued: AtomicU64,
@@ -56,10 +58,10 @@ struct Counts {
     dropped: AtomicU64,
 }
 
-/// Starts logging. `RUST_LOG` chooses what; without it, `info` and worse.
+/// Installs the logger and a panic hook that logs. `RUST_LOG` sets the level; the default is `info`.
 pub(crate) fn start(format: Format) -> Flush {
     let counts = Arc::new(Counts::default());
-    let (lines, queue) = sync_channel(LINES);
+    let (lines, queue) = sync_channel(QUEUE_CAPACITY);
     let writer = Arc::clone(&counts);
     let direct = logger(Builder::new().filter_level(LevelFilter::Warn), format, Target::Stderr);
     let thread = thread::Builder::new()
@@ -70,30 +72,31 @@ pub(crate) fn start(format: Format) -> Flush {
             lines,
             counts: Arc::clone(&counts),
         })),
-        // Better a log that may block than none.
+        // Without the thread, logging may block on stderr.
         Err(_) => Target::Stderr,
     };
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
     let chosen = if chosen.trim().is_empty() { "info" } else { &chosen };
-    // What names no level, such as `warning`, names a module to env_logger: errors are not lost to that.
+    // env_logger takes a word that is not a level, such as `warning`, for a module. Errors of other modules are logged anyway.
     let logger = logger(
         Builder::new().filter_level(LevelFilter::Error).parse_filters(chosen),
         format,
         target,
     );
     let level = logger.filter();
-    // Fails only where a logger is installed, and this is the only place that installs one.
-    if log::set_boxed_logger(Box::new(Discreet {
+    // Fails only if a logger is installed already, and no other code installs one.
+    if log::set_boxed_logger(Box::new(FilteringLogger {
         logger,
-        floods: Floods::default(),
+        limiter: WarningLimiter::default(),
     }))
     .is_ok()
     {
         log::set_max_level(level);
     }
-    // The default hook writes to stderr itself, at a length that a small stack may not hold.
+    // The default hook writes to stderr directly, and its backtrace may overflow the small stack of a connection's thread.
     std::panic::set_hook(Box::new(|panic| {
-        log::error!("a bug: {}", panic.to_string().replace('\n', " "))
+        let text = panic.to_string().replace('\n', " ");
+        log::error!("panicked: {}", text.strip_prefix("panicked ").unwrap_or(&text));
     }));
     Flush { counts }
 }
@@ -106,27 +109,27 @@ fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
 }
 
 impl Flush {
-    /// Waits until all that was logged is written, or stderr has shown that it takes nothing.
+    /// Waits until all lines are written, for at most [`FLUSH_TIMEOUT`].
     pub(crate) fn flush(&self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
-        let is_behind = || self.counts.written.load(Ordering::SeqCst) < self.counts.queued.load(Ordering::SeqCst);
-        while is_behind() && Instant::now() < deadline {
+        let is_pending = || self.counts.written.load(Ordering::SeqCst) < self.counts.queued.load(Ordering::SeqCst);
+        while is_pending() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Writes lines to stderr until the process ends; those that are lost are told of by `direct`, which has no queue.
+/// Writes lines to stderr until the process exits. Reports dropped lines with `direct`, which bypasses the queue.
 fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
     let mut stderr = io::stderr();
     while let Ok(mut lines) = queue.recv() {
         thread::sleep(BATCH_DELAY);
         let mut count = 1;
-        for line in queue.try_iter().take(LINES) {
+        for line in queue.try_iter().take(QUEUE_CAPACITY) {
             lines.extend(line);
             count += 1;
         }
-        // A log that nobody can read is no reason to stop serving.
+        // A closed stderr must not stop the server.
         let _ = stderr.write_all(&lines);
         let dropped = counts.dropped.swap(0, Ordering::SeqCst);
         if dropped > 0 {
@@ -134,9 +137,7 @@ fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
                 &Record::builder()
                     .level(Level::Warn)
                     .target(module_path!())
-                    .args(format_args!(
-                        "{dropped} log lines are lost: stderr did not take them in time"
-                    ))
+                    .args(format_args!("dropped {dropped} log lines: stderr is too slow"))
                     .build(),
             );
         }
@@ -144,7 +145,7 @@ fn write(queue: &Receiver<Vec<u8>>, counts: &Counts, direct: &Logger) {
     }
 }
 
-/// Where env_logger writes to.
+/// The writer of env_logger: sends each line to the thread, or drops it if the queue is full.
 struct Queue {
     lines: SyncSender<Vec<u8>>,
     counts: Arc<Counts>,
@@ -165,7 +166,7 @@ impl Write for Queue {
     }
 }
 
-/// One line: the usual members, and those that the record brings along.
+/// Writes a record as one JSON object: its time, level, target and message, then its key-value pairs.
 fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let level = record.level().as_str().to_ascii_lowercase();
     let (target, message) = (Json::from(record.target()), Json::from(record.args().to_string()));
@@ -174,12 +175,12 @@ fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         out,
         r#"{{"time":"{time}","level":"{level}","target":{target},"message":{message}"#
     )?;
-    // It fails only where the writing does.
+    // Fails only if writing fails, which `writeln!` reports.
     let _ = record.key_values().visit(&mut Members(out));
     writeln!(out, "}}")
 }
 
-/// Writes what a record brings along as members of an object that has some already.
+/// Writes the key-value pairs of a record as further members of a JSON object.
 struct Members<'a>(&'a mut Formatter);
 
 impl<'kvs> VisitSource<'kvs> for Members<'_> {
@@ -203,39 +204,39 @@ impl<'v> VisitValue<'v> for Members<'_> {
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        // What is no number of JSON becomes null.
+        // NaN and infinity become null.
         Ok(write!(self.0, "{}", Json::from(value))?)
     }
 }
 
-/// env_logger, but for what tungstenite says below a warning, whatever `RUST_LOG` asks for: it quotes what clients sent. And but for
-/// warnings that come in floods.
-struct Discreet {
+/// Filters records before they reach env_logger. Removes messages of tungstenite below `warn`, which quote what clients send, whatever
+/// `RUST_LOG` says, and limits repeated warnings.
+struct FilteringLogger {
     logger: Logger,
-    floods: Floods,
+    limiter: WarningLimiter,
 }
 
-impl Log for Discreet {
+impl Log for FilteringLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let is_quotation = metadata.target().starts_with("tungstenite") && metadata.level() > LevelFilter::Warn;
-        !is_quotation && self.logger.enabled(metadata)
+        let quotes_clients = metadata.target().starts_with("tungstenite") && metadata.level() > LevelFilter::Warn;
+        !quotes_clients && self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let left_out = match (record.level(), record.file_static(), record.line()) {
-            (Level::Error | Level::Warn, Some(file), Some(line)) => self.floods.count((file, line), Instant::now()),
+        let suppressed = match (record.level(), record.file_static(), record.line()) {
+            (Level::Error | Level::Warn, Some(file), Some(line)) => self.limiter.admit((file, line), Instant::now()),
             _ => Some(0),
         };
-        match left_out {
+        match suppressed {
             None => {}
             Some(0) => self.logger.log(record),
             Some(count) => self.logger.log(
                 &record
                     .to_builder()
-                    .args(format_args!("{} ({count} like it were left out)", record.args()))
+                    .args(format_args!("{} (and {count} similar since the last)", record.args()))
                     .build(),
             ),
         }
@@ -246,27 +247,28 @@ impl Log for Discreet {
     }
 }
 
-/// Warnings by the place in the program that they come from.
+/// Rate limiter of warnings and errors, per line of the source that logs them.
 #[derive(Default)]
-struct Floods(Mutex<BTreeMap<(&'static str, u32), Flood>>);
+struct WarningLimiter(Mutex<BTreeMap<(&'static str, u32), Window>>);
 
-struct Flood {
-    since: Instant,
+/// The warnings of one source line since the start of its window.
+struct Window {
+    start: Instant,
     count: u32,
 }
 
-impl Floods {
-    /// A warning comes from `place`. If it may pass, how many before it might not and were not told of.
-    fn count(&self, place: (&'static str, u32), now: Instant) -> Option<u32> {
-        let mut floods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let flood = floods.entry(place).or_insert(Flood { since: now, count: 0 });
-        let mut left_out = 0;
-        if now.saturating_duration_since(flood.since) >= WINDOW {
-            left_out = flood.count.saturating_sub(WARNINGS);
-            *flood = Flood { since: now, count: 0 };
+impl WarningLimiter {
+    /// Counts a warning from `location`. Returns the number of warnings suppressed in the previous window if this one may be logged.
+    fn admit(&self, location: (&'static str, u32), now: Instant) -> Option<u32> {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = windows.entry(location).or_insert(Window { start: now, count: 0 });
+        let mut suppressed = 0;
+        if now.saturating_duration_since(window.start) >= WARNING_WINDOW {
+            suppressed = window.count.saturating_sub(WARNING_LIMIT);
+            *window = Window { start: now, count: 0 };
         }
-        flood.count = flood.count.saturating_add(1);
-        (flood.count <= WARNINGS).then_some(left_out)
+        window.count = window.count.saturating_add(1);
+        (window.count <= WARNING_LIMIT).then_some(suppressed)
     }
 }
 
@@ -275,14 +277,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_warnings_is_counted_and_told_of_in_one() {
-        let (floods, start) = (Floods::default(), Instant::now());
-        let (here, there) = (("a.rs", 1), ("a.rs", 2));
-        let passed: Vec<_> = (0..100).filter_map(|_| floods.count(here, start)).collect();
-        assert_eq!(passed, [0; WARNINGS as usize]);
-        assert_eq!(floods.count(there, start), Some(0), "another place has its own");
-        let later = start + WINDOW;
-        assert_eq!(floods.count(here, later), Some(100 - WARNINGS));
-        assert_eq!(floods.count(here, later), Some(0));
+    fn repeated_warnings_are_suppressed_and_counted() {
+        let (limiter, start) = (WarningLimiter::default(), Instant::now());
+        let (first, second) = (("a.rs", 1), ("a.rs", 2));
+        let admitted: Vec<_> = (0..100).filter_map(|_| limiter.admit(first, start)).collect();
+        assert_eq!(admitted, [0; WARNING_LIMIT as usize]);
+        assert_eq!(limiter.admit(second, start), Some(0), "each location has its own limit");
+        let later = start + WARNING_WINDOW;
+        assert_eq!(limiter.admit(first, later), Some(100 - WARNING_LIMIT));
+        assert_eq!(limiter.admit(first, later), Some(0));
     }
 }

@@ -1,87 +1,31 @@
-//! The sigver signaling server: reads its arguments, serves until it is told to stop, and says why if it cannot.
-//!
-//! Owns the process: its arguments, log, signals, exit code. Never a connection: everything else is in the `sigver_server` library.
+//! The `sigver-server` binary: parses the command line, starts the log, and serves until a signal ends the process.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
-
-use sigver_server::Server;
+use std::process::ExitCode;
 
 mod cli;
 mod demo;
 mod logging;
+mod serve;
 mod signals;
 mod systemd;
 
-/// The command line was wrong.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let command = match cli::read() {
-        Ok(cli::Command::Serve(command)) => *command,
-        Ok(cli::Command::Print(text)) => return printed(io::stdout().write_all(text.as_bytes())),
-        Err(cli::Stop::Answered(outcome)) => return printed(outcome),
-        Err(cli::Stop::Wrong(problem)) => {
-            eprintln!("sigver: {problem}");
-            return ExitCode::from(USAGE);
-        }
+    let options = match cli::parse() {
+        Ok(options) => options,
+        Err(exit) => return exit.report(),
     };
-    let log = logging::start(command.log_format);
-    let outcome = serve(command);
-    // What was logged last should not overtake, or be lost to, the end of the process.
+    let log = logging::start(options.log_format);
+    let outcome = serve::serve(options);
+    // The last error goes to stderr after the last line of the log.
     log.flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("sigver: {problem}");
+        Err(error) => {
+            eprintln!("{}: {error}", cli::NAME);
             ExitCode::FAILURE
         }
     }
-}
-
-/// What was asked for is on stdout, or is not. A reader that has seen enough may close the pipe.
-fn printed(outcome: io::Result<()>) -> ExitCode {
-    match outcome.and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("sigver: cannot write to stdout: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-fn serve(command: cli::Serve) -> Result<(), Box<dyn std::error::Error>> {
-    let inherited =
-        systemd::listeners().map_err(|error| format!("a socket of the service manager is no good: {error}"))?;
-    let server = if inherited.is_empty() {
-        Server::bind(command.config)?
-    } else {
-        log::info!("listening where the service manager does, and not where --listen says");
-        Server::with_listeners(command.config, inherited)?
-    };
-    signals::handle(server.handle(), command.tokens).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    announce(&server, command.demo);
-    systemd::ready();
-    Ok(server.run()?)
-}
-
-/// Says on stdout where the server can be reached, a line for each address. A closed stdout is no reason not to serve.
-fn announce(server: &Server, demo: bool) {
-    let mut stdout = io::stdout().lock();
-    for addr in server.local_addrs() {
-        let _ = writeln!(stdout, "sigver listening on {addr}");
-    }
-    if demo {
-        let _ = writeln!(
-            stdout,
-            "open http://localhost:{}/ in two tabs",
-            server.local_addr().port()
-        );
-    }
-    let _ = stdout.flush();
 }

@@ -1,5 +1,5 @@
-//! Owns the signals of the process. SIGTERM or SIGINT asks the server to end, a second one does not let it take its time, a third one
-//! does not wait at all. SIGHUP has the tokens read again. Never does anything within a signal handler.
+//! Signal handling, in threads and not in signal handlers. The first SIGTERM or SIGINT starts a graceful shutdown, the second closes all
+//! connections, the third exits immediately. SIGHUP reloads the tokens.
 
 use std::{
     io, process,
@@ -10,40 +10,42 @@ use std::{
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
+    low_level::signal_name,
 };
 use sigver_server::{Handle, Tokens};
 
 use crate::systemd;
 
-/// Acts on signals from now on.
+/// Starts the threads that handle signals.
 pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    // A file may keep its reader waiting, and no other signal should. A wish that comes while one waits is the same.
-    let (wishes, wished) = sync_channel(1);
+    // Reading the token file may block, for example on a FIFO, so it has a thread. Requests during a reload are merged into one.
+    let (requests, reloads) = sync_channel(1);
     thread::Builder::new().name("sigver-reload".into()).spawn(move || {
-        for () in wished {
+        for () in reloads {
             reload(tokens.as_deref());
         }
     })?;
     thread::Builder::new().name("sigver-signals".into()).spawn(move || {
-        let mut asked = 0;
+        let mut received = 0;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                let _ = wishes.try_send(());
+                let _ = requests.try_send(());
                 continue;
             }
-            asked += 1;
-            match asked {
+            received += 1;
+            let name = signal_name(signal).unwrap_or("signal");
+            match received {
                 1 => {
-                    log::info!("ending on signal {signal}; another one ends at once");
+                    log::info!("shutting down on {name}; a second signal closes all connections immediately");
                     systemd::stopping();
                     server.shutdown();
                 }
                 2 => {
-                    log::info!("ending at once on signal {signal}");
+                    log::info!("closing all connections on a second {name}");
                     server.shutdown_now();
                 }
-                // What a shell says of a process that a signal has ended.
+                // The exit code that shells report for a process killed by a signal.
                 _ => process::exit(128 + signal),
             }
         }
@@ -54,9 +56,10 @@ pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<
 fn reload(tokens: Option<&Tokens>) {
     systemd::reloading();
     match tokens.map(Tokens::reload) {
-        None => log::info!("there is nothing to read again"),
-        Some(Ok(count)) => log::info!("{count} tokens are read again"),
-        Some(Err(problem)) => log::error!("the tokens stay as they were: {problem}"),
+        None => log::info!("nothing to reload: no --token-file"),
+        Some(Ok(1)) => log::info!("reloaded 1 token"),
+        Some(Ok(count)) => log::info!("reloaded {count} tokens"),
+        Some(Err(error)) => log::error!("cannot reload tokens, keeping the previous ones: {error}"),
     }
     systemd::ready();
 }

@@ -1,40 +1,42 @@
-//! Owns what the program says to a service manager, and takes from it: readiness, and sockets that outlive it. Never needs one: without a
-//! service manager it does nothing.
+//! The protocol of service managers such as systemd: inherited sockets and notifications. Without a service manager, it does nothing.
 
 use std::{io, net::TcpListener};
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-/// The listeners that the service manager has opened for this program: `sd_listen_fds(3)`.
+/// Returns the listeners that the process has inherited: `sd_listen_fds(3)`.
+///
+/// # Errors
+///
+/// An inherited descriptor is not a TCP listener.
 pub(crate) fn listeners() -> io::Result<Vec<TcpListener>> {
     let mut fds = ListenFd::from_env();
-    let places = 0..fds.len();
-    places
-        .filter_map(|place| fds.take_tcp_listener(place).transpose())
+    (0..fds.len())
+        .filter_map(|index| fds.take_tcp_listener(index).transpose())
         .collect()
 }
 
-/// The program serves, or does so again: `sd_notify(3)`.
+/// Reports that the server is ready, or has finished reloading: `sd_notify(3)`.
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The program reads its files again. [`ready`] follows.
+/// Reports that the server is reloading its configuration. [`ready`] must follow.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
-/// The program is about to end.
+/// Reports that the server is shutting down.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::warn!("the service manager cannot be told: {error}");
+        log::warn!("cannot notify the service manager: {error}");
     }
 }

@@ -1,10 +1,6 @@
-//! A server on a port of its own, for as long as a test needs it.
+//! A server on a free port that runs for as long as a test needs it.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "tests that are a process of their own use a part of it"
-)]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of this module")]
 
 pub(crate) mod program;
 
@@ -20,7 +16,7 @@ pub(crate) use sigver_transcripts::kit::{eventually, exchange, get};
 use sigver_transcripts::{Seen, socket::Client};
 use socket2::{Domain, Socket, Type};
 
-/// A server that runs until this is dropped.
+/// A running server, stopped on drop.
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     pub(crate) admin: Vec<SocketAddr>,
@@ -29,7 +25,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a server as `config` says, but on the loopback interface and a free port.
+    /// Starts a server with `config` on a free port of the loopback interface.
     pub(crate) fn start(mut config: Config) -> Self {
         config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let server = Server::bind(config).expect("a free port on the loopback interface");
@@ -41,12 +37,12 @@ impl Running {
         }
     }
 
-    /// A client of the server.
+    /// Connects a client.
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.addr, "/").expect("the server takes a connection")
+        Client::connect(self.addr, "/").expect("the server accepts a connection")
     }
 
-    /// An opener and a joiner of `key`, both in their roles.
+    /// Connects an opener and a joiner of `key`, and waits until both have their roles.
     pub(crate) fn pair(&self, key: &str) -> (Client, Client) {
         let (mut opener, mut joiner) = (self.client(), self.client());
         opener
@@ -60,29 +56,29 @@ impl Running {
         (opener, joiner)
     }
 
-    /// Ends the server at once; what its `run` returned.
+    /// Shuts the server down immediately. Returns the result of its `run`.
     pub(crate) fn stop(mut self) -> Result<(), RunError> {
         self.handle.shutdown_now();
-        let thread = self.thread.take().expect("only this and the drop take it");
+        let thread = self.thread.take().expect("only stop and drop take it");
         thread.join().expect("the accepting thread does not panic")
     }
 }
 
 impl Drop for Running {
-    /// Ends the server. One that has failed fails the test, unless the test has failed already.
+    /// Shuts the server down. Fails the test if the server has failed and the test has not.
     fn drop(&mut self) {
         self.handle.shutdown_now();
         let outcome = self.thread.take().map(JoinHandle::join);
         if !thread::panicking() {
             assert!(
                 matches!(outcome, None | Some(Ok(Ok(())))),
-                "the server has failed: {outcome:?}"
+                "the server failed: {outcome:?}"
             );
         }
     }
 }
 
-/// A connection to `addr` from this address of our own.
+/// Connects to `addr` from the local address `from`.
 pub(crate) fn connect_from(addr: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -91,9 +87,9 @@ pub(crate) fn connect_from(addr: SocketAddr, from: IpAddr) -> io::Result<TcpStre
     Ok(socket.into())
 }
 
-/// Shakes hands on a connection; the client, and the head of the answer.
+/// Sends a handshake. Returns the client and the head of the response.
 pub(crate) fn handshake(mut stream: TcpStream, target: &str, headers: &str) -> io::Result<(Client, String)> {
-    // One write: a server that has answered already, and closed, must not make the second half fail.
+    // One write: a second one fails if the server has already responded and closed.
     let request = format!(
         "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -102,7 +98,7 @@ pub(crate) fn handshake(mut stream: TcpStream, target: &str, headers: &str) -> i
     Client::after_request(stream)
 }
 
-/// How many threads and descriptors this process has.
+/// Returns the numbers of threads and descriptors of this process.
 pub(crate) fn resources() -> (usize, usize) {
     let count = |folder| fs::read_dir(folder).map_or(0, Iterator::count);
     (count("/proc/self/task"), count("/proc/self/fd"))

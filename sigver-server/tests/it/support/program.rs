@@ -1,4 +1,4 @@
-//! The program itself, as whoever starts it has it.
+//! The `sigver-server` binary as a child process.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,9 +12,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{kit::DEADLINE, socket::Client};
 
-pub(crate) const SIGVER: &str = env!("CARGO_BIN_EXE_sigver");
+pub(crate) const SIGVER_SERVER: &str = env!("CARGO_BIN_EXE_sigver-server");
 
-/// The program, running; killed if the test forgets it.
+/// A running binary, killed on drop.
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
@@ -33,8 +33,8 @@ impl Program {
         BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
         let addr = line
             .trim()
-            .strip_prefix("sigver listening on ")
-            .expect("it says where it listens");
+            .strip_prefix("sigver-server listening on ")
+            .expect("stdout names the address");
         let addr = addr.parse().expect("an address");
         Self {
             child,
@@ -44,21 +44,21 @@ impl Program {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.addr, "/").expect("the server takes a connection")
+        Client::connect(self.addr, "/").expect("the server accepts a connection")
     }
 
-    /// Waits for a line of the log with this in it. The log up to there, which [`end`](Self::end) does not tell again.
+    /// Waits for a log line that contains `part`. Returns the log up to that line, which [`end`](Self::end) does not repeat.
     pub(crate) fn until_logged(&mut self, part: &str) -> String {
         let lines = self.lines();
         let mut log = String::new();
         while !log.lines().last().is_some_and(|line| line.contains(part)) {
             let line = lines.recv_timeout(DEADLINE);
-            log += &line.unwrap_or_else(|error| panic!("it never logged {part}, {error}: {log}"));
+            log += &line.unwrap_or_else(|error| panic!("{part:?} is not logged, {error}: {log}"));
         }
         log
     }
 
-    /// The lines of the log. A thread reads them from the first call on, and nobody before.
+    /// Returns the lines of the log. The first call starts the thread that reads them.
     fn lines(&mut self) -> &Receiver<String> {
         let stderr = self.child.stderr.take();
         self.lines.get_or_insert_with(|| {
@@ -74,7 +74,7 @@ impl Program {
         })
     }
 
-    /// Where the metrics page is, as the log says.
+    /// Returns the address of the metrics page from the log.
     pub(crate) fn admin(&mut self) -> SocketAddr {
         let log = self.until_logged("metrics at http://");
         let addr = log.split("metrics at http://").nth(1);
@@ -82,7 +82,7 @@ impl Program {
         addr.and_then(|addr| addr.parse().ok()).expect("an address")
     }
 
-    /// Ends the program; its exit code and what it logged.
+    /// Sends `signal` and waits for the exit. Returns the exit code and the rest of the log.
     pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
         let log = self.lines().iter().collect();
@@ -97,9 +97,9 @@ impl Drop for Program {
     }
 }
 
-/// The program with these arguments, and nothing of what the environment may say.
-pub(crate) fn sigver(arguments: &[&str]) -> Command {
-    let mut command = Command::new(SIGVER);
+/// Returns a command that runs the binary with these arguments, without variables that change its behavior.
+pub(crate) fn sigver_server(arguments: &[&str]) -> Command {
+    let mut command = Command::new(SIGVER_SERVER);
     command.args(arguments).env_remove("PORT").env_remove("RUST_LOG");
     command
 }

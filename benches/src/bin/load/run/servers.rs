@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn address_is_found_in_server_output() {
         let local = Some(SocketAddr::from(([127, 0, 0, 1], 8000)));
-        assert_eq!(listening_on("sigver listening on 127.0.0.1:8000"), local);
+        assert_eq!(listening_on("sigver-server listening on 127.0.0.1:8000"), local);
         assert_eq!(listening_on("[info] listening on ws://127.0.0.1:8000/ now"), local);
         assert_eq!(listening_on("listening on port 8000"), None);
         assert_eq!(listening_on("hello"), None);

@@ -1,0 +1,48 @@
+//! Runs the server: binds or inherits its listeners, announces their addresses and serves until shutdown.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+};
+
+use sigver_server::Server;
+
+use crate::{
+    cli::{NAME, ServeOptions},
+    signals, systemd,
+};
+
+/// Serves until a signal shuts the server down.
+///
+/// # Errors
+///
+/// The server cannot start, or one of its threads has failed.
+pub(crate) fn serve(options: ServeOptions) -> Result<(), Box<dyn Error>> {
+    let inherited = systemd::listeners().map_err(|error| format!("invalid inherited socket: {error}"))?;
+    let server = if inherited.is_empty() {
+        Server::bind(options.config)?
+    } else {
+        log::info!("listening on inherited sockets; --listen is ignored");
+        Server::with_listeners(options.config, inherited)?
+    };
+    signals::handle(server.handle(), options.tokens).map_err(|error| format!("cannot handle signals: {error}"))?;
+    announce(&server, options.demo);
+    systemd::ready();
+    Ok(server.run()?)
+}
+
+/// Prints each address to stdout. A closed stdout is not an error.
+fn announce(server: &Server, demo: bool) {
+    let mut stdout = io::stdout().lock();
+    for addr in server.local_addrs() {
+        let _ = writeln!(stdout, "{NAME} listening on {addr}");
+    }
+    if demo {
+        let port = server.local_addr().port();
+        let _ = writeln!(
+            stdout,
+            "demo: open http://localhost:{port}/ and share the link that it shows"
+        );
+    }
+    let _ = stdout.flush();
+}
