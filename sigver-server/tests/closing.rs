@@ -3,13 +3,12 @@
 
 use std::{net::Shutdown, time::Duration};
 
-use sigver_server::Config;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece},
 };
 use socket2::SockRef;
-use support::{Running, eventually, resources};
+use support::{Running, eventually, resources, test_config};
 
 #[path = "it/support/mod.rs"]
 mod support;
@@ -92,7 +91,7 @@ fn reset(client: &mut Client) {
 
 #[test]
 fn closed_connections_send_code_and_leak_nothing() {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     // The first connections create what is created once.
     drop(server.pair("first"));
     eventually("no client is connected", || server.handle.connections() == 0);

@@ -4,9 +4,9 @@
 use std::thread;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use sigver_server::{Config, RunError};
+use sigver_server::RunError;
 use sigver_transcripts::Seen;
-use support::Running;
+use support::{Running, test_config};
 
 #[path = "it/support/mod.rs"]
 mod support;
@@ -30,7 +30,7 @@ impl Log for PanickingLogger {
 fn relay_panic_is_an_error_of_run() {
     log::set_logger(&PanickingLogger).expect("the only logger");
     log::set_max_level(LevelFilter::Info);
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let (mut opener, mut joiner) = server.pair("k");
     // The relay logs how many connections it will close.
     server.handle.shutdown();

@@ -2,12 +2,11 @@
 
 use std::{fs, net::Shutdown, thread};
 
-use sigver_server::Config;
 use sigver_transcripts::{
     Seen,
     socket::{Opcode, Piece},
 };
-use support::{Running, eventually};
+use support::{Running, eventually, test_config};
 
 #[path = "it/support/mod.rs"]
 mod support;
@@ -20,7 +19,7 @@ const MAX_GROWTH: usize = 16 * 1024 * 1024;
 
 #[test]
 fn slow_opener_is_closed_without_delaying_others() {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let (mut by_opener, mut by_joiner) = server.pair("bystanders");
     let (mut opener, mut joiner) = server.pair("flooded");
     let mut second = server.client();
@@ -78,7 +77,7 @@ fn slow_opener_is_closed_without_delaying_others() {
 #[test]
 fn half_closed_client_receives_pending_frames() {
     const MESSAGES: usize = 14;
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let (mut opener, mut joiner) = server.pair("half-closed");
     let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
     for _ in 0..MESSAGES {

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sigver_server::{Admission, Config, Denied, Handshake, Origins, Tokens};
+use sigver_server::{Admission, Denied, Handshake, Origins, Tokens};
 use sigver_transcripts::Seen;
 
-use crate::support::{Running, connect_from, eventually, handshake};
+use crate::support::{Running, connect_from, eventually, handshake, test_config};
 
 /// Sends a handshake and returns the complete response, without frames.
 fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
@@ -37,7 +37,7 @@ fn status(answer: &str) -> &str {
 #[test]
 fn other_origins_are_rejected_with_403() -> io::Result<()> {
     let origins = ["https://example.org", "https://*.example.org", "null"].map(|text| text.parse().expect("an origin"));
-    let mut config = Config::default();
+    let mut config = test_config();
     config.admission.push(Arc::new(Origins::from_iter(origins)));
     let server = Running::start(config);
     for (headers, seen) in [
@@ -67,7 +67,7 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
     let path = std::env::temp_dir().join(format!("sigver-admission-{}", std::process::id()));
     std::fs::write(&path, "first-0123456789\nsecond-0123456789\n")?;
     let tokens = Arc::new(Tokens::from_file(&path).expect("a file of tokens"));
-    let mut config = Config::default();
+    let mut config = test_config();
     config.admission.push(Arc::<Tokens>::clone(&tokens));
     let server = Running::start(config);
     for (target, headers, seen) in [
@@ -145,7 +145,7 @@ impl Admission for RecordingAdmission {
 #[test]
 fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
     let admission = Arc::new(RecordingAdmission::default());
-    let mut config = Config::default();
+    let mut config = test_config();
     config.admission.push(Arc::<RecordingAdmission>::clone(&admission));
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
     let server = Running::start(config);
@@ -197,7 +197,7 @@ impl Admission for Panics {
 
 #[test]
 fn panic_in_admission_ends_only_its_connection() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.admission.push(Arc::new(Panics));
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");

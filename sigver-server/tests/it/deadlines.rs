@@ -5,17 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, eventually};
+use crate::support::{Running, eventually, test_config};
 
 const PAIRS: usize = 50;
 
 /// The client answers no pings. Bytes of an incomplete frame do not count as activity.
 #[test]
 fn half_open_connection_is_closed() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.keep_alive = Duration::from_millis(150);
     // The close frame would be lost if the socket were aborted while bytes are sent.
     config.endpoint.close_timeout = Duration::from_secs(3600);
@@ -27,7 +26,7 @@ fn half_open_connection_is_closed() {
         .expect("it is connected");
     eventually("it is counted", || server.handle.stats().connections == 1);
     // The next byte goes out after a round trip to another server, so that bytes come for as long as the silence lasts.
-    let elsewhere = Running::start(Config::default());
+    let elsewhere = Running::start(test_config());
     let mut clock = elsewhere.client();
     for _ in 0..60_000 {
         if server.handle.stats().connections == 0 {
@@ -43,7 +42,7 @@ fn half_open_connection_is_closed() {
 /// The client keeps sending after the close frame.
 #[test]
 fn client_ignoring_close_is_aborted_after_timeout() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.close_timeout = Duration::from_millis(200);
     let server = Running::start(config);
     let mut client = server.client();
@@ -62,7 +61,7 @@ fn client_ignoring_close_is_aborted_after_timeout() {
 
 #[test]
 fn shutdown_closes_every_client_with_1001() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.drain = Duration::ZERO;
     let server = Running::start(config);
     let mut pairs: Vec<_> = (0..PAIRS).map(|n| server.pair(&n.to_string())).collect();

@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_server::{Config, Server};
+use sigver_server::Server;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, eventually, get};
+use crate::support::{Running, eventually, get, test_config};
 
 const PAIRS: usize = 50;
 
@@ -21,7 +21,7 @@ fn shutting_down() -> Seen {
 /// If openers were closed first, their joiners would receive 4001. Unit tests in virtual time check the pace of a drain.
 #[test]
 fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     let addr = server.addr;
@@ -62,7 +62,7 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
 
 #[test]
 fn drain_of_few_clients_ends_early() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
@@ -74,7 +74,7 @@ fn drain_of_few_clients_ends_early() {
 #[test]
 fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut config = Config::default();
+    let mut config = test_config();
     config.handshake_timeout = Duration::from_secs(3600);
     let server = Server::with_listeners(config, vec![listener]).expect("it is a listener");
     let (addr, handle) = (server.local_addr(), server.handle());
@@ -95,7 +95,7 @@ fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
 
 #[test]
 fn counters_are_final_when_run_returns() {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let handle = server.handle.clone();
     let (mut opener, mut joiner) = server.pair("k");
     handle.shutdown_now();
@@ -111,7 +111,7 @@ fn counters_are_final_when_run_returns() {
 
 #[test]
 fn second_shutdown_ends_a_drain() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.drain = Duration::from_secs(3600);
     let server = Running::start(config);
     let mut pairs: Vec<_> = (0..PAIRS).map(|n| server.pair(&n.to_string())).collect();
@@ -131,7 +131,7 @@ fn second_shutdown_ends_a_drain() {
 #[test]
 fn shutdown_truncates_no_frame() -> io::Result<()> {
     for now in [false, true] {
-        let server = Running::start(Config::default());
+        let server = Running::start(test_config());
         let (mut opener, mut joiner) = server.pair("k");
         let flooded = joiner.stream().try_clone()?;
         let flood = thread::spawn(move || {

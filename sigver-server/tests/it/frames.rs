@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_server::{Config, Page};
+use sigver_server::Page;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
 
-use crate::support::Running;
+use crate::support::{Running, test_config};
 
 /// Timeout of a response, long enough for a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl Session {
 
 #[test]
 fn session_split_at_any_byte_is_unchanged() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let session = Session::new(iter::empty());
     let bytes = &session.bytes[..];
@@ -108,7 +108,7 @@ fn session_split_at_any_byte_is_unchanged() -> io::Result<()> {
 
 #[test]
 fn session_sent_byte_by_byte_is_unchanged() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let session = Session::new(iter::empty());
     session.play(server.addr, &mut opener(server.addr)?, 0, session.bytes.chunks(1))
 }
@@ -116,7 +116,7 @@ fn session_sent_byte_by_byte_is_unchanged() -> io::Result<()> {
 /// The second session exceeds the reader's buffer of 4 KiB and the buffer of the handshake.
 #[test]
 fn session_in_one_write_with_its_handshake_is_unchanged() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let few = Session::new(iter::empty());
     few.play(server.addr, &mut opener, 0, iter::once(&few.bytes[..]))?;
@@ -127,7 +127,7 @@ fn session_in_one_write_with_its_handshake_is_unchanged() -> io::Result<()> {
 /// Splits at every byte of the header, at both ends of the payload, and around every multiple of the reader's buffer.
 #[test]
 fn large_frame_split_anywhere_is_relayed() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
@@ -147,7 +147,7 @@ fn large_frame_split_anywhere_is_relayed() -> io::Result<()> {
 
 #[test]
 fn oversized_frame_split_anywhere_is_closed_with_1009() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let bytes = text(&text_of(MESSAGE_MAX + 1));
     for at in split_points(bytes.len()) {
@@ -166,7 +166,7 @@ fn oversized_frame_split_anywhere_is_closed_with_1009() -> io::Result<()> {
 
 #[test]
 fn message_in_two_fragments_is_relayed_whole() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
@@ -197,7 +197,7 @@ fn send_two_fragments(client: &mut Client, text: &str, at: usize) -> io::Result<
 /// A pong means that the client's earlier messages are relayed. The opener checks it with a ping of its own.
 #[test]
 fn pong_follows_earlier_messages() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut opener = opener(server.addr)?;
     let mut joiner = joiner(server.addr)?;
     joiner.sync();
@@ -232,7 +232,7 @@ fn assert_receives(client: &Client, frames: &[Vec<u8>]) -> io::Result<()> {
 
 #[test]
 fn ping_before_violation_is_answered_and_later_ping_is_not() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let mut client = opener(server.addr)?;
     let ping = |payload| frame(Opcode::Ping, Piece::Last, payload);
     client.send_raw(&[ping(b"1"), ping(b""), text("null"), ping(b"2")].concat())?;
@@ -246,7 +246,7 @@ fn ping_before_violation_is_answered_and_later_ping_is_not() -> io::Result<()> {
 
 #[test]
 fn handshake_in_any_legal_spelling_is_accepted() -> Result<(), Box<dyn Error>> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let cases = [
         ("as in the RFC", HANDSHAKE.into()),
         ("another path", HANDSHAKE.replace("/chat", "/")),
@@ -300,7 +300,7 @@ fn handshake_in_any_legal_spelling_is_accepted() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     for (offer, echo) in [
         ("Sec-WebSocket-Protocol: sigver.plain", "sigver.plain"),
         ("Sec-WebSocket-Protocol: mqtt, sigver.plain, soap", "sigver.plain"),
@@ -322,7 +322,7 @@ fn one_offered_subprotocol_is_echoed() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn upgrade_to_path_of_page_is_accepted() -> Result<(), Box<dyn Error>> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.pages = vec![Page::new("/chat", "text/html; charset=utf-8", *b"<!doctype html>")];
     let server = Running::start(config);
     let (head, body) = answer(server.addr, "GET /chat?a=b HTTP/1.1\r\nHost: a\r\n\r\n", 0)?;
@@ -350,7 +350,7 @@ fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> 
     let without = |line: &str| HANDSHAKE.replace(line, "");
     let other_key = |other: &str| HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", other);
     let get = HANDSHAKE.replace("Upgrade: websocket\r\nConnection: Upgrade\r\n", "");
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let cases = [
         ("plain GET", get.clone(), UPGRADE_REQUIRED, UPGRADE),
         (
@@ -476,7 +476,7 @@ fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> 
 #[test]
 fn incomplete_head_is_answered_408_after_timeout() -> io::Result<()> {
     const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
-    let mut config = Config::default();
+    let mut config = test_config();
     config.handshake_timeout = HANDSHAKE_TIMEOUT;
     let server = Running::start(config);
     let unfinished = HANDSHAKE.trim_end();
@@ -648,7 +648,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 #[test]
 fn endless_empty_fragments_are_closed_with_1009() {
     for ping in [&[][..], &frame(Opcode::Ping, Piece::Last, b"still here")] {
-        let server = Running::start(Config::default());
+        let server = Running::start(test_config());
         let mut client = server.client();
         client
             .send_frame(Opcode::Text, Piece::More, b"{")
@@ -671,7 +671,7 @@ fn endless_empty_fragments_are_closed_with_1009() {
 /// Pings do not count against the quota of a message.
 #[test]
 fn endless_pings_are_answered() {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.messages_per_second = None;
     let server = Running::start(config);
     let mut client = server.client();

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use sigver_server::Config;
 use sigver_transcripts::socket::{Opcode, Piece, frame};
 
-use crate::support::Running;
+use crate::support::{Running, test_config};
 
 const REQUEST_LINE: &str = "GET /chat HTTP/1.1";
 const HOST: &str = "Host: server.example.com";
@@ -67,7 +66,7 @@ fn exchange(addr: SocketAddr, bytes: &[u8], cut: Cut) -> io::Result<Vec<u8>> {
 /// Frames in the same write as the handshake are handled.
 #[test]
 fn accepted_handshake_is_answered_byte_for_byte() -> io::Result<()> {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let cases = [
         ("a common handshake", and("X: y"), ""),
         ("empty lines first", format!("\r\n\r\n{}", and("X: y")), ""),
@@ -128,7 +127,7 @@ fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
     const UPGRADE_REQUIRED: &str = "426 Upgrade Required";
     const TOO_LARGE: &str = "431 Request Header Fields Too Large";
     const HTTP_VERSION: &str = "505 HTTP Version Not Supported";
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let line = |other: &str| with(REQUEST_LINE, other);
     let cases = [
         // The request line.

@@ -8,13 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_server::Config;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
 
-use crate::support::{Running, connect_from, eventually, handshake};
+use crate::support::{Running, connect_from, eventually, handshake, test_config};
 
 const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 const SECOND_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -30,7 +29,7 @@ fn is_unavailable(outcome: io::Result<Client>) -> bool {
 
 #[test]
 fn connections_beyond_limit_are_rejected_with_503() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.limits.connections = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
@@ -47,7 +46,7 @@ fn connections_beyond_limit_are_rejected_with_503() -> io::Result<()> {
 #[test]
 fn closing_connections_count_against_the_limit() -> io::Result<()> {
     const MESSAGES: usize = 14;
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.limits.connections = NonZeroU32::new(2);
     config.endpoint.close_timeout = Duration::from_secs(3600);
     let server = Running::start(config);
@@ -76,7 +75,7 @@ fn closing_connections_count_against_the_limit() -> io::Result<()> {
 
 #[test]
 fn connections_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.connections_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let (opener, joiner) = server.pair("k");
@@ -93,7 +92,7 @@ fn connections_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
 
 #[test]
 fn connections_per_ip_count_forwarded_clients() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.connections_per_ip = NonZeroU32::new(2);
     config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
     let server = Running::start(config);
@@ -116,7 +115,7 @@ fn connections_per_ip_count_forwarded_clients() -> io::Result<()> {
 
 #[test]
 fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.handshakes_per_ip = NonZeroU32::new(2);
     let server = Running::start(config);
     let _through = (
@@ -139,7 +138,7 @@ fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
 #[test]
 fn rates_delay_a_fast_client() -> io::Result<()> {
     for (messages, bytes) in [(20, u32::MAX), (u32::MAX, 20 * 300)] {
-        let mut config = Config::default();
+        let mut config = test_config();
         config.endpoint.messages_per_second = NonZeroU32::new(messages);
         config.endpoint.bytes_per_second = NonZeroU32::new(bytes);
         let server = Running::start(config);
@@ -166,7 +165,7 @@ fn rates_delay_a_fast_client() -> io::Result<()> {
 
 #[test]
 fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.bytes_per_second = NonZeroU32::new(20 * 300);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
@@ -193,7 +192,7 @@ fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
 /// The messages that the client has sent take a quarter of an hour.
 #[test]
 fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.messages_per_second = NonZeroU32::new(10);
     let server = Running::start(config);
     let (opener, mut joiner) = server.pair("k");
@@ -211,7 +210,7 @@ fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
 /// Beyond the limit, every join fails like one of an unknown key, and every open like one of a taken key.
 #[test]
 fn key_attempts_per_ip_hide_existing_keys() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
     let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";

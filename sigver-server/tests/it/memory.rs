@@ -12,13 +12,14 @@ use std::{
 };
 
 use rustix::process::Signal;
-use sigver_server::{Config, Server};
+use sigver_server::Server;
 use sigver_transcripts::socket::{Client, Opcode, Piece, frame};
 use socket2::SockRef;
 
 use crate::support::{
     eventually,
     program::{Program, sigver_server},
+    test_config,
 };
 
 const CONNECTIONS: u32 = 60;
@@ -165,7 +166,7 @@ fn send_incomplete_head(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
 
 #[test]
 fn memory_bound_holds_under_attack() -> io::Result<()> {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.endpoint.limits.connections = NonZeroU32::new(CONNECTIONS);
     config.endpoint.limits.message_bytes = MESSAGE;

@@ -10,10 +10,10 @@ use std::{
 use sigver_server::Config;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, eventually, exchange, handshake};
+use crate::support::{Running, eventually, exchange, handshake, test_config};
 
 fn config() -> Config {
-    let mut config = Config::default();
+    let mut config = test_config();
     config.admin = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config
 }
@@ -249,7 +249,7 @@ fn idle_admin_connections_delay_no_client() {
 
 #[test]
 fn handle_returns_the_metrics_without_a_port() {
-    let server = Running::start(Config::default());
+    let server = Running::start(test_config());
     let (_opener, _joiner) = server.pair("tea");
     eventually("the joiner is counted", || {
         server.handle.metrics().contains("sigver_joiners 1\n")

@@ -147,6 +147,7 @@ fn play_on_server(transcript: &Transcript, role_deadline: Option<Duration>) -> R
     server.listen = vec!["127.0.0.1:0".parse()?];
     server.endpoint = config(transcript);
     server.endpoint.limits.role_deadline = role_deadline;
+    server.endpoint.keep_alive = Duration::MAX;
     let server = Server::bind(server)?;
     let (addr, handle) = (server.local_addr(), server.handle());
     let running = thread::spawn(move || server.run());

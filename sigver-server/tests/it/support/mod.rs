@@ -9,12 +9,24 @@ use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use sigver_server::{Config, Handle, RunError, Server};
+use sigver_transcripts::kit::DEADLINE;
 pub(crate) use sigver_transcripts::kit::{eventually, exchange, get};
 use sigver_transcripts::{Seen, socket::Client};
 use socket2::{Domain, Socket, Type};
+
+/// Returns a configuration in which no time-out ends what a slow machine does not finish in time. Tests of a time-out set it themselves.
+pub(crate) fn test_config() -> Config {
+    let mut config = Config::default();
+    config.handshake_timeout = DEADLINE;
+    config.endpoint.limits.role_deadline = None;
+    config.endpoint.keep_alive = Duration::MAX;
+    config.endpoint.close_timeout = DEADLINE;
+    config
+}
 
 /// A running server, stopped on drop.
 pub(crate) struct Running {
