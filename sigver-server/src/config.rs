@@ -14,7 +14,7 @@ use crate::{
     http::{head::HeadLimits, page::Page},
 };
 
-/// What a [`Server`](crate::Server) is made from. Everything has a default; change what should be otherwise.
+/// The configuration of a [`Server`](crate::Server). Every field has a default.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -34,38 +34,39 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The addresses to listen on; port 0 takes any free port. Default: `[::]:8000`.
+    /// The addresses to listen on; port 0 is any free port. Default: `[::]:8000`.
     ///
-    /// The unspecified IPv6 address means every interface, IPv6 and IPv4; where there is no IPv6, IPv4 alone.
+    /// The unspecified IPv6 address accepts IPv6 and IPv4 on every interface; on a system without IPv6, IPv4 only.
     pub listen: Vec<SocketAddr>,
-    /// What the core decides: limits of messages, keys and connections, keep-alive, rate limits, write buffers, close time-out, draining.
+    /// The configuration of the core: limits of messages, keys and connections, keep-alive, rate limits, write buffers, close time-out,
+    /// draining.
     ///
-    /// Its [`connections`](sigver_core::Limits::connections) is lowered to what the system can carry, because a connection is a thread.
+    /// [`connections`](sigver_core::Limits::connections) is lowered to what the system can carry ([`ConnectionLimit`](crate::ConnectionLimit)).
     pub endpoint: EndpointConfig,
-    /// How long a client may take to send its whole request head. Default: 5 seconds. Later: HTTP 408.
+    /// The time within which a client must send its request head. Default: 5 seconds. After it: HTTP 408.
     pub handshake_timeout: Duration,
-    /// The longest request head, in bytes. Default: 8,192. Longer: HTTP 431.
+    /// The largest request head, in bytes. Default: 8,192. A larger one: HTTP 431.
     pub head_bytes: u32,
-    /// How many connections a source may have: an IPv4 address, or an IPv6 network of 64 bits. Default: [`u32::MAX`], no limit. One more
+    /// The most connections of one source: an IPv4 address, or an IPv6 network of 64 bits. Default: `None`, no limit. One over the limit
     /// gets HTTP 503.
     ///
-    /// Behind a proxy everyone comes from its address, unless it is one of [`trusted_proxies`](Self::trusted_proxies); behind the address
-    /// translation of an office or a mobile network many do. 100 is a start.
+    /// All clients behind a proxy have the proxy's address, unless it is one of [`trusted_proxies`](Self::trusted_proxies). Clients behind the
+    /// NAT of an office or a mobile network share an address as well. 100 is a start.
     pub connections_per_ip: Option<NonZeroU32>,
-    /// How many handshakes of one source may be unfinished. Default: [`u32::MAX`], no limit. One more gets HTTP 503.
+    /// The most unfinished handshakes of one source. Default: `None`, no limit. One over the limit gets HTTP 503.
     ///
-    /// For clients that connect directly; a proxy's are its own affair. 20 is a start.
+    /// Applies to clients that connect directly, not to trusted proxies. 20 is a start.
     pub handshakes_per_ip: Option<NonZeroU32>,
-    /// Who may connect: everyone whom each of these admits. Default: empty, everyone.
+    /// Decides who may connect: a client must be admitted by all of these. Default: empty, which admits all clients.
     pub admission: Vec<Arc<dyn Admission>>,
-    /// Proxies whose `X-Forwarded-For` is believed. Default: none.
+    /// The proxies whose `X-Forwarded-For` is trusted. Default: none.
     ///
-    /// It is read from the right for as long as the proxies that wrote it are in these networks; the first address that is not is the
+    /// The header is read from the right while the address that wrote an entry is in these networks. The first other address is the
     /// client's.
     pub trusted_proxies: Vec<Network>,
-    /// Addresses that serve `/metrics` in the form of OpenMetrics, to whoever can reach them. Default: none.
+    /// Addresses that serve `/metrics` in the OpenMetrics format, without access control. Default: none.
     pub admin: Vec<SocketAddr>,
-    /// Files to serve to plain HTTP requests. Default: none. An upgrade request for the same path is a WebSocket all the same.
+    /// Files to serve over plain HTTP. Default: none. A WebSocket handshake for the path of a page is still accepted.
     pub pages: Vec<Page>,
 }
 

@@ -1,9 +1,7 @@
-//! The sigver signaling server as a library: sockets and threads around [`sigver_core`].
+//! The sigver signaling server for WebRTC as a library: sockets and threads around [`sigver_core`].
 //!
-//! Blocking WebSockets, one OS thread for each connection, all feeding one bounded channel into the one thread that owns the
-//! [`Hub`](sigver_core::Hub). That thread waits for no socket: it writes without blocking, and what the kernel does not take is
-//! left to one flusher thread. No signal handler, panic hook or logger is installed here; the one thing that the rest of a process
-//! notices is that [`Server::bind`] raises its soft limit on open files to the hard one.
+//! Each connection has a thread with a blocking WebSocket. All of them send events into one bounded channel to the relay thread, which owns the
+//! [`Endpoint`](sigver_core::Endpoint). The relay writes without blocking. A flusher thread writes what the kernel does not accept at once.
 //!
 //! ```no_run
 //! use sigver_server::{Config, Server};
@@ -17,12 +15,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Who may connect is decided by an [`Admission`], of which [`Origins`] and [`Tokens`] are two; [`Config::admin`] serves metrics;
-//! [`Server::with_listeners`] serves where somebody else listens. The feature `cli`, on by default, is the binary `sigver-server`
-//! and its dependencies: embed the server with `default-features = false`.
+//! - An [`Admission`] decides who may connect. [`Origins`] and [`Tokens`] are two.
+//! - [`Config::admin`] serves metrics on a port, and [`Handle::metrics`] returns them as text.
+//! - [`Server::with_listeners`] serves on existing listeners.
 //!
-//! What it logs goes to the [`log`] facade: who came, left, was refused and why; never a key or a payload. The `tungstenite` crate
-//! logs payloads at `trace` and clients' close texts at `debug`: keep its targets at `warn`, as the `sigver-server` binary does.
+//! The library installs no signal handler, panic hook or logger. [`Server::bind`] and [`ConnectionLimit::of`] raise the soft limit on open files
+//! of the process to the hard limit.
+//!
+//! Embed the server with `default-features = false`: the feature `cli` is for the binary `sigver-server` only.
+//!
+//! # Logging
+//!
+//! The library logs to the [`log`] facade: connections, their ends, rejections and their reasons, but no keys and no payloads. The crate
+//! `tungstenite` logs payloads at `trace` and close texts of clients at `debug`: limit its target to `warn`, as the binary does.
 
 #![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

@@ -8,28 +8,26 @@ use crate::{
     tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
 };
 
-/// The most memory that a server takes, when every client does its worst at the same moment: it follows from the
-/// [`Config`]. [`Server::memory_bound`](crate::Server::memory_bound) gives it, and `Display` says it in a line.
+/// The upper bound of a server's memory, in the worst case that every client reaches every limit at the same time. `Display` is one line.
 ///
-/// Not counted: connections that the system holds until they are accepted, what the allocator keeps in small pieces, and what an
-/// [`Admission`](crate::Admission) takes.
+/// Not included: connections in the kernel's backlog, fragmentation of the allocator, and memory of an [`Admission`](crate::Admission).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryBound {
-    /// The most connections at the same time, in the configuration and in the system.
+    /// The most connections at the same time.
     pub connections: u32,
-    /// The process's bytes whatever the number of connections: the program, the threads that are always there, their queues.
+    /// Bytes of the process that do not depend on connections: the program, its permanent threads, their queues.
     pub fixed: u64,
-    /// The process's bytes for each connection: its stack, the messages that it sends, the backlog that it does not read.
+    /// Bytes of the process for each connection: its stack, the messages it sends, its write buffer.
     pub process: u64,
-    /// The kernel's bytes for each connection: a thread's, and a socket's with both of its buffers full.
+    /// Bytes of the kernel for each connection: its thread, and its socket with full buffers.
     pub kernel: u64,
 }
 
-/// The program and its libraries, and the heap of a server without connections, with room to spare.
+/// The program, its libraries, and the heap of a server without connections, rounded up.
 const PROGRAM: u64 = 16 * 1024 * 1024;
 
-/// Lines of the log that wait for stderr, and sources that have guessed at keys.
+/// Log lines that wait for stderr, and the sources of failed joins.
 const QUEUES: u64 = 8 * 1024 * 1024;
 
 /// A thread's signal stack and the guard pages that std maps for it.
@@ -41,10 +39,10 @@ const KERNEL_THREAD: u64 = 40 * 1024;
 /// A socket in the kernel beside its buffers.
 const KERNEL_SOCKET: u64 = 8 * 1024;
 
-/// A growing buffer doubles, so it may be twice as large as what is in it.
+/// A growing buffer doubles, so it may be twice as large as its content.
 const GROWTH: u64 = 2;
 
-/// What an output of the relay has around a message: a header, an envelope, an index.
+/// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
 impl MemoryBound {
@@ -54,14 +52,14 @@ impl MemoryBound {
         let message = u64::from(config.endpoint.limits.message_bytes) + ENVELOPE;
         let backlog = u64::from(config.endpoint.backlog_bytes).max(message);
         let head = u64::from(config.head_bytes) + 4096;
-        // The frame that is being read, and the pieces before it.
+        // The frame that is being read, and the fragments before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
-        // Those that the relay has not handled, and the one that is decoded.
+        // Events in the channel, and the message that is being decoded.
         let queued = (u64::from(EVENTS_PER_CONNECTION) + 1) * message;
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
-            // The relay's text and frame, and the copy that a growing backlog makes of itself.
+            // The relay's text and frame, and the copy when a backlog grows.
             fixed: PROGRAM + QUEUES + EVENT_CHANNEL as u64 * 256 + GROWTH * (2 * message + backlog),
             process: STACK as u64
                 + SIGNAL_STACK
@@ -71,12 +69,12 @@ impl MemoryBound {
                 + queued
                 + GROWTH * backlog
                 + hub,
-            // The kernel doubles what is asked for.
+            // The kernel doubles the configured sizes.
             kernel: KERNEL_THREAD + KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64,
         }
     }
 
-    /// All of it, in bytes.
+    /// Returns the total in bytes.
     pub fn total(&self) -> u64 {
         self.fixed
             .saturating_add(u64::from(self.connections).saturating_mul(self.process + self.kernel))
@@ -93,7 +91,7 @@ impl fmt::Display for MemoryBound {
         } = *self;
         write!(
             f,
-            "at most {} MiB of memory: {} and {connections} x {:.2} if every client does its worst ({:.2} of that the kernel's)",
+            "at most {} MiB of memory: {} MiB and {connections} x {:.2} MiB in the worst case ({:.2} MiB of it in the kernel)",
             mib(self.total()).ceil(),
             mib(fixed).ceil(),
             mib(process + kernel),
@@ -111,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_limit_that_costs_memory_is_in_it() {
+    fn every_limit_that_costs_memory_raises_the_bound() {
         let bound = MemoryBound::of(&Config::default(), 1000);
         let with = |change: fn(&mut Config)| {
             let mut config = Config::default();
@@ -130,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_in_a_line() {
+    fn display_is_one_line() {
         let bound = MemoryBound {
             connections: 100,
             fixed: 10 << 20,
@@ -139,12 +137,12 @@ mod tests {
         };
         assert_eq!(
             bound.to_string(),
-            "at most 185 MiB of memory: 10 and 100 x 1.75 if every client does its worst (0.25 of that the kernel's)"
+            "at most 185 MiB of memory: 10 MiB and 100 x 1.75 MiB in the worst case (0.25 MiB of it in the kernel)"
         );
     }
 
     #[test]
-    fn the_largest_numbers_do_no_harm() {
+    fn largest_limits_do_not_overflow() {
         let mut config = Config::default();
         config.endpoint.limits.message_bytes = u32::MAX;
         config.endpoint.backlog_bytes = u32::MAX;

@@ -39,7 +39,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// How long the threads of aborted connections may take to end.
 const ABORT_GRACE: Duration = Duration::from_millis(300);
 
-/// A signaling server that listens, and serves once it [`run`](Self::run)s.
+/// A signaling server. It listens from [`bind`](Self::bind) on and accepts in [`run`](Self::run).
 pub struct Server {
     listeners: Vec<TcpListener>,
     addrs: Vec<SocketAddr>,
@@ -50,7 +50,7 @@ pub struct Server {
     handle: Handle,
 }
 
-/// Ends a server from another thread. Cheap to clone.
+/// Controls a server from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     lifecycle: Arc<Lifecycle>,
@@ -59,37 +59,37 @@ pub struct Handle {
     admin: Arc<admin::Context>,
 }
 
-/// Why a server cannot be had.
+/// The error of [`Server::bind`] and [`Server::with_listeners`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
     /// [`Config::listen`] is empty, or there is no listener.
     #[error("no address to listen on")]
     NoAddress,
-    /// The system refuses the address: it is taken, not ours, or needs privileges.
+    /// The system rejects the address: it is in use, not local, or needs privileges.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
-        /// The address that was asked for.
+        /// The address.
         addr: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The system refuses something else that every server needs.
+    /// The system rejects something else that every server needs.
     #[error("cannot set up: {0}")]
     System(#[from] io::Error),
 }
 
-/// Why a server has ended without being asked to.
+/// The error of [`Server::run`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The thread that owns the hub has panicked: a bug. Every connection has been cut.
+    /// The relay thread panicked, which is a bug. Every connection was aborted.
     #[error("the relay thread has failed")]
     Relay,
-    /// The thread for clients that do not read has panicked: a bug. Every connection has been cut.
+    /// The flusher thread panicked, which is a bug. Every connection was aborted.
     #[error("the flusher thread has failed")]
     Flusher,
-    /// A thread that every server needs cannot be started, or has nothing to be woken with.
+    /// A thread that every server needs cannot be started, or its pipe cannot be created.
     #[error("cannot start: {0}")]
     Thread(#[from] io::Error),
 }
@@ -99,7 +99,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When one of the addresses cannot be had; then none is.
+    /// The system rejects one of the addresses, or there is none. No address is then listened on.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         if config.listen.is_empty() {
             return Err(BindError::NoAddress);
@@ -108,9 +108,11 @@ impl Server {
         Self::set_up(config, listeners, addrs, false)
     }
 
-    /// Serves on listeners that are there already, and stay when this server ends: those of a service manager, say. [`Config::listen`] is
-    /// not looked at. From the moment that the server is told to end it takes nobody from them any more, and turns nobody away that it has
-    /// taken: clients wait in the kernel for whoever accepts next, so one server can follow another without a client seeing a refusal.
+    /// Serves on existing listeners, for example those of a service manager. They stay open when this server ends. [`Config::listen`] is
+    /// ignored.
+    ///
+    /// After [`Handle::shutdown`], the server accepts no connection from them and closes those it has with 1001. New clients wait in the
+    /// kernel for the next server on the same listeners, so a restart rejects no client.
     ///
     /// ```
     /// use std::{net::TcpListener, thread};
@@ -121,7 +123,7 @@ impl Server {
     ///     let server = Server::with_listeners(Config::default(), vec![listener.try_clone()?])?;
     ///     let handle = server.handle();
     ///     let running = thread::spawn(|| server.run());
-    ///     handle.shutdown(); // clients that come now are the next server's
+    ///     handle.shutdown(); // clients that connect now wait for the next server
     ///     running.join().expect("it does not panic")?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -129,7 +131,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When there are none, or one is not a listener of TCP.
+    /// There are no listeners, or one is not a listening TCP socket.
     pub fn with_listeners(config: Config, listeners: Vec<TcpListener>) -> Result<Self, BindError> {
         if listeners.is_empty() {
             return Err(BindError::NoAddress);
@@ -177,38 +179,38 @@ impl Server {
         })
     }
 
-    /// The first address that the server listens on, with the port that it got.
+    /// Returns the first address that the server listens on, with its actual port.
     pub fn local_addr(&self) -> SocketAddr {
         // `bind` refuses an empty list.
         self.addrs[0]
     }
 
-    /// All addresses that the server listens on, in the order of [`Config::listen`].
+    /// Returns all addresses that the server listens on, in the order of [`Config::listen`].
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
 
-    /// The addresses that serve `/metrics`, in the order of [`Config::admin`].
+    /// Returns the addresses that serve `/metrics`, in the order of [`Config::admin`].
     pub fn admin_addrs(&self) -> &[SocketAddr] {
         &self.admin_addrs
     }
 
-    /// The most memory that this server takes.
+    /// Returns the upper bound of the server's memory.
     pub fn memory_bound(&self) -> MemoryBound {
         MemoryBound::of(&self.config, self.limit.connections())
     }
 
-    /// A handle that ends this server.
+    /// Returns a handle to control this server.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`]; this thread does the accepting. Returns when every client has been sent a close frame
-    /// with 1001, and has answered it or been cut: within a second of the last.
+    /// Accepts on this thread and serves until [`Handle::shutdown`]. Returns when every client was sent a close frame with 1001, and has
+    /// answered it or was aborted: within a second after the last close frame.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be started, or one that every server needs has failed. The process is left alone either way.
+    /// A thread cannot be started, or one that every server needs has failed.
     pub fn run(self) -> Result<(), RunError> {
         for addr in &self.admin_addrs {
             log::info!("metrics at http://{addr}/metrics");
@@ -307,7 +309,7 @@ fn flush_and_report(events: SyncSender<Event>) -> impl Fn(&Arc<Peer>) -> Flushed
     }
 }
 
-/// Listens on all of `addrs`; the listeners, and the addresses with the ports that they got.
+/// Listens on all of `addrs`. Returns the listeners, and their addresses with the actual ports.
 fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), BindError> {
     let listen = |addr: &SocketAddr| listener::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
     let listeners = addrs.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
@@ -319,19 +321,19 @@ fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
 }
 
 impl Handle {
-    /// Ends the server: no further client is taken, those that are there are closed with 1001, one after the other over
-    /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last, and [`Server::run`] returns. Calling it again changes nothing.
+    /// Begins a graceful shutdown: no further client is accepted, and all are closed with 1001, one after the other over
+    /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last. Then [`Server::run`] returns. A second call changes
+    /// nothing.
     pub fn shutdown(&self) {
         self.lifecycle.advance(Stage::Draining);
     }
 
-    /// Ends the server without spreading anything: everyone who is left is closed with 1001 at once. May follow a
-    /// [`shutdown`](Self::shutdown) that takes too long.
+    /// Closes all remaining clients with 1001 at once. May follow a [`shutdown`](Self::shutdown) that takes too long.
     pub fn shutdown_now(&self) {
         self.lifecycle.advance(Stage::Closing);
     }
 
-    /// The hub's gauges and counters, as of the last message.
+    /// Returns the hub's gauges and counters. They lag by up to 10 ms.
     pub fn stats(&self) -> Stats {
         self.counters.relay().endpoint.hub
     }

@@ -1,5 +1,4 @@
-//! Owns the question who may connect: what of a request is shown to those who decide, and what they may answer. Never decides:
-//! [`Origins`](crate::Origins), [`Tokens`](crate::Tokens) and the embedder do.
+//! Who may connect: the [`Admission`] trait and what it decides by. [`Origins`](crate::Origins) and [`Tokens`](crate::Tokens) implement it.
 
 pub(crate) mod client_ip;
 pub(crate) mod origins;
@@ -10,16 +9,15 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 
 use crate::http::headers::Headers;
 
-/// Decides who may connect, by the request of the WebSocket handshake.
+/// Decides whether a client may connect, by the request of its WebSocket handshake.
 ///
-/// It is asked on the connection's own thread, so it may take its time, and look something up elsewhere: nobody else waits for it.
-/// The client waits, and so does its place among [`Limits::connections`](sigver_core::Limits::connections). A panic ends that one
-/// connection.
+/// It is called on the connection's own thread, so it may block, for example on a look-up in a database: no other client waits. The client
+/// counts as a connection meanwhile. A panic ends that connection only.
 ///
 /// ```
 /// use sigver_server::{Admission, Config, Denied, Handshake};
 ///
-/// /// Takes clients at one path only.
+/// /// Admits clients at one path only.
 /// #[derive(Debug)]
 /// struct AtPath(&'static str);
 ///
@@ -37,15 +35,15 @@ use crate::http::headers::Headers;
 /// config.admission.push(std::sync::Arc::new(AtPath("/signal")));
 /// ```
 pub trait Admission: fmt::Debug + Send + Sync {
-    /// Decides about one handshake.
+    /// Admits or denies a client.
     ///
     /// # Errors
     ///
-    /// The client is not admitted, and gets this answer.
+    /// The HTTP response to a client that is denied.
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied>;
 }
 
-/// The request of a legal WebSocket handshake (RFC 6455 section 4.1). `Debug` shows neither its query nor its headers, where secrets are.
+/// The request of a valid WebSocket handshake (RFC 6455 section 4.1). `Debug` shows neither query nor headers, because they may have secrets.
 pub struct Handshake<'a> {
     pub(crate) client: IpAddr,
     pub(crate) target: &'a str,
@@ -53,28 +51,27 @@ pub struct Handshake<'a> {
 }
 
 impl<'a> Handshake<'a> {
-    /// Where the client is: the other end of the connection, or what trusted proxies say
-    /// ([`Config::trusted_proxies`](crate::Config::trusted_proxies)).
+    /// Returns the address of the client, behind [trusted proxies](crate::Config::trusted_proxies).
     pub fn client(&self) -> IpAddr {
         self.client
     }
 
-    /// The path of the request, as it was sent.
+    /// Returns the path of the request as it was sent.
     pub fn path(&self) -> &'a str {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
-    /// What follows the `?` of the request's target, as it was sent.
+    /// Returns the query of the request as it was sent, without the `?`.
     pub fn query(&self) -> Option<&'a str> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// The values of every header of this name, whatever its case, in their order.
+    /// Returns the values of every header with this name, in order. Case does not matter.
     pub fn headers(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.headers.all(name)
     }
 
-    /// The subprotocols that the client offers, in its order.
+    /// Returns the offered subprotocols, in order.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.headers.subprotocols()
     }
@@ -89,7 +86,7 @@ impl fmt::Debug for Handshake<'_> {
     }
 }
 
-/// The answer to a client that is not admitted.
+/// The HTTP response to a client that is denied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status}: {text}")]
 pub struct Denied {
@@ -98,11 +95,10 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// An HTTP status from 400 to 599, and a line that says why. The client can read both, though a browser hides them from its page; the
-    /// status is logged.
+    /// Creates a response from an HTTP status between 400 and 599 and a line that gives the reason. The status is logged. Browsers hide both
+    /// from the page.
     ///
-    /// Any other status would not end a handshake, and is sent as 403. With 401 goes a `WWW-Authenticate: Bearer`, with 429 and 503 a
-    /// `Retry-After`.
+    /// Another status is sent as 403. A response with 401 has `WWW-Authenticate: Bearer`, one with 429 or 503 has `Retry-After`.
     pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status: if (400..600).contains(&status) { status } else { 403 },
@@ -110,12 +106,12 @@ impl Denied {
         }
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The line that says why.
+    /// Returns the line that gives the reason.
     pub fn text(&self) -> &str {
         &self.text
     }

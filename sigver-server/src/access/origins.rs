@@ -1,4 +1,4 @@
-//! Owns the list of origins whose pages may connect. Never asks for an origin where there is none: only browsers send one.
+//! Admission by origin. Only browsers send an origin.
 
 use std::{fmt, str::FromStr};
 
@@ -6,11 +6,11 @@ use thiserror::Error;
 
 use crate::access::{Admission, Denied, Handshake};
 
-/// Admits pages of these origins (RFC 6454), and whoever is no page.
+/// Admits pages of these origins (RFC 6454), and all clients that send no origin.
 ///
-/// A browser says in the `Origin` header which site a page is from, and a page cannot change that: this keeps other sites from using
-/// the server by way of their visitors. A program can write what it likes, or nothing, so it is no protection from programs:
-/// [`Tokens`](crate::Tokens) are. A page of an origin that is not on the list gets HTTP 403.
+/// Browsers send the origin of a page in the `Origin` header, and pages cannot change it. The list keeps other sites from using the server
+/// through their visitors' browsers. Programs can send any origin or none: use [`Tokens`](crate::Tokens) against them. A page of another
+/// origin gets HTTP 403.
 ///
 /// ```
 /// let origins = ["https://example.org", "https://*.example.org"].map(|text| text.parse());
@@ -26,20 +26,20 @@ pub struct Origin(Pattern);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
-    /// This text.
+    /// Exactly this text.
     Exact(String),
-    /// What begins with the scheme and ends with a dot, the host and the port, with something in between.
+    /// An origin that begins with the scheme and ends with a dot, the host and the port, with something in between.
     Subdomains { scheme: String, rest: String },
 }
 
-/// Why a text is no [`Origin`].
+/// The error of parsing an [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseOriginError {
-    /// It has no `://`, or something else that no origin has: a path, a user, white space.
+    /// The text has no `://`, or has a part that no origin has: a path, a user, white space.
     #[error("an origin is SCHEME://HOST or SCHEME://HOST:PORT, without a path, or null")]
     Form,
-    /// There is a `*` elsewhere than in place of all subdomains.
+    /// A `*` is not in the place of all subdomains.
     #[error("a * stands for all subdomains, as in https://*.example.org, and nowhere else")]
     Wildcard,
 }
@@ -47,15 +47,15 @@ pub enum ParseOriginError {
 impl FromStr for Origin {
     type Err = ParseOriginError;
 
-    /// Reads `https://example.org`, `http://localhost:3000`, `https://*.example.org` (every subdomain, but not `example.org` itself), or
-    /// `null` (what browsers say of pages from files and of sandboxed frames).
+    /// Parses `https://example.org`, `http://localhost:3000`, `https://*.example.org` (every subdomain, but not `example.org` itself), or
+    /// `null` (pages from files and sandboxed frames).
     fn from_str(text: &str) -> Result<Self, ParseOriginError> {
         let text = text.to_ascii_lowercase();
         if text == "null" {
             return Ok(Self(Pattern::Exact(text)));
         }
         let (scheme, authority) = text.split_once("://").ok_or(ParseOriginError::Form)?;
-        // A browser leaves the default port out.
+        // Browsers omit the default port.
         let authority = match (scheme, authority.rsplit_once(':')) {
             ("http", Some((host, "80"))) | ("https", Some((host, "443"))) => host,
             _ => authority,
@@ -93,8 +93,8 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// Whether this is the origin that a browser named, or one that stands for it.
-    fn covers(&self, origin: &str) -> bool {
+    /// Whether this is the origin, or a wildcard that matches it.
+    fn matches(&self, origin: &str) -> bool {
         match &self.0 {
             Pattern::Exact(text) => text == origin,
             Pattern::Subdomains { scheme, rest } => origin
@@ -118,7 +118,7 @@ impl Admission for Origins {
             (None, _) => true,
             (Some(origin), None) => {
                 let origin = String::from_utf8_lossy(origin.trim_ascii()).to_ascii_lowercase();
-                self.0.iter().any(|allowed| allowed.covers(&origin))
+                self.0.iter().any(|allowed| allowed.matches(&origin))
             }
             (Some(_), Some(_)) => false,
         };
@@ -159,7 +159,7 @@ mod tests {
             ("https://*.example.org", "https://a.example.org.evil.net", false),
         ] {
             let pattern: Origin = allowed.parse().expect("an origin");
-            assert_eq!(pattern.covers(origin), is_covered, "{allowed} and {origin}");
+            assert_eq!(pattern.matches(origin), is_covered, "{allowed} and {origin}");
         }
     }
 

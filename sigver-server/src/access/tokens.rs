@@ -1,5 +1,4 @@
-//! Owns the bearer tokens that let a client in: where they are read from, where a client may put one, how two are compared. Never shows
-//! or logs one.
+//! Admission by bearer token. Tokens are compared in constant time, and never shown or logged.
 
 use std::{
     fmt, fs, io,
@@ -15,17 +14,17 @@ use crate::access::{Admission, Denied, Handshake};
 /// The prefix of a subprotocol that carries a token.
 pub(crate) const BEARER: &str = "sigver.bearer.";
 
-/// Admits clients that bring one of the tokens in a file.
+/// Admits clients that send one of the tokens in a file.
 ///
-/// The file has a token a line; empty lines and lines that begin with `#` mean nothing. A token has letters, digits and any of
-/// `-._~`, and at least 16 of them: `openssl rand -hex 16` makes a good one. A client brings it in one of three places, since a browser
-/// cannot choose the headers of a WebSocket:
+/// The file has one token per line. Empty lines and lines that begin with `#` are ignored. A token has at least 16 characters: letters, digits
+/// and `-._~`. `openssl rand -hex 16` generates one. Browsers cannot set the headers of a WebSocket, so a client may send its token in one of
+/// three places:
 ///
 /// - `Authorization: Bearer TOKEN` (RFC 6750 section 2.1),
-/// - as a subprotocol `sigver.bearer.TOKEN` beside the one that it wants to speak, which is never echoed,
-/// - `?token=TOKEN` behind the path. Proxies log that, so it is the last choice.
+/// - a subprotocol `sigver.bearer.TOKEN` in addition to its dialect; it is never echoed,
+/// - `?token=TOKEN` after the path. Proxies log that, so it is the last choice.
 ///
-/// Without one, or with another, it gets HTTP 401. Comparing takes as long for a token that is nearly right as for one that is not at all.
+/// A client without a valid token gets HTTP 401.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -34,7 +33,7 @@ pub(crate) const BEARER: &str = "sigver.bearer.";
 /// let tokens = Arc::new(Tokens::from_file("/etc/sigver/tokens")?);
 /// let mut config = Config::default();
 /// config.admission.push(Arc::<Tokens>::clone(&tokens));
-/// // later, when the file has changed:
+/// // when the file has changed:
 /// println!("{} tokens", tokens.reload()?);
 /// # Ok::<(), sigver_server::TokensError>(())
 /// ```
@@ -43,27 +42,27 @@ pub struct Tokens {
     tokens: RwLock<Vec<String>>,
 }
 
-/// Why a file of tokens is not taken.
+/// The error of reading a file of tokens.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TokensError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A line is no token.
+    /// A line is not a token.
     #[error("{path}, line {line}: a token is 16 or more letters, digits and -._~")]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1. It is not quoted, since it may be nearly a token.
+        /// The line number, counted from 1. The line is not shown, because it may be almost a token.
         line: usize,
     },
-    /// It has no token at all, and nobody could connect.
+    /// The file has no token, so no client could connect.
     #[error("{path} has no token")]
     None {
         /// The file.
@@ -79,18 +78,18 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is not such a file.
+    /// The file cannot be read, or is not a file of tokens.
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, TokensError> {
         let path = path.into();
         let tokens = RwLock::new(read(&path)?);
         Ok(Self { path, tokens })
     }
 
-    /// Reads the file again, and says how many tokens it has now. Clients that are connected stay, whatever token they came with.
+    /// Reads the file again. Returns the number of tokens. Connected clients stay, also if their token was removed.
     ///
     /// # Errors
     ///
-    /// As [`from_file`](Self::from_file); the tokens are then those of before.
+    /// Those of [`from_file`](Self::from_file). The tokens then stay as they were.
     pub fn reload(&self) -> Result<usize, TokensError> {
         let tokens = read(&self.path)?;
         let count = tokens.len();
@@ -98,7 +97,7 @@ impl Tokens {
         Ok(count)
     }
 
-    /// Whether this is one of the tokens. Looks at all of them, whichever it is.
+    /// Whether this is one of the tokens. Compares with all of them, to take the same time for each.
     fn has(&self, offered: &[u8]) -> bool {
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         tokens
@@ -108,7 +107,7 @@ impl Tokens {
     }
 }
 
-/// Shows how many there are.
+/// Shows the number of tokens.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.tokens.read().unwrap_or_else(PoisonError::into_inner).len();
@@ -144,7 +143,7 @@ impl Admission for Tokens {
     }
 }
 
-/// The token of an `Authorization` header, whose scheme is not case-sensitive (RFC 9110 section 11.1).
+/// Returns the token of an `Authorization` header. Its scheme is case-insensitive (RFC 9110 section 11.1).
 fn after_bearer(value: &[u8]) -> Option<&[u8]> {
     let value = value.trim_ascii();
     let (scheme, token) = value.split_at_checked(7)?;
