@@ -64,7 +64,7 @@ fn quoted(heading: &str) -> Fallible<Vec<String>> {
 fn every_source_is_in_the_table_and_every_row_is_a_source() -> Fallible {
     let mut listed = BTreeSet::new();
     let mut folder = PathBuf::new();
-    for name in quoted("What is where")? {
+    for name in quoted("Modules")? {
         // "`sigver-server/src/counters.rs`, `admin.rs`": the second is where the first is.
         let path = if name.contains('/') {
             PathBuf::from(&name)
@@ -97,7 +97,7 @@ fn the_way_of_a_message_names_what_is_there() -> Fallible {
         }
     }
     let mut functions = 0;
-    for name in quoted("The way of one message")? {
+    for name in quoted("The path of one message")? {
         let Some((_, function)) = name.rsplit_once("::") else {
             continue;
         };
