@@ -10,9 +10,16 @@ fn modules_do_not_use_each_other_in_circles() -> Result<(), Box<dyn Error>> {
     for (src, least) in [("src", 5), ("src/bin/load", 20), ("src/bin/yardstick", 2)] {
         let graph = ModuleGraph::read(&manifest.join(src))?;
         assert_eq!(graph.circle(), None, "in {src}");
-        assert!(graph.users_of_root().is_empty(), "in {src}: {:?}", graph.users_of_root());
+        assert!(
+            graph.users_of_root().is_empty(),
+            "in {src}: {:?}",
+            graph.users_of_root()
+        );
         let (modules, arrows) = graph.size();
-        assert!(modules >= least && arrows >= least, "only {modules} and {arrows} in {src}");
+        assert!(
+            modules >= least && arrows >= least,
+            "only {modules} and {arrows} in {src}"
+        );
     }
     Ok(())
 }

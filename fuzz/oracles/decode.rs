@@ -1,4 +1,4 @@
-//! Holds `Dialect::decode` and `Dialect::encode` to an independent reading of JSON and of the protocol page. Never calls a hub.
+//! Compares `Decoder::decode` and `Dialect::encode` with an independent JSON reader and the protocol page. Uses no hub.
 
 use sigver_core::{
     CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
@@ -10,18 +10,18 @@ use crate::{
     reader::{self, Text},
 };
 
-/// Texts that are longer show nothing new, and the reader goes down a call for each of their brackets.
+/// Longer texts add nothing, and the reader recurses once per bracket.
 const LONGEST: usize = 16 * 1024;
 
 /// Indexes of one digit and of many.
 const INDEXES: [u32; 3] = [0, 10, u32::MAX - 1];
 
-/// Whatever the text: both dialects read in it what it says and nothing else, under limits that it just meets and just does not; and what
-/// it carries comes out to the byte, with nothing added but an index.
+/// For any text: both dialects decode it according to the protocol page, under limits that it just reaches and just exceeds; and its
+/// payload is encoded to the byte, with only an index added.
 ///
 /// # Panics
 ///
-/// When that is not so.
+/// If not.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;
@@ -31,33 +31,35 @@ pub(crate) fn check(bytes: &[u8]) {
     }
     let is = reader::read(text);
     if let Text::Object(object) = &is {
-        assert_eq!(object.text(), text, "the reader has lost something");
+        assert_eq!(object.text(), text, "the reader is lossless");
     }
     for dialect in Dialect::ALL {
         for limits in limits_near(text, &is) {
             check_reading(*dialect, text, &is, &limits);
         }
         if let Text::Object(object) = &is {
-            check_what_comes_of_it(*dialect, text, object);
+            check_encoding(*dialect, text, object);
         }
     }
 }
 
-/// The default ones; those that the text just meets; and for each of these the same but one less.
+/// Returns the default limits, limits that the text just reaches, and each of the latter reduced by one.
 fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     let depth = match is {
         Text::Object(object) => object.depth(),
         Text::Other(depth) => *depth,
         Text::Broken(_) => 4,
     };
-    let says = |dialect| match is {
+    let key_length = |dialect| match is {
         Text::Object(object) => match object.reading(dialect, &Limits::default()) {
             Ok(Reading::Open(key) | Reading::Join(key)) => Some(key.len()),
             Ok(_) | Err(_) => None,
         },
         Text::Other(_) | Text::Broken(_) => None,
     };
-    let key = says(Dialect::Plain).or_else(|| says(Dialect::V1)).unwrap_or(8);
+    let key = key_length(Dialect::Plain)
+        .or_else(|| key_length(Dialect::V1))
+        .unwrap_or(8);
     let mut just = Limits::default();
     just.message_bytes = text.len() as u32;
     just.depth = depth;
@@ -90,12 +92,12 @@ fn check_reading(dialect: Dialect, text: &str, is: &Text, limits: &Limits) {
         _ if is_too_big => assert_eq!(read, Err(CloseReason::TooBig)),
         Text::Other(depth) if *depth > limits.depth => assert_eq!(read, Err(CloseReason::TooDeep)),
         Text::Other(_) => assert_eq!(read, Err(CloseReason::NotAnObject)),
-        Text::Broken(until) => check_refusal_of_what_is_not_json(dialect, text, until.as_ref(), limits, &read),
+        Text::Broken(until) => check_invalid_json(dialect, text, until.as_ref(), limits, &read),
     }
 }
 
-/// What is first in the text is what its sender hears of, but that depth is counted in brackets, before anything is read.
-fn check_refusal_of_what_is_not_json(
+/// Checks the reason for invalid JSON: the first violation in the text, but depth is counted in brackets before anything is parsed.
+fn check_invalid_json(
     dialect: Dialect,
     text: &str,
     until: Option<&Object>,
@@ -115,8 +117,8 @@ fn check_refusal_of_what_is_not_json(
     assert!(is_right, "{dialect:?}: {read:?} instead of {expected:?}");
 }
 
-/// What `dialect` has read in `text` is encoded in both.
-fn check_what_comes_of_it(dialect: Dialect, text: &str, object: &Object) {
+/// Encodes the decoded text in both dialects.
+fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
         Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => check_key(&key),
         Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => {
@@ -132,7 +134,7 @@ fn check_what_comes_of_it(dialect: Dialect, text: &str, object: &Object) {
     }
 }
 
-/// Whatever is in a key, it comes back as it was.
+/// Checks that any key is encoded without loss.
 fn check_key(key: &Key) {
     let key = || key.clone();
     for message in [
@@ -146,8 +148,8 @@ fn check_key(key: &Key) {
         let Text::Object(object) = reader::read(&out) else {
             panic!("{out} is no object");
         };
-        let said: Vec<_> = values(&object, "key").map(|value| value.says.as_deref()).collect();
-        assert_eq!(said, [Some(key().as_str())], "{out}");
+        let keys: Vec<_> = values(&object, "key").map(|value| value.decoded.as_deref()).collect();
+        assert_eq!(keys, [Some(key().as_str())], "{out}");
     }
 }
 
@@ -170,7 +172,7 @@ fn check_payload(dialect: Dialect, text: &str, object: &Object, payload: Payload
         }
         let expected = format!(r#"{{"type":"data","index":{number},"data":{sent}}}"#);
         assert_eq!(encoded(Dialect::V1, &message), expected);
-        // The hub gives nothing else to an opener of the plain dialect.
+        // The hub sends only objects to a plain opener.
         if kind == PayloadKind::Object {
             let expected = match dialect {
                 Dialect::Plain => Some(object.text_with_index(number)),
@@ -183,7 +185,7 @@ fn check_payload(dialect: Dialect, text: &str, object: &Object, payload: Payload
     }
 }
 
-/// Whoever reads it finds one `index`, which is the joiner's.
+/// Checks that the text has one `index`, that of the joiner.
 fn check_spliced(out: &str, number: u32) {
     let Text::Object(object) = reader::read(out) else {
         panic!("{out} is no object");
@@ -195,7 +197,7 @@ fn check_spliced(out: &str, number: u32) {
 fn values<'a>(object: &'a Object, name: &'a str) -> impl Iterator<Item = &'a Value> {
     let named = object.members.iter();
     named
-        .filter(move |member| member.name.says.as_deref() == Some(name))
+        .filter(move |member| member.name.decoded.as_deref() == Some(name))
         .map(|member| &member.value)
 }
 

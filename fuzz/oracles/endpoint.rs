@@ -1,27 +1,27 @@
 //! Compares [`Endpoint`](sigver_core::Endpoint) with the naive model of its laws, for any calls in any order.
 //!
 //! A script is a sequence of calls. Each is a letter and its operands, of one byte each. `0` to `9` and `a` to `z` are the numbers from 0 to
-//! 35; any other byte is its own number. A number is taken modulo the number of choices. Bytes that are no letter of a call are skipped, so
+//! 35; any other byte is its own number. A number is taken modulo the number of choices. Bytes that are not the letter of a call are skipped, so
 //! blanks and line ends structure a script, and any bytes are a script.
 //!
 //! | call | meaning |
 //! |---|---|
-//! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms to ask for a role; `-`: no limit |
+//! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
-//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a key that the server makes |
+//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a key that the server generates |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
-//! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` mean nothing |
+//! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
 //! | `iw`, `bw` | `w` sends invalid JSON, a binary message |
 //! | `gwn`, `nw` | `w` sends a ping of `n` bytes, a pong |
 //! | `ewc` | `w` sends a close frame with code 1000 + `c`; `-`: without a code |
 //! | `rwc` | `w` commits a violation with reason `c` |
-//! | `qw` | the socket of `w` is gone |
-//! | `fwn`, `F` | `n` × 10 bytes to `w` were written; everything to everyone |
+//! | `qw` | the socket of `w` disconnects |
+//! | `fwn`, `F` | `n` × 10 bytes to `w` were written; all frames to all clients |
 //! | `wt`, `Wt` | `t` × 10 ms, `t` seconds pass |
 //! | `t`, `T` | `handle_timeout` now, when it is due |
-//! | `Dt`, `s` | the server drains, and accepts connections for `t` × 10 ms; it closes everyone |
+//! | `Dt`, `s` | the server drains, and accepts connections for `t` × 10 ms; it closes every connection |
 
 use std::num::NonZeroU32;
 
@@ -34,7 +34,7 @@ use crate::{
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, finish, play},
 };
 
-/// The model takes longer the more has happened.
+/// The model is slower the more calls there were.
 const MAX_CALLS: usize = 400;
 
 /// Fewer than an endpoint pings in one call.
@@ -42,12 +42,12 @@ const MAX_CLIENTS: usize = 60;
 
 const KEYS: usize = 4;
 
-/// After every call of the script, the endpoint returned what the model returned, and agrees with it in all that can be seen. Then every
-/// socket is disconnected, and nothing is left.
+/// Plays the script on the endpoint and on the model, and compares outputs and all observable state after every call. Then disconnects
+/// every socket, after which nothing is left.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If they differ.
 pub(crate) fn check(script: &[u8]) {
     let mut script = Script {
         bytes: script.iter(),
@@ -143,7 +143,7 @@ impl Script<'_> {
         }
     }
 
-    /// Returns the next call; `None` if the letter is none, or no client is there.
+    /// Returns the next call; `None` if the letter is unknown, or there is no client.
     fn call(&mut self, letter: u8) -> Option<Call> {
         Some(Call::Step(match letter {
             b'c' => {
@@ -231,7 +231,7 @@ impl Script<'_> {
         })
     }
 
-    /// Returns a key; `Some(None)` for one that the server makes.
+    /// Returns a key; `Some(None)` for one that the server generates.
     fn key(&mut self) -> Option<Option<usize>> {
         let byte = self.byte()?;
         Some((byte != b'*').then(|| number(byte) as usize % KEYS))

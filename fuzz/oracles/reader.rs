@@ -1,14 +1,13 @@
-//! Takes a JSON text apart as RFC 8259 has it, with nothing of what the core reads with. Never decides what a message means:
-//! `json.rs`, beside the laws, does.
+//! An RFC 8259 parser that is independent of the core. It does not interpret messages: `json.rs`, beside the laws, does.
 
 use crate::json::{Attribute, Object, Value};
 
-/// What a text is.
+/// The syntax of a text.
 pub(crate) enum Text {
     Object(Object),
-    /// A JSON value that is none, and how deep it nests.
+    /// Another JSON value, and its depth of nesting.
     Other(u32),
-    /// Not JSON; what was an object and its members until it broke, if it began as one.
+    /// Not JSON. If it begins as an object, the members before the error.
     Broken(Option<Object>),
 }
 
@@ -38,7 +37,7 @@ pub(crate) fn read(text: &str) -> Text {
     }
 }
 
-/// Whoever returns `None` has met something that is not JSON.
+/// Methods return `None` at an error of syntax.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -53,7 +52,7 @@ impl Reader<'_> {
         self.at == self.text.len()
     }
 
-    /// Moves on while there are such bytes.
+    /// Advances while the bytes match.
     fn run(&mut self, is: impl Fn(u8) -> bool) -> String {
         let start = self.at;
         while self.peek().is_some_and(&is) {
@@ -76,8 +75,7 @@ impl Reader<'_> {
         is_there.then_some(())
     }
 
-    /// Puts the members that come into `object`, each as soon as its value is whole. What the objects among their values are put
-    /// together from is only of interest in the `outermost`.
+    /// Adds the next members to `object`, each when its value is complete. Only the pieces of objects in the `outermost` one are kept.
     fn object(&mut self, object: &mut Object, outermost: bool) -> Option<()> {
         self.eat("{")?;
         let mut lead = self.gap();
@@ -120,12 +118,12 @@ impl Reader<'_> {
         Some(Value {
             spelled,
             depth,
-            says: None,
+            decoded: None,
             object: object.map(Box::new),
         })
     }
 
-    /// Moves behind the value that comes, and says how deep it nests.
+    /// Skips the next value. Returns its depth of nesting.
     fn skip(&mut self) -> Option<u32> {
         match self.peek()? {
             b'{' => self.nest("}", |reader| {
@@ -200,12 +198,12 @@ impl Reader<'_> {
         Some(Value {
             spelled: self.since(start),
             depth: 0,
-            says: String::from_utf16(&units).ok(),
+            decoded: String::from_utf16(&units).ok(),
             object: None,
         })
     }
 
-    /// The code unit of UTF-16 that the escape says, behind its backslash.
+    /// Returns the UTF-16 code unit of the escape after the backslash.
     fn escape(&mut self) -> Option<u16> {
         let escape = self.peek()?;
         let character = match escape {
@@ -224,7 +222,7 @@ impl Reader<'_> {
 
     fn code_unit(&mut self) -> Option<u16> {
         let digits = self.text.get(self.at + 1..self.at + 5)?;
-        // A sign is a number's, and no digit's.
+        // A sign is not a digit.
         let unit = u16::from_str_radix(digits, 16)
             .ok()
             .filter(|_| !digits.starts_with('+'));
@@ -233,7 +231,7 @@ impl Reader<'_> {
     }
 }
 
-/// What the object `spelled` is put together from; `None` for another value.
+/// Returns the pieces of the object `spelled`; `None` for another value.
 fn object(spelled: &str) -> Option<Object> {
     let mut object = Object {
         before: String::new(),

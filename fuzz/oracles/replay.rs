@@ -1,8 +1,8 @@
-//! Gives an oracle every seed of its target, without a fuzzer.
+//! Runs an oracle on every seed of its target, without a fuzzer.
 
 use std::{error::Error, fs, panic, path::Path};
 
-/// Fails as the oracle does, and names the seed.
+/// Runs `check` on every seed. If it panics, the seed is printed.
 pub(crate) fn replay(target: &str, check: fn(&[u8])) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
     let mut seeds = 0;

@@ -47,7 +47,7 @@ impl<T> Arena<T> {
         self.slots.try_remove(id.slot()).map(|slot| slot.value)
     }
 
-    /// Removes every entry; their ids stay dead.
+    /// Removes every entry. Their ids become invalid.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
     }
@@ -56,7 +56,7 @@ impl<T> Arena<T> {
         self.slots.len() as u32
     }
 
-    /// All entries, by slot.
+    /// Returns all entries, by slot.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         self.slots
             .iter()
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_dies_with_its_entry() {
+    fn id_is_invalid_after_its_entry_is_removed() {
         let mut arena = Arena::new();
         let first = arena.insert('a');
         assert_eq!(arena.remove(first), Some('a'));
         let second = arena.insert('b');
-        assert_eq!(second.slot(), first.slot(), "slots are used again");
+        assert_eq!(second.slot(), first.slot(), "slots are reused");
         assert_eq!(arena.get(first), None);
         assert_eq!(arena.get_mut(first), None);
         assert_eq!(arena.remove(first), None);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_wrap() {
+    fn generation_wraps_to_another_id() {
         let mut arena = Arena::new();
         arena.next = u32::MAX;
         let last = arena.insert(1);

@@ -1,17 +1,17 @@
 //! The state machine. Every transition of a connection's role is in this file.
 //!
 //! ```text
-//!                 open                      gone, closed: the key is free, and the role of every joiner ends
+//!                 open                      disconnected, closed: the key is free, and the role of every joiner ends
 //!            ┌────────────> Opener(key) ─────────────────────────────────────────┐
 //!  connect   │                                                                   v
 //!  ────────> Idle ──────────────────────────────────────────────────────────> (dead)
-//!            │     no role in time; of one role: whatever is refused             ^
+//!            │     no role in time; single-use: a refusal that closes            ^
 //!            └────────────> Joiner(opener, index) ───────────────────────────────┘
-//!                 join                      gone, closed: the opener gets PeerLeft
+//!                 join                      disconnected, closed: the opener gets PeerLeft
 //! ```
 //!
-//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends. One with [`RoleLifetime::Reusable`] becomes `Idle`: an opener that
-//! closes its key, a joiner that leaves, is kicked, or whose opener has left.
+//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends. One with [`RoleLifetime::Reusable`] becomes `Idle` when it closes
+//! its key, leaves, is kicked, or its opener leaves.
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
@@ -69,7 +69,7 @@ pub struct Hub<P = Payload> {
     /// One entry for each idle connection that has a deadline.
     deadlines: BTreeSet<(Time, ConnId)>,
     limits: Limits,
-    /// The counters; the gauges are derived when asked for.
+    /// The counters. [`Hub::stats`] computes the gauges.
     counters: Stats,
     joiners: u32,
     shut_down: bool,
@@ -92,7 +92,7 @@ struct Conn {
 
 enum State {
     Idle {
-        /// Until when it must first ask for a role.
+        /// The role deadline, until the first request for a role.
         deadline: Option<Time>,
     },
     Opener {
@@ -129,7 +129,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Adds a connection without a role. If it asks for none within [`Limits::role_deadline`], it is closed.
+    /// Adds a connection without a role. If it requests none within [`Limits::role_deadline`], it is closed.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl<P> Hub<P> {
         Ok(id)
     }
 
-    /// Handles a message. Returns the messages that follow, in the order in which they must be sent.
+    /// Handles a message from a connection. Returns the messages to send, in order.
     #[must_use = "the outputs must be sent"]
     pub fn handle(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -183,8 +183,8 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Like [`handle`](Self::handle), but every join fails as one of an unknown key, and every open as one of a taken key. For clients that
-    /// have guessed keys too often.
+    /// Like [`handle`](Self::handle), but if the connection has no role, an open fails as if the key were taken, and a join as if it were
+    /// unknown. For clients that have guessed too many keys.
     #[must_use = "the outputs must be sent"]
     pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let refusal = match (&message, self.state(from)) {
@@ -199,7 +199,7 @@ impl<P> Hub<P> {
     }
 
     /// Closes a connection, for example after a violation or as a slow consumer. The first output is its [`OutboundMessage::Close`]; the
-    /// others tell its peers.
+    /// others notify its peers.
     ///
     /// The hub does not limit write buffers: the embedder knows their size and calls this.
     ///
@@ -233,7 +233,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Removes a connection that is gone. The outputs tell its peers.
+    /// Removes a connection whose socket is gone. The outputs notify its peers.
     #[must_use = "the outputs must be sent"]
     pub fn disconnect(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -267,7 +267,7 @@ impl<P> Hub<P> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Closes every connection that has asked for no role in time.
+    /// Closes every connection whose role deadline has passed.
     #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -444,7 +444,7 @@ impl<P> Hub<P> {
                 let state = mem::replace(state, State::Idle { deadline: None });
                 self.retire(conn, state, outputs);
             }
-            // With one role for life, disconnecting ends it.
+            // A single-use role ends with its connection.
             Some(_) => self.refuse(conn, Refusal::WrongRole, outputs),
             None => {}
         }
@@ -463,7 +463,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Tells others of the end of a role that its connection no longer has.
+    /// Notifies the peers of a connection whose role has ended.
     fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
@@ -483,7 +483,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Ends the role of a joiner that its opener no longer has.
+    /// Ends the role of a joiner that was removed from its opener.
     fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Outputs<P>) {
         self.joiners -= 1;
         match self.conns.get_mut(joiner) {
@@ -509,7 +509,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Removes the deadline of a connection that asks for a role, whatever the result.
+    /// Removes the role deadline of a connection that requests a role, whatever the result.
     fn meet_deadline(&mut self, conn: ConnId) {
         if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
             let deadline = deadline.take();
@@ -545,7 +545,7 @@ impl<P> Hub<P> {
                         assert!(index.get() < *next);
                         assert!(
                             matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
-                            "a joiner knows its opener and its index"
+                            "a joiner refers to its opener and its index"
                         );
                     }
                 }
@@ -553,14 +553,14 @@ impl<P> Hub<P> {
                     joined += 1;
                     assert!(
                         matches!(self.state(*opener), Some(State::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
-                        "an opener knows its joiners"
+                        "an opener refers to its joiners"
                     );
                 }
             }
         }
         assert_eq!(self.keys.len(), openers, "no key outlives its opener");
-        assert_eq!(self.joiners, joined, "the gauge of joiners is true");
-        assert_eq!(self.deadlines.len(), waiting, "no deadline outlives its wait");
+        assert_eq!(self.joiners, joined, "the gauge of joiners is correct");
+        assert_eq!(self.deadlines.len(), waiting, "no deadline is stale");
     }
 }
 

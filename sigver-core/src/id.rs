@@ -1,4 +1,4 @@
-//! The names of connections ([`ConnId`]), of joiners ([`Index`]) and of meeting points ([`Key`]).
+//! Identifiers: connections ([`ConnId`]), joiners ([`Index`]) and keys ([`Key`]).
 
 use alloc::{format, sync::Arc};
 use core::fmt;
@@ -10,7 +10,7 @@ use crate::limits::Limits;
 /// Identifies a connection of a hub or endpoint.
 ///
 /// [`Hub::connect`](crate::Hub::connect) returns it. Slots are reused, whole ids are not: every method ignores the id of a connection that is
-/// gone. After a multiple of 2^32 connections in the same slot an id would repeat.
+/// gone. An id can repeat only after 2^32 further connections.
 ///
 /// ```
 /// # use sigver_core::{ConnId, Dialect, Hub, Limits, Time};
@@ -35,7 +35,8 @@ impl ConnId {
         Self { slot, generation }
     }
 
-    /// Returns a small number that no other connection of the same hub has now, for tables of the embedder. Slots start at 0 and are reused.
+    /// Returns a small number that is unique among the present connections of a hub, as an index into tables of the embedder. Slots start at
+    /// 0 and are reused.
     pub const fn slot(self) -> usize {
         self.slot as usize
     }
@@ -73,7 +74,7 @@ impl fmt::Debug for ConnId {
 
 /// A joiner's number at its opener: 0 for the first that joined, then 1, 2, …
 ///
-/// An opener's indexes are never reused while it has its key. Refused joiners get none. The largest is 2^32 - 2.
+/// An opener's indexes are never reused while it has its key. A refused joiner uses none. The largest is 2^32 - 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(u32);
 
@@ -95,7 +96,7 @@ impl fmt::Display for Index {
     }
 }
 
-/// The name of a meeting point. An opener opens it, joiners join it. A `Key` is neither empty nor longer than the limit.
+/// The name under which an opener and its joiners meet. It has 1 to [`Limits::key_bytes`] bytes.
 ///
 /// Clients that know a key can join it, so a key is a secret: `Debug` shows its length only, and there is no `Display`.
 ///
@@ -127,7 +128,7 @@ impl Key {
         }
     }
 
-    /// Creates a key that cannot be guessed: the 32 hexadecimal digits of 128 random bits from a source that is fit for secrets.
+    /// Creates a key that cannot be guessed: the 32 hexadecimal digits of 128 random bits from a cryptographically secure source.
     ///
     /// # Errors
     ///

@@ -100,7 +100,7 @@
 //!
 //! let server = Server {
 //!     shared: Mutex::new(Shared {
-//!         endpoint: Endpoint::new(EndpointConfig::default(), || None), // random bits, for keys that the server makes
+//!         endpoint: Endpoint::new(EndpointConfig::default(), || None), // random bits, for generated keys
 //!         queues: BTreeMap::new(),
 //!     }),
 //!     started: Instant::now(),
@@ -133,8 +133,8 @@
 //!   your sockets <─frame── Dialect::encode <─OutboundMessage── ┘
 //! ```
 //!
-//! Every call to the [`Hub`] returns all its consequences as `(ConnId, OutboundMessage)` pairs, in the order in which they must be sent.
-//! There is nothing to poll afterwards.
+//! Every call to the [`Hub`] returns all its outputs as `(ConnId, OutboundMessage)` pairs, in the order in which they must be sent. There is
+//! nothing to poll afterwards.
 //!
 //! ```
 //! use sigver_core::{CloseReason, Decoder, Dialect, Frame, Hub, Limits, OutboundMessage, Time};
@@ -192,7 +192,7 @@
 //! let at = |seconds| Time::from_duration(Duration::from_secs(seconds));
 //!
 //! let idle = hub.connect(at(5), Dialect::V1.profile())?;
-//! assert_eq!(hub.poll_timeout(), Some(at(65))); // a minute to ask for a role
+//! assert_eq!(hub.poll_timeout(), Some(at(65))); // a minute to request a role
 //! assert!(hub.handle_timeout(at(64)).is_empty()); // early is harmless
 //! let outputs = hub.handle_timeout(at(65));
 //! assert!(matches!(outputs[..], [(to, OutboundMessage::Close(CloseReason::NoRoleInTime))] if to == idle));
@@ -217,11 +217,11 @@
 //! Property tests check these laws against simple models, in `tests/laws`:
 //!
 //! - Accepted data is delivered exactly once, to exactly one connection, or dropped because its addressee is gone.
-//!   Payloads are moved, never copied: `P` needs no `Clone`, `Debug` or `Default`.
+//!   The hub moves payloads and never copies them: `P` needs no `Clone`, `Debug` or `Default`.
 //! - From one sender to one recipient: first in, first out.
 //! - Connections of different keys never affect each other, except through the global limits.
 //! - A [`CloseReason`] is the last message to its connection. After it is returned, the [`ConnId`] is no longer valid.
-//! - Calls with a [`ConnId`] that is no longer valid do nothing and return nothing. A frame may race a close.
+//! - Calls with a [`ConnId`] that is no longer valid do nothing and return nothing, so a message may race a close.
 //! - When every connection is gone, all state is freed.
 //! - The same calls give the same outputs: nothing depends on a hash seed, an address or a clock.
 //!

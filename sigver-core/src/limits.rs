@@ -11,7 +11,7 @@ use core::{num::NonZeroU32, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The most open connections. Default: `None`, which is no limit but that of ids, 2^32 - 1.
+    /// The most open connections. Default: `None`, the limit of ids, which is 2^32 - 1.
     ///
     /// A closed connection does not count, even if its socket still exists. A connection takes about 100 bytes in the hub. One over the limit
     /// is refused with [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections); a server responds with HTTP 503.
@@ -24,18 +24,18 @@ pub struct Limits {
     /// The longest key in bytes of UTF-8, after JSON decoding. Default: 256.
     ///
     /// A client that sends a longer one is closed with 1007 [`KeyTooLong`](crate::CloseReason::KeyTooLong). Generated keys are 32 bytes long;
-    /// with a lower limit there are none.
+    /// with a lower limit, a client that requests one is closed as well.
     pub key_bytes: u32,
     /// The longest message in bytes. Default: 65,536.
     ///
-    /// A client that sends a longer one is closed with 1009 [`TooBig`](crate::CloseReason::TooBig). Values above 2^31 - 1 count as that.
+    /// A client that sends a longer one is closed with 1009 [`TooBig`](crate::CloseReason::TooBig). Values above 2^31 - 1 count as 2^31 - 1.
     pub message_bytes: u32,
     /// The deepest nesting of arrays and objects in a message, including the message itself. Default: 128.
     ///
     /// The core parses without recursion; the limit protects the recipient's parser. A client that sends a deeper message is closed with 1007
     /// [`TooDeep`](crate::CloseReason::TooDeep).
     pub depth: u32,
-    /// The time within which a connection must first try to open or join a key; `None` is no limit. Default: 60 seconds.
+    /// The time within which a connection must first try to open or join a key. Default: 60 seconds; `None` for no limit.
     ///
     /// After it, the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
     pub role_deadline: Option<Duration>,

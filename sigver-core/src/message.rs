@@ -1,4 +1,4 @@
-//! What goes into a [`Hub`](crate::Hub) and what comes out of it.
+//! Messages to and from a [`Hub`](crate::Hub).
 //!
 //! The message enums are exhaustive: a new message is a compile error in every codec.
 
@@ -36,8 +36,8 @@ pub enum InboundMessage<P = Payload> {
         /// What to deliver.
         payload: P,
     },
-    /// [`Data`](Self::Data) that looks like a control message of an unknown type. From a connection with a role it is data. One without a
-    /// role is closed with [`CloseReason::UnknownType`], because it meant something else.
+    /// [`Data`](Self::Data) that looks like a control message of an unknown type. From a connection with a role it is data. A connection
+    /// without a role is closed with [`CloseReason::UnknownType`].
     UnknownControl {
         /// As in [`Data`](Self::Data).
         to: Addressee,

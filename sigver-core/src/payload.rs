@@ -1,4 +1,4 @@
-//! What is delivered from one peer to the other: the sender's own bytes, and the place for an `index` in them.
+//! Payloads: the bytes of the sender, and the position for an `index` in them.
 
 use alloc::{boxed::Box, string::String};
 use core::{
@@ -10,19 +10,19 @@ use crate::{id::Index, profile::PayloadKind};
 
 /// One JSON value as its sender wrote it, to the byte.
 ///
-/// A [`Decoder`](crate::Decoder) makes payloads, or [`Payload::new`]. `Debug` shows the length only: payloads do not belong in logs.
+/// Created by a [`Decoder`](crate::Decoder) or by [`Payload::new`]. `Debug` shows the length only, to keep payloads out of logs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
     text: Box<str>,
     spot: Spot,
 }
 
-/// Where an index goes, for recipients that expect it among the sender's own members.
+/// Where an index is inserted for recipients that expect it among the members of the value.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Spot {
-    /// Nowhere: the value is no object, or has several members of that name.
+    /// Nowhere: the value is not an object, or has several members with this name.
     Nowhere,
-    /// In place of these bytes, after this lead.
+    /// In place of these bytes, after the lead.
     At(Range<u32>, Lead),
 }
 
@@ -38,8 +38,8 @@ pub(crate) enum Lead {
 }
 
 impl Spot {
-    /// Returns the spot in the object `text`, in which `index` is the value of the member with that name, and `last` the value of the last
-    /// member, if there are such members.
+    /// Returns the spot in the object `text`. `index` is the value of its member with that name, and `last` the value of its last member,
+    /// if they exist.
     pub(crate) fn within(text: &str, index: Option<&str>, last: Option<&str>) -> Self {
         let (place, lead) = match (index, last) {
             (Some(index), _) => (place(text, index), Lead::Value),
@@ -90,7 +90,7 @@ impl Payload {
         }
     }
 
-    /// Appends the text with `"index":N`: as the last member, or in place of the value of an `index` that is there. A value of the kind
+    /// Appends the text with `"index":N`: as the last member, or in place of the value of an existing `index`. A value of the kind
     /// [`PayloadKind::Any`] is appended unchanged.
     ///
     /// ```

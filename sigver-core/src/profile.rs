@@ -1,4 +1,4 @@
-//! What the hub knows of a connection in place of its dialect.
+//! The properties of a dialect that the hub needs.
 
 /// How the hub treats a connection. [`Dialect::profile`](crate::Dialect::profile) returns that of a dialect; an embedder with a protocol of
 /// its own chooses one.
@@ -16,7 +16,7 @@ pub struct Profile {
 pub enum RoleLifetime {
     /// One. The connection is closed when its role ends, and by a [`Refusal`](crate::Refusal) that [closes](crate::Refusal::closes).
     SingleUse,
-    /// Any number. The connection is told of a refusal and of the end of its role, and may try again.
+    /// Any number. The connection stays open after a refusal or the end of its role, and may request another role.
     Reusable,
 }
 

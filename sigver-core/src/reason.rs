@@ -124,7 +124,7 @@ close_reasons! {
     /// 1013: a slow consumer, whose write buffer is full.
     TooSlow = 1013, "too-slow", "reading too slowly";
 
-    /// 4001: the opener of the joined key has gone.
+    /// 4001: the opener of the joined key has left.
     OpenerLeft = 4001, "opener-left", "opener left";
     /// 4003: the opener has kicked this joiner.
     Kicked = 4003, "kicked", "kicked by the opener";
@@ -177,9 +177,9 @@ impl fmt::Display for Member {
 macro_rules! refusals {
     ($($(#[$doc:meta])* $variant:ident $({ $(#[$field_doc:meta])* $field:ident: $type:ty })? =
         $name:literal, closes $closes:expr, $text:literal;)*) => {
-        /// Why a request was refused. Nothing has changed. A connection with [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable) is told
-        /// and stays; one with [`RoleLifetime::SingleUse`](crate::RoleLifetime::SingleUse) is closed if [`closes`](Self::closes) returns a
-        /// reason.
+        /// Why a request was refused. Except for the role deadline, a refused request changes nothing. A connection with
+        /// [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable) receives the refusal and stays open; one with
+        /// [`RoleLifetime::SingleUse`](crate::RoleLifetime::SingleUse) is closed if [`closes`](Self::closes) returns a reason.
         ///
         /// [`name`](Self::name) is for programs, `Display` is for people. Both are stable. `PROTOCOL.md` lists them.
         #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -199,7 +199,7 @@ macro_rules! refusals {
                 }
             }
 
-            /// Returns the reason that a connection with one role is closed with, or `None` if it stays open.
+            /// Returns the close reason for a connection with a single-use role, or `None` if it stays open.
             pub const fn closes(&self) -> Option<CloseReason> {
                 match self {
                     $(Self::$variant { .. } => $closes,)*
@@ -230,7 +230,7 @@ refusals! {
         "this socket has a role already: it has to leave or close that first";
     /// Any other message from a connection without a role.
     NoRole = "no-role", closes Some(CloseReason::NoRole), "this socket has no role: it has to open or join a key first";
-    /// A message for the other role, or for connections whose role is reusable.
+    /// A message of the other role, or of connections with reusable roles.
     WrongRole = "wrong-role", closes None,
         "`type` is not for this role: kick and close are an opener's, leave is a joiner's";
     /// An opener's data without an index.
@@ -248,11 +248,11 @@ refusals! {
         "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else";
 }
 
-/// Why a joiner's role ended without a message from the joiner. A connection with one role is closed with [`reason`](Self::reason); one with
-/// reusable roles is told and stays.
+/// Why a joiner's role ended without a message from the joiner. A connection with a single-use role is closed with [`reason`](Self::reason);
+/// one with reusable roles is notified and stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleEnd {
-    /// The opener has gone, or has closed its key.
+    /// The opener has disconnected, was closed, or has closed its key.
     OpenerLeft,
     /// The opener has kicked this joiner.
     Kicked,
@@ -267,7 +267,7 @@ impl RoleEnd {
         self.reason().name()
     }
 
-    /// Returns the reason that a connection with one role is closed with.
+    /// Returns the close reason for a connection with a single-use role.
     pub const fn reason(self) -> CloseReason {
         match self {
             Self::OpenerLeft => CloseReason::OpenerLeft,

@@ -22,7 +22,7 @@ impl Time {
         self.0
     }
 
-    /// Returns this moment moved on by `duration`, or `None` after 585 billion years.
+    /// Returns this moment moved on by `duration`, or `None` on overflow.
     pub fn checked_add(self, duration: Duration) -> Option<Self> {
         self.0.checked_add(duration).map(Self)
     }

@@ -1,17 +1,17 @@
-//! Small scopes, looked at in full: three connections, two keys, and whatever they can do, up to six operations deep.
+//! Exhaustive tests of small scopes: three connections, two keys, and all sequences of up to six operations.
 //!
-//! `every_state` goes breadth first and tries every operation in every distinct state. A `Hub` cannot be cloned, so each try
-//! that leads to another state starts with a new hub and the shortest way to the state; those that do not share one. Two runs are taken to lead to the same state if the naive model's
-//! memory is the same after them: each connection's role and what is left of its time, the role that it had before, and for those
-//! that have ended also what they were and in which order they ended. What is over means nothing to the protocol. It is kept
-//! apart because a fault that is no longer to be seen would be a leftover of it (a key, an index, a deadline, a slot that is used
-//! again), and what is left over by which end is then part of the state. What is not told apart is the order of living
-//! connections' deeds where it left no trace in the model, and data, of which a hub keeps a count and nothing else. The keys are
-//! alike, so the one that is named first is always the same.
+//! `every_state` is a breadth-first search that tries every operation in every distinct state. A `Hub` cannot be cloned, so each step to
+//! another state starts with a new hub and the shortest path to the state. Steps that do not change the state share a hub.
 //!
-//! `every_run` does without that argument: all runs of half that length, no state left out.
+//! Two runs lead to the same state if the naive model is the same after them: the role of each connection, its remaining time and its
+//! former role, and for ended connections their last role and the order in which they ended. The protocol does not depend on the past of
+//! connections. It is part of the state because a hidden fault would be a remainder of it: a key, an index, a deadline, a reused slot. Runs
+//! are not distinguished by the order of earlier operations of open connections that left no trace in the model, nor by data, of which the
+//! hub keeps counts only. Keys are interchangeable, so they are used in order.
 //!
-//! `SIGVER_EXHAUSTIVE_DEPTH=8` and `SIGVER_EXHAUSTIVE_CONNECTIONS=4` look further, preferably in a release build.
+//! `every_run` does not depend on this argument: it plays all runs of half the length.
+//!
+//! `SIGVER_EXHAUSTIVE_DEPTH=8` and `SIGVER_EXHAUSTIVE_CONNECTIONS=4` extend the search, preferably in a release build.
 
 use core::{
     hash::{BuildHasherDefault, Hasher},
@@ -26,17 +26,17 @@ use std::{
 use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile, Time};
 
 use crate::{
-    model::{Client, Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Step, V1},
-    stage::{Event, Stage, assert_indexes, assert_last_word, assert_order},
+    hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order},
+    model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, Step, V1},
 };
 
+#[path = "support/hub_driver.rs"]
+mod hub_driver;
 mod model;
-#[path = "support/stage.rs"]
-mod stage;
 
 const KEYS: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Whom data is addressed to, and what it is. Nobody has the last index.
+/// Addressees and kinds of data. No joiner has the last index.
 const DATA: [(Addressee, PayloadKind); 7] = [
     (Addressee::Unnamed, PayloadKind::Object),
     (Addressee::Unnamed, PayloadKind::Any),
@@ -48,28 +48,28 @@ const DATA: [(Addressee, PayloadKind); 7] = [
 ];
 const KICKED: [u32; 3] = [0, 1, u32::MAX];
 
-/// Every operation in every distinct state of the plain dialect, where an opener can have a crowd.
+/// Every operation in every state of plain connections.
 #[test]
 fn every_state_of_plain_connections() {
     every_state(Scope::chosen(&[PLAIN], 2));
 }
 
-/// Every operation in every distinct state of `sigver.v1`, where an opener can have a crowd.
+/// Every operation in every state of `sigver.v1` connections.
 #[test]
 fn every_state_of_v1_connections() {
     every_state(Scope::chosen(&[V1], 2));
 }
 
-/// Every operation in every distinct state of both dialects under one key, where a key that has a joiner is full.
+/// Every operation in every state of both dialects under one key, with at most one joiner per key.
 #[test]
-fn every_state_of_both_dialects_with_one_joiner_a_key() {
+fn every_state_of_both_dialects_with_one_joiner_per_key() {
     every_state(Scope::chosen(&[V1, PLAIN, V1], 1));
 }
 
-/// Every operation in every distinct state of profiles that an embedder may choose beside those of the dialects.
+/// Every operation in every state of profiles that neither dialect has.
 #[test]
-fn every_state_of_profiles_of_an_embedder() {
-    every_state(Scope::chosen(&[RENEWABLE_OF_OBJECTS, ONE_ROLE_OF_ANY_DATA, PLAIN], 2));
+fn every_state_of_embedder_profiles() {
+    every_state(Scope::chosen(&[REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, PLAIN], 2));
 }
 
 fn every_state(scope: Scope) {
@@ -104,7 +104,7 @@ fn every_state(scope: Scope) {
     assert!(steps > 100_000, "only {steps} steps");
 }
 
-/// All short runs, whether they lead to something new or not.
+/// Every short run, whether it leads to a new state or not.
 #[test]
 fn every_run() {
     fn steps_from(run: &Run, scope: &Scope) -> u64 {
@@ -125,7 +125,7 @@ fn every_run() {
     assert!(steps > 150_000, "only {steps} steps");
 }
 
-/// A hasher that is fast without optimization: states are mostly numbers.
+/// A hasher that is fast without optimization. States are mostly numbers.
 #[derive(Default)]
 struct WordHasher(u64);
 
@@ -157,10 +157,10 @@ impl Hasher for WordHasher {
     }
 }
 
-/// How far to look.
+/// The size of the search.
 #[derive(Clone, Copy)]
 struct Scope {
-    /// In the order in which the connections come; after the last it is the first's turn again.
+    /// Profiles of the connections in turn.
     profiles: &'static [Profile],
     connections: usize,
     joiners_per_key: u32,
@@ -168,7 +168,7 @@ struct Scope {
 }
 
 impl Scope {
-    /// As the environment says.
+    /// Returns the scope that the environment selects.
     fn chosen(profiles: &'static [Profile], joiners_per_key: u32) -> Self {
         let number = |name, default| match env::var(name) {
             Ok(text) => text
@@ -205,17 +205,17 @@ impl fmt::Display for Scope {
         } = self;
         write!(
             f,
-            "{connections} connections, {KEYS} keys, {joiners_per_key} joiners a key, {depth} operations, {profiles:?}"
+            "{connections} connections, {KEYS} keys, {joiners_per_key} joiners per key, {depth} operations, {profiles:?}"
         )
     }
 }
 
-/// Says how much was looked at, also where the output of tests that pass is not shown.
+/// Reports how much was checked, even if the output of passing tests is captured.
 fn report(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "exhaustive: {what}");
 }
 
-/// A run, and what the model makes of it.
+/// A run, and the model after it.
 struct Run {
     limits: Limits,
     record: Vec<Event>,
@@ -224,13 +224,13 @@ struct Run {
 
 /// A run that can be continued.
 struct Replay {
-    stage: Stage,
+    driver: HubDriver,
     record: Vec<Event>,
     model: Model,
 }
 
 impl Run {
-    /// The connections are made.
+    /// Returns the run in which the connections connect.
     fn start(scope: &Scope) -> Self {
         let mut limits = Limits::default();
         limits.role_deadline = Some(DEADLINE);
@@ -246,14 +246,14 @@ impl Run {
         run
     }
 
-    /// What can happen next: all that the connections can do, the dead ones too; one more in the place of a dead one; time; and the
-    /// end of it all.
+    /// Returns the possible next steps: every operation of every connection, dead ones included; a new connection in place of a dead one;
+    /// time; and a shutdown.
     fn possible_steps(&self, scope: &Scope) -> Vec<Step> {
-        // Each gets a number when it is played.
+        // Replaced with a number when the step is played.
         let token = 0;
         let reason = CloseReason::TooSlow;
         let mut steps = vec![Step::Wait { time: DEADLINE }, Step::Timeout, Step::Shutdown];
-        if self.model.living().count() < scope.connections {
+        if self.model.connected().count() < scope.connections {
             steps.push(scope.connect(self.model.clients().len()));
         }
         let keys = self.named_keys() + 1;
@@ -273,7 +273,7 @@ impl Run {
         steps
     }
 
-    /// How many keys were named. They are named in order.
+    /// Returns the number of keys that the run has used. They are used in order.
     fn named_keys(&self) -> usize {
         let named = self.record.iter().filter_map(|event| match event.step {
             Step::Open { key, .. } | Step::Join { key, .. } => Some(key + 1),
@@ -282,14 +282,14 @@ impl Run {
         named.max().unwrap_or(0)
     }
 
-    /// What the model makes of one step more.
+    /// Returns the state of the model after one more step.
     fn state_after(&self, step: Step) -> (Vec<Client>, bool) {
         let mut model = self.model.clone();
         let _ = model.play(step);
         model.state()
     }
 
-    /// Returns this run and one step more.
+    /// Returns this run with one more step.
     fn and(&self, step: Step) -> Self {
         let mut replay = self.replay();
         replay.play(step);
@@ -304,12 +304,12 @@ impl Run {
 
     /// Repeats this run with a new hub.
     fn replay(&self) -> Replay {
-        let mut stage = Stage::new(&self.limits);
+        let mut driver = HubDriver::new(&self.limits);
         for event in &self.record {
-            let _ = stage.call(event.step);
+            let _ = driver.call(event.step);
         }
         Replay {
-            stage,
+            driver,
             record: self.record.clone(),
             model: self.model.clone(),
         }
@@ -317,36 +317,36 @@ impl Run {
 }
 
 impl Replay {
-    /// Plays one step more, which must be as the model says.
+    /// Plays one more step, and compares the hub with the model.
     fn play(&mut self, step: Step) {
-        let step = numbered(step, self.record.len());
-        let said = self.stage.play(step);
+        let step = with_token(step, self.record.len());
+        let sent = self.driver.play(step);
         self.record.push(Event {
             step,
-            said: said.clone(),
+            sent: sent.clone(),
         });
 
-        let Self { stage, record, model } = self;
-        assert_eq!(said, model.play(step), "{record:#?}");
-        assert_eq!(stage.stats(), model.stats(), "{record:#?}");
-        let next = stage.hub.poll_timeout().map(Time::as_duration);
+        let Self { driver, record, model } = self;
+        assert_eq!(sent, model.play(step), "{record:#?}");
+        assert_eq!(driver.stats(), model.stats(), "{record:#?}");
+        let next = driver.hub.poll_timeout().map(Time::as_duration);
         assert_eq!(next, model.next_timeout(), "{record:#?}");
         if let Step::Data { token, .. } | Step::UnknownControl { token, .. } = step {
-            assert_eq!(stage.ends_of(token), 1, "{record:#?}");
+            assert_eq!(driver.drops_of(token), 1, "{record:#?}");
         }
-        stage.hub.assert_invariants();
+        driver.hub.assert_invariants();
     }
 
-    /// The whole run must be as the laws want it.
+    /// Asserts the laws for the whole run.
     fn assert_laws(&self) {
         assert_order(&self.record);
-        assert_last_word(&self.record);
+        assert_nothing_after_close(&self.record);
         assert_indexes(&self.record);
     }
 }
 
-/// Returns the step with this number for the data that it sends, if it does.
-fn numbered(mut step: Step, number: usize) -> Step {
+/// Returns the step with this number for its payload, if it has one.
+fn with_token(mut step: Step, number: usize) -> Step {
     if let Step::Data { token, .. } | Step::UnknownControl { token, .. } = &mut step {
         *token = number;
     }

@@ -28,7 +28,7 @@ impl BumpAllocator {
     }
 }
 
-// SAFETY: a returned pointer is null, or aligned and followed by `layout.size()` bytes of the buffer that nobody else has. Nothing unwinds.
+// SAFETY: a returned pointer is null, or aligned and followed by `layout.size()` bytes of the buffer that no other allocation has. Nothing unwinds.
 unsafe impl GlobalAlloc for BumpAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let start = self.buffer.get().cast::<u8>();

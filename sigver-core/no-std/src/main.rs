@@ -26,7 +26,7 @@ static ALLOCATOR: BumpAllocator = BumpAllocator::new();
 /// The exit status after a panic.
 const PANICKED: i32 = 101;
 
-/// What libc calls, or where a target without an operating system starts.
+/// The entry point: called by libc, or the start of a target without an operating system.
 #[cfg_attr(target_os = "none", unsafe(export_name = "_start"))]
 #[cfg_attr(not(target_os = "none"), unsafe(no_mangle))]
 extern "C" fn main() -> i32 {

@@ -20,8 +20,8 @@ pub struct EndpointConfig {
     pub limits: Limits,
     /// The interval between two pings to a client. Default: 25 seconds; zero or [`Duration::MAX`] for no pings.
     ///
-    /// A client that misses two pings is closed with 1008 [`Silent`](crate::CloseReason::Silent) when the third is due. Every whole
-    /// frame from the client counts as an answer.
+    /// A client that misses two pings is closed with 1008 [`Silent`](crate::CloseReason::Silent) when the third is due. Every message
+    /// and control frame from the client counts as an answer.
     pub keep_alive: Duration,
     /// The time from a close frame to [`Output::Abort`](crate::Output::Abort). Default: 5 seconds; [`Duration::MAX`] for no limit.
     pub close_timeout: Duration,
@@ -41,11 +41,11 @@ pub struct EndpointConfig {
     pub bytes_per_second: Option<NonZeroU32>,
     /// The failed joins and opens a [`Source`](crate::Source) may make per minute. Default: `None`, no limit.
     ///
-    /// This limits guessing of keys. Over the limit, every join fails as one of an unknown key and every open as one of a taken key until
-    /// the minute is over. 30 is a start for keys that people type.
+    /// This limits guessing of keys. Over the limit, until the minute is over, every join fails as if the key were unknown, and every open as
+    /// if the key were taken. 30 is a reasonable value for keys that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
-    /// Default: 5 seconds. Few connections take less: they are closed 10 milliseconds apart.
+    /// Default: 5 seconds. With few connections it is shorter: closes are at most 10 milliseconds apart.
     pub drain: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What an endpoint counts.
+//! The counters of an endpoint.
 
 use core::fmt;
 
@@ -40,7 +40,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts a message of so many bytes.
+    /// Counts a message of this length in bytes.
     pub fn add(&mut self, bytes: usize) {
         self.messages += 1;
         self.bytes += bytes as u64;
@@ -53,12 +53,14 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// How often clients were refused something, by reason. A close of the plain dialect and the error that `sigver.v1` sends in its place
-/// count as the same reason.
+/// The number of refusals and closes, by reason. A close of the plain dialect and the error of `sigver.v1` with the same meaning have the
+/// same reason.
+///
+/// The end of a role and the shutdown of the server are not refusals.
 #[derive(Clone, Debug)]
 pub struct Refused {
     by_reason: [u64; CloseReason::ALL.len()],
-    // These two close nobody, so no close reason stands for them.
+    // These two have no close reason.
     wrong_role: u64,
     unknown_index: u64,
 }
@@ -109,7 +111,7 @@ impl Refused {
     }
 }
 
-/// The end of a role or of the server is not a refusal.
+/// Whether a close for this reason is a refusal, and not the end of a role or of the server.
 fn is_refusal(reason: CloseReason) -> bool {
     reason != CloseReason::ShuttingDown && reason != CloseReason::OpenerLeft && reason != CloseReason::Kicked
 }

@@ -8,20 +8,20 @@ use crate::{id::ConnId, time::Time};
 /// Connections that are closed one after the other.
 pub(super) struct Drain {
     queue: VecDeque<ConnId>,
-    /// Between two closes.
+    /// The time between two closes.
     interval: Duration,
     next: Time,
     accept_until: Time,
 }
 
-/// The longest interval between two closes. Few clients need not be kept from reconnecting together.
+/// The longest interval between two closes. It applies to few connections, whose clients may reconnect at the same time.
 const MAX_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What to do next.
 pub(super) enum Step {
     Close(ConnId),
     Wait,
-    /// Nobody is left, and nobody is accepted any more.
+    /// No connection is left, and none is accepted any more.
     Done,
 }
 
@@ -40,7 +40,7 @@ impl Drain {
         now < self.accept_until
     }
 
-    /// Adds a connection that was accepted during the drain: before those that wait, because openers are the last of them.
+    /// Adds a connection that was accepted during the drain, at the front of the queue: the openers are at the end.
     pub(super) fn push(&mut self, id: ConnId, now: Time) {
         if self.queue.is_empty() {
             self.next = now.saturating_add(MAX_INTERVAL);

@@ -1,4 +1,4 @@
-//! What drivers report to an endpoint, and what it returns.
+//! The inputs and outputs of an endpoint.
 
 use alloc::boxed::Box;
 
@@ -9,13 +9,14 @@ use crate::{endpoint::pairing::Pairing, frame::Frame, message::InboundMessage, r
 pub enum Input<'a> {
     /// A text message arrived.
     Text(&'a str),
-    /// A text message arrived and was decoded by the driver with a [`Decoder`](crate::Decoder), for example on another thread. If decoding fails, use [`Violation`](Self::Violation).
+    /// A text message arrived and was decoded by the driver with a [`Decoder`](crate::Decoder), for example on another thread. If decoding
+    /// fails, use [`Violation`](Self::Violation).
     Message {
         /// The decoded message.
         message: InboundMessage,
-        /// Bytes of the text, for the counters.
+        /// The length of the text in bytes, for the counters.
         text_bytes: usize,
-        /// Bytes read from the socket for this message, for the rate limit. At least `text_bytes`.
+        /// The bytes read from the socket for this message, for the rate limit. At least `text_bytes`.
         wire_bytes: usize,
     },
     /// A binary message arrived. The connection is closed with 1003 [`Binary`](CloseReason::Binary).
@@ -31,7 +32,7 @@ pub enum Input<'a> {
     /// driver failed: [`Internal`](CloseReason::Internal).
     Violation(CloseReason),
     /// The socket is gone. The last event of every connection, also of one that the endpoint has closed or aborted. Report it before you
-    /// close the socket: a client that sees the end may open its key again at once.
+    /// close the socket: when the client sees the end, it may open its key again at once.
     Disconnected,
 }
 

@@ -8,8 +8,17 @@ use core::{
 
 use crate::time::Time;
 
-/// Where a client connects from, as far as limits are concerned: an IPv4 address, or an IPv6 network of 64 bits, which is what one
-/// customer has.
+/// The source of a connection, for limits: an IPv4 address, or an IPv6 network of 64 bits, which is usually one customer.
+///
+/// ```
+/// use core::net::IpAddr;
+/// use sigver_core::Source;
+///
+/// let source = |text: &str| Ok::<_, core::net::AddrParseError>(Source::from(text.parse::<IpAddr>()?));
+/// assert_eq!(source("2001:db8::1")?, source("2001:db8::2")?);
+/// assert_ne!(source("192.0.2.1")?, source("192.0.2.2")?);
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpAddr);
 
@@ -31,8 +40,7 @@ pub(super) struct KeyAttempts {
     minute_ends: Option<Time>,
 }
 
-/// The number of sources that are counted per minute. An attacker with more addresses is not stopped by counting, and must not fill the
-/// memory.
+/// The most sources that are counted per minute. This limits the memory; an attacker with more addresses is not stopped by counting.
 const MAX_SOURCES: usize = 65_536;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -61,7 +61,7 @@ use crate::{
 /// use core::time::Duration;
 /// use sigver_core::{Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
 ///
-/// let random = || None; // 128 random bits, for keys that the server makes
+/// let random = || None; // 128 random bits, for generated keys
 /// let mut endpoint = Endpoint::new(EndpointConfig::default(), random);
 /// let at = |seconds| Time::from_duration(Duration::from_secs(seconds));
 /// let ip = "192.0.2.1".parse()?;
@@ -89,12 +89,12 @@ pub struct Endpoint {
     ping_timers: Timers,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
-    /// All but the hub's.
+    /// The counters, except for the hub's.
     counters: Counters,
     is_closed: bool,
 }
 
-/// The state of a server's life.
+/// The phase of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Connections are accepted.
@@ -115,7 +115,7 @@ struct Conn {
     backlog: usize,
     messages: RateLimiter,
     bytes: RateLimiter,
-    /// Of a joiner. Boxed, because most idle connections have none.
+    /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
 }
 
@@ -131,8 +131,8 @@ type Outputs = Vec<(ConnId, Output)>;
 impl Endpoint {
     /// Creates an endpoint without connections.
     ///
-    /// `random` returns 128 random bits from a source that is fit for secrets, or `None` if the source fails. It is called when a client of
-    /// `sigver.v1` opens a key without naming one, and at no other time. If it fails, that client is closed with 1011
+    /// `random` returns 128 random bits from a cryptographically secure source, or `None` if the source fails. It is called only when a client
+    /// of `sigver.v1` opens a key without naming one. If it fails, that client is closed with 1011
     /// [`Internal`](CloseReason::Internal).
     pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// [`ConnectError::TooManyConnections`] at [`Limits::connections`](crate::Limits::connections), and [`ConnectError::ShuttingDown`] after
-    /// [`close_all`](Self::close_all) or [`drain`](Self::drain). The usual answer to both is HTTP 503.
+    /// [`close_all`](Self::close_all), and after the `accept_until` of [`drain`](Self::drain). The usual response to both is HTTP 503.
     pub fn connect(&mut self, now: Time, dialect: Dialect, client: IpAddr) -> Result<ConnId, ConnectError> {
         if self.drain.as_ref().is_some_and(|drain| !drain.accepts(now)) {
             return Err(ConnectError::ShuttingDown);
@@ -185,16 +185,16 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// Registers a connection that [`connect`](Self::connect) rejected and that gets a last answer, such as HTTP 503. It is closing from the
-    /// start: the driver sends the answer, reads and discards until the client closes the socket, and reports
-    /// [`Input::Disconnected`]; after [`EndpointConfig::close_timeout`] the endpoint returns [`Output::Abort`].
+    /// Registers a connection that [`connect`](Self::connect) rejected and that receives a last response, such as HTTP 503. It is closing
+    /// from the start: the driver sends the response, reads and discards until the client closes the socket, and reports
+    /// [`Input::Disconnected`]. After [`EndpointConfig::close_timeout`], the endpoint returns [`Output::Abort`].
     pub fn reject(&mut self, now: Time) -> ConnId {
         let id = self.hub.dead_id();
         self.start_closing(now, id);
         id
     }
 
-    /// Handles an event on a connection. Events of closing and unknown connections are harmless.
+    /// Handles an event on a connection. Events of closing and unknown connections do nothing.
     #[must_use = "the outputs must be carried out"]
     pub fn handle(&mut self, now: Time, id: ConnId, input: Input<'_>) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
@@ -244,18 +244,20 @@ impl Endpoint {
         }
     }
 
-    /// Reports that frames of a connection left the driver: were accepted by the kernel. `cost` is the sum of their [`Frame::cost`]s; parts
-    /// of a frame may be reported one after the other. Frames that are never reported as written fill the connection's write buffer.
+    /// Reports frames of a connection that the kernel accepted. `cost` is the sum of their [`Frame::cost`]s; parts of a frame may be reported
+    /// separately. Frames that are never reported as written fill the connection's write buffer.
     pub fn written(&mut self, id: ConnId, cost: usize) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.backlog = conn.backlog.saturating_sub(cost);
         }
     }
 
-    /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. Openers
-    /// come last, so that their joiners get 1001 as well and not 4001. Connections are accepted until `accept_until`, and closed as soon
-    /// as it is their turn; pass `now` to accept none. When nobody is left and `accept_until` has passed, the phase is
-    /// [`Closed`](Phase::Closed). A second call changes nothing.
+    /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. A second
+    /// call changes nothing.
+    ///
+    /// Openers are closed last, so that their joiners receive 1001 and not 4001. Connections are accepted until `accept_until`, and closed
+    /// soon after; pass `now` to accept none. When no connection is left and `accept_until` has passed, the phase is
+    /// [`Closed`](Phase::Closed).
     pub fn drain(&mut self, now: Time, accept_until: Time) {
         if self.phase() == Phase::Serving {
             let (openers, others): (Vec<_>, Vec<_>) = self
@@ -314,7 +316,7 @@ impl Endpoint {
         outputs
     }
 
-    /// Returns the state of the server's life.
+    /// Returns the phase of the server.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match (self.is_closed, &self.drain) {
@@ -331,7 +333,7 @@ impl Endpoint {
         self.hub.stats().connections as usize + self.closing.len()
     }
 
-    /// Returns whether the server may end: the phase is [`Closed`](Phase::Closed) and no socket is left.
+    /// Whether the server may end: the phase is [`Closed`](Phase::Closed) and no socket is left.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.phase() == Phase::Closed && self.sockets() == 0
@@ -343,7 +345,7 @@ impl Endpoint {
         self.hub.role(id)
     }
 
-    /// Returns what was counted so far.
+    /// Returns the gauges and counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         Counters {
@@ -501,7 +503,7 @@ impl Endpoint {
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.paused_until(now).is_some() {
-            // Its answers wait behind what is not read.
+            // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
         if conn.missed_pings >= MAX_MISSED_PINGS {
@@ -528,7 +530,7 @@ impl Endpoint {
         }
     }
 
-    /// Counts what a message of the hub says about roles, pairings and refusals.
+    /// Updates the counters and pairings for a message of the hub.
     fn record(
         &mut self,
         now: Time,
@@ -582,14 +584,14 @@ impl Endpoint {
         self.close_timers.drop_stale(|id| self.closing.contains(&id));
     }
 
-    /// Panics if the tables disagree. For tests, after every step.
+    /// Panics if the tables disagree. Tests call it after every step.
     #[doc(hidden)]
     pub fn assert_invariants(&self) {
         self.hub.assert_invariants();
         assert_eq!(
             self.hub.stats().connections as usize,
             self.conns.ids().count(),
-            "the hub and the endpoint know the same open connections"
+            "the hub and the endpoint have the same open connections"
         );
         for id in self.conns.ids() {
             assert!(!self.closing.contains(&id), "a connection is open or closing");
@@ -601,7 +603,7 @@ impl Endpoint {
 }
 
 impl Conn {
-    /// Returns until when the client is not read from, if it is not.
+    /// Returns when reading from the client resumes, if it is paused.
     fn paused_until(&self, now: Time) -> Option<Time> {
         self.messages.ready_at(now).max(self.bytes.ready_at(now))
     }
@@ -627,7 +629,7 @@ fn stage_of(reason: CloseReason) -> PairingStage {
     }
 }
 
-/// Returns whether the message says that a key could not be opened or joined.
+/// Whether the message reports a failed open or join.
 fn is_failed_attempt(message: &OutboundMessage) -> bool {
     matches!(
         message,

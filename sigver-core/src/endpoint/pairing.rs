@@ -1,10 +1,10 @@
-//! How far a joiner and its opener got: whether signaling failed, or what comes after it.
+//! The progress of a joiner and its opener, which shows whether signaling failed or the direct connection.
 
 use core::{fmt, time::Duration};
 
 use crate::time::Time;
 
-/// How far a pairing of a joiner and an opener got, and how it ended.
+/// A stage in the progress of a joiner and its opener, or how their pairing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairingStage {
     /// A key was opened. Counted per key, not per joiner.
@@ -15,7 +15,7 @@ pub enum PairingStage {
     JoinerSpoke,
     /// The opener sent its first message to the joiner.
     OpenerSpoke,
-    /// Both have sent a message. What fails from here on is not the fault of signaling.
+    /// Both have sent a message. Signaling works; later failures have other causes.
     BothSpoke,
     /// The joiner left or disconnected.
     EndedByJoiner,
@@ -58,15 +58,15 @@ impl PairingStage {
     }
 }
 
-/// A joiner's time with its opener. `Display` gives one line for a log, without what was said.
+/// A pairing of a joiner and its opener. `Display` is one line for a log, without keys and payloads.
 #[derive(Clone, Debug)]
 pub struct Pairing {
     joined: Time,
     /// Messages of the joiner, and of the opener to it.
     messages: [u64; 2],
-    /// When each sent its first, from the join on.
+    /// The time from the join to the first message of each.
     first: [Option<Duration>; 2],
-    /// When either sent the last.
+    /// The time from the join to the last message.
     last: Option<Duration>,
     end: Option<(PairingStage, Duration)>,
 }

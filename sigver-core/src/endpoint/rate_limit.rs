@@ -1,17 +1,17 @@
-//! How much a connection may send per second.
+//! Rate limits of a connection.
 
 use core::{num::NonZeroU32, time::Duration};
 
 use crate::time::Time;
 
-/// A budget that refills at a steady rate and holds at most what arrives in [`BURST`]: the generic cell rate algorithm. It is kept as the
-/// time at which it will be full.
+/// A budget that refills at a steady rate and holds at most what arrives in [`BURST`]: the generic cell rate algorithm. It is stored as
+/// the time at which it will be full.
 #[derive(Clone, Copy)]
 pub(super) struct RateLimiter {
     full_at: Time,
 }
 
-/// How long an idle client saves up budget.
+/// The largest budget, as the time in which it refills.
 const BURST: Duration = Duration::from_secs(1);
 
 impl RateLimiter {
@@ -56,7 +56,7 @@ mod tests {
         }
         assert_eq!(spend(1, 0), Some(at(100)));
         assert_eq!(spend(2, 0), Some(at(300)));
-        assert_eq!(spend(1, 300), Some(at(400)), "waiting as told is enough");
+        assert_eq!(spend(1, 300), Some(at(400)), "the pause is long enough");
         assert_eq!(spend(10, 3_000), None, "an idle client's budget refills");
         assert_eq!(spend(1, 3_000), Some(at(3_100)), "to one second's worth");
     }

@@ -32,7 +32,7 @@ impl Timers {
         }
     }
 
-    /// Removes the first timers as long as nobody needs them.
+    /// Removes timers from the front until one is needed.
     pub(super) fn drop_stale(&mut self, is_needed: impl Fn(ConnId) -> bool) {
         while self.0.front().is_some_and(|(_, id)| !is_needed(*id)) {
             self.0.pop_front();
@@ -40,7 +40,7 @@ impl Timers {
     }
 }
 
-/// A table with the hub's slots as places. An id whose slot was reused is unknown.
+/// A table by slot. An id whose slot was reused is unknown.
 pub(super) struct ConnTable<T>(Vec<Option<(ConnId, T)>>);
 
 impl<T> ConnTable<T> {

@@ -1,5 +1,5 @@
-//! Messages as text: one file for each dialect, and one reader of JSON (`scan`) for both. The codecs know no roles: the
-//! [`Hub`](crate::Hub) decides what depends on them.
+//! Messages as text: one file for each dialect, and one reader of JSON (`scan`) for both. The codecs do not know
+//! roles: the [`Hub`](crate::Hub) decides what depends on them.
 
 pub(crate) mod offers;
 mod plain;
@@ -20,7 +20,7 @@ use crate::{
 
 /// A dialect of the protocol: how messages are written as text. `PROTOCOL.md` defines both.
 ///
-/// Clients of both dialects can meet under one key.
+/// Clients of both dialects can use one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// The dialect of the original sigver of 2016: no acknowledgements, errors are close codes.
@@ -56,7 +56,7 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidSubprotocol`] if one is not a token (RFC 9110 section 5.6.2). The usual answer is HTTP 400.
+    /// [`InvalidSubprotocol`] if one is not a token (RFC 9110 section 5.6.2). The usual response is HTTP 400.
     pub fn parse_offers<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<&'a str>, InvalidSubprotocol> {
         offers::parse(headers)
     }

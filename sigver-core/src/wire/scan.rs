@@ -28,7 +28,7 @@ pub(super) struct Members<'a> {
     pub(super) last: Option<&'a str>,
 }
 
-/// Reads the `wanted` members of `text`, which must be one JSON object within `limits`, with none of them twice.
+/// Reads the `wanted` members of `text`, which must be one JSON object within `limits`. None of them may be repeated.
 pub(super) fn object<'a>(text: &'a str, limits: &Limits, wanted: &[Member]) -> Result<Members<'a>, CloseReason> {
     check_size(text, limits)?;
     members(text, wanted)
@@ -73,7 +73,7 @@ fn members<'a>(text: &'a str, wanted: &[Member]) -> Result<Members<'a>, CloseRea
             twice: &mut twice,
         })
         .and_then(|members| reader.end().map(|()| members));
-    // serde_json stops at the first byte that begins no object, so its error says nothing about the rest.
+    // serde_json stops at the first byte of another value, so its error does not show whether the text is JSON.
     members.map_err(|_| match (twice, serde_json::from_str::<&RawValue>(text)) {
         (Some(member), _) => CloseReason::Duplicate(member),
         (None, Ok(_)) => CloseReason::NotAnObject,

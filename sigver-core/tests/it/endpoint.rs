@@ -1,6 +1,6 @@
-//! [`Endpoint`] in virtual time: every behaviour, to the millisecond and the byte.
+//! [`Endpoint`] in virtual time: each behaviour, exact to the millisecond and the byte.
 //!
-//! `laws/endpoint.rs` compares random calls with a model; the transcripts show both dialects.
+//! `laws/endpoint.rs` compares random calls with a model. The transcripts cover both dialects.
 
 use core::{num::NonZeroU32, time::Duration};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ fn default() -> Server {
     Server::new(|_| {})
 }
 
-/// One of each kind of frame that a client sends and stays open.
+/// One frame of each kind after which the connection stays open.
 const FRAMES: [fn() -> Input<'static>; 4] = [
     || Input::Text(r#"{"type":"leave"}"#),
     || Input::Ping(b"hi"),

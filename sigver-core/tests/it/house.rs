@@ -1,4 +1,4 @@
-//! The rules of the house that a machine can check: what the core depends on, and that the pages tell what the code does.
+//! Rules that a test can check: the dependencies of the core, and the agreement of PROTOCOL.md with the code.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ fn page(name: &str) -> Result<String, Box<dyn Error>> {
 }
 
 #[test]
-fn the_core_depends_on_four_crates() -> Result<(), Box<dyn Error>> {
+fn core_has_four_dependencies() -> Result<(), Box<dyn Error>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -39,9 +39,9 @@ fn the_core_depends_on_four_crates() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `| code | text |` of PROTOCOL.md, without the marks of code.
+/// Compares the rows `| code | text |` of PROTOCOL.md with the close reasons.
 #[test]
-fn the_protocol_page_lists_every_close_reason_and_no_other() -> Result<(), Box<dyn Error>> {
+fn protocol_page_lists_exactly_the_close_reasons() -> Result<(), Box<dyn Error>> {
     let page = page("PROTOCOL.md")?;
     let listed: BTreeSet<(String, String)> = page
         .lines()
@@ -64,9 +64,9 @@ fn the_protocol_page_lists_every_close_reason_and_no_other() -> Result<(), Box<d
     Ok(())
 }
 
-/// `| code | message | beside it | …` of PROTOCOL.md, and what an `error` of that code is in fact.
+/// Compares the rows `| code | message | further member | …` of PROTOCOL.md with the encoded errors.
 #[test]
-fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Error>> {
+fn protocol_page_lists_exactly_the_refusals() -> Result<(), Box<dyn Error>> {
     let page = page("PROTOCOL.md")?;
     let (_, section) = page.split_once("\n## Error codes\n").ok_or("no section")?;
     let (section, _) = section.split_once("\n## ").ok_or("no end of the section")?;
@@ -76,7 +76,7 @@ fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Er
             let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
             let code = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
             let message = cells.next()?.trim_matches('`').trim();
-            // The message itself may begin with a mark of code, which the page then holds in two marks and a space.
+            // A message that begins with a backtick is quoted in two backticks and a space.
             let beside = cells.next()?.split('`').nth(1).map(str::to_owned);
             Some((code.to_owned(), message.to_owned(), beside))
         })
@@ -86,7 +86,7 @@ fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Er
     let mut known = BTreeSet::new();
     for refusal in refusals(&key, Index::new(0)) {
         let (code, message) = (refusal.name(), refusal.to_string());
-        // From a joiner there is no index; the page says so.
+        // A joiner gives no index; the page says so.
         if refusal == (Refusal::NotAnObject { index: None }) {
             continue;
         }
@@ -107,9 +107,9 @@ fn the_protocol_page_lists_every_refusal_and_no_other() -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// The codes of the row for `closed`, each in marks of code.
+/// Compares the codes in the row of `closed` with the role ends.
 #[test]
-fn the_protocol_page_lists_every_end_of_a_role_and_no_other() -> Result<(), Box<dyn Error>> {
+fn protocol_page_lists_exactly_the_role_ends() -> Result<(), Box<dyn Error>> {
     let page = page("PROTOCOL.md")?;
     let row = page
         .lines()
@@ -125,7 +125,7 @@ fn the_protocol_page_lists_every_end_of_a_role_and_no_other() -> Result<(), Box<
 const ROLE_ENDS: &[RoleEnd] = {
     const fn known(end: RoleEnd) -> RoleEnd {
         match end {
-            // One more here is one more in the list.
+            // Add a new variant to the list below.
             RoleEnd::OpenerLeft | RoleEnd::Kicked => end,
         }
     }
@@ -133,7 +133,7 @@ const ROLE_ENDS: &[RoleEnd] = {
 };
 
 #[test]
-fn the_protocol_page_quotes_transcripts_to_the_byte() -> Result<(), Box<dyn Error>> {
+fn protocol_page_quotes_transcripts_exactly() -> Result<(), Box<dyn Error>> {
     let page = page("PROTOCOL.md")?;
     let mut quotes = 0;
     for quote in page.split("<!-- transcript: ").skip(1) {
@@ -162,7 +162,7 @@ fn every_transcript_names_a_section_of_the_protocol_page() -> Result<(), Box<dyn
     Ok(())
 }
 
-/// What takes time, a fault or a flood to provoke is tested by the server, not shown by a transcript.
+/// Reasons that need time, a fault or a flood. The server tests them.
 const WITHOUT_TRANSCRIPT: [CloseReason; 4] = [
     CloseReason::ShuttingDown,
     CloseReason::Silent,
@@ -193,7 +193,7 @@ fn every_close_reason_has_a_transcript() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn every_refusal_and_every_end_of_a_role_has_a_transcript() -> Result<(), Box<dyn Error>> {
+fn every_refusal_and_role_end_has_a_transcript() -> Result<(), Box<dyn Error>> {
     let mut shown = BTreeSet::new();
     for transcript in all()? {
         for step in transcript.steps {
@@ -215,7 +215,7 @@ fn every_refusal_and_every_end_of_a_role_has_a_transcript() -> Result<(), Box<dy
 }
 
 #[test]
-fn modules_do_not_use_each_other_in_circles() -> Result<(), Box<dyn Error>> {
+fn modules_have_no_circular_dependencies() -> Result<(), Box<dyn Error>> {
     let graph = ModuleGraph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))?;
     assert_eq!(graph.circle(), None);
     assert!(graph.users_of_root().is_empty(), "{:?}", graph.users_of_root());

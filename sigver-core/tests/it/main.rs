@@ -1,4 +1,4 @@
-//! The tests of the core but for its laws and the exhaustive check, as one program.
+//! The tests of the core, except for the laws and the exhaustive tests, in one binary.
 
 mod denied;
 mod endpoint;

@@ -1,4 +1,4 @@
-//! Replays what the fuzz targets start from and have found, without a fuzzer: `fuzz/README.md`.
+//! Replays the seeds of the fuzz targets, without a fuzzer. See `fuzz/README.md`.
 
 use std::error::Error;
 
@@ -18,7 +18,7 @@ mod decode;
 mod endpoint;
 
 #[test]
-fn every_seed_of_decode_is_read_as_it_should_be() -> Result<(), Box<dyn Error>> {
+fn decoder_agrees_with_the_oracle_on_every_seed() -> Result<(), Box<dyn Error>> {
     replay("decode", decode::check)
 }
 
@@ -27,18 +27,18 @@ fn endpoint_agrees_with_the_model_on_every_seed() -> Result<(), Box<dyn Error>> 
     replay("endpoint", endpoint::check)
 }
 
-/// The oracle of `decode` is as good as its reader.
+/// The oracle of `decode` depends on its reader.
 #[test]
-fn the_reader_takes_apart_what_was_put_together() {
+fn reader_splits_generated_texts_into_their_pieces() {
     let texts = prop_oneof![objects(), frames()];
     proptest!(Config { failure_persistence: None, ..Config::default() }, |(object in texts, number: u32)| {
         let Text::Object(read) = reader::read(&object.text()) else {
             panic!("{} is an object", object.text());
         };
-        let says = |object: &Object| [Dialect::Plain, Dialect::V1].map(|dialect| object.reading(dialect, &Limits::default()));
+        let readings = |object: &Object| [Dialect::Plain, Dialect::V1].map(|dialect| object.reading(dialect, &Limits::default()));
         assert_eq!(read.text(), object.text());
         assert_eq!(read.depth(), object.depth());
-        assert_eq!(says(&read), says(&object));
+        assert_eq!(readings(&read), readings(&object));
         assert_eq!(read.text_with_index(number), object.text_with_index(number));
         assert_eq!(read.data_with_index(number), object.data_with_index(number));
     });

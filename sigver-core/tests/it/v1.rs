@@ -1,9 +1,8 @@
-//! `sigver.v1`, said to the bare codec and hub, and how it meets the plain dialect, as tables and scenarios to be read.
+//! `sigver.v1` on the bare codec and hub, alone and together with the plain dialect, as tables and scenarios.
 //!
-//! Each row is played on a new [`Scene`]. Under `tea`: **A**, the opener, and **B**, joiner 0, speak `sigver.v1`; **P**, joiner 1,
-//! speaks the plain dialect. Under `cup`: **O**, the opener, and **Q**, joiner 1, speak the plain dialect; **C**, joiner 0, speaks
-//! `sigver.v1`. **S** speaks `sigver.v1` and has no role, **T** speaks the plain dialect and has none. Two joiners are all that a
-//! key may have here.
+//! Each row is played on a new [`Fixture`]. Key `tea`: **A**, the opener, and **B**, joiner 0, use `sigver.v1`; **P**, joiner 1, uses the
+//! plain dialect. Key `cup`: **O**, the opener, and **Q**, joiner 1, use the plain dialect; **C**, joiner 0, uses `sigver.v1`. **S** uses
+//! `sigver.v1` and has no role, **T** uses the plain dialect and has no role. A key may have two joiners.
 
 use core::time::Duration;
 
@@ -12,7 +11,7 @@ use sigver_core::{
     OutboundMessage, PayloadKind, Refusal, Stats, Time,
 };
 
-/// What is wrong with a frame by itself, and what its sender is closed with.
+/// Malformed texts, and the close reason of each.
 #[rustfmt::skip]
 const MALFORMED: &[(&str, CloseReason)] = &[
     // Text that is not one JSON object.
@@ -32,7 +31,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"leave","more":{"a":{"b":{}}}}"#,        CloseReason::TooDeep),
     (r#"{"type":"send","data":"1111111111111111111111111111111111111111"}"#, CloseReason::TooBig),
 
-    // A member that is read, twice, in any message and however it is spelled.
+    // A repeated member, in any message and spelling.
     (r#"{"type":"leave","type":"leave"}"#,               CloseReason::Duplicate(Member::Type)),
     (r#"{"type":"leave","t\u0079pe":1}"#,                CloseReason::Duplicate(Member::Type)),
     (r#"{"type":"open","key":"a","key":"a"}"#,           CloseReason::Duplicate(Member::Key)),
@@ -42,7 +41,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"send","data":1,"data":1}"#,             CloseReason::Duplicate(Member::Data)),
     (r#"{"type":"leave","data":1,"d\u0061ta":1}"#,       CloseReason::Duplicate(Member::Data)),
 
-    // No type of the vocabulary.
+    // An unknown `type`.
     (r#"{}"#,                                            CloseReason::UnknownMessage),
     (r#"{"key":"tea"}"#,                                 CloseReason::UnknownMessage),
     (r#"{"data":1}"#,                                    CloseReason::UnknownMessage),
@@ -55,7 +54,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"opened","key":"tea"}"#,                 CloseReason::UnknownMessage),
     (r#"{"type":"data","data":1}"#,                      CloseReason::UnknownMessage),
 
-    // A key that is none. An open may do without, but `null` is not without.
+    // An invalid key. `open` may have none, but `null` is not none.
     (r#"{"type":"join"}"#,                               CloseReason::KeyMissing),
     (r#"{"type":"join","Key":"tea"}"#,                   CloseReason::KeyMissing),
     (r#"{"type":"open","key":null}"#,                    CloseReason::KeyNotString),
@@ -67,7 +66,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"open","key":"123456789"}"#,             CloseReason::KeyTooLong),
     (r#"{"type":"join","key":"ééééé"}"#,                 CloseReason::KeyTooLong),
 
-    // An index that is none, from whomever: a send may do without, a kick may not.
+    // An invalid index, from any role. `send` may have none, `kick` may not.
     (r#"{"type":"send","index":null,"data":1}"#,         CloseReason::IndexMalformed),
     (r#"{"type":"send","index":-0,"data":1}"#,           CloseReason::IndexMalformed),
     (r#"{"type":"send","index":0.0,"data":1}"#,          CloseReason::IndexMalformed),
@@ -87,38 +86,38 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"send","index":0,"Data":1}"#,            CloseReason::DataMissing),
 ];
 
-/// Reasons for texts that are not this dialect's to find: there is no text yet, or it is a plain one.
+/// Reasons that this decoder does not return: there is no text yet, or it is a plain one.
 const NOT_FOUND_HERE: &[CloseReason] = &[CloseReason::InvalidUtf8, CloseReason::UnknownType];
 
-/// What is well-formed, in every way of writing it, and what it says.
+/// Valid texts in every spelling, and the decoded message.
 #[rustfmt::skip]
-const WELL_FORMED: &[(&str, Says<'_>)] = &[
-    (r#"{"type":"open","key":"pot"}"#,                   Says::Open("pot")),
-    (r#"{"type":"join","key":"t\u0065a"}"#,              Says::Join("tea")),
-    (r#"{"type":"send","data":1}"#,                      Says::Send(None, PayloadKind::Any, "1")),
-    (r#"{"type":"send","index":2,"data":{}}"#,           Says::Send(Some(2), PayloadKind::Object, "{}")),
-    (r#"{"type":"send","index":"2","data":[]}"#,         Says::Send(Some(2), PayloadKind::Any, "[]")),
-    (r#"{"type":"send","data":{"a":1,"a":2}}"#,          Says::Send(None, PayloadKind::Object, r#"{"a":1,"a":2}"#)),
-    (r#"{"type":"send","data":{"index":1}}"#,            Says::Send(None, PayloadKind::Object, r#"{"index":1}"#)),
-    (r#"{"type":"kick","index":0}"#,                     Says::Kick(0)),
-    (r#"{"type":"kick","index":"10"}"#,                  Says::Kick(10)),
-    (r#"{"type":"kick","index":18446744073709551616}"#,  Says::Kick(u32::MAX)),
-    (r#"{"type":"leave"}"#,                              Says::Leave),
-    (r#"{"type":"close"}"#,                              Says::Close),
-    // In any order, with any white space and escapes.
-    (" {\t\"data\" : 1 ,\r\n\"type\" : \"send\" } ",     Says::Send(None, PayloadKind::Any, "1")),
-    (r#"{"\u0064ata":1,"t\u0079pe":"\u0073end"}"#,       Says::Send(None, PayloadKind::Any, "1")),
-    // What is not listed for a message is ignored.
-    (r#"{"type":"leave","key":1,"data":[],"a":2}"#,      Says::Leave),
-    (r#"{"type":"send","key":null,"data":1}"#,           Says::Send(None, PayloadKind::Any, "1")),
-    (r#"{"type":"join","key":"tea","data":1}"#,          Says::Join("tea")),
-    // As deep and as long as it may be.
-    (r#"{"type":"send","data":[[]]}"#,                   Says::Send(None, PayloadKind::Any, "[[]]")),
-    (r#"{"type":"send","data":11111111111111111111111111111111111111111}"#, Says::Send(None, PayloadKind::Any, "11111111111111111111111111111111111111111")),
+const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
+    (r#"{"type":"open","key":"pot"}"#,                   Decoded::Open("pot")),
+    (r#"{"type":"join","key":"t\u0065a"}"#,              Decoded::Join("tea")),
+    (r#"{"type":"send","data":1}"#,                      Decoded::Send(None, PayloadKind::Any, "1")),
+    (r#"{"type":"send","index":2,"data":{}}"#,           Decoded::Send(Some(2), PayloadKind::Object, "{}")),
+    (r#"{"type":"send","index":"2","data":[]}"#,         Decoded::Send(Some(2), PayloadKind::Any, "[]")),
+    (r#"{"type":"send","data":{"a":1,"a":2}}"#,          Decoded::Send(None, PayloadKind::Object, r#"{"a":1,"a":2}"#)),
+    (r#"{"type":"send","data":{"index":1}}"#,            Decoded::Send(None, PayloadKind::Object, r#"{"index":1}"#)),
+    (r#"{"type":"kick","index":0}"#,                     Decoded::Kick(0)),
+    (r#"{"type":"kick","index":"10"}"#,                  Decoded::Kick(10)),
+    (r#"{"type":"kick","index":18446744073709551616}"#,  Decoded::Kick(u32::MAX)),
+    (r#"{"type":"leave"}"#,                              Decoded::Leave),
+    (r#"{"type":"close"}"#,                              Decoded::Close),
+    // Any order, white space and escapes.
+    (" {\t\"data\" : 1 ,\r\n\"type\" : \"send\" } ",     Decoded::Send(None, PayloadKind::Any, "1")),
+    (r#"{"\u0064ata":1,"t\u0079pe":"\u0073end"}"#,       Decoded::Send(None, PayloadKind::Any, "1")),
+    // Unknown members are ignored.
+    (r#"{"type":"leave","key":1,"data":[],"a":2}"#,      Decoded::Leave),
+    (r#"{"type":"send","key":null,"data":1}"#,           Decoded::Send(None, PayloadKind::Any, "1")),
+    (r#"{"type":"join","key":"tea","data":1}"#,          Decoded::Join("tea")),
+    // At the limits of depth and size.
+    (r#"{"type":"send","data":[[]]}"#,                   Decoded::Send(None, PayloadKind::Any, "[[]]")),
+    (r#"{"type":"send","data":11111111111111111111111111111111111111111}"#, Decoded::Send(None, PayloadKind::Any, "11111111111111111111111111111111111111111")),
 ];
 
 #[derive(Debug, PartialEq, Eq)]
-enum Says<'a> {
+enum Decoded<'a> {
     Open(&'a str),
     Join(&'a str),
     Send(Option<u32>, PayloadKind, &'a str),
@@ -127,7 +126,7 @@ enum Says<'a> {
     Close,
 }
 
-/// What only the state of affairs makes wrong: who asks for it, the code, and what is said beside the code and its message.
+/// Requests that are invalid in the current state: the sender, its text, the code of the error, and its further members.
 #[rustfmt::skip]
 const REFUSALS: &[(char, &str, &str, &str)] = &[
     ('S', r#"{"type":"open","key":"tea"}"#,              "key-taken",        r#","key":"tea""#),
@@ -159,11 +158,11 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
     ('A', r#"{"type":"send","index":2,"data":1}"#,       "unknown-index",    r#","index":2"#),
     ('A', r#"{"type":"send","index":"7","data":{}}"#,    "unknown-index",    r#","index":7"#),
     ('A', r#"{"type":"kick","index":4294967294}"#,       "unknown-index",    r#","index":4294967294"#),
-    // No index is as large as that, and it is not repeated.
+    // No index is as large, and the error does not repeat it.
     ('A', r#"{"type":"send","index":4294967295,"data":1}"#, "unknown-index", ""),
     ('A', r#"{"type":"kick","index":18446744073709551616}"#, "unknown-index", ""),
 
-    // From an opener with the index, from a joiner without.
+    // To an opener with the index, to a joiner without.
     ('A', r#"{"type":"send","index":1,"data":"hello"}"#, "not-an-object",    r#","index":1"#),
     ('A', r#"{"type":"send","index":1,"data":[{}]}"#,    "not-an-object",    r#","index":1"#),
     ('A', r#"{"type":"send","index":1,"data":{"index":1,"index":1}}"#, "not-an-object", r#","index":1"#),
@@ -174,7 +173,7 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
     ('C', r#"{"type":"send","index":7,"data":{"index":1,"index":1}}"#, "not-an-object", ""),
 ];
 
-/// Values of `data`, and what each is to a plain opener whose joiner 0 sends it; to one that takes no such value, nothing.
+/// Values of `data`, and what a plain opener receives from its joiner 0; `None` if it accepts no such value.
 #[rustfmt::skip]
 const DATA: &[(&str, Option<&str>)] = &[
     (r#"{}"#,                                    Some(r#"{"index":0}"#)),
@@ -183,10 +182,10 @@ const DATA: &[(&str, Option<&str>)] = &[
     (r#"{ "a" : 1 }"#,                           Some(r#"{ "a" : 1,"index":0 }"#)),
     (r#"{"type":"send","data":{"index":1}}"#,    Some(r#"{"type":"send","data":{"index":1},"index":0}"#)),
     (r#"{"type":"open","key":"tea"}"#,           Some(r#"{"type":"open","key":"tea","index":0}"#)),
-    // No joiner can speak for another.
+    // A joiner must not impersonate another.
     (r#"{"index":1}"#,                           Some(r#"{"index":0}"#)),
     (r#"{"\u0069ndex":"1","a":2}"#,              Some(r#"{"\u0069ndex":0,"a":2}"#)),
-    // Order, repetition, numbers, escapes and lone surrogates stay as they are.
+    // Order, repetition, numbers, escapes and lone surrogates are unchanged.
     (r#"{"b":1e400,"a":-0,"b":1.0}"#,            Some(r#"{"b":1e400,"a":-0,"b":1.0,"index":0}"#)),
     (r#"{"\ud800":"\udfff\/\u0041🫖"}"#,         Some(r#"{"\ud800":"\udfff\/\u0041🫖","index":0}"#)),
     (r#"null"#,                                  None),
@@ -199,7 +198,7 @@ const DATA: &[(&str, Option<&str>)] = &[
 ];
 
 #[test]
-fn what_is_wrong_with_a_frame_by_itself_has_a_close_reason() {
+fn malformed_text_has_a_close_reason() {
     for (text, reason) in MALFORMED {
         let message = Decoder::new(Dialect::V1, &tight()).decode(text);
         assert_eq!(message.err(), Some(*reason), "{text}");
@@ -207,7 +206,7 @@ fn what_is_wrong_with_a_frame_by_itself_has_a_close_reason() {
 }
 
 #[test]
-fn every_reason_for_a_text_has_a_row() {
+fn every_close_reason_for_a_text_has_a_row() {
     let is_for_texts = |reason: &&CloseReason| matches!(reason.code(), 1007 | 1009);
     for reason in CloseReason::ALL.iter().filter(is_for_texts) {
         let has_row = MALFORMED.iter().any(|(_, shown)| shown == reason);
@@ -216,10 +215,10 @@ fn every_reason_for_a_text_has_a_row() {
 }
 
 #[test]
-fn what_is_malformed_closes_its_sender_whatever_its_role_and_nobody_else() {
+fn malformed_text_closes_its_sender_only_in_any_role() {
     for (text, reason) in MALFORMED.iter().filter(|(_, reason)| *reason != CloseReason::TooBig) {
         for who in ['A', 'B', 'S'] {
-            let mut scene = Scene::within(&tight());
+            let mut fixture = Fixture::within(&tight());
             let mut expected = vec![close(who, *reason)];
             expected.extend(match who {
                 'A' => vec![
@@ -229,20 +228,20 @@ fn what_is_malformed_closes_its_sender_whatever_its_role_and_nobody_else() {
                 'B' => vec![frame('A', r#"{"type":"leave","index":0}"#)],
                 _ => vec![],
             });
-            assert_eq!(scene.say(who, text), expected, "{who} says {text}");
+            assert_eq!(fixture.send(who, text), expected, "{who} sends {text}");
         }
     }
 }
 
 #[test]
-fn what_is_well_formed_is_understood_in_every_way_of_writing_it() {
-    for (text, says) in WELL_FORMED {
+fn valid_text_is_decoded_in_every_spelling() {
+    for (text, expected) in WELL_FORMED {
         let message = Decoder::new(Dialect::V1, &tight()).decode(text);
-        let understood = match &message {
+        let decoded = match &message {
             Err(reason) => panic!("{reason:?} for {text}"),
-            Ok(InboundMessage::Open { key }) => Says::Open(key.as_str()),
+            Ok(InboundMessage::Open { key }) => Decoded::Open(key.as_str()),
             Ok(InboundMessage::OpenGenerated) => panic!("{text} has a key"),
-            Ok(InboundMessage::Join { key }) => Says::Join(key.as_str()),
+            Ok(InboundMessage::Join { key }) => Decoded::Join(key.as_str()),
             Ok(InboundMessage::Data { to, kind, payload }) => {
                 assert_eq!(payload.kind(), *kind);
                 let to = match to {
@@ -251,19 +250,19 @@ fn what_is_well_formed_is_understood_in_every_way_of_writing_it() {
                     Addressee::OutOfRange => Some(u32::MAX),
                     Addressee::Malformed => panic!("{text} closes its sender"),
                 };
-                Says::Send(to, *kind, payload.as_str())
+                Decoded::Send(to, *kind, payload.as_str())
             }
             Ok(InboundMessage::UnknownControl { .. }) => panic!("only the plain dialect has those: {text}"),
-            Ok(InboundMessage::Kick { index }) => Says::Kick(index.map_or(u32::MAX, Index::get)),
-            Ok(InboundMessage::Leave) => Says::Leave,
-            Ok(InboundMessage::CloseKey) => Says::Close,
+            Ok(InboundMessage::Kick { index }) => Decoded::Kick(index.map_or(u32::MAX, Index::get)),
+            Ok(InboundMessage::Leave) => Decoded::Leave,
+            Ok(InboundMessage::CloseKey) => Decoded::Close,
         };
-        assert_eq!(understood, *says, "{text}");
+        assert_eq!(decoded, *expected, "{text}");
     }
 }
 
 #[test]
-fn open_without_key_asks_for_a_generated_one() {
+fn open_without_key_requests_a_generated_one() {
     let open = Decoder::new(Dialect::V1, &Limits::default()).decode(r#"{"type":"open"}"#);
     assert_eq!(open, Ok(InboundMessage::OpenGenerated));
     let key = Key::from_random(0x00ab_cdef, &Limits::default());
@@ -292,7 +291,7 @@ fn generated_key_over_the_limit_is_an_error() {
 }
 
 #[test]
-fn the_plain_dialect_makes_no_keys_and_kicks_nobody() {
+fn v1_control_messages_are_data_in_the_plain_dialect() {
     for text in [
         r#"{"type":"open"}"#,
         r#"{"type":"kick","index":0}"#,
@@ -305,28 +304,28 @@ fn the_plain_dialect_makes_no_keys_and_kicks_nobody() {
 }
 
 #[test]
-fn a_refusal_is_said_to_the_one_that_asked_and_harms_nobody() {
+fn refusal_goes_to_its_sender_and_changes_nothing() {
     for (who, text, code, beside) in REFUSALS {
-        let mut scene = Scene::new();
-        let before = scene.hub.stats();
-        let heard = scene.say(*who, text);
-        let [Seen::Frame(to, error)] = &heard[..] else {
-            panic!("{who} says {text}: {heard:?}");
+        let mut fixture = Fixture::new();
+        let before = fixture.hub.stats();
+        let received = fixture.send(*who, text);
+        let [Received::Frame(to, error)] = &received[..] else {
+            panic!("{who} sends {text}: {received:?}");
         };
         assert_eq!(to, who, "{text}");
         let start = format!(r#"{{"type":"error","code":"{code}","message":""#);
         let (message, end) = error
             .strip_prefix(&start)
             .and_then(|rest| rest.split_once('"'))
-            .unwrap_or_else(|| panic!("{who} says {text}: {error}"));
+            .unwrap_or_else(|| panic!("{who} sends {text}: {error}"));
         assert!(!message.is_empty());
-        assert_eq!(end, format!("{beside}}}"), "{who} says {text}");
+        assert_eq!(end, format!("{beside}}}"), "{who} sends {text}");
 
-        let after = scene.hub.stats();
+        let after = fixture.hub.stats();
         assert_eq!(after.refused, before.refused + 1);
         let gauges = |stats: Stats| (stats.connections, stats.keys, stats.joiners, stats.closed);
         assert_eq!(gauges(after), gauges(before));
-        scene.assert_as_at_first();
+        fixture.assert_unchanged();
     }
 }
 
@@ -338,24 +337,24 @@ fn every_refusal_has_a_row() {
 }
 
 #[test]
-fn data_from_v1_to_v1_is_any_value_to_the_byte() {
+fn data_from_v1_to_v1_is_unchanged_for_any_value() {
     for (data, _) in DATA {
-        let mut scene = Scene::new();
+        let mut fixture = Fixture::new();
         let send = format!(r#"{{"type":"send","data":{data}}}"#);
         let expected = format!(r#"{{"type":"data","index":0,"data":{data}}}"#);
-        assert_eq!(scene.say('B', &send), [frame('A', &expected)]);
+        assert_eq!(fixture.send('B', &send), [frame('A', &expected)]);
         let send = format!(r#"{{ "data" : {data} , "index" : "0" , "type" : "send" }}"#);
         let expected = format!(r#"{{"type":"data","data":{data}}}"#);
-        assert_eq!(scene.say('A', &send), [frame('B', &expected)]);
+        assert_eq!(fixture.send('A', &send), [frame('B', &expected)]);
     }
 }
 
 #[test]
-fn data_from_v1_to_plain_is_the_whole_frame_and_only_an_object() {
+fn data_from_v1_to_plain_is_the_whole_text_and_must_be_an_object() {
     for (data, with_index) in DATA {
-        let mut scene = Scene::new();
-        let to_joiner = scene.say('A', &format!(r#"{{"type":"send","index":1,"data": {data} }}"#));
-        let to_opener = scene.say('C', &format!(r#"{{"type":"send","data": {data} }}"#));
+        let mut fixture = Fixture::new();
+        let to_joiner = fixture.send('A', &format!(r#"{{"type":"send","index":1,"data": {data} }}"#));
+        let to_opener = fixture.send('C', &format!(r#"{{"type":"send","data": {data} }}"#));
         match with_index {
             Some(with_index) => {
                 assert_eq!(to_joiner, [frame('P', data)]);
@@ -368,25 +367,25 @@ fn data_from_v1_to_plain_is_the_whole_frame_and_only_an_object() {
                 assert_eq!(to_opener, [frame('C', &format!("{no}}}"))]);
             }
         }
-        assert_eq!(scene.hub.stats().relayed, if with_index.is_some() { 2 } else { 0 });
+        assert_eq!(fixture.hub.stats().relayed, if with_index.is_some() { 2 } else { 0 });
     }
 }
 
-/// Found by `fuzz/targets/decode.rs`: the index that a joiner named took the place of its own, which was then not in the frame.
+/// Found by `fuzz/targets/decode.rs`: the given index took the place of the joiner's own, which was then missing in the frame.
 #[test]
-fn a_joiner_that_names_an_index_speaks_for_itself_all_the_same() {
+fn index_from_a_v1_joiner_is_ignored() {
     for (data, with_index) in DATA {
-        let mut scene = Scene::new();
-        let heard = scene.say('C', &format!(r#"{{"type":"send","index":7,"data":{data}}}"#));
+        let mut fixture = Fixture::new();
+        let received = fixture.send('C', &format!(r#"{{"type":"send","index":7,"data":{data}}}"#));
         match with_index {
-            Some(with_index) => assert_eq!(heard, [frame('O', with_index)]),
-            None => assert!(matches!(&heard[..], [Seen::Frame('C', _)])),
+            Some(with_index) => assert_eq!(received, [frame('O', with_index)]),
+            None => assert!(matches!(&received[..], [Received::Frame('C', _)])),
         }
     }
 }
 
 #[test]
-fn a_plain_frame_is_data_in_v1_whole() {
+fn plain_text_to_v1_is_data_as_a_whole() {
     for text in [
         r#"{}"#,
         "\t{ \"index\" : 0 ,\r\n\"a\":1e400 } ",
@@ -394,143 +393,143 @@ fn a_plain_frame_is_data_in_v1_whole() {
         r#"{"type":"offer","key":"\ud800","index":0,"data":[]}"#,
         r#"{"index":0,"data":1,"data":2}"#,
     ] {
-        let mut scene = Scene::new();
+        let mut fixture = Fixture::new();
         let expected = format!(r#"{{"type":"data","index":1,"data":{text}}}"#);
-        assert_eq!(scene.say('P', text), [frame('A', &expected)]);
+        assert_eq!(fixture.send('P', text), [frame('A', &expected)]);
         if text.contains("index") {
             let expected = format!(r#"{{"type":"data","data":{text}}}"#);
-            assert_eq!(scene.say('O', text), [frame('C', &expected)]);
+            assert_eq!(fixture.send('O', text), [frame('C', &expected)]);
         }
     }
 }
 
 #[test]
-fn a_plain_frame_is_a_plain_frame_beside_v1_peers() {
-    let mut scene = Scene::new();
+fn plain_peers_communicate_unchanged_beside_v1_peers() {
+    let mut fixture = Fixture::new();
     let text = r#"{"index":1,"a":[]}"#;
-    assert_eq!(scene.say('O', text), [frame('Q', text)]);
-    assert_eq!(scene.say('Q', r#"{"index":0}"#), [frame('O', r#"{"index":1}"#)]);
+    assert_eq!(fixture.send('O', text), [frame('Q', text)]);
+    assert_eq!(fixture.send('Q', r#"{"index":0}"#), [frame('O', r#"{"index":1}"#)]);
 }
 
 #[test]
-fn what_reaches_nobody_costs_a_plain_opener_nothing_and_is_told_to_one_in_v1() {
-    let mut scene = Scene::new();
-    assert_eq!(scene.say('O', r#"{"index":7}"#), []);
-    let told = scene.say('A', r#"{"type":"send","index":7,"data":{}}"#);
+fn data_to_an_unknown_index_is_an_error_in_v1_and_ignored_in_plain() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.send('O', r#"{"index":7}"#), []);
+    let notice = fixture.send('A', r#"{"type":"send","index":7,"data":{}}"#);
     assert!(
-        matches!(&told[..], [Seen::Frame('A', error)] if error.contains("unknown-index")),
-        "{told:?}"
+        matches!(&notice[..], [Received::Frame('A', error)] if error.contains("unknown-index")),
+        "{notice:?}"
     );
-    assert_eq!((scene.hub.stats().dropped, scene.hub.stats().refused), (2, 2));
+    assert_eq!((fixture.hub.stats().dropped, fixture.hub.stats().refused), (2, 2));
 }
 
 #[test]
-fn a_kick_ends_a_v1_joiners_role_and_closes_a_plain_one() {
-    let mut scene = Scene::new();
+fn kick_ends_the_role_of_a_v1_joiner_and_closes_a_plain_one() {
+    let mut fixture = Fixture::new();
     let closed = r#"{"type":"closed","code":"kicked"}"#;
     assert_eq!(
-        scene.say('A', r#"{"type":"kick","index":0}"#),
+        fixture.send('A', r#"{"type":"kick","index":0}"#),
         [frame('B', closed), frame('A', r#"{"type":"leave","index":0}"#)]
     );
     assert_eq!(
-        scene.say('A', r#"{"type":"kick","index":"1"}"#),
+        fixture.send('A', r#"{"type":"kick","index":"1"}"#),
         [
             close('P', CloseReason::Kicked),
             frame('A', r#"{"type":"leave","index":1}"#)
         ]
     );
-    // Who was kicked and stays may come again, and is another joiner then.
+    // A kicked connection that stays open may join again, as another joiner.
     assert_eq!(
-        scene.say('B', r#"{"type":"join","key":"tea"}"#),
+        fixture.send('B', r#"{"type":"join","key":"tea"}"#),
         [
             frame('B', r#"{"type":"joined","index":2}"#),
             frame('A', r#"{"type":"join","index":2}"#)
         ]
     );
-    let error = scene.say('A', r#"{"type":"kick","index":0}"#);
+    let error = fixture.send('A', r#"{"type":"kick","index":0}"#);
     assert!(
-        matches!(&error[..], [Seen::Frame('A', error)] if error.contains("unknown-index")),
+        matches!(&error[..], [Received::Frame('A', error)] if error.contains("unknown-index")),
         "{error:?}"
     );
 }
 
 #[test]
-fn whoever_leaves_hears_nothing_of_it_and_can_take_any_role() {
-    let mut scene = Scene::new();
+fn leave_has_no_reply_and_frees_the_connection_for_any_role() {
+    let mut fixture = Fixture::new();
     assert_eq!(
-        scene.say('B', r#"{"type":"leave"}"#),
+        fixture.send('B', r#"{"type":"leave"}"#),
         [frame('A', r#"{"type":"leave","index":0}"#)]
     );
     assert_eq!(
-        scene.say('C', r#"{"type":"leave"}"#),
+        fixture.send('C', r#"{"type":"leave"}"#),
         [],
-        "the plain protocol has no words for it"
+        "the plain dialect has no such notice"
     );
     assert_eq!(
-        scene.say('B', r#"{"type":"open","key":"pot"}"#),
+        fixture.send('B', r#"{"type":"open","key":"pot"}"#),
         [frame('B', r#"{"type":"opened","key":"pot"}"#)]
     );
     assert_eq!(
-        scene.say('C', r#"{"type":"join","key":"pot"}"#),
+        fixture.send('C', r#"{"type":"join","key":"pot"}"#),
         [
             frame('C', r#"{"type":"joined","index":0}"#),
             frame('B', r#"{"type":"join","index":0}"#)
         ]
     );
     assert_eq!(
-        scene.say('C', r#"{"type":"send","data":1}"#),
+        fixture.send('C', r#"{"type":"send","data":1}"#),
         [frame('B', r#"{"type":"data","index":0,"data":1}"#)],
-        "a joiner of the new key, and of that alone"
+        "a joiner of the new key only"
     );
 }
 
 #[test]
-fn a_key_that_is_closed_is_free_at_once_and_its_joiners_are_told_in_their_own_words() {
-    let mut scene = Scene::new();
+fn close_frees_the_key_at_once_and_notifies_joiners_in_their_dialect() {
+    let mut fixture = Fixture::new();
     assert_eq!(
-        scene.say('A', r#"{"type":"close"}"#),
+        fixture.send('A', r#"{"type":"close"}"#),
         [
             frame('B', r#"{"type":"closed","code":"opener-left"}"#),
             close('P', CloseReason::OpenerLeft),
         ]
     );
     assert_eq!(
-        scene.say('B', r#"{"type":"open","key":"tea"}"#),
+        fixture.send('B', r#"{"type":"open","key":"tea"}"#),
         [frame('B', r#"{"type":"opened","key":"tea"}"#)],
-        "who was its joiner can be its opener"
+        "a former joiner can open the key"
     );
     assert_eq!(
-        scene.say('A', r#"{"type":"join","key":"tea"}"#),
+        fixture.send('A', r#"{"type":"join","key":"tea"}"#),
         [
             frame('A', r#"{"type":"joined","index":0}"#),
             frame('B', r#"{"type":"join","index":0}"#)
         ],
-        "and who was its opener can be its joiner"
+        "a former opener can join the key"
     );
 }
 
 #[test]
-fn a_key_that_is_opened_anew_counts_from_0_and_knows_nobody_of_before() {
-    let mut scene = Scene::new();
-    let _ = scene.say('A', r#"{"type":"close"}"#);
+fn reopened_key_counts_from_0_without_its_former_joiners() {
+    let mut fixture = Fixture::new();
+    let _ = fixture.send('A', r#"{"type":"close"}"#);
     assert_eq!(
-        scene.say('A', r#"{"type":"open","key":"tea"}"#),
+        fixture.send('A', r#"{"type":"open","key":"tea"}"#),
         [frame('A', r#"{"type":"opened","key":"tea"}"#)]
     );
     for text in [r#"{"type":"send","index":0,"data":1}"#, r#"{"type":"kick","index":0}"#] {
-        let error = scene.say('A', text);
+        let error = fixture.send('A', text);
         assert!(
-            matches!(&error[..], [Seen::Frame('A', error)] if error.contains("unknown-index")),
+            matches!(&error[..], [Received::Frame('A', error)] if error.contains("unknown-index")),
             "{error:?}"
         );
     }
-    let error = scene.say('B', r#"{"type":"send","data":1}"#);
+    let error = fixture.send('B', r#"{"type":"send","data":1}"#);
     assert!(
-        matches!(&error[..], [Seen::Frame('B', error)] if error.contains("no-role")),
+        matches!(&error[..], [Received::Frame('B', error)] if error.contains("no-role")),
         "{error:?}"
     );
     assert_eq!(
-        scene.say('S', r#"{"type":"join","key":"tea"}"#),
+        fixture.send('S', r#"{"type":"join","key":"tea"}"#),
         [
             frame('S', r#"{"type":"joined","index":0}"#),
             frame('A', r#"{"type":"join","index":0}"#)
@@ -539,54 +538,54 @@ fn a_key_that_is_opened_anew_counts_from_0_and_knows_nobody_of_before() {
 }
 
 #[test]
-fn a_connection_that_ends_is_told_to_both_dialects_in_their_own_words() {
-    let mut scene = Scene::new();
-    assert_eq!(scene.end('P'), [frame('A', r#"{"type":"leave","index":1}"#)]);
-    assert_eq!(scene.end('C'), []);
+fn disconnect_notifies_peers_in_their_dialect() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.end('P'), [frame('A', r#"{"type":"leave","index":1}"#)]);
+    assert_eq!(fixture.end('C'), []);
     assert_eq!(
-        scene.end('A'),
+        fixture.end('A'),
         [frame('B', r#"{"type":"closed","code":"opener-left"}"#)]
     );
-    assert_eq!(scene.end('O'), [close('Q', CloseReason::OpenerLeft)]);
+    assert_eq!(fixture.end('O'), [close('Q', CloseReason::OpenerLeft)]);
     assert_eq!(
-        scene.say('B', r#"{"type":"open","key":"cup"}"#),
+        fixture.send('B', r#"{"type":"open","key":"cup"}"#),
         [frame('B', r#"{"type":"opened","key":"cup"}"#)]
     );
 }
 
 #[test]
-fn the_deadline_ends_with_the_first_role_that_is_asked_for_and_does_not_come_back() {
-    let mut scene = Scene::new();
-    // S and T are the only ones that have not asked; the answer does not matter.
-    let error = scene.say('S', r#"{"type":"join","key":"nobody's"}"#);
+fn role_deadline_ends_with_the_first_request_and_does_not_return() {
+    let mut fixture = Fixture::new();
+    // Only S and T have not requested a role. The result of the request does not matter.
+    let error = fixture.send('S', r#"{"type":"join","key":"nobody's"}"#);
     assert!(
-        matches!(&error[..], [Seen::Frame('S', error)] if error.contains("unknown-key")),
+        matches!(&error[..], [Received::Frame('S', error)] if error.contains("unknown-key")),
         "{error:?}"
     );
-    let _ = scene.say('B', r#"{"type":"leave"}"#);
-    let _ = scene.say('A', r#"{"type":"close"}"#);
-    let late = scene.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
-    assert_eq!(scene.heard(late), [close('T', CloseReason::NoRoleInTime)]);
-    assert_eq!(scene.hub.poll_timeout(), None);
+    let _ = fixture.send('B', r#"{"type":"leave"}"#);
+    let _ = fixture.send('A', r#"{"type":"close"}"#);
+    let late = fixture.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
+    assert_eq!(fixture.encode(late), [close('T', CloseReason::NoRoleInTime)]);
+    assert_eq!(fixture.hub.poll_timeout(), None);
 }
 
 #[test]
-fn what_asks_for_no_role_does_not_end_the_deadline() {
+fn other_requests_do_not_end_the_role_deadline() {
     for text in [
         r#"{"type":"send","data":1}"#,
         r#"{"type":"leave"}"#,
         r#"{"type":"kick","index":0}"#,
     ] {
-        let mut scene = Scene::new();
-        let _ = scene.say('S', text);
-        let late = scene.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
+        let mut fixture = Fixture::new();
+        let _ = fixture.send('S', text);
+        let late = fixture.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
         let expected = ['S', 'T'].map(|who| close(who, CloseReason::NoRoleInTime));
-        assert_eq!(scene.heard(late), expected, "{text}");
+        assert_eq!(fixture.encode(late), expected, "{text}");
     }
 }
 
 #[test]
-fn close_is_a_close_frame_and_the_largest_index_is_written_whole() {
+fn close_is_a_close_frame_and_the_largest_index_is_encoded() {
     let close = Dialect::V1.encode(OutboundMessage::Close(CloseReason::TooSlow));
     assert_eq!(close, Some(Frame::Close(CloseReason::TooSlow)));
     let index = Index::new(u32::MAX - 1);
@@ -598,7 +597,7 @@ fn close_is_a_close_frame_and_the_largest_index_is_written_whole() {
 }
 
 #[test]
-fn the_dialect_is_the_first_that_is_offered() {
+fn first_offered_dialect_is_chosen() {
     use Dialect::{Plain, V1};
 
     for (offers, expected) in [
@@ -615,22 +614,22 @@ fn the_dialect_is_the_first_that_is_offered() {
     }
 }
 
-/// What a client sees: a frame's text or a close.
+/// What a client receives: a text frame or a close.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+enum Received {
     Frame(char, String),
     Close(char, CloseReason),
 }
 
-fn frame(who: char, text: &str) -> Seen {
-    Seen::Frame(who, text.to_owned())
+fn frame(who: char, text: &str) -> Received {
+    Received::Frame(who, text.to_owned())
 }
 
-fn close(who: char, reason: CloseReason) -> Seen {
-    Seen::Close(who, reason)
+fn close(who: char, reason: CloseReason) -> Received {
+    Received::Close(who, reason)
 }
 
-/// Limits that the rows of [`MALFORMED`] and [`WELL_FORMED`] can meet.
+/// Limits that the rows of [`MALFORMED`] and [`WELL_FORMED`] can reach.
 fn tight() -> Limits {
     let mut limits = Limits::default();
     limits.key_bytes = 8;
@@ -639,14 +638,14 @@ fn tight() -> Limits {
     limits
 }
 
-/// A hub with A, B, P, O, C, Q, S and T.
-struct Scene {
+/// A hub with the connections A, B, P, O, C, Q, S and T.
+struct Fixture {
     hub: Hub,
     limits: Limits,
-    people: Vec<(char, Dialect, ConnId)>,
+    clients: Vec<(char, Dialect, ConnId)>,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         Self::within(&Limits::default())
     }
@@ -654,10 +653,10 @@ impl Scene {
     fn within(limits: &Limits) -> Self {
         let mut limits = limits.clone();
         limits.joiners_per_key = 2;
-        let mut scene = Self {
+        let mut fixture = Self {
             hub: Hub::new(limits.clone()),
             limits,
-            people: Vec::new(),
+            clients: Vec::new(),
         };
         for (who, dialect, text) in [
             ('A', Dialect::V1, r#"{"type":"open","key":"tea"}"#),
@@ -667,68 +666,71 @@ impl Scene {
             ('C', Dialect::V1, r#"{"type":"join","key":"cup"}"#),
             ('Q', Dialect::Plain, r#"{"type":"join","key":"cup"}"#),
         ] {
-            scene.connect(who, dialect);
-            let _ = scene.say(who, text);
+            fixture.connect(who, dialect);
+            let _ = fixture.send(who, text);
         }
-        scene.connect('S', Dialect::V1);
-        scene.connect('T', Dialect::Plain);
-        scene
+        fixture.connect('S', Dialect::V1);
+        fixture.connect('T', Dialect::Plain);
+        fixture
     }
 
     fn connect(&mut self, who: char, dialect: Dialect) {
         let id = self.hub.connect(Time::ZERO, dialect.profile());
-        self.people.push((who, dialect, id.expect("there is a place for it")));
+        self.clients.push((who, dialect, id.expect("within the limit")));
     }
 
-    /// `who` says `text`; who sees what because of it.
-    fn say(&mut self, who: char, text: &str) -> Vec<Seen> {
+    /// Sends `text` from `who`. Returns what the clients receive.
+    fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let (dialect, id) = self.find(who);
         let outputs = match Decoder::new(dialect, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(id, message),
             Err(reason) => self.hub.close(id, reason),
         };
-        self.heard(outputs)
+        self.encode(outputs)
     }
 
-    /// The connection of `who` is gone; who sees what because of it.
-    fn end(&mut self, who: char) -> Vec<Seen> {
+    /// Disconnects `who`. Returns what the clients receive.
+    fn end(&mut self, who: char) -> Vec<Received> {
         let outputs = self.hub.disconnect(self.find(who).1);
-        self.heard(outputs)
+        self.encode(outputs)
     }
 
-    fn heard(&self, outputs: Vec<(ConnId, OutboundMessage)>) -> Vec<Seen> {
+    fn encode(&self, outputs: Vec<(ConnId, OutboundMessage)>) -> Vec<Received> {
         self.hub.assert_invariants();
-        let seen = outputs.into_iter().filter_map(|(to, message)| {
-            let known = self.people.iter().find(|(_, _, id)| *id == to);
-            let (who, dialect, _) = known.expect("outputs go to those who are there");
+        let received = outputs.into_iter().filter_map(|(to, message)| {
+            let known = self.clients.iter().find(|(_, _, id)| *id == to);
+            let (who, dialect, _) = known.expect("outputs go to connected clients");
             match dialect.encode(message)? {
                 Frame::Text(text) => Some(frame(*who, &text)),
                 Frame::Close(reason) => Some(close(*who, reason)),
                 other => panic!("a message is text or a close, not {other:?}"),
             }
         });
-        seen.collect()
+        received.collect()
     }
 
-    /// Everyone has the role that it had in the beginning, and S can have one.
-    fn assert_as_at_first(&mut self) {
+    /// Asserts that all connections have their first roles, and that S can open a key.
+    fn assert_unchanged(&mut self) {
         for (index, joiner) in [(0, 'B'), (1, 'P')] {
             let send = format!(r#"{{"type":"send","index":{index},"data":{{}}}}"#);
-            let heard = self.say('A', &send);
-            assert!(matches!(heard[..], [Seen::Frame(to, _)] if to == joiner), "{heard:?}");
+            let received = self.send('A', &send);
+            assert!(
+                matches!(received[..], [Received::Frame(to, _)] if to == joiner),
+                "{received:?}"
+            );
         }
         assert_eq!(
-            self.say('C', r#"{"type":"send","data":{}}"#),
+            self.send('C', r#"{"type":"send","data":{}}"#),
             [frame('O', r#"{"index":0}"#)]
         );
-        assert_eq!(self.say('Q', "{}"), [frame('O', r#"{"index":1}"#)]);
-        let opened = self.say('S', r#"{"type":"open","key":"pot"}"#);
+        assert_eq!(self.send('Q', "{}"), [frame('O', r#"{"index":1}"#)]);
+        let opened = self.send('S', r#"{"type":"open","key":"pot"}"#);
         assert_eq!(opened, [frame('S', r#"{"type":"opened","key":"pot"}"#)]);
     }
 
     fn find(&self, who: char) -> (Dialect, ConnId) {
-        let known = self.people.iter().find(|(name, _, _)| *name == who);
-        let (_, dialect, id) = known.expect("one of the scene");
+        let known = self.clients.iter().find(|(name, _, _)| *name == who);
+        let (_, dialect, id) = known.expect("a client of the fixture");
         (*dialect, *id)
     }
 }

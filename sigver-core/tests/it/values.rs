@@ -1,4 +1,4 @@
-//! What values are as numbers and in a log: enough to tell them apart, and nothing that is secret.
+//! Ids as numbers, and `Debug` and `Display` output without secrets.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use sigver_core::{
     Stats, Time,
 };
 
-/// Two connections of which the second has the place that another had before.
+/// Returns two connections, of which the second has a reused slot.
 fn ids() -> Result<(Hub, ConnId, ConnId), Box<dyn Error>> {
     let mut hub = Hub::new(Limits::default());
     let profile = Dialect::Plain.profile();
@@ -15,13 +15,13 @@ fn ids() -> Result<(Hub, ConnId, ConnId), Box<dyn Error>> {
     let gone = hub.connect(Time::ZERO, profile)?;
     assert!(hub.disconnect(gone).is_empty());
     let second = hub.connect(Time::ZERO, profile)?;
-    assert_eq!(gone.slot(), second.slot(), "the place is used again");
+    assert_eq!(gone.slot(), second.slot(), "the slot is reused");
     assert_ne!(gone, second);
     Ok((hub, first, second))
 }
 
 #[test]
-fn an_id_is_the_number_that_it_was_made_from() -> Result<(), Box<dyn Error>> {
+fn id_survives_the_conversion_to_bits() -> Result<(), Box<dyn Error>> {
     let (_, first, second) = ids()?;
     for id in [first, second] {
         assert_eq!(ConnId::from_bits(id.to_bits()), id);
@@ -34,7 +34,7 @@ fn an_id_is_the_number_that_it_was_made_from() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn ids_are_short_in_a_log() -> Result<(), Box<dyn Error>> {
+fn id_is_displayed_as_slot_and_generation() -> Result<(), Box<dyn Error>> {
     let (_, first, second) = ids()?;
     assert_eq!(first.to_string(), format!("0:{}", first.to_bits() >> 32));
     assert_eq!(format!("{second:?}"), format!("ConnId({second})"));
@@ -43,7 +43,7 @@ fn ids_are_short_in_a_log() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn debug_shows_numbers_and_no_secret() -> Result<(), Box<dyn Error>> {
+fn debug_shows_lengths_and_no_secret() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     assert_eq!(format!("{:?}", Key::new("secret", &limits)?), "Key(6 bytes)");
     let text = r#"{"sdp":"secret"}"#;
@@ -60,14 +60,14 @@ fn debug_shows_numbers_and_no_secret() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A hub may live on any thread, whatever it carries; errors go wherever errors go. Checked by the compiler.
+/// A hub is `Send` and `Sync` for any payload, and errors are too. Checked by the compiler.
 #[test]
-fn values_go_to_other_threads() {
-    const fn moves<T: Send + Sync + 'static>() {}
+fn public_types_are_send_and_sync() {
+    const fn is_send_sync<T: Send + Sync + 'static>() {}
     const fn is_error<T: Error + Send + Sync + 'static>() {}
-    moves::<Hub>();
-    moves::<Hub<std::rc::Rc<u8>>>();
-    moves::<(InboundMessage, OutboundMessage, Key, ConnId, Limits, Stats)>();
+    is_send_sync::<Hub>();
+    is_send_sync::<Hub<std::rc::Rc<u8>>>();
+    is_send_sync::<(InboundMessage, OutboundMessage, Key, ConnId, Limits, Stats)>();
     is_error::<CloseReason>();
     is_error::<ConnectError>();
     is_error::<Refusal>();

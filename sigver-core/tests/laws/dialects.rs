@@ -1,5 +1,4 @@
-//! The laws of the dialects, each for any text that could be thought of. A law's doc says what it forbids, and by which breakage of
-//! the code it was seen to fail.
+//! The laws of the dialects, for random texts. The documentation of each law names mutations of the code that the law has detected.
 
 use core::num::IntErrorKind;
 use std::collections::BTreeMap;
@@ -13,30 +12,29 @@ use sigver_core::{
 };
 
 use crate::{
-    json::{Object, Reading, carried, reading},
+    json::{Object, Reading, reading, relayed},
     refusals::refusals,
     search::{SAMPLES, count, for_all, more_often_than, samples},
     texts::{frames, objects},
 };
 
-/// What crosses is what was sent, byte for byte: the same text towards a plain joiner; the same text and one `index` towards a plain
-/// opener; the same text as the `data` of a frame towards either in `sigver.v1`. It is the whole frame of a plain sender, and the value
-/// of `data` of one in `sigver.v1`, whatever JSON it is; only what has no place for one index does not go to a plain peer.
+/// A payload is relayed to the byte. A plain joiner receives the same text, a plain opener the same text with one `index`, and a
+/// `sigver.v1` peer the same text as `data`. The payload is the whole text of a plain sender, and the value of `data` of a `sigver.v1`
+/// sender. Only a value without a place for one index is not relayed to a plain peer.
 ///
-/// The protocol page leaves open where the white space around an added member goes; what is pinned here is what
-/// `Payload::splice` promises.
+/// The protocol page does not define the white space around an added member. This checks the documentation of `Payload::splice`.
 ///
-/// Seen to fail when the text goes on one byte too late behind the spliced index, when the index comes first, when white space
-/// around the object is trimmed, and when the payload goes through `serde_json::Value`.
+/// Detects a text that continues one byte late after the index, an index that comes first, trimmed white space around the object, and a
+/// payload that is converted to `serde_json::Value`.
 #[test]
-fn fidelity() {
+fn payload_is_unchanged_in_every_dialect() {
     for_all((objects(), any::<u32>()), |(object, number)| {
         let text = object.text();
-        let Some(towards_joiner) = carried(Dialect::Plain, &text, Dialect::Plain, None) else {
+        let Some(towards_joiner) = relayed(Dialect::Plain, &text, Dialect::Plain, None) else {
             return;
         };
         assert_eq!(towards_joiner, text);
-        let towards_opener = carried(Dialect::Plain, &text, Dialect::Plain, Some(number));
+        let towards_opener = relayed(Dialect::Plain, &text, Dialect::Plain, Some(number));
         assert_eq!(towards_opener, Some(object.text_with_index(number)));
         assert_enveloped(Dialect::Plain, &text, &text, number);
     });
@@ -49,39 +47,37 @@ fn fidelity() {
         let data = frame.data().expect("what is sent has data");
         assert_enveloped(Dialect::V1, &text, data, number);
         if kind == PayloadKind::Object {
-            let towards_joiner = carried(Dialect::V1, &text, Dialect::Plain, None);
+            let towards_joiner = relayed(Dialect::V1, &text, Dialect::Plain, None);
             assert_eq!(towards_joiner.as_deref(), Some(data));
             if to == Addressee::Unnamed {
-                let towards_opener = carried(Dialect::V1, &text, Dialect::Plain, Some(number));
+                let towards_opener = relayed(Dialect::V1, &text, Dialect::Plain, Some(number));
                 assert_eq!(towards_opener, frame.data_with_index(number));
             }
         }
     });
 }
 
-/// Whatever the text is, it is a message, or a reason with one of the codes for texts, and never a panic; and every text that is
-/// taken can be sent on: it comes out as an object that has the joiner's index and nothing else that is new.
+/// Every text is a message, or is rejected with 1007 or 1009, without a panic. Every accepted payload can be relayed: the result is an
+/// object with the index of the joiner and nothing else that is new.
 ///
-/// Seen to fail when a lone surrogate is taken for impossible (`expect`), when text behind the object is let through, when `{}`
-/// gets a comma, and when the index goes behind the last member that the server knows.
+/// Detects a lone surrogate that panics (`expect`), text after the object that is accepted, a comma in `{}`, and an index after the last
+/// member that the server reads.
 #[test]
-fn total() {
+fn every_text_is_decoded_or_rejected() {
     for_all(texts(), |text| {
         for dialect in Dialect::ALL {
-            assert_is_taken_or_not(*dialect, &text);
+            assert_is_decoded_or_rejected(*dialect, &text);
         }
     });
 }
 
-/// What a text says to us is what it says by an independent reading, and what we say is what we meant by another's.
+/// The decoder agrees with the meaning that is known from how a text was assembled, also at each limit, and with `serde_json` for texts
+/// that its values can represent. The encoder agrees with `serde_json`.
 ///
-/// The first reading is known from how the text was made, and covers all of them, also where they just meet a limit; the second is
-/// `serde_json`'s own, for those texts that its values can hold.
-///
-/// Seen to fail when an index may be any digits or goes through a float, when `"index":null` is taken for none, when escapes in
-/// `type`, `key` and `index` are not decoded, when a member may come twice, and when any limit is off by one.
+/// Detects an index of any digits or one that is converted to a float, `"index":null` that is read as absent, escapes in `type`, `key` and
+/// `index` that are not decoded, a repeated member, and every limit that is off by one.
 #[test]
-fn codec() {
+fn decoder_and_encoder_agree_with_other_implementations() {
     let texts = prop_oneof![objects(), frames()];
     for_all(
         (texts, any::<u32>(), [edge(), edge(), edge()]),
@@ -95,7 +91,7 @@ fn codec() {
             }
 
             let value = serde_json::from_str::<Value>(&text);
-            let out = carried(Dialect::Plain, &text, Dialect::Plain, Some(number));
+            let out = relayed(Dialect::Plain, &text, Dialect::Plain, Some(number));
             let (Ok(mut value), Some(out)) = (value, out) else {
                 return;
             };
@@ -111,12 +107,12 @@ fn codec() {
     );
 }
 
-/// Every output of `sigver.v1` but a close is one JSON object with the members that the protocol page lists and no other, each once, and
-/// says what was meant, whatever is in the key.
+/// Every message of `sigver.v1` but a close is one JSON object with exactly the members in the protocol page, each once, with the right
+/// values for any key.
 ///
-/// Seen to fail when a key is put between quotation marks as it is, when a word is not the page's, and when the buffer is cleared.
+/// Detects a key that is quoted without escapes, a misspelled name, and a cleared buffer.
 #[test]
-fn vocabulary() {
+fn v1_messages_have_exactly_the_documented_members() {
     let indexes = prop_oneof![0..u32::MAX, Just(0), Just(u32::MAX - 1)];
     for_all((keys(), indexes, objects()), |(key, index, object)| {
         let text = object.text();
@@ -124,75 +120,75 @@ fn vocabulary() {
             Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => Some(payload),
             Ok(_) | Err(_) => None,
         };
-        for (message, meant) in outputs(&key, Index::new(index), payload) {
+        for (message, expected) in outputs(&key, Index::new(index), payload) {
             let is_data = matches!(message, OutboundMessage::Data { .. });
             let Some(Frame::Text(frame)) = Dialect::V1.encode(message) else {
-                panic!("{meant:?} is text");
+                panic!("{expected:?} is text");
             };
-            // Floats, and what a value cannot hold, are for the law of fidelity.
-            let (Ok(said), Some(meant)) = (serde_json::from_str::<Value>(&frame), meant.clone()) else {
+            // Floats, and texts that a `Value` cannot represent, are checked by the law of payloads.
+            let (Ok(actual), Some(expected)) = (serde_json::from_str::<Value>(&frame), expected.clone()) else {
                 assert!(is_data, "{frame}");
                 continue;
             };
-            assert_eq!(said, meant, "{frame}");
+            assert_eq!(actual, expected, "{frame}");
             if !is_data {
-                assert_eq!(frame.len(), meant.to_string().len(), "a member comes twice: {frame}");
+                assert_eq!(frame.len(), expected.to_string().len(), "a member comes twice: {frame}");
             }
         }
     });
 }
 
-/// The laws say little about texts that nobody makes: each of these kinds is one in thirty at least.
+/// The laws only cover texts that are generated. At least one of thirty is of each of these kinds.
 #[test]
 fn generated_texts_are_of_every_kind() {
     let mut seen = BTreeMap::new();
     for object in samples(&objects()) {
         let kind = match object.reading(Dialect::Plain, &Limits::default()) {
-            Err(CloseReason::Duplicate(_)) => "a member twice",
-            Err(_) => "control with a wrong key",
+            Err(CloseReason::Duplicate(_)) => "a repeated member",
+            Err(_) => "control with an invalid key",
             Ok(reading) => kind(&reading),
         };
         let by_value = match serde_json::from_str::<Value>(&object.text()) {
-            Ok(_) => "within what a value can hold",
-            Err(_) => "beyond what a value can hold",
+            Ok(_) => "within the range of a value",
+            Err(_) => "beyond the range of a value",
         };
         let nesting = if object.depth() > 2 { "deep" } else { "flat" };
         count(&mut seen, [kind, by_value, nesting]);
     }
     let expected = [
-        "a member twice",
-        "beyond what a value can hold",
+        "a repeated member",
+        "beyond the range of a value",
         "control",
-        "control with a wrong key",
+        "control with an invalid key",
         "data",
         "data to a malformed index",
         "data to an index",
         "deep",
         "flat",
-        "lookalike",
-        "within what a value can hold",
+        "unknown control",
+        "within the range of a value",
     ];
     assert_eq!(more_often_than(SAMPLES / 30, &seen), expected, "of {seen:?}");
 
     let mut seen = BTreeMap::new();
     for frame in samples(&frames()) {
         let kind = match frame.reading(Dialect::V1, &Limits::default()) {
-            Err(CloseReason::Duplicate(_)) => "a member twice",
+            Err(CloseReason::Duplicate(_)) => "a repeated member",
             Err(CloseReason::UnknownMessage) => "an unknown message",
             Err(CloseReason::DataMissing) => "no data",
             Err(_) => "another malformed message",
-            Ok(Reading::Data(Addressee::Unnamed, PayloadKind::Any, _)) => "data that is no object",
+            Ok(Reading::Data(Addressee::Unnamed, PayloadKind::Any, _)) => "data that is not an object",
             Ok(reading) => kind(&reading),
         };
         count(&mut seen, [kind]);
     }
     let expected = [
-        "a member twice",
+        "a repeated member",
         "an unknown message",
         "another malformed message",
         "control",
         "data",
-        "data that is no object",
+        "data that is not an object",
         "data to an index",
         "no data",
     ];
@@ -210,21 +206,21 @@ fn kind(reading: &Reading) -> &'static str {
         Reading::Data(Addressee::Unnamed, ..) => "data",
         Reading::Data(Addressee::Index(_) | Addressee::OutOfRange, ..) => "data to an index",
         Reading::Data(Addressee::Malformed, ..) => "data to a malformed index",
-        Reading::UnknownControl(..) => "lookalike",
+        Reading::UnknownControl(..) => "unknown control",
     }
 }
 
-/// Limits that a short text can meet.
+/// Limits that a short text can reach.
 fn tight() -> Limits {
     limits(8, 4, 1_000)
 }
 
-/// One more than what a limit leaves over: 0 where the text is just over it.
+/// One more than the margin to a limit: 0 if the text is just over it.
 fn edge() -> impl Strategy<Value = u32> {
     prop_oneof![1 => Just(0), 4 => Just(1), 4 => 2..100_u32]
 }
 
-/// Limits that `object` just meets, or just does not.
+/// Returns limits that `object` just reaches or just exceeds.
 fn limits_near(dialect: Dialect, object: &Object, [key, depth, size]: [u32; 3]) -> Limits {
     let key_bytes = match object.reading(dialect, &Limits::default()) {
         Ok(Reading::Open(key) | Reading::Join(key)) => key.len() as u32,
@@ -246,7 +242,7 @@ fn limits(key_bytes: u32, depth: u32, message_bytes: u32) -> Limits {
     limits
 }
 
-/// Texts of any kind: valid ones, valid ones with something broken, soups of what JSON is made of, and anything.
+/// Returns texts of every kind: valid texts, broken texts, JSON tokens in any order, and anything.
 fn texts() -> impl Strategy<Value = String> {
     let edit = (any::<Pick>(), any::<Pick>(), "[\\[\\]{}\",:\\\\u0-9eE+ -]{0,2}");
     let broken = (prop_oneof![objects(), frames()], prop::collection::vec(edit, 0..4)).prop_map(|(object, edits)| {
@@ -294,16 +290,16 @@ fn texts() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What `speaker` says with `text` comes to peers in `sigver.v1` as `data`.
-fn assert_enveloped(speaker: Dialect, text: &str, data: &str, number: u32) {
-    let towards_joiner = carried(speaker, text, Dialect::V1, None);
+/// Asserts that `sigver.v1` peers receive `data` for the `text` of a sender.
+fn assert_enveloped(sender: Dialect, text: &str, data: &str, number: u32) {
+    let towards_joiner = relayed(sender, text, Dialect::V1, None);
     assert_eq!(towards_joiner, Some(format!(r#"{{"type":"data","data":{data}}}"#)));
-    let towards_opener = carried(speaker, text, Dialect::V1, Some(number));
+    let towards_opener = relayed(sender, text, Dialect::V1, Some(number));
     let expected = format!(r#"{{"type":"data","index":{number},"data":{data}}}"#);
     assert_eq!(towards_opener, Some(expected));
 }
 
-fn assert_is_taken_or_not(dialect: Dialect, text: &str) {
+fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
     let message = Decoder::new(dialect, &tight()).decode(text);
     match message {
         Err(reason) => assert!(matches!(reason.code(), 1007 | 1009), "{reason:?}"),
@@ -312,11 +308,11 @@ fn assert_is_taken_or_not(dialect: Dialect, text: &str) {
         }
         Ok(InboundMessage::Data { to, kind, payload } | InboundMessage::UnknownControl { to, kind, payload }) => {
             let whole = serde_json::from_str::<IgnoredAny>(text);
-            assert!(whole.is_ok(), "what is taken is one JSON value");
+            assert!(whole.is_ok(), "an accepted text is one JSON value");
             let data = serde_json::from_str::<IgnoredAny>(payload.as_str());
             assert!(
                 data.is_ok() && text.contains(payload.as_str()),
-                "what is carried is one JSON value"
+                "a payload is one JSON value"
             );
             let goes_to_plain_openers = match dialect {
                 Dialect::Plain => true,
@@ -326,19 +322,19 @@ fn assert_is_taken_or_not(dialect: Dialect, text: &str) {
                 return;
             }
             assert_eq!(
-                carried(dialect, text, Dialect::Plain, None).as_deref(),
+                relayed(dialect, text, Dialect::Plain, None).as_deref(),
                 Some(payload.as_str())
             );
-            let once = carried(dialect, text, Dialect::Plain, Some(7)).expect("data is carried");
+            let once = relayed(dialect, text, Dialect::Plain, Some(7)).expect("data is relayed");
             let again = match dialect {
                 Dialect::Plain => {
                     assert_eq!(addressee(&once), Some(Addressee::Index(Index::new(7))));
                     once.clone()
                 }
-                // It need not be data in the plain dialect.
+                // It may be a control message in the plain dialect.
                 Dialect::V1 => format!(r#"{{"type":"send","data":{once}}}"#),
             };
-            let again = carried(dialect, &again, Dialect::Plain, Some(7));
+            let again = relayed(dialect, &again, Dialect::Plain, Some(7));
             assert_eq!(again, Some(once), "an index is replaced, not added again");
         }
         Ok(
@@ -347,7 +343,7 @@ fn assert_is_taken_or_not(dialect: Dialect, text: &str) {
             | InboundMessage::Leave
             | InboundMessage::CloseKey,
         ) => {
-            assert_eq!(dialect, Dialect::V1, "the plain dialect has no words for it");
+            assert_eq!(dialect, Dialect::V1, "the plain dialect has no such message");
         }
     }
 }
@@ -359,7 +355,7 @@ fn addressee(text: &str) -> Option<Addressee> {
     }
 }
 
-/// What plain data says, read from a parsed value; `None` where the value cannot tell, since it takes large integers for floats.
+/// Returns the meaning of plain data, from a parsed value; `None` if the value lost it, because large integers are floats.
 fn reading_of(value: &Value, text: &str) -> Option<Reading> {
     let to = match value.get("index") {
         None => Addressee::Unnamed,
@@ -385,7 +381,7 @@ fn index(number: u64) -> Addressee {
     }
 }
 
-/// Keys of all that JSON has to escape, and of all that it has not.
+/// Returns keys of characters that JSON escapes, and of others.
 fn keys() -> impl Strategy<Value = Key> {
     let character = prop_oneof![
         2 => any::<char>(),
@@ -398,8 +394,8 @@ fn keys() -> impl Strategy<Value = Key> {
     })
 }
 
-/// Everything that can be said in `sigver.v1`, and what the protocol page has for it. Data is there if `payload` has some, and without
-/// a meaning where a value cannot hold it.
+/// Returns every message of `sigver.v1`, and its content by the protocol page. Data is included if there is a payload; its content is
+/// `None` if a value cannot represent it.
 fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Vec<(OutboundMessage, Option<Value>)> {
     let (k, n) = (key.as_str(), index.get());
     let mut outputs = vec![
@@ -444,11 +440,11 @@ fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Ve
     for from in [None, Some(index)] {
         if let Some(payload) = payload() {
             let data = serde_json::from_str::<Value>(payload.as_str());
-            let meant = data.ok().map(|data| match from {
+            let expected = data.ok().map(|data| match from {
                 None => json!({ "type": "data", "data": data }),
                 Some(_) => json!({ "type": "data", "index": n, "data": data }),
             });
-            outputs.push((OutboundMessage::Data { from, payload }, meant));
+            outputs.push((OutboundMessage::Data { from, payload }, expected));
         }
     }
     outputs

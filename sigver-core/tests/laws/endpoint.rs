@@ -1,4 +1,4 @@
-//! The laws of [`Endpoint`](sigver_core::Endpoint), each for random calls.
+//! The laws of [`Endpoint`](sigver_core::Endpoint), for random calls.
 
 use core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,8 @@ use crate::{
     search::{SAMPLES, count, for_a_third, for_all, more_often_than, samples},
 };
 
-/// Every call returns what a naive reading of the documentation says, for each connection in the same order, and everything that can be
-/// seen of the endpoint agrees: roles, sockets, phase, counters and timeouts.
+/// Every call returns the same as the model, for each connection in the same order, and all observable state is the same: roles, sockets,
+/// phase, counters and timeouts.
 #[test]
 fn endpoint_agrees_with_the_model() {
     for_a_third(runs(), |run| drop(compare(&run.config, &run.steps)));
@@ -72,13 +72,13 @@ fn same_calls_have_the_same_outputs() {
     for_a_third(runs(), |run| assert_eq!(record(&run), record(&run)));
 }
 
-/// Connections of different keys and addresses do not affect each other, but for global limits.
+/// Connections of different keys and addresses do not affect each other, except through global limits.
 #[test]
 fn different_keys_do_not_affect_each_other() {
     for_a_third((runs(), runs()), |(run, other)| {
         let mut config = run.config.clone();
         config.limits.connections = None;
-        // The minute of failed attempts begins for all sources at the same time.
+        // The minute of failed attempts begins at the same time for all sources.
         config.key_attempts_per_minute = None;
         let ours = run.steps.into_iter().filter_map(|step| renamed(step, 0));
         let theirs = other.steps.into_iter().filter_map(|step| renamed(step, OTHERS));
@@ -106,7 +106,7 @@ fn different_keys_do_not_affect_each_other() {
     });
 }
 
-/// While a connection is open, its unwritten frames are within the limit, or they are one frame.
+/// The unwritten frames of an open connection are within the limit, unless there is only one.
 #[test]
 fn write_buffer_stays_within_its_limit() {
     for_a_third(runs(), |run| {
@@ -139,7 +139,7 @@ fn write_buffer_stays_within_its_limit() {
     });
 }
 
-/// A driver that is on time aborts each closed socket exactly at the close time-out, unless it is disconnected before.
+/// Each closed socket is aborted exactly at the close time-out, unless it is disconnected before.
 #[test]
 fn closed_socket_is_disconnected_or_aborted_in_time() {
     for_a_third(runs(), |run| {
@@ -190,7 +190,7 @@ fn follow_closes(due: &mut BTreeMap<usize, Duration>, now: Time, timeout: Durati
     }
 }
 
-/// A client that obeys pauses sends no more than its rate and one second's worth.
+/// A client that obeys pauses sends at most one second's worth more than its rate allows.
 #[test]
 fn client_that_obeys_pauses_keeps_to_its_rate() {
     let messages = prop::collection::vec((0..1_500_u64, 0..80_usize), 1..60);
@@ -234,7 +234,7 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
     );
 }
 
-/// The laws say little about states that no run reaches: each of these is in one run of 50 at least.
+/// The laws only cover states that runs reach. Each of these features is in at least one of 50 runs.
 #[test]
 fn generated_runs_reach_deep_states() {
     let mut seen = BTreeMap::new();
@@ -308,7 +308,7 @@ fn feature(output: &str) -> Option<&'static str> {
 /// The first number of a client of the other keys.
 const OTHERS: usize = 1_000_000;
 
-/// A step on other keys, from other addresses, by other clients. `None` if it is about all clients.
+/// Returns the step with other keys, addresses and clients; `None` if it is about all clients.
 fn renamed(step: Step, offset: usize) -> Option<Step> {
     let other_key = |key: usize| if offset == 0 { key } else { key + 10 };
     Some(match step {
@@ -319,7 +319,7 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
         },
         Step::Event { who, event } => {
             let event = match event {
-                // Random keys come from one source.
+                // All random keys come from one source.
                 Event::Open { key } => Event::Open {
                     key: key.or(Some(0)).map(other_key),
                 },
@@ -381,16 +381,16 @@ struct Run {
     steps: Vec<Step>,
 }
 
-/// A step whose client is still to be chosen.
+/// A step whose client is not chosen yet.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Connect(Dialect, u8),
     Event(Event),
     Written(usize),
-    /// Every client writes everything.
+    /// All frames of all clients are reported as written.
     WrittenAll,
     Wait(Duration),
-    /// Waits for the next timeout, to the nanosecond, and handles it; so many times.
+    /// Waits for the next timeout, to the nanosecond, and handles it; this many times.
     OnTime(usize),
     Timeout,
     Drain(Duration),
@@ -499,7 +499,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Chooses clients with the model, which knows who is open. What cannot be chosen is left out.
+/// Chooses clients with the model. Operations without a choice are skipped.
 fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> Vec<Step> {
     let mut model = EndpointModel::new(config);
     let mut steps = Vec::new();
@@ -546,7 +546,7 @@ fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> V
     steps
 }
 
-/// Chooses an open client that may do this; now and then any that has a socket.
+/// Chooses an open client for the event; sometimes any client with a socket.
 fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
     let (kind, pick) = (pick % 16, pick / 16);
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();

@@ -1,5 +1,4 @@
-//! The laws of the hub, each for any input that could be thought of. A law's doc says what it forbids, and by which breakage of
-//! the code it was seen to fail.
+//! The laws of the hub, for random calls. The documentation of each law names mutations of the code that the law has detected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,85 +8,83 @@ use sigver_core::{
 };
 
 use crate::{
-    model::{Model, PLAIN, Role, Said, Step, V1},
+    hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order, resigned},
+    model::{Model, PLAIN, Role, Sent, Step, V1},
     runs::{KEYS, Run, SECOND_WORLD, runs, runs_without_global_limits, two_worlds},
     search::{SAMPLES, count, for_all, more_often_than, samples},
-    stage::{Event, Stage, assert_indexes, assert_last_word, assert_order, resigned},
 };
 
-/// Every call returns what a naive reading of the protocol says, and all that can be seen of the hub agrees with it.
+/// Every call returns the same as the model, and all observable state is the same.
 ///
-/// Seen to fail when one joiner too many is let in (`>` for `>=` in `join`), when a second `open` is let through, and when an
-/// opener's data goes to its first joiner, whatever its index.
+/// Detects one joiner too many (`>` for `>=` in `join`), a second `open` that succeeds, and data of an opener that goes to its first joiner
+/// whatever its index.
 #[test]
-fn model() {
+fn hub_agrees_with_the_model() {
     for_all(runs(), |Run { limits, steps }| {
-        let (mut stage, mut model) = (Stage::new(&limits), Model::new(&limits));
+        let (mut driver, mut model) = (HubDriver::new(&limits), Model::new(&limits));
         for step in steps {
-            assert_eq!(stage.play(step), model.play(step), "{step:?}");
-            assert_eq!(stage.stats(), model.stats(), "after {step:?}");
-            let next = stage.hub.poll_timeout().map(Time::as_duration);
+            assert_eq!(driver.play(step), model.play(step), "{step:?}");
+            assert_eq!(driver.stats(), model.stats(), "after {step:?}");
+            let next = driver.hub.poll_timeout().map(Time::as_duration);
             assert_eq!(next, model.next_timeout(), "after {step:?}");
-            stage.hub.assert_invariants();
+            driver.hub.assert_invariants();
         }
     });
 }
 
-/// A payload that is given to the hub is in exactly one output of the same call, or was counted as dropped, or as refused otherwise, or
-/// broke a rule that closes its sender, or came from the dead; and it comes to its end once. Nothing is duplicated (by type), lost,
-/// forged or kept.
+/// The payload of a call is in exactly one output of the call; or it is counted as dropped or refused; or its sender is closed for a
+/// violation or was closed before. It is dropped exactly once. So no payload is duplicated, lost, forged or kept.
 ///
-/// Seen to fail when a joiner's data is swallowed, when a drop is not counted, and when a dropped payload is forgotten
-/// (`mem::forget`) instead of freed.
+/// Detects data of a joiner that is lost, a dropped message that is not counted, and a dropped payload that is leaked (`mem::forget`).
 #[test]
-fn conservation() {
+fn payload_is_delivered_once_or_accounted_for() {
     for_all(runs(), |Run { limits, steps }| {
-        let (mut stage, mut people) = (Stage::new(&limits), People::default());
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
         for step in steps {
-            let before = stage.stats();
-            let answer = stage.call(step);
-            let after = stage.stats();
-            let said = stage.read(&answer);
-            let carried: Vec<usize> = said.iter().filter_map(|(_, said)| token(said)).collect();
+            let before = driver.stats();
+            let result = driver.call(step);
+            let after = driver.stats();
+            let sent = driver.read(&result);
+            let carried: Vec<usize> = sent.iter().filter_map(|(_, sent)| token(sent)).collect();
 
             if let Step::Data { who, token, .. } | Step::UnknownControl { who, token, .. } = step {
                 let delivered = carried.len() as u64;
                 let dropped = after.dropped - before.dropped;
                 let refused = after.refused - before.refused - dropped;
-                let names_nobody = said.iter().any(|(_, said)| is_refused_as(said, "unknown-index"));
-                assert_eq!(dropped, u64::from(names_nobody), "{step:?}: {said:?}");
-                let broke_a_rule = said.iter().any(|(to, said)| *to == who && is_of_a_broken_rule(said));
-                let inert = !people.parts.contains_key(&who);
-                let fates = delivered + dropped + refused + u64::from(broke_a_rule) + u64::from(inert);
-                assert_eq!(fates, 1, "{step:?}: {said:?}");
+                let has_unknown_index = sent.iter().any(|(_, sent)| is_refused_as(sent, "unknown-index"));
+                assert_eq!(dropped, u64::from(has_unknown_index), "{step:?}: {sent:?}");
+                let is_violation_of_sender = sent.iter().any(|(to, sent)| *to == who && is_violation(sent));
+                let is_dead = !observed.roles.contains_key(&who);
+                let results = delivered + dropped + refused + u64::from(is_violation_of_sender) + u64::from(is_dead);
+                assert_eq!(results, 1, "{step:?}: {sent:?}");
                 assert_eq!(after.relayed - before.relayed, delivered, "{step:?}");
                 assert!(carried.iter().all(|carried| *carried == token));
-                assert_eq!(u64::from(stage.ends_of(token)), 1 - delivered);
-                drop(answer);
-                assert_eq!(stage.ends_of(token), 1, "the recipient had the only one");
+                assert_eq!(u64::from(driver.drops_of(token)), 1 - delivered);
+                drop(result);
+                assert_eq!(driver.drops_of(token), 1, "the recipient has the only one");
             } else {
-                assert!(carried.is_empty(), "{step:?} carries nothing");
+                assert!(carried.is_empty(), "{step:?} has no payload");
                 let counted = |stats: Stats| (stats.relayed, stats.dropped);
-                assert_eq!(counted(after), counted(before), "{step:?} carries nothing");
+                assert_eq!(counted(after), counted(before), "{step:?} has no payload");
             }
-            people.note(&Event { step, said });
+            observed.record_event(&Event { step, sent });
         }
     });
 }
 
-/// What is refused is said to the one that asked, to nobody else, and nothing has changed: all else goes on as if it had not been
-/// asked for. Here nobody has a deadline, which ends when a role is asked for.
+/// A refusal goes to the sender of the request only and changes nothing: without the request, the rest of the run is the same. There are no
+/// role deadlines here, because a request for a role ends the deadline.
 ///
-/// Seen to fail when a joiner that is refused uses up an index, and when the addressee is told in the sender's place.
+/// Detects a refused joiner that uses an index, and a refusal that goes to the addressee.
 #[test]
-fn refusal() {
+fn refused_request_changes_nothing() {
     for_all(runs(), |Run { mut limits, mut steps }| {
         limits.role_deadline = None;
         let whole = record(&limits, &steps);
-        let is_refused = |event: &Event| event.said.iter().any(|(_, said)| matches!(said, Said::Refused { .. }));
+        let is_refused = |event: &Event| event.sent.iter().any(|(_, sent)| matches!(sent, Sent::Refused { .. }));
         for event in whole.iter().filter(|event| is_refused(event)) {
             assert!(
-                matches!(event.said[..], [(to, _)] if Some(to) == actor(&event.step)),
+                matches!(event.sent[..], [(to, _)] if Some(to) == actor(&event.step)),
                 "{event:?}"
             );
         }
@@ -98,150 +95,146 @@ fn refusal() {
     });
 }
 
-/// What is said to the connections of some keys is the same with and without all other connections, as long as no connection names
-/// keys of both.
+/// Connections of some keys receive the same messages with and without all other connections, if no connection uses keys of both groups.
 ///
-/// Seen to fail when indexes are counted for the whole hub, when an opener that leaves takes every key with it (`keys.clear()`),
-/// and when one connection's `open` cancels every deadline.
+/// Detects indexes that are counted for the whole hub, an opener that removes every key (`keys.clear()`), and an `open` that cancels every
+/// deadline.
 #[test]
-fn isolation() {
+fn different_keys_do_not_affect_each_other() {
     for_all(two_worlds(), |Run { limits, steps }| {
         let whole = record(&limits, &steps);
         for second in [false, true] {
             let is_ours = |who: usize| (who >= SECOND_WORLD) == second;
             let ours = steps.iter().filter(|step| actor(step).is_none_or(is_ours));
             let alone = record(&limits, &ours.copied().collect::<Vec<_>>());
-            assert_eq!(heard_by(is_ours, &whole), heard_by(is_ours, &alone));
+            assert_eq!(sent_to(is_ours, &whole), sent_to(is_ours, &alone));
         }
     });
 }
 
-/// From one sender to one recipient: first in, first out; nothing about a joiner before its `PeerJoined` or after its `PeerLeft`; and
-/// nothing of a role before its `Opened` or `Joined` or after its end.
+/// From one sender to one recipient: first in, first out. Nothing about a joiner precedes its `PeerJoined` or follows its `PeerLeft`.
+/// Nothing of a role precedes its `Opened` or `Joined` or follows its end.
 ///
-/// Seen to fail when one payload is held back until after the next, when `PeerJoined` is left out, and when it has another index
-/// than the joiner's data.
+/// Detects a payload that is delivered after the next one, a missing `PeerJoined`, and a `PeerJoined` with another index than the joiner's
+/// data.
 #[test]
-fn order() {
+fn messages_arrive_in_order() {
     for_all(runs(), |Run { limits, steps }| {
         assert_order(&record(&limits, &steps));
     });
 }
 
-/// After `Close` nothing is said to a connection, and nothing after it is gone.
+/// Nothing is sent to a connection after its `Close`, or after it is gone.
 ///
-/// Seen to fail when joiners stay in the arena after their opener has left, so that they are heard and closed again, and when
-/// they are told twice that it left.
+/// Detects joiners that stay in the arena after their opener left, and a second notice that the opener left.
 #[test]
-fn last_word() {
+fn nothing_is_sent_after_close() {
     for_all(runs(), |Run { limits, steps }| {
-        assert_last_word(&record(&limits, &steps));
+        assert_nothing_after_close(&record(&limits, &steps));
     });
 }
 
-/// Calls with ids that are dead, or were never given out, return nothing, change nothing that can be seen, and change nothing about
-/// what happens later.
+/// Calls with ids that are dead or were never assigned return nothing and change nothing, now or later.
 ///
-/// Seen to fail when all ids have the same generation, so that a dead one names the slot's next owner, when `close` says `Close`
-/// to the dead, too, and when their data counts as dropped.
+/// Detects ids without a generation, so that a dead id names the next connection in its slot, a `close` that returns `Close` for a dead id,
+/// and data of a dead id that is counted as dropped.
 #[test]
-fn inert_ghosts() {
+fn dead_ids_are_inert() {
     for_all(runs(), |Run { limits, steps }| {
-        let (mut haunted, mut people) = (Stage::new(&limits), People::default());
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
         for event in record(&limits, &steps) {
-            assert_eq!(haunted.play(event.step), event.said, "{:?}", event.step);
-            people.note(&event);
-            let before = (haunted.stats(), haunted.hub.poll_timeout());
-            for call in people.dead.iter().flat_map(|who| calls_of(*who)) {
-                assert_eq!(haunted.play(call), [], "{call:?} after {:?}", event.step);
+            assert_eq!(driver.play(event.step), event.sent, "{:?}", event.step);
+            observed.record_event(&event);
+            let before = (driver.stats(), driver.hub.poll_timeout());
+            for call in observed.dead.iter().flat_map(|who| calls_of(*who)) {
+                assert_eq!(driver.play(call), [], "{call:?} after {:?}", event.step);
             }
             for slot in 0..4 {
-                let nobody = ConnId::from_bits(u64::from(u32::MAX) << 32 | slot);
-                assert!(haunted.hub.close(nobody, CloseReason::TooSlow).is_empty());
-                assert!(haunted.hub.disconnect(nobody).is_empty());
+                let unassigned = ConnId::from_bits(u64::from(u32::MAX) << 32 | slot);
+                assert!(driver.hub.close(unassigned, CloseReason::TooSlow).is_empty());
+                assert!(driver.hub.disconnect(unassigned).is_empty());
             }
-            assert_eq!((haunted.stats(), haunted.hub.poll_timeout()), before);
+            assert_eq!((driver.stats(), driver.hub.poll_timeout()), before);
         }
     });
 }
 
-/// When joiners are gone, their places are free; when all are gone, in whatever way, every gauge is 0 and there is nothing to wait
-/// for; and but for a shutdown, the hub is then as good as new.
+/// When joiners end, their places are free. When all connections end, in any way, every gauge is 0 and no timeout is due. Unless it was
+/// shut down, the hub then behaves like a new one.
 ///
-/// Seen to fail when a joiner that leaves stays in its opener's table, when an opener that leaves stays in the table of keys, when
-/// the deadline of a connection that leaves without a role stays, and when a shutdown leaves the keys.
+/// Detects a joiner that stays in its opener's table, an opener whose key is not freed, the deadline of an ended connection that remains,
+/// and keys that remain after a shutdown.
 #[test]
-fn no_leak() {
+fn no_state_remains_after_connections_end() {
     let ends = prop::collection::vec((any::<Pick>(), prop::sample::select(ENDS)), 1..16);
     for_all((runs_without_global_limits(), ends), |(run, ends)| {
         let Run { limits, mut steps } = run;
         steps.retain(|step| *step != Step::Shutdown);
-        let mut shut_down = Scene::after(&limits, &steps);
+        let mut shut_down = Session::after(&limits, &steps);
         shut_down.play(Step::Shutdown);
         shut_down.assert_empty();
 
-        let mut scene = Scene::after(&limits, &steps);
-        scene.end_all(&ends, |part| part == Part::Joiner);
-        assert_eq!(scene.stage.stats().joiners, 0);
-        for key in scene.open_keys() {
-            scene.fill(key, limits.joiners_per_key);
+        let mut session = Session::after(&limits, &steps);
+        session.end_all(&ends, |role| role == ObservedRole::Joiner);
+        assert_eq!(session.driver.stats().joiners, 0);
+        for key in session.open_keys() {
+            session.fill(key, limits.joiners_per_key);
         }
-        scene.end_all(&ends, |_| true);
-        scene.assert_empty();
+        session.end_all(&ends, |_| true);
+        session.assert_empty();
         for key in 0..KEYS {
-            scene.open(key);
-            let indexes = scene.fill(key, limits.joiners_per_key);
+            session.open(key);
+            let indexes = session.fill(key, limits.joiners_per_key);
             assert!(indexes.into_iter().eq(0..limits.joiners_per_key));
         }
     });
 }
 
-/// An opener's joiners are 0, 1, 2, … in the order in which they are let in, from the start each time that it opens a key: refused ones
-/// use no index, none comes again, and each joiner is told the number that its opener is told.
+/// The joiners of an opener have the indexes 0, 1, 2, … in the order in which they join, from 0 for each key that it opens. Refused joiners
+/// use no index, no index is reused, and joiner and opener receive the same index.
 ///
-/// Seen to fail when the number of joiners is the next index, when a refused joiner uses one up, and when the opener is told
-/// another than the joiner.
+/// Detects an index that is the number of present joiners, a refused joiner that uses an index, and different indexes at joiner and opener.
 #[test]
-fn indexes() {
+fn indexes_count_from_zero_without_gaps() {
     for_all(runs(), |Run { limits, steps }| {
         assert_indexes(&record(&limits, &steps));
     });
 }
 
-/// Time alone closes exactly those that have asked for no role by their deadline, whatever the answer would have been, when it is asked to,
-/// and not before; who had a role once has all the time; afterwards there is nothing to do until later.
+/// A timeout closes exactly the connections that have not requested a role by their deadline, whether the request succeeds or not. A
+/// connection that had a role has no deadline. After the timeout, the next one is in the future.
 ///
-/// Seen to fail when a deadline must be over and not just met (`>=` for `>` in `handle_timeout`), when everyone without a role is
-/// closed, and when only one connection is closed at a time.
+/// Detects a deadline that must be exceeded and not just reached (`>=` for `>` in `handle_timeout`), a timeout that closes every connection
+/// without a role, and one that closes a single connection.
 #[test]
-fn time() {
+fn role_deadline_closes_exactly_the_late_connections() {
     for_all(runs(), |Run { limits, steps }| {
-        let (mut stage, mut people) = (Stage::new(&limits), People::default());
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
         let mut since = BTreeMap::new();
         for step in steps {
-            let now = stage.now;
+            let now = driver.now;
             let due = |since: &Time| since.checked_add(limits.role_deadline?);
-            let late: Vec<_> = people
+            let late: Vec<_> = observed
                 .waiting()
                 .filter(|who| due(&since[who]).is_some_and(|due| due <= now))
-                .map(|who| (who, Said::Close(CloseReason::NoRoleInTime)))
+                .map(|who| (who, Sent::Close(CloseReason::NoRoleInTime)))
                 .collect();
-            let said = stage.play(step);
+            let sent = driver.play(step);
             match step {
                 Step::Connect { who, .. } => drop(since.insert(who, now)),
-                Step::Timeout => assert_eq!(said, late),
+                Step::Timeout => assert_eq!(sent, late),
                 Step::Close { .. } => {}
-                _ => assert!(!said.iter().any(|(_, said)| is_out_of_time(said)), "{step:?}"),
+                _ => assert!(!sent.iter().any(|(_, sent)| is_role_deadline(sent)), "{step:?}"),
             }
-            people.note(&Event { step, said });
-            let next = people.waiting().filter_map(|who| due(&since[&who])).min();
-            assert_eq!(stage.hub.poll_timeout(), next, "after {step:?}");
+            observed.record_event(&Event { step, sent });
+            let next = observed.waiting().filter_map(|who| due(&since[&who])).min();
+            assert_eq!(driver.hub.poll_timeout(), next, "after {step:?}");
             assert!(step != Step::Timeout || next.is_none_or(|next| next > now));
         }
     });
 }
 
-/// The laws say little about states that no run reaches: each of these features is in one run of ten at least.
+/// The laws only cover states that runs reach. Each of these features is in at least one of ten runs.
 #[test]
 fn generated_runs_reach_deep_states() {
     let mut seen = BTreeMap::new();
@@ -250,34 +243,34 @@ fn generated_runs_reach_deep_states() {
         let mut model = Model::new(&limits);
         let mut features = BTreeSet::new();
         for step in steps {
-            let crowds = crowds(&model);
-            let said = model.play(step);
-            features.extend(features_of(step, &said, &crowds));
-            features.extend(features_of_clients(&model, &said));
+            let joiner_counts = joiner_counts(&model);
+            let sent = model.play(step);
+            features.extend(features_of(step, &sent, &joiner_counts));
+            features.extend(features_of_clients(&model, &sent));
             states.insert(model.state());
         }
         count(&mut seen, features);
     }
     let expected = [
         "a close of a key with several joiners",
-        "a crowd",
         "a joiner leaves and joins again",
-        "a kick of one that goes on",
         "a kick that closes",
+        "a kick that keeps the connection",
         "a refused connection",
         "a refused role that keeps the connection",
+        "a request of another role",
+        "a request without a role",
         "a second open or join",
         "a shutdown that closes several",
         "an index starts again from 0",
         "an opener leaves several joiners",
         "both profiles under one key",
         "data from a later joiner",
-        "data that is no object",
+        "data that is not an object",
         "data to a joiner",
         "dropped data",
+        "four joiners of one opener",
         "no role in time",
-        "something of another role",
-        "something without a role",
         "the first of several joiners leaves",
         "too many joiners",
         "two openers with two joiners each",
@@ -286,55 +279,55 @@ fn generated_runs_reach_deep_states() {
     assert!(states.len() > 5_000, "only {} states", states.len());
 }
 
-/// What is said in a run of a new hub.
+/// Returns the events of a run on a new hub.
 fn record(limits: &Limits, steps: &[Step]) -> Vec<Event> {
-    let mut stage = Stage::new(limits);
+    let mut driver = HubDriver::new(limits);
     let play = |&step| Event {
         step,
-        said: stage.play(step),
+        sent: driver.play(step),
     };
     steps.iter().map(play).collect()
 }
 
-/// What a connection is, as far as can be heard.
+/// The role of a connection, as far as its messages show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum ObservedRole {
     Idle,
     Opener { key: usize },
     Joiner,
 }
 
-/// Who is there and who was there, as far as can be heard.
+/// The open and the dead connections, as far as messages show.
 #[derive(Default)]
-struct People {
-    parts: BTreeMap<usize, Part>,
-    /// Those of any number of roles.
-    renewable: BTreeSet<usize>,
-    /// Those that have never asked for a role.
+struct Observed {
+    roles: BTreeMap<usize, ObservedRole>,
+    /// Connections that may have several roles.
+    reusable: BTreeSet<usize>,
+    /// Connections that have never requested a role.
     waiting: BTreeSet<usize>,
     dead: BTreeSet<usize>,
 }
 
-impl People {
-    fn note(&mut self, event: &Event) {
+impl Observed {
+    fn record_event(&mut self, event: &Event) {
         match event.step {
-            Step::Connect { who, profile } => self.welcome(who, profile),
+            Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, .. } | Step::Join { who, .. } => drop(self.waiting.remove(&who)),
-            Step::Disconnect { who } => self.bury(who),
+            Step::Disconnect { who } => self.mark_ended(who),
             _ => {}
         }
-        for (to, said) in &event.said {
-            match said {
-                Said::NotLetIn(_) => self.forget(*to),
-                Said::Opened { key } => self.becomes(*to, Part::Opener { key: *key }),
-                Said::Joined { .. } => self.becomes(*to, Part::Joiner),
-                Said::RoleEnded(_) => self.becomes(*to, Part::Idle),
-                Said::Close(_) => self.bury(*to),
-                Said::PeerJoined { .. } | Said::Data { .. } | Said::PeerLeft { .. } | Said::Refused { .. } => {}
+        for (to, sent) in &event.sent {
+            match sent {
+                Sent::Rejected(_) => self.remove(*to),
+                Sent::Opened { key } => self.set_role(*to, ObservedRole::Opener { key: *key }),
+                Sent::Joined { .. } => self.set_role(*to, ObservedRole::Joiner),
+                Sent::RoleEnded(_) => self.set_role(*to, ObservedRole::Idle),
+                Sent::Close(_) => self.mark_ended(*to),
+                Sent::PeerJoined { .. } | Sent::Data { .. } | Sent::PeerLeft { .. } | Sent::Refused { .. } => {}
             }
         }
         if let Some(who) = resigned(event) {
-            self.becomes(who, Part::Idle);
+            self.set_role(who, ObservedRole::Idle);
         }
     }
 
@@ -342,89 +335,89 @@ impl People {
         self.waiting.iter().copied()
     }
 
-    fn who(&self, is: impl Fn(Part) -> bool) -> impl Iterator<Item = usize> {
-        let parts = self.parts.iter();
-        parts.filter_map(move |(who, part)| is(*part).then_some(*who))
+    fn who(&self, is: impl Fn(ObservedRole) -> bool) -> impl Iterator<Item = usize> {
+        let roles = self.roles.iter();
+        roles.filter_map(move |(who, role)| is(*role).then_some(*who))
     }
 
-    fn welcome(&mut self, who: usize, profile: Profile) {
-        self.parts.insert(who, Part::Idle);
+    fn connect(&mut self, who: usize, profile: Profile) {
+        self.roles.insert(who, ObservedRole::Idle);
         self.waiting.insert(who);
         if profile.role_lifetime == RoleLifetime::Reusable {
-            self.renewable.insert(who);
+            self.reusable.insert(who);
         }
     }
 
-    /// The dead become nothing any more.
-    fn becomes(&mut self, who: usize, part: Part) {
-        if let Some(now) = self.parts.get_mut(&who) {
-            *now = part;
+    /// Sets the role, unless the connection is dead.
+    fn set_role(&mut self, who: usize, role: ObservedRole) {
+        if let Some(now) = self.roles.get_mut(&who) {
+            *now = role;
         }
     }
 
-    fn bury(&mut self, who: usize) {
-        if self.parts.contains_key(&who) {
-            self.forget(who);
+    fn mark_ended(&mut self, who: usize) {
+        if self.roles.contains_key(&who) {
+            self.remove(who);
             self.dead.insert(who);
         }
     }
 
-    fn forget(&mut self, who: usize) {
-        self.parts.remove(&who);
+    fn remove(&mut self, who: usize) {
+        self.roles.remove(&who);
         self.waiting.remove(&who);
     }
 }
 
-/// How a connection, or its role, can come to its end.
+/// How a connection or its role ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It is closed by the embedder.
+    /// The embedder closes it.
     Close,
-    /// It just goes.
+    /// It disconnects.
     Disconnect,
-    /// It gives up its role, if it has one and may, and just goes otherwise.
+    /// It ends its role, if it may have another, and disconnects otherwise.
     Resign,
 }
 
 const ENDS: &[End] = &[End::Close, End::Disconnect, End::Resign];
 
-/// A stage that is played on without a script.
-struct Scene {
-    stage: Stage,
-    people: People,
-    /// The name of the next newcomer: higher than a script's.
+/// A hub after a run, for further calls.
+struct Session {
+    driver: HubDriver,
+    observed: Observed,
+    /// The name of the next client. Names of the run are smaller.
     next: usize,
 }
 
-impl Scene {
+impl Session {
     fn after(limits: &Limits, steps: &[Step]) -> Self {
-        let mut scene = Self {
-            stage: Stage::new(limits),
-            people: People::default(),
+        let mut session = Self {
+            driver: HubDriver::new(limits),
+            observed: Observed::default(),
             next: 1_000,
         };
         for step in steps {
-            scene.play(*step);
+            session.play(*step);
         }
-        scene
+        session
     }
 
-    fn play(&mut self, step: Step) -> Vec<(usize, Said)> {
-        let said = self.stage.play(step);
-        let event = Event { step, said };
-        self.people.note(&event);
-        event.said
+    fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
+        let sent = self.driver.play(step);
+        let event = Event { step, sent };
+        self.observed.record_event(&event);
+        event.sent
     }
 
     fn assert_empty(&self) {
-        let stats = self.stage.stats();
+        let stats = self.driver.stats();
         assert_eq!((stats.connections, stats.keys, stats.joiners), (0, 0, 0));
-        assert_eq!(self.stage.hub.poll_timeout(), None);
-        self.stage.hub.assert_invariants();
+        assert_eq!(self.driver.hub.poll_timeout(), None);
+        self.driver.hub.assert_invariants();
     }
 
-    /// They speak one dialect and the other by turns.
-    fn newcomer(&mut self) -> usize {
+    /// Connects a client. The dialect alternates.
+    fn connect_client(&mut self) -> usize {
         let who = self.next;
         self.next += 1;
         let profile = if who % 2 == 0 { PLAIN } else { V1 };
@@ -433,64 +426,65 @@ impl Scene {
     }
 
     fn open(&mut self, key: usize) {
-        let who = self.newcomer();
-        let said = self.play(Step::Open { who, key });
-        assert_eq!(said, [(who, Said::Opened { key })]);
+        let who = self.connect_client();
+        let sent = self.play(Step::Open { who, key });
+        assert_eq!(sent, [(who, Sent::Opened { key })]);
     }
 
-    /// Lets `count` newcomers join `key` and one more be refused; returns the indexes that were given.
+    /// Connects `count` joiners to `key`, and one more that is refused. Returns the indexes.
     fn fill(&mut self, key: usize, count: u32) -> Vec<u32> {
         let mut indexes = Vec::new();
         for _ in 0..count {
-            let who = self.newcomer();
+            let who = self.connect_client();
             match self.play(Step::Join { who, key })[..] {
-                [(to, Said::Joined { index }), _] if to == who => indexes.push(index),
-                ref said => panic!("no place for another joiner: {said:?}"),
+                [(to, Sent::Joined { index }), _] if to == who => indexes.push(index),
+                ref sent => panic!("joiner is refused: {sent:?}"),
             }
         }
-        let who = self.newcomer();
-        let said = self.play(Step::Join { who, key });
-        let is_no = |said: &Said| is_too_many(said) && is_close(said) != self.people.renewable.contains(&who);
+        let who = self.connect_client();
+        let sent = self.play(Step::Join { who, key });
+        let is_refusal =
+            |sent: &Sent| is_too_many_joiners(sent) && is_close(sent) != self.observed.reusable.contains(&who);
         assert!(
-            matches!(&said[..], [(to, said)] if *to == who && is_no(said)),
-            "{said:?}"
+            matches!(&sent[..], [(to, sent)] if *to == who && is_refusal(sent)),
+            "{sent:?}"
         );
         indexes
     }
 
     fn open_keys(&self) -> Vec<usize> {
-        let parts = self.people.parts.values();
-        parts
-            .filter_map(|part| match part {
-                Part::Opener { key } => Some(*key),
-                Part::Idle | Part::Joiner => None,
+        let roles = self.observed.roles.values();
+        roles
+            .filter_map(|role| match role {
+                ObservedRole::Opener { key } => Some(*key),
+                ObservedRole::Idle | ObservedRole::Joiner => None,
             })
             .collect()
     }
 
-    /// Ends all who have such a part, or the part, in any order and in every way.
-    fn end_all(&mut self, ends: &[(Pick, End)], is: impl Fn(Part) -> bool) {
+    /// Ends all connections with such a role, or the roles, in any order and in every way.
+    fn end_all(&mut self, ends: &[(Pick, End)], is: impl Fn(ObservedRole) -> bool) {
         for (pick, end) in ends.iter().cycle() {
-            let left: Vec<usize> = self.people.who(&is).collect();
+            let left: Vec<usize> = self.observed.who(&is).collect();
             if left.is_empty() {
                 return;
             }
             let who = *pick.get(&left);
-            let part = self.people.parts[&who];
-            let resigns = *end == End::Resign && self.people.renewable.contains(&who);
+            let role = self.observed.roles[&who];
+            let resigns = *end == End::Resign && self.observed.reusable.contains(&who);
             let reason = CloseReason::TooSlow;
-            self.play(match (end, part) {
+            self.play(match (end, role) {
                 (End::Close, _) => Step::Close { who, reason },
-                (End::Resign, Part::Joiner) if resigns => Step::Leave { who },
-                (End::Resign, Part::Opener { .. }) if resigns => Step::CloseKey { who },
+                (End::Resign, ObservedRole::Joiner) if resigns => Step::Leave { who },
+                (End::Resign, ObservedRole::Opener { .. }) if resigns => Step::CloseKey { who },
                 (End::Resign | End::Disconnect, _) => Step::Disconnect { who },
             });
-            assert_ne!(self.people.parts.get(&who), Some(&part), "{who} was thought to end");
+            assert_ne!(self.observed.roles.get(&who), Some(&role), "{who} has not ended");
         }
     }
 }
 
-/// Who does `step`, if one connection does.
+/// Returns the connection that a step is about, if it is one.
 fn actor(step: &Step) -> Option<usize> {
     match *step {
         Step::Connect { who, .. }
@@ -507,25 +501,25 @@ fn actor(step: &Step) -> Option<usize> {
     }
 }
 
-/// What is said in a run to those who `are` meant, one step after the other.
-fn heard_by(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Said)>> {
-    let heard = record.iter().map(|event| {
-        let said = event.said.iter().copied();
-        said.filter(|(to, _)| are(*to)).collect()
+/// Returns what is sent to the connections that `are` selects, step by step.
+fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sent)>> {
+    let received = record.iter().map(|event| {
+        let sent = event.sent.iter().copied();
+        sent.filter(|(to, _)| are(*to)).collect()
     });
-    heard.filter(|said: &Vec<_>| !said.is_empty()).collect()
+    received.filter(|sent: &Vec<_>| !sent.is_empty()).collect()
 }
 
-/// Every call that a connection can make, or that can be made about it.
+/// Returns every call that a connection can make, and every call about it.
 fn calls_of(who: usize) -> [Step; 10] {
     let (key, index, token) = (0, 0, usize::MAX);
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
-    let (to, nobody) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
+    let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
     [
         Step::Data { who, to, kind, token },
         Step::Data {
             who,
-            to: nobody,
+            to: unnamed,
             kind,
             token,
         },
@@ -540,73 +534,73 @@ fn calls_of(who: usize) -> [Step; 10] {
     ]
 }
 
-fn token(said: &Said) -> Option<usize> {
-    match said {
-        Said::Data { token, .. } => Some(*token),
+fn token(sent: &Sent) -> Option<usize> {
+    match sent {
+        Sent::Data { token, .. } => Some(*token),
         _ => None,
     }
 }
 
-fn is_close(said: &Said) -> bool {
-    matches!(said, Said::Close(_))
+fn is_close(sent: &Sent) -> bool {
+    matches!(sent, Sent::Close(_))
 }
 
-/// Whether a connection is closed without a refusal for what is wrong with its data.
-fn is_of_a_broken_rule(said: &Said) -> bool {
+/// Whether the connection is closed for its data, without a refusal.
+fn is_violation(sent: &Sent) -> bool {
     matches!(
-        said,
-        Said::Close(CloseReason::UnknownType | CloseReason::IndexMalformed)
+        sent,
+        Sent::Close(CloseReason::UnknownType | CloseReason::IndexMalformed)
     )
 }
 
-fn is_too_many(said: &Said) -> bool {
-    *said == Said::Close(CloseReason::TooManyJoiners) || is_refused_as(said, "too-many-joiners")
+fn is_too_many_joiners(sent: &Sent) -> bool {
+    *sent == Sent::Close(CloseReason::TooManyJoiners) || is_refused_as(sent, "too-many-joiners")
 }
 
-fn is_refused_as(said: &Said, as_code: &str) -> bool {
-    matches!(said, Said::Refused { code, .. } if *code == as_code)
+fn is_refused_as(sent: &Sent, as_code: &str) -> bool {
+    matches!(sent, Sent::Refused { code, .. } if *code == as_code)
 }
 
-fn is_out_of_time(said: &Said) -> bool {
-    *said == Said::Close(CloseReason::NoRoleInTime)
+fn is_role_deadline(sent: &Sent) -> bool {
+    *sent == Sent::Close(CloseReason::NoRoleInTime)
 }
 
-/// How many joiners each opener has.
-fn crowds(model: &Model) -> BTreeMap<usize, usize> {
-    let mut crowds = BTreeMap::new();
-    for client in model.living() {
+/// Returns the number of joiners of each opener.
+fn joiner_counts(model: &Model) -> BTreeMap<usize, usize> {
+    let mut joiner_counts = BTreeMap::new();
+    for client in model.connected() {
         match client.role {
             Role::Idle { .. } => {}
-            Role::Opener { .. } => drop(crowds.entry(client.name).or_insert(0)),
-            Role::Joiner { opener, .. } => *crowds.entry(opener).or_insert(0) += 1,
+            Role::Opener { .. } => drop(joiner_counts.entry(client.name).or_insert(0)),
+            Role::Joiner { opener, .. } => *joiner_counts.entry(opener).or_insert(0) += 1,
         }
     }
-    crowds
+    joiner_counts
 }
 
-/// What is remarkable about a step, given what it led to and the crowds before it.
-fn features_of(step: Step, said: &[(usize, Said)], crowds: &BTreeMap<usize, usize>) -> Vec<&'static str> {
+/// Returns the features of a step, given its outputs and the joiners before it.
+fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usize, usize>) -> Vec<&'static str> {
     let mut features = Vec::new();
-    if crowds.values().filter(|crowd| **crowd >= 2).count() >= 2 {
+    if joiner_counts.values().filter(|joiners| **joiners >= 2).count() >= 2 {
         features.push("two openers with two joiners each");
     }
-    if crowds.values().any(|crowd| *crowd >= 4) {
-        features.push("a crowd");
+    if joiner_counts.values().any(|joiners| *joiners >= 4) {
+        features.push("four joiners of one opener");
     }
-    let closed: Vec<CloseReason> = said
+    let closed: Vec<CloseReason> = sent
         .iter()
-        .filter_map(|(_, said)| match said {
-            Said::Close(reason) => Some(*reason),
+        .filter_map(|(_, sent)| match sent {
+            Sent::Close(reason) => Some(*reason),
             _ => None,
         })
         .collect();
-    let left = |said: &&(usize, Said)| {
+    let left = |sent: &&(usize, Sent)| {
         matches!(
-            said.1,
-            Said::RoleEnded(RoleEnd::OpenerLeft) | Said::Close(CloseReason::OpenerLeft)
+            sent.1,
+            Sent::RoleEnded(RoleEnd::OpenerLeft) | Sent::Close(CloseReason::OpenerLeft)
         )
     };
-    let left = said.iter().filter(left).count();
+    let left = sent.iter().filter(left).count();
     if matches!(step, Step::Disconnect { .. }) && left >= 2 {
         features.push("an opener leaves several joiners");
     }
@@ -616,27 +610,27 @@ fn features_of(step: Step, said: &[(usize, Said)], crowds: &BTreeMap<usize, usiz
     if step == Step::Shutdown && closed.len() >= 3 {
         features.push("a shutdown that closes several");
     }
-    for (to, said) in said {
-        match said {
-            Said::PeerLeft { index: 0 } if crowds.get(to).is_some_and(|crowd| *crowd >= 2) => {
+    for (to, sent) in sent {
+        match sent {
+            Sent::PeerLeft { index: 0 } if joiner_counts.get(to).is_some_and(|joiners| *joiners >= 2) => {
                 features.push("the first of several joiners leaves");
             }
-            Said::Data { from: Some(1..), .. } => features.push("data from a later joiner"),
-            Said::Data { from: None, .. } => features.push("data to a joiner"),
-            Said::Close(CloseReason::TooManyJoiners) => features.push("too many joiners"),
-            Said::Close(CloseReason::HasRole) => features.push("a second open or join"),
-            Said::Close(CloseReason::NoRoleInTime) => features.push("no role in time"),
-            Said::Close(CloseReason::Kicked) => features.push("a kick that closes"),
-            Said::RoleEnded(RoleEnd::Kicked) => features.push("a kick of one that goes on"),
-            Said::NotLetIn(_) => features.push("a refused connection"),
-            Said::Refused { code, .. } => features.extend(match *code {
+            Sent::Data { from: Some(1..), .. } => features.push("data from a later joiner"),
+            Sent::Data { from: None, .. } => features.push("data to a joiner"),
+            Sent::Close(CloseReason::TooManyJoiners) => features.push("too many joiners"),
+            Sent::Close(CloseReason::HasRole) => features.push("a second open or join"),
+            Sent::Close(CloseReason::NoRoleInTime) => features.push("no role in time"),
+            Sent::Close(CloseReason::Kicked) => features.push("a kick that closes"),
+            Sent::RoleEnded(RoleEnd::Kicked) => features.push("a kick that keeps the connection"),
+            Sent::Rejected(_) => features.push("a refused connection"),
+            Sent::Refused { code, .. } => features.extend(match *code {
                 "has-role" => Some("a second open or join"),
                 "key-taken" | "unknown-key" => Some("a refused role that keeps the connection"),
-                "no-role" => Some("something without a role"),
-                "not-an-object" => Some("data that is no object"),
+                "no-role" => Some("a request without a role"),
+                "not-an-object" => Some("data that is not an object"),
                 "too-many-joiners" => Some("too many joiners"),
                 "unknown-index" if matches!(step, Step::Data { .. }) => Some("dropped data"),
-                "wrong-role" => Some("something of another role"),
+                "wrong-role" => Some("a request of another role"),
                 _ => None,
             }),
             _ => {}
@@ -645,18 +639,18 @@ fn features_of(step: Step, said: &[(usize, Said)], crowds: &BTreeMap<usize, usiz
     features
 }
 
-/// What is remarkable about those that are there, and about those who are told something.
-fn features_of_clients(model: &Model, said: &[(usize, Said)]) -> Vec<&'static str> {
+/// Returns the features of the open connections and of the messages to them.
+fn features_of_clients(model: &Model, sent: &[(usize, Sent)]) -> Vec<&'static str> {
     let mut features = Vec::new();
-    let is_renewable = |who| model.living().any(|client| client.name == who && client.renewable);
-    for client in model.living() {
+    let is_reusable = |who| model.connected().any(|client| client.name == who && client.reusable);
+    for client in model.connected() {
         match (client.role, client.former) {
             (Role::Joiner { .. }, Some(Role::Joiner { .. })) => features.push("a joiner leaves and joins again"),
-            (Role::Joiner { opener, .. }, _) if client.renewable != is_renewable(opener) => {
+            (Role::Joiner { opener, .. }, _) if client.reusable != is_reusable(opener) => {
                 features.push("both profiles under one key");
             }
             (Role::Opener { .. }, Some(Role::Opener { announced: 1.., .. }))
-                if said.contains(&(client.name, Said::PeerJoined { index: 0 })) =>
+                if sent.contains(&(client.name, Sent::PeerJoined { index: 0 })) =>
             {
                 features.push("an index starts again from 0");
             }

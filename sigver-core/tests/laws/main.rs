@@ -1,7 +1,7 @@
-//! The laws of the core, for random inputs: of the hub, of the dialects and of the endpoint.
+//! The laws of the core, as property tests: of the hub, the dialects and the endpoint.
 //!
-//! `PROPTEST_CASES=10000` searches longer. A failure is written to `laws.proptest-regressions`, which is committed: it is tried first
-//! in every later run.
+//! `PROPTEST_CASES=10000` runs more cases. A failure is added to `laws.proptest-regressions`, which is committed and replayed first in
+//! every later run.
 
 mod dialects;
 mod endpoint;
@@ -13,6 +13,8 @@ mod describe;
 mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 mod endpoint_run;
+#[path = "../support/hub_driver.rs"]
+mod hub_driver;
 #[path = "../support/json.rs"]
 mod json;
 #[path = "../model/mod.rs"]
@@ -23,7 +25,5 @@ mod refusals;
 mod runs;
 #[path = "../support/search.rs"]
 mod search;
-#[path = "../support/stage.rs"]
-mod stage;
 #[path = "../support/texts.rs"]
 mod texts;

@@ -1,6 +1,6 @@
-//! A naive hub, written from the protocol page and not from the source: one list of all that ever came, searched from the front.
+//! A naive hub, written from the protocol page and not from the source: one list of all connections, searched from the front.
 //!
-//! The laws and the exhaustive check hold the real hub against it. Connections, keys and payloads are numbers here.
+//! The property tests and the exhaustive tests compare the real hub with it. Connections, keys and payloads are numbers here.
 
 use core::{num::NonZeroU32, time::Duration};
 
@@ -8,21 +8,21 @@ use sigver_core::{
     Addressee, CloseReason, ConnectError, Dialect, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats,
 };
 
-/// The profile of a connection that speaks the plain dialect.
+/// The profile of plain connections.
 pub(crate) const PLAIN: Profile = Dialect::Plain.profile();
-/// The profile of a connection that speaks `sigver.v1`.
+/// The profile of `sigver.v1` connections.
 pub(crate) const V1: Profile = Dialect::V1.profile();
-/// Connections that neither dialect has, but an embedder's own may.
-pub(crate) const ONE_ROLE_OF_ANY_DATA: Profile = Profile {
+/// Profiles that neither dialect has, but an embedder may choose.
+pub(crate) const SINGLE_USE_ANY_DATA: Profile = Profile {
     role_lifetime: RoleLifetime::SingleUse,
     accepts: PayloadKind::Any,
 };
-pub(crate) const RENEWABLE_OF_OBJECTS: Profile = Profile {
+pub(crate) const REUSABLE_OBJECTS_ONLY: Profile = Profile {
     role_lifetime: RoleLifetime::Reusable,
     accepts: PayloadKind::Object,
 };
 
-/// One call into a hub, or the passing of time between two calls.
+/// A call of a hub, or time that passes between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Connect {
@@ -73,23 +73,23 @@ pub(crate) enum Step {
     Shutdown,
 }
 
-/// One thing that a hub says to a connection.
+/// A message that a hub sends to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    NotLetIn(ConnectError),
+pub(crate) enum Sent {
+    Rejected(ConnectError),
     Opened { key: usize },
     Joined { index: u32 },
     PeerJoined { index: u32 },
     Data { from: Option<u32>, token: usize },
     PeerLeft { index: u32 },
-    Refused { code: &'static str, about: About },
+    Refused { code: &'static str, detail: Detail },
     RoleEnded(RoleEnd),
     Close(CloseReason),
 }
 
-/// What stands beside the code of a refusal.
+/// What a refusal has in addition to its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum About {
+pub(crate) enum Detail {
     Nothing,
     Key(usize),
     Index(u32),
@@ -97,11 +97,11 @@ pub(crate) enum About {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
-    /// Until the moment at which it must have asked for a role, if there is one.
+    /// `until` is the role deadline, if there is one.
     Idle {
         until: Option<Duration>,
     },
-    /// `announced` is how many ever joined it.
+    /// `announced` is the number of joiners so far.
     Opener {
         key: usize,
         announced: u32,
@@ -115,17 +115,17 @@ pub(crate) enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Client {
     pub(crate) name: usize,
-    /// Whether it stays when its role ends, and when it is refused.
-    pub(crate) renewable: bool,
+    /// Whether it stays open when its role ends or a request is refused.
+    pub(crate) reusable: bool,
     accepts: PayloadKind,
     pub(crate) role: Role,
-    /// The role that it had before this one. Means nothing to the protocol.
+    /// The previous role. The protocol does not depend on it.
     pub(crate) former: Option<Role>,
-    /// How many had ended before this one did; `None` while it lives.
+    /// The number of connections that ended before this one; `None` while it is open.
     pub(crate) ended: Option<usize>,
 }
 
-/// All that the protocol makes a server remember.
+/// The state that the protocol requires of a server.
 #[derive(Clone)]
 pub(crate) struct Model {
     limits: Limits,
@@ -152,8 +152,8 @@ impl Model {
         }
     }
 
-    /// Does what `step` says. Where one step ends many connections, they are told in the order in which they came.
-    pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Said)> {
+    /// Plays a step. If one step ends many connections, they are notified in the order in which they connected.
+    pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key } => self.open(who, key),
@@ -175,36 +175,35 @@ impl Model {
             Step::Timeout => self.timeout(),
             Step::Shutdown => {
                 self.shut_down = true;
-                let everyone: Vec<usize> = self.living().map(|client| client.name).collect();
-                everyone
-                    .into_iter()
+                let open: Vec<usize> = self.connected().map(|client| client.name).collect();
+                open.into_iter()
                     .map(|who| self.close_silently(who, CloseReason::ShuttingDown))
                     .collect()
             }
         }
     }
 
-    /// Plays an open or a join that fails whether the key is free, open or neither.
+    /// Plays an open or a join that fails, whether the key is open or not.
     #[allow(dead_code, reason = "only an endpoint denies")]
-    pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Said)> {
+    pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Sent)> {
         let (who, code, key) = match step {
             Step::Open { who, key } => (who, "key-taken", key),
             Step::Join { who, key } => (who, "unknown-key", key),
             _ => return self.play(step),
         };
-        match self.ask_for_role(who) {
-            Some(true) => self.refuse(who, code, About::Key(key)),
+        match self.request_role(who) {
+            Some(true) => self.refuse(who, code, Detail::Key(key)),
             Some(false) | None => self.play(step),
         }
     }
 
-    /// The next moment at which somebody is late.
+    /// Returns the next role deadline.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        self.living().filter_map(Client::deadline).min()
+        self.connected().filter_map(Client::deadline).min()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let count = |is: fn(&Role) -> bool| self.living().filter(|c| is(&c.role)).count() as u32;
+        let count = |is: fn(&Role) -> bool| self.connected().filter(|c| is(&c.role)).count() as u32;
         let mut stats = Stats::default();
         stats.connections = count(|_| true);
         stats.keys = count(|role| matches!(role, Role::Opener { .. }));
@@ -216,17 +215,18 @@ impl Model {
         stats
     }
 
-    /// All that ever came.
+    /// Returns all connections, open or ended.
     pub(crate) fn clients(&self) -> &[Client] {
         &self.clients
     }
 
-    pub(crate) fn living(&self) -> impl Iterator<Item = &Client> {
+    /// Returns the open connections.
+    pub(crate) fn connected(&self) -> impl Iterator<Item = &Client> {
         self.clients.iter().filter(|client| client.ended.is_none())
     }
 
-    /// What the future depends on, and the past of the dead and of those that had another role: all that ever came, with what is
-    /// left of their time instead of when it ends; and whether the hub was shut down.
+    /// Returns everything that later steps depend on, with the remaining time to each deadline instead of the deadline, and the history of
+    /// ended connections and former roles.
     pub(crate) fn state(&self) -> (Vec<Client>, bool) {
         let mut clients = self.clients.clone();
         for client in &mut clients {
@@ -238,19 +238,19 @@ impl Model {
         (clients, self.shut_down)
     }
 
-    fn connect(&mut self, name: usize, profile: Profile) -> Vec<(usize, Said)> {
+    fn connect(&mut self, name: usize, profile: Profile) -> Vec<(usize, Sent)> {
         if self.shut_down {
-            return vec![(name, Said::NotLetIn(ConnectError::ShuttingDown))];
+            return vec![(name, Sent::Rejected(ConnectError::ShuttingDown))];
         }
         let is_full = |limit: NonZeroU32| self.stats().connections >= limit.get();
         if self.limits.connections.is_some_and(is_full) {
-            return vec![(name, Said::NotLetIn(ConnectError::TooManyConnections))];
+            return vec![(name, Sent::Rejected(ConnectError::TooManyConnections))];
         }
         let allowed = self.limits.role_deadline;
         let until = allowed.and_then(|allowed| self.now.checked_add(allowed));
         self.clients.push(Client {
             name,
-            renewable: profile.role_lifetime == RoleLifetime::Reusable,
+            reusable: profile.role_lifetime == RoleLifetime::Reusable,
             accepts: profile.accepts,
             role: Role::Idle { until },
             former: None,
@@ -259,37 +259,37 @@ impl Model {
         Vec::new()
     }
 
-    fn open(&mut self, who: usize, key: usize) -> Vec<(usize, Said)> {
-        match self.ask_for_role(who) {
+    fn open(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+        match self.request_role(who) {
             None => Vec::new(),
-            Some(false) => self.refuse(who, "has-role", About::Nothing),
-            Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", About::Key(key)),
+            Some(false) => self.refuse(who, "has-role", Detail::Nothing),
+            Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", Detail::Key(key)),
             Some(true) => {
                 self.find_mut(who).role = Role::Opener { key, announced: 0 };
-                vec![(who, Said::Opened { key })]
+                vec![(who, Sent::Opened { key })]
             }
         }
     }
 
-    fn join(&mut self, who: usize, key: usize) -> Vec<(usize, Said)> {
-        match (self.ask_for_role(who), self.opener_of(key)) {
+    fn join(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+        match (self.request_role(who), self.opener_of(key)) {
             (None, _) => Vec::new(),
-            (Some(false), _) => self.refuse(who, "has-role", About::Nothing),
-            (Some(true), None) => self.refuse(who, "unknown-key", About::Key(key)),
+            (Some(false), _) => self.refuse(who, "has-role", Detail::Nothing),
+            (Some(true), None) => self.refuse(who, "unknown-key", Detail::Key(key)),
             (Some(true), Some((opener, index))) => {
                 if self.joiners_of(opener).len() >= self.limits.joiners_per_key as usize {
-                    return self.refuse(who, "too-many-joiners", About::Key(key));
+                    return self.refuse(who, "too-many-joiners", Detail::Key(key));
                 }
                 let announced = index + 1;
                 self.find_mut(opener).role = Role::Opener { key, announced };
                 self.find_mut(who).role = Role::Joiner { opener, index };
-                vec![(who, Said::Joined { index }), (opener, Said::PeerJoined { index })]
+                vec![(who, Sent::Joined { index }), (opener, Sent::PeerJoined { index })]
             }
         }
     }
 
-    /// Whether `who` is free for a role, if it lives. Whoever asks in time does not have to ask again.
-    fn ask_for_role(&mut self, who: usize) -> Option<bool> {
+    /// Returns whether `who` can take a role; `None` if it has ended. Removes its deadline.
+    fn request_role(&mut self, who: usize) -> Option<bool> {
         let is_free = matches!(self.role(who)?, Role::Idle { .. });
         if is_free {
             self.find_mut(who).role = Role::Idle { until: None };
@@ -297,73 +297,75 @@ impl Model {
         Some(is_free)
     }
 
-    fn data(&mut self, who: usize, to: Addressee, kind: PayloadKind, token: usize) -> Vec<(usize, Said)> {
-        let (to, from, about) = match (self.role(who), to) {
+    fn data(&mut self, who: usize, to: Addressee, kind: PayloadKind, token: usize) -> Vec<(usize, Sent)> {
+        let (to, from, detail) = match (self.role(who), to) {
             (None, _) => return Vec::new(),
-            (Some(Role::Idle { .. }), _) => return self.refuse(who, "no-role", About::Nothing),
-            (Some(Role::Joiner { opener, index }), _) => (opener, Some(index), About::Nothing),
+            (Some(Role::Idle { .. }), _) => return self.refuse(who, "no-role", Detail::Nothing),
+            (Some(Role::Joiner { opener, index }), _) => (opener, Some(index), Detail::Nothing),
             (Some(Role::Opener { .. }), Addressee::Unnamed) => {
-                return self.refuse(who, "no-index", About::Nothing);
+                return self.refuse(who, "no-index", Detail::Nothing);
             }
             (Some(Role::Opener { .. }), Addressee::Malformed) => {
                 return self.close(who, CloseReason::IndexMalformed);
             }
             (Some(Role::Opener { .. }), Addressee::OutOfRange) => {
                 self.dropped += 1;
-                return self.refuse(who, "unknown-index", About::Nothing);
+                return self.refuse(who, "unknown-index", Detail::Nothing);
             }
             (Some(Role::Opener { .. }), Addressee::Index(named)) => {
-                let about = About::Index(named.get());
+                let detail = Detail::Index(named.get());
                 let Some(joiner) = self.joiner(who, named.get()) else {
                     self.dropped += 1;
-                    return self.refuse(who, "unknown-index", about);
+                    return self.refuse(who, "unknown-index", detail);
                 };
-                (joiner, None, about)
+                (joiner, None, detail)
             }
         };
         if kind == PayloadKind::Any && self.find(to).accepts == PayloadKind::Object {
-            return self.refuse(who, "not-an-object", about);
+            return self.refuse(who, "not-an-object", detail);
         }
         self.relayed += 1;
-        vec![(to, Said::Data { from, token })]
+        vec![(to, Sent::Data { from, token })]
     }
 
-    fn kick(&mut self, who: usize, index: u32) -> Vec<(usize, Said)> {
+    fn kick(&mut self, who: usize, index: u32) -> Vec<(usize, Sent)> {
         match (self.role(who), self.joiner(who, index)) {
             (None, _) => Vec::new(),
-            (Some(Role::Idle { .. }), _) => self.refuse(who, "no-role", About::Nothing),
-            (Some(Role::Joiner { .. }), _) => self.refuse(who, "wrong-role", About::Nothing),
-            (Some(Role::Opener { .. }), None) if index == u32::MAX => self.refuse(who, "unknown-index", About::Nothing),
-            (Some(Role::Opener { .. }), None) => self.refuse(who, "unknown-index", About::Index(index)),
+            (Some(Role::Idle { .. }), _) => self.refuse(who, "no-role", Detail::Nothing),
+            (Some(Role::Joiner { .. }), _) => self.refuse(who, "wrong-role", Detail::Nothing),
+            (Some(Role::Opener { .. }), None) if index == u32::MAX => {
+                self.refuse(who, "unknown-index", Detail::Nothing)
+            }
+            (Some(Role::Opener { .. }), None) => self.refuse(who, "unknown-index", Detail::Index(index)),
             (Some(Role::Opener { .. }), Some(joiner)) => {
-                vec![self.dismiss(joiner, RoleEnd::Kicked), (who, Said::PeerLeft { index })]
+                vec![self.end_role(joiner, RoleEnd::Kicked), (who, Sent::PeerLeft { index })]
             }
         }
     }
 
-    /// `who` gives up its role, which must be the right one, and be all that it gives up.
-    fn resign(&mut self, who: usize, is_right: fn(Role) -> bool) -> Vec<(usize, Said)> {
+    /// Ends the role of `who` at its own request, if the role is the right one and `who` may have another.
+    fn resign(&mut self, who: usize, is_right: fn(Role) -> bool) -> Vec<(usize, Sent)> {
         match self.role(who) {
             None => Vec::new(),
-            Some(Role::Idle { .. }) => self.refuse(who, "no-role", About::Nothing),
-            Some(role) if is_right(role) && self.find(who).renewable => {
+            Some(Role::Idle { .. }) => self.refuse(who, "no-role", Detail::Nothing),
+            Some(role) if is_right(role) && self.find(who).reusable => {
                 self.make_idle(who);
                 self.after(who, role)
             }
-            Some(_) => self.refuse(who, "wrong-role", About::Nothing),
+            Some(_) => self.refuse(who, "wrong-role", Detail::Nothing),
         }
     }
 
-    fn timeout(&mut self) -> Vec<(usize, Said)> {
+    fn timeout(&mut self) -> Vec<(usize, Sent)> {
         let late = |client: &&Client| client.deadline().is_some_and(|until| until <= self.now);
-        let late: Vec<usize> = self.living().filter(late).map(|c| c.name).collect();
+        let late: Vec<usize> = self.connected().filter(late).map(|c| c.name).collect();
         late.into_iter()
             .map(|who| self.close_silently(who, CloseReason::NoRoleInTime))
             .collect()
     }
 
-    /// What `who` asked for is not done. That closes it if it has one role and there is a close code for it.
-    fn refuse(&mut self, who: usize, code: &'static str, about: About) -> Vec<(usize, Said)> {
+    /// Refuses a request. Closes `who` if it has one role only and the refusal has a close reason.
+    fn refuse(&mut self, who: usize, code: &'static str, detail: Detail) -> Vec<(usize, Sent)> {
         self.refused += 1;
         let reason = match code {
             "key-taken" => Some(CloseReason::KeyTaken),
@@ -376,47 +378,47 @@ impl Model {
             _ => None,
         };
         match reason {
-            Some(reason) if !self.find(who).renewable => self.close(who, reason),
-            _ => vec![(who, Said::Refused { code, about })],
+            Some(reason) if !self.find(who).reusable => self.close(who, reason),
+            _ => vec![(who, Sent::Refused { code, detail })],
         }
     }
 
-    fn close(&mut self, who: usize, reason: CloseReason) -> Vec<(usize, Said)> {
+    fn close(&mut self, who: usize, reason: CloseReason) -> Vec<(usize, Sent)> {
         let Some(role) = self.role(who) else {
             return Vec::new();
         };
-        let mut said = vec![self.close_silently(who, reason)];
-        // It is dead by now; what is left is to tell the others.
-        said.extend(self.after(who, role));
-        said
+        let mut sent = vec![self.close_silently(who, reason)];
+        // `who` has ended. Its peers are notified next.
+        sent.extend(self.after(who, role));
+        sent
     }
 
-    fn end(&mut self, who: usize) -> Vec<(usize, Said)> {
+    fn end(&mut self, who: usize) -> Vec<(usize, Sent)> {
         let Some(role) = self.role(who) else {
             return Vec::new();
         };
-        self.bury(who);
+        self.mark_ended(who);
         self.after(who, role)
     }
 
-    /// What it means to others that `who` has `role` no more.
-    fn after(&mut self, who: usize, role: Role) -> Vec<(usize, Said)> {
+    /// Notifies the peers of `who` that its role has ended.
+    fn after(&mut self, who: usize, role: Role) -> Vec<(usize, Sent)> {
         match role {
             Role::Idle { .. } => Vec::new(),
-            Role::Joiner { opener, index } => vec![(opener, Said::PeerLeft { index })],
+            Role::Joiner { opener, index } => vec![(opener, Sent::PeerLeft { index })],
             Role::Opener { .. } => self
                 .joiners_of(who)
                 .into_iter()
-                .map(|(_, joiner)| self.dismiss(joiner, RoleEnd::OpenerLeft))
+                .map(|(_, joiner)| self.end_role(joiner, RoleEnd::OpenerLeft))
                 .collect(),
         }
     }
 
-    /// Ends the role of a joiner without a word to its opener.
-    fn dismiss(&mut self, joiner: usize, end: RoleEnd) -> (usize, Said) {
-        if self.find(joiner).renewable {
+    /// Ends the role of a joiner without a notice to its opener.
+    fn end_role(&mut self, joiner: usize, end: RoleEnd) -> (usize, Sent) {
+        if self.find(joiner).reusable {
             self.make_idle(joiner);
-            return (joiner, Said::RoleEnded(end));
+            return (joiner, Sent::RoleEnded(end));
         }
         let reason = match end {
             RoleEnd::OpenerLeft => CloseReason::OpenerLeft,
@@ -431,36 +433,36 @@ impl Model {
         client.role = Role::Idle { until: None };
     }
 
-    /// Closes `who` without a word to others.
-    fn close_silently(&mut self, who: usize, reason: CloseReason) -> (usize, Said) {
+    /// Closes `who` without a notice to its peers.
+    fn close_silently(&mut self, who: usize, reason: CloseReason) -> (usize, Sent) {
         self.closed += 1;
-        self.bury(who);
-        (who, Said::Close(reason))
+        self.mark_ended(who);
+        (who, Sent::Close(reason))
     }
 
-    fn bury(&mut self, who: usize) {
+    fn mark_ended(&mut self, who: usize) {
         let before = self.clients.iter().filter(|c| c.ended.is_some()).count();
         self.find_mut(who).ended = Some(before);
     }
 
-    /// The role of `who`, if it lives.
+    /// Returns the role of `who`, if it is open.
     fn role(&self, who: usize) -> Option<Role> {
-        self.living().find(|c| c.name == who).map(|c| c.role)
+        self.connected().find(|c| c.name == who).map(|c| c.role)
     }
 
-    /// Who has `key` open, and how many it was told of.
+    /// Returns the opener of `key`, and the number of its joiners so far.
     fn opener_of(&self, key: usize) -> Option<(usize, u32)> {
-        let opener = self.living().find(|client| client.key() == Some(key))?;
+        let opener = self.connected().find(|client| client.key() == Some(key))?;
         match opener.role {
             Role::Opener { announced, .. } => Some((opener.name, announced)),
             Role::Idle { .. } | Role::Joiner { .. } => None,
         }
     }
 
-    /// The living joiners of `who`, in the order of their indexes.
+    /// Returns the open joiners of `who`, by index.
     fn joiners_of(&self, who: usize) -> Vec<(u32, usize)> {
         let mut joiners: Vec<_> = self
-            .living()
+            .connected()
             .filter_map(|client| match client.role {
                 Role::Joiner { opener, index } if opener == who => Some((index, client.name)),
                 Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } => None,
@@ -470,7 +472,7 @@ impl Model {
         joiners
     }
 
-    /// The living joiner of `who` with this index.
+    /// Returns the open joiner of `who` with this index.
     fn joiner(&self, who: usize, index: u32) -> Option<usize> {
         let joiners = self.joiners_of(who);
         joiners.iter().find(|joiner| joiner.0 == index).map(|joiner| joiner.1)
@@ -478,17 +480,17 @@ impl Model {
 
     fn find(&self, who: usize) -> &Client {
         let found = self.clients.iter().find(|client| client.name == who);
-        found.expect("asked only about those that came")
+        found.expect("a known connection")
     }
 
     fn find_mut(&mut self, who: usize) -> &mut Client {
         let found = self.clients.iter_mut().find(|client| client.name == who);
-        found.expect("asked only about those that came")
+        found.expect("a known connection")
     }
 }
 
 impl Client {
-    /// The key that it has opened, if it has.
+    /// Returns the key that it has opened.
     pub(crate) fn key(&self) -> Option<usize> {
         match self.role {
             Role::Opener { key, .. } => Some(key),
@@ -496,7 +498,7 @@ impl Client {
         }
     }
 
-    /// When it must have asked for a role, if it has not and there is a limit.
+    /// Returns its role deadline, if it has one.
     fn deadline(&self) -> Option<Duration> {
         match self.role {
             Role::Idle { until } => until,

@@ -2,7 +2,7 @@
 
 use sigver_core::{Frame, Output};
 
-/// A text frame is itself; everything else begins with a letter.
+/// Returns the text of a text frame as it is, and a description that begins with a letter for everything else.
 pub(crate) fn describe(output: &Output) -> String {
     match output {
         Output::Send(Frame::Text(text)) => text.clone(),

@@ -7,7 +7,7 @@ use sigver_core::{
     Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd, Stats, Traffic,
 };
 
-use crate::model::{self, About, Model, Said};
+use crate::model::{self, Detail, Model, Sent};
 
 /// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Step {
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Opens this key, or one that the server makes.
+    /// Opens this key, or one that the server generates.
     Open {
         key: Option<usize>,
     },
@@ -65,17 +65,17 @@ pub(crate) enum To {
     Malformed,
 }
 
-/// An output, as `describe` has it, for a client.
+/// Outputs as `describe` formats them, each with its client.
 pub(crate) type Outputs = Vec<(usize, String)>;
 
 pub(crate) fn address(source: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, source)
 }
 
-/// The first number of a key that the server makes.
+/// The first number of a key that the server generates.
 const MADE: usize = 1_000;
 
-/// What the `call`th call of the source of randomness returns. Every other one fails.
+/// What call number `call` of the source of randomness returns. Every other call fails.
 pub(crate) fn random(call: usize) -> Option<u128> {
     (call % 2 != 1).then_some((MADE + call) as u128)
 }
@@ -89,7 +89,7 @@ fn key_text(key: usize) -> String {
 }
 
 impl Event {
-    /// The text that a client sends for this; `None` if it is no text message. `token` makes data unique.
+    /// Returns the text of this event; `None` if it is not a text message. `token` makes data unique.
     pub(crate) fn text(self, dialect: Dialect, token: usize) -> Option<String> {
         let index = |to| match to {
             To::Unnamed => String::new(),
@@ -131,7 +131,7 @@ struct Client {
     /// When the next ping is due, and a number that rises with each ping that is scheduled.
     ping: Option<(Duration, usize)>,
     missed_pings: u32,
-    /// Costs of frames, in total, that were not reported as written.
+    /// The total cost of frames that were not reported as written.
     unwritten: usize,
     messages: Bucket,
     bytes: Bucket,
@@ -152,7 +152,7 @@ struct Pairing {
     opener_spoke: bool,
 }
 
-/// A leaky bucket: what was spent and has not drained off yet, as the time that it takes to do so.
+/// A leaky bucket: the spent budget that has not drained yet, as a time.
 #[derive(Clone, Copy, Default)]
 struct Bucket {
     level: Duration,
@@ -172,7 +172,7 @@ impl Bucket {
         }
     }
 
-    /// The time for which its client is paused.
+    /// Returns for how long the client is paused.
     fn excess(&mut self, now: Duration) -> Duration {
         self.settle(now);
         self.level.saturating_sub(Duration::from_secs(1))
@@ -269,7 +269,7 @@ impl EndpointModel {
     }
 
     pub(crate) fn role(&self, who: usize) -> Option<sigver_core::Role> {
-        let client = self.hub.living().find(|client| client.name == who)?;
+        let client = self.hub.connected().find(|client| client.name == who)?;
         match client.role {
             model::Role::Idle { .. } => None,
             model::Role::Opener { .. } => Some(sigver_core::Role::Opener),
@@ -318,7 +318,7 @@ impl EndpointModel {
             return Err(ConnectError::ShuttingDown);
         }
         let profile = dialect.profile();
-        if let [(_, Said::NotLetIn(error))] = self.hub.play(model::Step::Connect { who, profile })[..] {
+        if let [(_, Sent::Rejected(error))] = self.hub.play(model::Step::Connect { who, profile })[..] {
             return Err(error);
         }
         let bucket = Bucket {
@@ -364,8 +364,8 @@ impl EndpointModel {
             }
             if was_open {
                 self.end_pairing(who, "ended-by-joiner", outputs);
-                let said = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, said, outputs);
+                let sent = self.hub.play(model::Step::Disconnect { who });
+                self.deliver(None, sent, outputs);
             }
             return;
         }
@@ -388,8 +388,8 @@ impl EndpointModel {
                     code.map_or("reply".to_owned(), |code| format!("reply {code}")),
                     outputs,
                 );
-                let said = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, said, outputs);
+                let sent = self.hub.play(model::Step::Disconnect { who });
+                self.deliver(None, sent, outputs);
             }
             _ => match self.decode(who, event) {
                 Ok(step) => self.message(who, event, step, outputs),
@@ -398,7 +398,7 @@ impl EndpointModel {
         }
     }
 
-    /// Reads a text message as its client's dialect does.
+    /// Decodes a text message in the dialect of the client.
     fn decode(&mut self, who: usize, event: Event) -> Result<model::Step, CloseReason> {
         let (dialect, token) = (self.client(who).dialect, self.token);
         let text = event.text(dialect, token).unwrap_or_default();
@@ -451,15 +451,15 @@ impl EndpointModel {
         if matches!(step, model::Step::Leave { .. }) {
             self.end_pairing(who, "ended-by-joiner", outputs);
         }
-        let said = match step {
+        let sent = match step {
             model::Step::Open { .. } | model::Step::Join { .. } => self.attempt(who, step),
             _ => self.hub.play(step),
         };
-        self.deliver(Some(who), said, outputs);
+        self.deliver(Some(who), sent, outputs);
         self.spend(who, bytes, outputs);
     }
 
-    fn attempt(&mut self, who: usize, step: model::Step) -> Vec<(usize, Said)> {
+    fn attempt(&mut self, who: usize, step: model::Step) -> Vec<(usize, Sent)> {
         let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
         if self.failed.as_ref().is_some_and(|(end, _)| self.now >= *end) {
             self.failed = None;
@@ -469,17 +469,17 @@ impl EndpointModel {
         if allowed.is_some_and(|allowed| failures >= allowed.get() as usize) {
             return self.hub.deny(step);
         }
-        let said = self.hub.play(step);
-        let is_failure = |said: &Said| match said {
-            Said::Refused { code, .. } => ["key-taken", "unknown-key"].contains(code),
-            Said::Close(reason) => [CloseReason::KeyTaken, CloseReason::UnknownKey].contains(reason),
+        let sent = self.hub.play(step);
+        let is_failure = |sent: &Sent| match sent {
+            Sent::Refused { code, .. } => ["key-taken", "unknown-key"].contains(code),
+            Sent::Close(reason) => [CloseReason::KeyTaken, CloseReason::UnknownKey].contains(reason),
             _ => false,
         };
-        if said.iter().any(|(_, said)| is_failure(said)) {
+        if sent.iter().any(|(_, sent)| is_failure(sent)) {
             let end = self.now + Duration::from_secs(60);
             self.failed.get_or_insert((end, Vec::new())).1.push(source);
         }
-        said
+        sent
     }
 
     fn spend(&mut self, who: usize, bytes: usize, outputs: &mut Outputs) {
@@ -499,8 +499,8 @@ impl EndpointModel {
     }
 
     fn close(&mut self, who: usize, reason: CloseReason, outputs: &mut Outputs) {
-        let said = self.hub.play(model::Step::Close { who, reason });
-        self.deliver(None, said, outputs);
+        let sent = self.hub.play(model::Step::Close { who, reason });
+        self.deliver(None, sent, outputs);
     }
 
     fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
@@ -509,16 +509,16 @@ impl EndpointModel {
         self.client(who).state = State::Closing(abort_at);
     }
 
-    fn deliver(&mut self, sender: Option<usize>, said: Vec<(usize, Said)>, outputs: &mut Outputs) {
-        let mut queue = VecDeque::from(said);
-        while let Some((to, said)) = queue.pop_front() {
-            self.count_said(sender, to, said, outputs);
+    fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
+        let mut queue = VecDeque::from(sent);
+        while let Some((to, sent)) = queue.pop_front() {
+            self.record_sent(sender, to, sent, outputs);
             if !self.is_open(to) {
                 continue;
             }
-            if let Said::Close(reason) = said {
+            if let Sent::Close(reason) = sent {
                 self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
-            } else if let Some(text) = self.encode(to, said) {
+            } else if let Some(text) = self.encode(to, sent) {
                 let bytes = text.len();
                 if self.fits(to, bytes) {
                     self.sent.add(bytes);
@@ -546,53 +546,53 @@ impl EndpointModel {
         }
     }
 
-    fn encode(&mut self, to: usize, said: Said) -> Option<String> {
+    fn encode(&mut self, to: usize, sent: Sent) -> Option<String> {
         let payload = |token: usize| self.payloads[&token].clone();
         if self.clients[&to].dialect == Dialect::Plain {
-            return match said {
-                Said::PeerJoined { .. } => Some(r#"{"type":"join"}"#.to_owned()),
-                Said::Data { from: None, token } => Some(payload(token)),
-                Said::Data {
+            return match sent {
+                Sent::PeerJoined { .. } => Some(r#"{"type":"join"}"#.to_owned()),
+                Sent::Data { from: None, token } => Some(payload(token)),
+                Sent::Data {
                     from: Some(index),
                     token,
                 } => Some(with_index(&payload(token), index)),
                 _ => None,
             };
         }
-        Some(match said {
-            Said::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
-            Said::Joined { index } => format!(r#"{{"type":"joined","index":{index}}}"#),
-            Said::PeerJoined { index } => format!(r#"{{"type":"join","index":{index}}}"#),
-            Said::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
-            Said::Data { from: None, token } => format!(r#"{{"type":"data","data":{}}}"#, payload(token)),
-            Said::Data {
+        Some(match sent {
+            Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Sent::Joined { index } => format!(r#"{{"type":"joined","index":{index}}}"#),
+            Sent::PeerJoined { index } => format!(r#"{{"type":"join","index":{index}}}"#),
+            Sent::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
+            Sent::Data { from: None, token } => format!(r#"{{"type":"data","data":{}}}"#, payload(token)),
+            Sent::Data {
                 from: Some(index),
                 token,
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
-            Said::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
-            Said::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
-            Said::Refused { code, about } => {
+            Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
+            Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::Refused { code, detail } => {
                 let message = message(code);
-                let beside = match about {
-                    // The number that stands for every number that is too large.
-                    About::Nothing | About::Index(u32::MAX) => String::new(),
-                    About::Key(key) => format!(r#","key":"{}""#, key_text(key)),
-                    About::Index(index) => format!(r#","index":{index}"#),
+                let beside = match detail {
+                    // Stands for every number that is too large.
+                    Detail::Nothing | Detail::Index(u32::MAX) => String::new(),
+                    Detail::Key(key) => format!(r#","key":"{}""#, key_text(key)),
+                    Detail::Index(index) => format!(r#","index":{index}"#),
                 };
                 format!(r#"{{"type":"error","code":"{code}","message":"{message}"{beside}}}"#)
             }
-            Said::NotLetIn(_) | Said::Close(_) => return None,
+            Sent::Rejected(_) | Sent::Close(_) => return None,
         })
     }
 
-    fn count_said(&mut self, sender: Option<usize>, to: usize, said: Said, outputs: &mut Outputs) {
-        match said {
-            Said::Opened { .. } => self.reach("opened"),
-            Said::Joined { .. } => {
+    fn record_sent(&mut self, sender: Option<usize>, to: usize, sent: Sent, outputs: &mut Outputs) {
+        match sent {
+            Sent::Opened { .. } => self.reach("opened"),
+            Sent::Joined { .. } => {
                 self.reach("joined");
                 self.client(to).pairing = Some(Pairing::default());
             }
-            Said::Data { from, .. } => {
+            Sent::Data { from, .. } => {
                 let joiner = if from.is_some() { sender } else { Some(to) };
                 let joiner = joiner.expect("data has a sender");
                 let Some(mut pairing) = self.client(joiner).pairing else {
@@ -611,10 +611,10 @@ impl EndpointModel {
                 }
                 self.client(joiner).pairing = Some(pairing);
             }
-            Said::Refused { .. } => self.refused += 1,
-            Said::RoleEnded(RoleEnd::OpenerLeft) => self.end_pairing(to, "ended-by-opener", outputs),
-            Said::RoleEnded(RoleEnd::Kicked) => self.end_pairing(to, "ended-by-kick", outputs),
-            Said::Close(reason) => {
+            Sent::Refused { .. } => self.refused += 1,
+            Sent::RoleEnded(RoleEnd::OpenerLeft) => self.end_pairing(to, "ended-by-opener", outputs),
+            Sent::RoleEnded(RoleEnd::Kicked) => self.end_pairing(to, "ended-by-kick", outputs),
+            Sent::Close(reason) => {
                 let stage = match reason {
                     CloseReason::OpenerLeft => "ended-by-opener",
                     CloseReason::Kicked => "ended-by-kick",
@@ -623,7 +623,7 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Said::NotLetIn(_) | Said::PeerJoined { .. } | Said::PeerLeft { .. } => {}
+            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } => {}
         }
     }
 
@@ -639,8 +639,8 @@ impl EndpointModel {
     }
 
     fn handle_timeout(&mut self, outputs: &mut Outputs) {
-        let said = self.hub.play(model::Step::Timeout);
-        self.deliver(None, said, outputs);
+        let sent = self.hub.play(model::Step::Timeout);
+        self.deliver(None, sent, outputs);
 
         while let Some(drain) = &mut self.drain {
             if drain.queue.is_empty() {
@@ -713,12 +713,12 @@ impl EndpointModel {
     fn close_all(&mut self, outputs: &mut Outputs) {
         self.drain = None;
         self.is_closed = true;
-        let said = self.hub.play(model::Step::Shutdown);
-        self.deliver(None, said, outputs);
+        let sent = self.hub.play(model::Step::Shutdown);
+        self.deliver(None, sent, outputs);
     }
 }
 
-/// What a frame with so many bytes of payload counts for in a write buffer.
+/// Returns the cost of a frame with this payload in a write buffer.
 pub(crate) fn cost(bytes: usize) -> usize {
     let header = if bytes < 126 { 2 } else { 4 };
     header + bytes + 4

@@ -1,4 +1,4 @@
-//! The real endpoint, called by the steps of the naive one, and what is compared after each step.
+//! The real endpoint, called by the steps of the naive one, and the comparison of both after each step.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::{
     endpoint_model::{EndpointModel, Event, Outputs, Step, address, random},
 };
 
-/// A step and the outputs that it caused.
+/// A step and the outputs that followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) step: Step,
@@ -27,7 +27,7 @@ pub(crate) struct Driver {
     names: BTreeMap<ConnId, usize>,
     dialects: BTreeMap<usize, sigver_core::Dialect>,
     token: usize,
-    /// The costs of frames that an open connection has not written, in total.
+    /// The total cost of the unwritten frames of each open connection.
     pub(crate) unwritten: BTreeMap<usize, usize>,
 }
 
@@ -50,7 +50,7 @@ impl Driver {
         self.play_as(step, self.token)
     }
 
-    /// Plays a step whose data has this number.
+    /// Plays a step with this number for its data.
     pub(crate) fn play_as(&mut self, step: Step, token: usize) -> Result<Outputs, ConnectError> {
         let outputs = match step {
             Step::Connect { who, dialect, source } => {
@@ -86,7 +86,7 @@ impl Driver {
         Ok(self.read(&outputs))
     }
 
-    /// Handles an event; a text message by its text or, if its number is even, as the driver decodes it.
+    /// Handles an event. A text message is passed as text or, if its number is even, as a decoded message.
     fn handle(
         &mut self,
         id: ConnId,
@@ -133,8 +133,8 @@ impl Driver {
     }
 }
 
-/// Plays the steps on the endpoint and on the model, and compares all that can be seen of both after each. Then disconnects every socket:
-/// nothing is left.
+/// Plays the steps on the endpoint and on the model, and compares all observable state after each. Then disconnects every socket, after
+/// which nothing is left.
 ///
 /// # Panics
 ///
@@ -155,7 +155,7 @@ pub(crate) fn compare(config: &EndpointConfig, steps: &[Step]) -> Vec<Record> {
     record
 }
 
-/// Disconnects every socket: nothing is left.
+/// Disconnects every socket, and asserts that nothing is left.
 pub(crate) fn finish(driver: &mut Driver, model: &mut EndpointModel) {
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     for who in sockets {
@@ -168,7 +168,7 @@ pub(crate) fn finish(driver: &mut Driver, model: &mut EndpointModel) {
     }
 }
 
-/// Plays one step on both.
+/// Plays one step on both, and compares them.
 pub(crate) fn play(driver: &mut Driver, model: &mut EndpointModel, step: Step) -> Result<Outputs, ConnectError> {
     let answer = driver.play(step);
     let slot = match step {
@@ -216,7 +216,7 @@ fn compare_states(driver: &Driver, model: &EndpointModel, step: Step) {
     assert_eq!(next, model.next_timeout(), "after {step:?}");
 }
 
-/// The outputs for each connection, in their order.
+/// Returns the outputs of each connection, in order.
 pub(crate) fn by_recipient(outputs: &Outputs) -> BTreeMap<usize, Vec<&str>> {
     let mut recipients: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for (to, output) in outputs {
@@ -225,7 +225,7 @@ pub(crate) fn by_recipient(outputs: &Outputs) -> BTreeMap<usize, Vec<&str>> {
     recipients
 }
 
-/// Nothing is sent to a connection after its last frame, and nothing happens to it after it was aborted or disconnected.
+/// Asserts that nothing is sent to a connection after its last frame, and that nothing happens to it after it was aborted or disconnected.
 pub(crate) fn assert_last_frame(record: &[Record]) {
     let (mut closed, mut gone) = (BTreeSet::new(), BTreeSet::new());
     for Record { step, answer, .. } in record {
@@ -243,7 +243,7 @@ pub(crate) fn assert_last_frame(record: &[Record]) {
                 "{output:?} to {to} after its end"
             );
             if output == "abort" {
-                assert!(closed.contains(to), "{to} was not closed and is aborted");
+                assert!(closed.contains(to), "{to} is aborted without a close");
                 gone.insert(*to);
             } else {
                 assert!(!closed.contains(to), "{output:?} to {to} after its last frame");
@@ -260,7 +260,7 @@ pub(crate) fn is_last(output: &str) -> bool {
     output.starts_with("close") || output.starts_with("reply")
 }
 
-/// From one sender to one recipient, data arrives in the order in which it was sent, and once.
+/// Asserts that data from one sender to one recipient arrives once and in the order in which it was sent.
 pub(crate) fn assert_order(record: &[Record]) {
     let mut latest: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for Record { step, answer, .. } in record {
@@ -280,7 +280,7 @@ fn token(output: &str) -> Option<usize> {
     token[..end].parse().ok()
 }
 
-/// What can be seen of an endpoint.
+/// Returns the observable state of an endpoint.
 pub(crate) fn state(driver: &Driver) -> (Stats, usize, Option<Time>, Phase, String) {
     let endpoint = &driver.endpoint;
     let counters = endpoint.counters();

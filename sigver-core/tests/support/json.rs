@@ -1,18 +1,18 @@
-//! One JSON object as the pieces of its text, and what it says by the protocol page. Nothing is parsed here: `texts.rs` puts objects
-//! together, and the oracle of the fuzz target `decode` takes texts apart.
+//! A JSON object as the pieces of its text, and its meaning by the protocol page. Nothing is parsed here: `texts.rs` generates objects, and
+//! the oracle of the fuzz target `decode` splits texts.
 
 use sigver_core::{
     Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Limits, Member, OutboundMessage,
     PayloadKind,
 };
 
-/// What a text says, by the protocol page.
+/// The meaning of a text, by the protocol page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Open(String),
     OpenGenerated,
     Join(String),
-    /// What is carried is of this kind, and this is its text.
+    /// The payload has this kind and this text.
     Data(Addressee, PayloadKind, String),
     UnknownControl(Addressee, PayloadKind, String),
     Kick(Option<Index>),
@@ -20,17 +20,17 @@ pub(crate) enum Reading {
     CloseKey,
 }
 
-/// One JSON object, as the pieces that its text is made of.
+/// A JSON object, as the pieces of its text.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
     pub(crate) before: String,
-    /// Behind the opening brace.
+    /// White space after the opening brace.
     pub(crate) gap: String,
     pub(crate) members: Vec<Attribute>,
     pub(crate) after: String,
 }
 
-/// One member of an object. The gaps are before and behind the colon and behind the value.
+/// A member of an object. The gaps are before and after the colon, and after the value.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
     pub(crate) lead: String,
@@ -42,16 +42,16 @@ pub(crate) struct Attribute {
 #[derive(Clone, Debug)]
 pub(crate) struct Value {
     pub(crate) spelled: String,
-    /// How deep it nests: 0 where nothing does.
+    /// The depth of nesting: 0 for a scalar.
     pub(crate) depth: u32,
-    /// What it says, if it is a string of Unicode text.
-    pub(crate) says: Option<String>,
-    /// What it is put together from, if it is the object of a `data`.
+    /// The decoded string, if it is one of Unicode text.
+    pub(crate) decoded: Option<String>,
+    /// Its pieces, if it is the object of a `data`.
     pub(crate) object: Option<Box<Object>>,
 }
 
 impl Object {
-    /// The text.
+    /// Returns the text.
     pub(crate) fn text(&self) -> String {
         let member = |attribute: &Attribute| {
             let Attribute {
@@ -68,7 +68,7 @@ impl Object {
         format!("{before}{{{gap}{}}}{after}", members.join(","))
     }
 
-    /// The text with `"index":N` directly behind the last member, or in place of the value of an `index` that is there.
+    /// Returns the text with `"index":N` directly after the last member, or in place of the value of an existing `index`.
     pub(crate) fn text_with_index(&self, number: u32) -> String {
         let mut object = self.clone();
         let names = |attribute: &&mut Attribute| attribute.means() == Some(Member::Index);
@@ -82,18 +82,18 @@ impl Object {
         object.text()
     }
 
-    /// The value of `data` as it was sent.
+    /// Returns the value of `data` as it was sent.
     pub(crate) fn data(&self) -> Option<&str> {
         self.value(Member::Data).map(|data| data.spelled.as_str())
     }
 
-    /// The value of `data` with `"index":N` in it, if that is an object.
+    /// Returns the value of `data` with `"index":N` in it, if it is an object.
     pub(crate) fn data_with_index(&self, number: u32) -> Option<String> {
         let object = self.value(Member::Data)?.object.as_ref()?;
         Some(object.text_with_index(number))
     }
 
-    /// What the text says in `dialect`, and why its sender is closed when it says nothing.
+    /// Returns the meaning of the text in `dialect`, or the reason to close its sender with.
     pub(crate) fn reading(&self, dialect: Dialect, limits: &Limits) -> Result<Reading, CloseReason> {
         if self.text().len() > limits.message_bytes as usize {
             return Err(CloseReason::TooBig);
@@ -115,7 +115,7 @@ impl Object {
         let (Some(kind), Some(key)) = (self.value(Member::Type), self.value(Member::Key)) else {
             return Ok(Reading::Data(to, PayloadKind::Object, self.text()));
         };
-        match kind.says.as_deref() {
+        match kind.decoded.as_deref() {
             Some("open") => key.key(limits).map(Reading::Open),
             Some("join") => key.key(limits).map(Reading::Join),
             _ => Ok(Reading::UnknownControl(to, PayloadKind::Object, self.text())),
@@ -124,7 +124,7 @@ impl Object {
 
     fn v1_reading(&self, to: Addressee, limits: &Limits) -> Result<Reading, CloseReason> {
         let key = self.value(Member::Key);
-        let kind = self.value(Member::Type).and_then(|kind| kind.says.as_deref());
+        let kind = self.value(Member::Type).and_then(|kind| kind.decoded.as_deref());
         match kind {
             Some("open") => match key {
                 Some(key) => key.key(limits).map(Reading::Open),
@@ -152,7 +152,7 @@ impl Object {
         }
     }
 
-    /// How deep it nests, itself counted.
+    /// Returns the depth of nesting, the object itself included.
     pub(crate) fn depth(&self) -> u32 {
         let inner = self.members.iter().map(|attribute| attribute.value.depth);
         1 + inner.max().unwrap_or(0)
@@ -165,13 +165,13 @@ impl Object {
             .map(|attribute| &attribute.value)
     }
 
-    /// The first member that is there again of those that `dialect` reads.
+    /// Returns the first repeated member that `dialect` reads.
     pub(crate) fn repeats(&self, dialect: Dialect) -> Option<Member> {
         const SHARED: &[Member] = &[Member::Type, Member::Key, Member::Index];
         self.twice(|member| SHARED.contains(member) || dialect == Dialect::V1)
     }
 
-    /// The first member that is there again of those that are `read`.
+    /// Returns the first repeated member that is `read`.
     fn twice(&self, read: impl Fn(&Member) -> bool) -> Option<Member> {
         let mut seen = Vec::new();
         let members = self.members.iter().filter_map(Attribute::means);
@@ -185,7 +185,7 @@ impl Object {
 
 impl Attribute {
     fn means(&self) -> Option<Member> {
-        match self.name.says.as_deref()? {
+        match self.name.decoded.as_deref()? {
             "type" => Some(Member::Type),
             "key" => Some(Member::Key),
             "index" => Some(Member::Index),
@@ -208,24 +208,24 @@ impl Value {
         Self {
             spelled: spelled.into(),
             depth: 0,
-            says: None,
+            decoded: None,
             object: None,
         }
     }
 
-    /// The value of a `data` that is an object.
+    /// Returns the value of a `data` that is an object.
     pub(crate) fn object(mut object: Object) -> Self {
-        // White space around it belongs to the message that it is in.
+        // White space around the object belongs to the message.
         (object.before, object.after) = (String::new(), String::new());
         Self {
             spelled: object.text(),
             depth: object.depth(),
-            says: None,
+            decoded: None,
             object: Some(Box::new(object)),
         }
     }
 
-    /// What a `data` is to a recipient of objects, which understands one that repeats `index` as it likes.
+    /// Returns the kind of a `data`. If `index` is repeated, recipients may differ in which one they read.
     fn kind(&self) -> PayloadKind {
         match &self.object {
             Some(object) if object.twice(|member| *member == Member::Index).is_none() => PayloadKind::Object,
@@ -234,12 +234,12 @@ impl Value {
     }
 
     fn key(&self, limits: &Limits) -> Result<String, CloseReason> {
-        legal_key(self.says.as_ref().ok_or(CloseReason::KeyNotString)?, limits)
+        legal_key(self.decoded.as_ref().ok_or(CloseReason::KeyNotString)?, limits)
     }
 
-    /// An index is digits, and what a number gives back when it is written down. No number is too large for that.
+    /// Returns the addressee of an index: digits that are the canonical form of a number of any size.
     fn addressee(&self) -> Addressee {
-        let text = self.says.as_ref().unwrap_or(&self.spelled);
+        let text = self.decoded.as_ref().unwrap_or(&self.spelled);
         let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse::<u128>() {
             _ if !is_digits => Addressee::Malformed,
@@ -253,20 +253,21 @@ impl Value {
     }
 }
 
-/// What a peer that speaks `hearer` gets for `text`, if that is data: from the joiner with this index, or from the opener.
-pub(crate) fn carried(speaker: Dialect, text: &str, hearer: Dialect, from: Option<u32>) -> Option<String> {
-    let message = Decoder::new(speaker, &Limits::default()).decode(text).ok()?;
+/// Returns the text that a recipient of data in `text` receives, from the joiner with this index or from the opener. `None` if `text` is not
+/// data.
+pub(crate) fn relayed(sender: Dialect, text: &str, recipient: Dialect, index: Option<u32>) -> Option<String> {
+    let message = Decoder::new(sender, &Limits::default()).decode(text).ok()?;
     let (InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) = message else {
         return None;
     };
-    let from = from.map(Index::new);
-    match hearer.encode(OutboundMessage::Data { from, payload }) {
+    let from = index.map(Index::new);
+    match recipient.encode(OutboundMessage::Data { from, payload }) {
         Some(Frame::Text(out)) => Some(out),
         other => panic!("data is text, not {other:?}"),
     }
 }
 
-/// A message, as a text of it reads.
+/// Returns the meaning of a decoded message.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
         InboundMessage::Open { key } => Reading::Open(key.as_str().to_owned()),

@@ -1,8 +1,8 @@
-//! One of every refusal there is.
+//! One of every refusal.
 
 use sigver_core::{Index, Key, Refusal};
 
-/// One value of each variant, about `key` or `index` where it is about one; what may be about an index or not is there twice.
+/// Returns one value of each variant, for this `key` or `index`. Variants with an optional index are returned with and without it.
 pub(crate) fn refusals(key: &Key, index: Index) -> Vec<Refusal> {
     let key = || key.clone();
     let all = vec![
@@ -17,7 +17,7 @@ pub(crate) fn refusals(key: &Key, index: Index) -> Vec<Refusal> {
         Refusal::NotAnObject { index: Some(index) },
         Refusal::NotAnObject { index: None },
     ];
-    // The enum may grow, which no match outside of the crate can rule out: its list of codes has to grow with it.
+    // The enum is non-exhaustive, so a match cannot be complete. This compares with its list of names.
     let mut codes: Vec<&str> = all.iter().map(Refusal::name).collect();
     codes.dedup();
     assert_eq!(codes, Refusal::NAMES, "a refusal is missing here");

@@ -1,5 +1,5 @@
-//! Makes runs: sequences of calls that make sense, so that several openers with several joiners each are common, and that shrink
-//! well, since every operation names connections by their place among those that are in question.
+//! Strategies for runs: sequences of calls in which several openers with several joiners each are common. They shrink well, because every
+//! operation names a connection by its position in a group.
 
 use core::{num::NonZeroU32, time::Duration};
 use std::ops::Range;
@@ -7,33 +7,33 @@ use std::ops::Range;
 use proptest::{collection::vec, prelude::*, strategy::Union};
 use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile};
 
-use crate::model::{Client, Model, ONE_ROLE_OF_ANY_DATA, PLAIN, RENEWABLE_OF_OBJECTS, Role, Step, V1};
+use crate::model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, Role, SINGLE_USE_ANY_DATA, Step, V1};
 
-/// How many keys a run knows.
+/// The number of keys in a run.
 pub(crate) const KEYS: usize = 3;
 
-/// The name of the first connection of the second of two worlds. Those of the first are all smaller.
+/// The name of the first connection of the second of two worlds. Names of the first world are smaller.
 pub(crate) const SECOND_WORLD: usize = 1_000;
 
-/// Limits and the calls that are made under them.
+/// Limits, and the calls of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) limits: Limits,
     pub(crate) steps: Vec<Step>,
 }
 
-/// Runs under every kind of limits.
+/// Returns runs under all kinds of limits.
 pub(crate) fn runs() -> impl Strategy<Value = Run> {
     let connections = prop_oneof![4 => Just(u32::MAX), 1 => 0..8_u32];
     under(limits(connections))
 }
 
-/// Runs in which no limit is shared by all connections.
+/// Returns runs without a limit that all connections share.
 pub(crate) fn runs_without_global_limits() -> impl Strategy<Value = Run> {
     under(limits(Just(u32::MAX)))
 }
 
-/// Two runs in one hub, turn by turn, that have nothing in common but time and its limits: no connection and no key.
+/// Returns two interleaved runs on one hub, without a common connection or key.
 pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
     let worlds = [vec(ops(), 0..100), vec(ops(), 0..100)];
     (limits(Just(u32::MAX)), worlds, vec(any::<bool>(), 1..16)).prop_map(|(limits, [first, second], turns)| {
@@ -55,7 +55,7 @@ pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
     })
 }
 
-/// How long a connection may be without a role in most runs.
+/// The role deadline in most runs.
 const DEADLINE: Duration = Duration::from_millis(100);
 
 fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
@@ -82,7 +82,7 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
     })
 }
 
-/// A step whose connections, keys and indexes are still to be chosen among those that there are.
+/// A step whose connections, keys and indexes are not chosen yet.
 #[derive(Clone, Debug)]
 enum Op {
     Connect(Profile),
@@ -100,28 +100,28 @@ enum Op {
     Shutdown,
 }
 
-/// A connection, by its place in a group, modulo the group's size.
+/// A connection, by its position in a group, modulo the size of the group.
 #[derive(Clone, Copy, Debug)]
 struct Who(Group, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
     Idle,
-    /// Those without a role whose last one was an opener's.
+    /// Connections without a role that were openers before.
     FormerOpeners,
     Openers,
     Joiners,
-    Dead,
+    Ended,
     All,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Meeting {
-    /// Any key, by its place.
+    /// Any key, by its position.
     Key(usize),
-    /// A key that is open, by its place among those.
+    /// An open key, by its position among the open keys.
     Open(usize),
-    /// A key that is free, by its place among those.
+    /// A free key, by its position among the free keys.
     Free(usize),
 }
 
@@ -130,7 +130,7 @@ enum To {
     Unnamed,
     Malformed,
     Nobody,
-    /// Modulo one more than the sender has been told of.
+    /// Modulo one more than the number of the sender's joiners so far.
     Index(u32),
 }
 
@@ -161,7 +161,7 @@ fn ops() -> impl Strategy<Value = Op> {
 fn mostly(groups: &[Group]) -> impl Strategy<Value = Who> + use<> {
     let of = |group| (Just(group), PLACES).prop_map(|(group, place)| Who(group, place));
     let mut choices: Vec<_> = groups.iter().map(|group| (12, of(*group))).collect();
-    choices.extend([(1, of(Group::All)), (1, of(Group::Dead))]);
+    choices.extend([(1, of(Group::All)), (1, of(Group::Ended))]);
     Union::new_weighted(choices)
 }
 
@@ -184,8 +184,8 @@ fn profile() -> impl Strategy<Value = Profile> {
     prop_oneof![
         5 => Just(PLAIN),
         5 => Just(V1),
-        1 => Just(ONE_ROLE_OF_ANY_DATA),
-        1 => Just(RENEWABLE_OF_OBJECTS),
+        1 => Just(SINGLE_USE_ANY_DATA),
+        1 => Just(REUSABLE_OBJECTS_ONLY),
     ]
 }
 
@@ -197,7 +197,7 @@ fn reason() -> impl Strategy<Value = CloseReason> {
     prop::sample::select(CloseReason::ALL)
 }
 
-/// Chooses, with the model for knowing who is there. What cannot be chosen is left out.
+/// Chooses connections, keys and indexes with the model. Operations without a choice are skipped.
 fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     let mut model = Model::new(limits);
     let mut steps = Vec::new();
@@ -210,7 +210,7 @@ fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     steps
 }
 
-/// `number` is one that was not used before: it names what is new.
+/// Chooses a step. `number` is unused so far and names a new connection or payload.
 fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Step> {
     Some(match *op {
         Op::Connect(profile) => Step::Connect { who: number, profile },
@@ -278,8 +278,8 @@ impl Who {
 impl Group {
     fn has(self, client: &Client) -> bool {
         match (self, client.ended, client.role) {
-            (Self::All, _, _) | (Self::Dead, Some(_), _) => true,
-            (Self::Dead, None, _) | (_, Some(_), _) => false,
+            (Self::All, _, _) | (Self::Ended, Some(_), _) => true,
+            (Self::Ended, None, _) | (_, Some(_), _) => false,
             (Self::Idle, None, role) => matches!(role, Role::Idle { .. }),
             (Self::FormerOpeners, None, role) => {
                 matches!((role, client.former), (Role::Idle { .. }, Some(Role::Opener { .. })))
@@ -292,7 +292,7 @@ impl Group {
 
 impl Meeting {
     fn among(self, model: &Model, first: usize) -> Option<usize> {
-        let is_open = |key: &usize| model.living().any(|client| client.key() == Some(*key));
+        let is_open = |key: &usize| model.connected().any(|client| client.key() == Some(*key));
         let keys = first..first + KEYS;
         let (place, keys): (usize, Vec<usize>) = match self {
             Self::Key(place) => (place, keys.collect()),
@@ -314,7 +314,7 @@ impl To {
     }
 }
 
-/// How many joiners `sender` has been told of.
+/// Returns the number of joiners that `sender` has had so far.
 fn announced_to(sender: &Client) -> u32 {
     match sender.role {
         Role::Opener { announced, .. } => announced,

@@ -1,4 +1,4 @@
-//! The search for what breaks a law: many values, and every one that did so before. Knows no law.
+//! Runs a property on many values, and on every value that failed before.
 
 use core::fmt::Debug;
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use proptest::{
     test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// How many values [`samples`] gives.
+/// The number of values that [`samples`] returns.
 pub(crate) const SAMPLES: u32 = 250;
 
-/// Without optimization, most of the time of a law went into the default, ChaCha: proptest seeds a generator for each choice.
+/// Not the default, ChaCha: proptest seeds a generator for each choice, which took most of the time in unoptimized builds.
 const RNG: RngAlgorithm = RngAlgorithm::XorShift;
 
 pub(crate) fn count(seen: &mut BTreeMap<&'static str, u32>, features: impl IntoIterator<Item = &'static str>) {
@@ -29,11 +29,11 @@ pub(crate) fn samples<S: Strategy>(strategy: &S) -> impl Iterator<Item = S::Valu
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RNG));
     (0..SAMPLES).map(move |_| {
         let tree = strategy.new_tree(&mut runner);
-        tree.expect("nothing is filtered out for long").current()
+        tree.expect("strategies do not filter").current()
     })
 }
 
-/// Tries `law` on many values, and on every value on which one failed before.
+/// Checks `law` on many values, and on every value that failed before.
 pub(crate) fn for_all<S: Strategy>(values: S, law: impl Fn(S::Value))
 where
     S::Value: Debug,
@@ -41,8 +41,8 @@ where
     search(Config::default(), values, law);
 }
 
-/// As [`for_all`], with a third of the cases: for laws whose cases take long.
-#[allow(dead_code, reason = "only the laws of the endpoint take long")]
+/// Like [`for_all`], with a third of the cases, for slow laws.
+#[allow(dead_code, reason = "only the laws of the endpoint are slow")]
 pub(crate) fn for_a_third<S: Strategy>(values: S, law: impl Fn(S::Value))
 where
     S::Value: Debug,

@@ -27,7 +27,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server with the default configuration but for what `set` changes, and without a role deadline.
+    /// Creates a server with the default configuration, changed by `set`, and without a role deadline.
     pub(crate) fn new(set: impl FnOnce(&mut EndpointConfig)) -> Self {
         let mut config = EndpointConfig::default();
         config.limits.role_deadline = None;
@@ -77,7 +77,7 @@ impl Server {
         self.report(outputs)
     }
 
-    /// Lets time pass, handles each timeout when it is due, and returns what that caused.
+    /// Advances the time and handles each timeout when it is due. Returns the outputs.
     pub(crate) fn run_until(&mut self, millis: u64) -> Timeline {
         let mut timeline = Vec::new();
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= at(millis)) {
@@ -104,7 +104,7 @@ impl Server {
 }
 
 impl Outputs {
-    /// The outputs for one connection.
+    /// Returns the outputs for one connection.
     pub(crate) fn of(&self, id: ConnId) -> Vec<&str> {
         let own = self.0.iter().filter(|(to, _)| *to == id);
         own.map(|(_, output)| output.as_str()).collect()

@@ -1,16 +1,16 @@
-//! Makes JSON texts in every way of writing them, which are known to say what they say because they are put together here.
+//! Strategies for JSON texts in every spelling. Their meaning is known, because they are assembled here.
 
 use proptest::{char, collection::vec, option, prelude::*, sample::select};
 
 use crate::json::{Attribute, Object, Value};
 
-/// Any object: few members, most of them those that the plain dialect reads, now and then one of them twice.
+/// Returns any object: few members, mostly those that the plain dialect reads, sometimes repeated.
 pub(crate) fn objects() -> BoxedStrategy<Object> {
     let index = option::of(index_member());
     object((0.7, kinds()), 0.7, index, Just(None), Just(None))
 }
 
-/// Any object, as one in `sigver.v1` may be: most have what their `type` wants, and some more.
+/// Returns any object of `sigver.v1`: most have the members that their `type` requires, and others.
 pub(crate) fn frames() -> BoxedStrategy<Object> {
     let index = option::weighted(0.4, index_member());
     let data = || attribute(spelling("data"), data_values());
@@ -59,7 +59,7 @@ fn index_member() -> BoxedStrategy<Attribute> {
     attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
 }
 
-/// What a `data` may be: an object of which it is known what it is put together from, or any value that is none.
+/// Returns values of `data`: an object with known pieces, or any other value.
 fn data_values() -> BoxedStrategy<Value> {
     let other = values().prop_map(|value| {
         if value.spelled.starts_with('{') {
@@ -85,24 +85,24 @@ fn attribute(
         .boxed()
 }
 
-/// White space as JSON has it, most often none.
+/// Returns JSON white space, mostly none.
 fn gap() -> BoxedStrategy<String> {
     prop_oneof![4 => Just(String::new()), 1 => "[ \t\r\n]{1,3}"].boxed()
 }
 
-/// Names that are not the server's, or nearly.
+/// Returns names that the server does not read, some of them similar.
 fn names() -> BoxedStrategy<Value> {
     const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data"];
     prop_oneof![2 => strings(), 1 => select(NEAR).prop_flat_map(spelling)].boxed()
 }
 
-/// What a `type` says.
+/// Returns values of `type`.
 fn kinds() -> BoxedStrategy<Value> {
     const KINDS: &[&str] = &["open", "join", "open", "join", "offer", "Open", "join "];
     select(KINDS).prop_flat_map(spelling).boxed()
 }
 
-/// What a `type` says in `sigver.v1`.
+/// Returns values of `type` in `sigver.v1`.
 fn v1_kinds() -> BoxedStrategy<Value> {
     const KINDS: &[&str] = &[
         "open", "join", "send", "send", "send", "send", "send", "send", "kick", "kick", "leave", "close", "Send",
@@ -111,7 +111,7 @@ fn v1_kinds() -> BoxedStrategy<Value> {
     select(KINDS).prop_flat_map(spelling).boxed()
 }
 
-/// Indexes, right and wrong, as numbers and as strings.
+/// Returns valid and invalid indexes, as numbers and as strings.
 fn indexes() -> BoxedStrategy<Value> {
     const INTEGERS: &[&str] = &[
         "0",
@@ -134,7 +134,7 @@ fn indexes() -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// Any JSON value, small.
+/// Returns any small JSON value.
 fn values() -> BoxedStrategy<Value> {
     const NUMBERS: &[&str] = &[
         "0",
@@ -177,15 +177,15 @@ fn nest(open: char, parts: &[Value], close: char) -> Value {
     Value {
         spelled: format!("{open}{}{close}", spelled.join(",")),
         depth: 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0),
-        says: None,
+        decoded: None,
         object: None,
     }
 }
 
-/// A character of a JSON string, or half of one: how it is spelled and which UTF-16 code units it stands for.
+/// A character of a JSON string, or half of one: its spelling and its UTF-16 code units.
 type Spelled = (String, Vec<u16>);
 
-/// Any JSON string: also one with escapes where none are needed, and one that is not Unicode.
+/// Returns any JSON string, also with unneeded escapes and with text that is not Unicode.
 fn strings() -> BoxedStrategy<Value> {
     const SHORT: &[(&str, char)] = &[
         (r#"\""#, '"'),
@@ -212,7 +212,7 @@ fn strings() -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// `text` as a JSON string, each character raw or escaped.
+/// Returns `text` as a JSON string, with each character raw or escaped.
 fn spelling(text: &str) -> BoxedStrategy<Value> {
     let characters: Vec<char> = text.chars().collect();
     let escapes = prop_oneof![
@@ -252,7 +252,7 @@ fn string(characters: Vec<Spelled>) -> Value {
     Value {
         spelled: format!("\"{}\"", spelled.concat()),
         depth: 0,
-        says: String::from_utf16(&units.concat()).ok(),
+        decoded: String::from_utf16(&units.concat()).ok(),
         object: None,
     }
 }

@@ -63,7 +63,7 @@ fn quoted(heading: &str) -> Fallible<Vec<String>> {
 fn architecture_table_lists_every_source() -> Fallible {
     let mut listed = BTreeSet::new();
     let mut folder = PathBuf::new();
-    for name in quoted("What is where")? {
+    for name in quoted("Modules")? {
         // In "`sigver-server/src/counters.rs`, `admin.rs`", the second file is in the folder of the first.
         let path = if name.contains('/') {
             PathBuf::from(&name)
@@ -96,7 +96,7 @@ fn architecture_message_path_names_existing_functions() -> Fallible {
         }
     }
     let mut functions = 0;
-    for name in quoted("The way of one message")? {
+    for name in quoted("The path of one message")? {
         let Some((_, function)) = name.rsplit_once("::") else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Clients that take no role in time.
+//! Clients that request no role in time.
 
 use super::*;
 

@@ -92,7 +92,7 @@ fn connections_are_accepted_until_the_given_time_and_then_closed() {
     assert_eq!(server.run_until(0), [(0, a, "close 1001 ShuttingDown")]);
     server.now = at(5);
     let c = server.connect(Plain);
-    // Before those that wait, of whom the last may be openers.
+    // Before the waiting connections, of which the last may be openers.
     let expected = [(10, c, "close 1001 ShuttingDown"), (20, b, "close 1001 ShuttingDown")];
     assert_eq!(server.run_until(50), expected);
     assert_eq!(

@@ -1,0 +1,305 @@
+//! The real hub, called by [`Step`]s, with payloads that cannot be copied and whose drops are counted; and assertions about the record of a
+//! run.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use sigver_core::{
+    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+};
+
+use crate::model::{Detail, Sent, Step};
+
+/// A payload that is neither `Clone` nor `Copy`. Its drops are counted.
+pub(crate) struct Token {
+    number: usize,
+    drops: Rc<RefCell<BTreeMap<usize, u32>>>,
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        *self.drops.borrow_mut().entry(self.number).or_default() += 1;
+    }
+}
+
+type Outputs = Vec<(ConnId, OutboundMessage<Token>)>;
+
+/// The outputs of a call, or the connection that was rejected.
+type CallResult = Result<Outputs, (usize, ConnectError)>;
+
+/// A step of a run and the messages that followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) step: Step,
+    pub(crate) sent: Vec<(usize, Sent)>,
+}
+
+/// A hub and its connections.
+pub(crate) struct HubDriver {
+    pub(crate) hub: Hub<Token>,
+    pub(crate) now: Time,
+    ids: Vec<(usize, ConnId)>,
+    drops: Rc<RefCell<BTreeMap<usize, u32>>>,
+}
+
+impl HubDriver {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            hub: Hub::with_payload(limits.clone()),
+            now: Time::ZERO,
+            ids: Vec::new(),
+            drops: Rc::default(),
+        }
+    }
+
+    /// Plays a step and returns its outputs. If one step ends many unrelated connections, their order has no meaning: they are sorted by
+    /// name.
+    pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
+        let result = self.call(step);
+        let mut sent = self.read(&result);
+        if matches!(step, Step::Timeout | Step::Shutdown) {
+            sent.sort_by_key(|(who, _)| *who);
+        }
+        sent
+    }
+
+    /// Plays a step. The steps of a rejected connection do nothing.
+    pub(crate) fn call(&mut self, step: Step) -> CallResult {
+        Ok(match step {
+            Step::Connect { who, profile } => {
+                let id = self.hub.connect(self.now, profile).map_err(|error| (who, error))?;
+                self.ids.push((who, id));
+                Vec::new()
+            }
+            Step::Open { who, key } => self.handle(who, InboundMessage::Open { key: name(key) }),
+            Step::Join { who, key } => self.handle(who, InboundMessage::Join { key: name(key) }),
+            Step::Data { who, to, kind, token } => {
+                let payload = self.token(token);
+                self.handle(who, InboundMessage::Data { to, kind, payload })
+            }
+            Step::UnknownControl { who, to, kind, token } => {
+                let payload = self.token(token);
+                self.handle(who, InboundMessage::UnknownControl { to, kind, payload })
+            }
+            Step::Kick { who, index } => {
+                let index = (index < u32::MAX).then(|| Index::new(index));
+                self.handle(who, InboundMessage::Kick { index })
+            }
+            Step::Leave { who } => self.handle(who, InboundMessage::Leave),
+            Step::CloseKey { who } => self.handle(who, InboundMessage::CloseKey),
+            Step::Close { who, reason } => match self.id(who) {
+                Some(id) => self.hub.close(id, reason),
+                None => Vec::new(),
+            },
+            Step::Disconnect { who } => match self.id(who) {
+                Some(id) => self.hub.disconnect(id),
+                None => Vec::new(),
+            },
+            Step::Wait { time } => {
+                let now = self.now.checked_add(time);
+                self.now = now.expect("a run is short");
+                Vec::new()
+            }
+            Step::Timeout => self.hub.handle_timeout(self.now),
+            Step::Shutdown => self.hub.shutdown(),
+        })
+    }
+
+    /// Returns the result of a call as the model has it.
+    pub(crate) fn read(&self, result: &CallResult) -> Vec<(usize, Sent)> {
+        let outputs = match result {
+            Ok(outputs) => outputs.iter(),
+            Err((who, error)) => return vec![(*who, Sent::Rejected(*error))],
+        };
+        outputs
+            .map(|(to, message)| (self.name_of(*to), read(message)))
+            .collect()
+    }
+
+    /// Returns how often the payload with this number was dropped.
+    pub(crate) fn drops_of(&self, token: usize) -> u32 {
+        self.drops.borrow().get(&token).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.hub.stats()
+    }
+
+    fn handle(&mut self, who: usize, message: InboundMessage<Token>) -> Outputs {
+        match self.id(who) {
+            Some(id) => self.hub.handle(id, message),
+            None => Vec::new(),
+        }
+    }
+
+    fn id(&self, who: usize) -> Option<ConnId> {
+        let found = self.ids.iter().find(|(name, _)| *name == who);
+        found.map(|(_, id)| *id)
+    }
+
+    fn name_of(&self, id: ConnId) -> usize {
+        let found = self.ids.iter().rev().find(|(_, known)| *known == id);
+        found.expect("outputs go to known connections").0
+    }
+
+    fn token(&self, number: usize) -> Token {
+        Token {
+            number,
+            drops: Rc::clone(&self.drops),
+        }
+    }
+}
+
+fn read(message: &OutboundMessage<Token>) -> Sent {
+    match message {
+        OutboundMessage::Opened { key } => Sent::Opened { key: number(key) },
+        OutboundMessage::Joined { index } => Sent::Joined { index: index.get() },
+        OutboundMessage::PeerJoined { index } => Sent::PeerJoined { index: index.get() },
+        OutboundMessage::Data { from, payload } => Sent::Data {
+            from: from.map(Index::get),
+            token: payload.number,
+        },
+        OutboundMessage::PeerLeft { index } => Sent::PeerLeft { index: index.get() },
+        OutboundMessage::Refused(refusal) => Sent::Refused {
+            code: refusal.name(),
+            detail: detail(refusal),
+        },
+        OutboundMessage::RoleEnded(end) => Sent::RoleEnded(*end),
+        OutboundMessage::Close(reason) => Sent::Close(*reason),
+    }
+}
+
+fn detail(refusal: &Refusal) -> Detail {
+    match refusal {
+        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
+            Detail::Key(number(key))
+        }
+        Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
+            Detail::Index(index.get())
+        }
+        Refusal::HasRole
+        | Refusal::NoRole
+        | Refusal::WrongRole
+        | Refusal::NoIndex
+        | Refusal::UnknownIndex { index: None }
+        | Refusal::NotAnObject { index: None } => Detail::Nothing,
+        // The enum is non-exhaustive, so the match cannot be complete.
+        unknown => panic!("{unknown:?} is not in the protocol page"),
+    }
+}
+
+fn name(key: usize) -> Key {
+    Key::new(&key.to_string(), &Limits::default()).expect("a number is a valid key")
+}
+
+fn number(key: &Key) -> usize {
+    let number = key.as_str().parse();
+    number.expect("the hub has only keys of the run")
+}
+
+/// Asserts the order of messages. From one sender to one recipient: first in, first out. In each role of a recipient, `Opened` or `Joined`
+/// is first. An opener receives `PeerJoined` before all data of that index, and nothing of it after `PeerLeft`. Nothing of a role follows
+/// its end.
+pub(crate) fn assert_order(record: &[Event]) {
+    /// For each index (`None`: the opener), the number of its latest payload; `None` before the first.
+    type Latest = BTreeMap<Option<u32>, Option<usize>>;
+
+    // What each connection with a role has received in it.
+    let mut received: BTreeMap<usize, Latest> = BTreeMap::new();
+    for event in record {
+        for (to, sent) in &event.sent {
+            let latest = received.get_mut(to);
+            match sent {
+                Sent::Rejected(_) | Sent::Refused { .. } => {}
+                Sent::Close(_) => drop(received.remove(to)),
+                Sent::Opened { .. } => {
+                    assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
+                    received.insert(*to, BTreeMap::new());
+                }
+                Sent::Joined { .. } => {
+                    assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
+                    received.insert(*to, BTreeMap::from([(None, None)]));
+                }
+                Sent::PeerJoined { index } => {
+                    let latest = latest.expect("an opener received `Opened`");
+                    let known = latest.insert(Some(*index), None);
+                    assert!(known.is_none(), "{index} joins {to} twice");
+                }
+                Sent::Data { from, token } => {
+                    let latest = latest.and_then(|latest| latest.get_mut(from));
+                    let latest = latest.expect("data comes from a present peer");
+                    assert!(
+                        latest.is_none_or(|latest| latest < *token),
+                        "{to} receives {token} after {latest:?}"
+                    );
+                    *latest = Some(*token);
+                }
+                Sent::PeerLeft { index } => {
+                    let known = latest.and_then(|latest| latest.remove(&Some(*index)));
+                    assert!(known.is_some(), "{index} leaves {to} without having joined");
+                }
+                Sent::RoleEnded(_) => {
+                    let known = received.remove(to).is_some_and(|latest| latest.contains_key(&None));
+                    assert!(known, "the role of {to} ends, but it is not a joiner");
+                }
+            }
+        }
+        if let Some(who) = resigned(event) {
+            received.remove(&who);
+        }
+        if let Step::Disconnect { who } = event.step {
+            received.remove(&who);
+        }
+    }
+}
+
+/// Returns the connection that ended its own role in this step, or was unable to because it is gone.
+pub(crate) fn resigned(event: &Event) -> Option<usize> {
+    let (Step::Leave { who } | Step::CloseKey { who }) = event.step else {
+        return None;
+    };
+    let is_answer = |(to, sent): &(usize, Sent)| *to == who && matches!(sent, Sent::Refused { .. } | Sent::Close(_));
+    (!event.sent.iter().any(is_answer)).then_some(who)
+}
+
+/// Asserts that nothing is sent to a connection after its close or disconnect. So it is closed at most once.
+pub(crate) fn assert_nothing_after_close(record: &[Event]) {
+    let mut over = Vec::new();
+    for event in record {
+        if let Step::Disconnect { who } = event.step {
+            over.push(who);
+        }
+        for (to, sent) in &event.sent {
+            assert!(!over.contains(to), "{sent:?} to {to} after its end");
+            if matches!(sent, Sent::Close(_)) {
+                over.push(*to);
+            }
+        }
+    }
+}
+
+/// Asserts that an opener receives the indexes 0, 1, 2, … after its `Opened`, and that each joiner receives the same index as its opener.
+pub(crate) fn assert_indexes(record: &[Event]) {
+    let mut next: BTreeMap<usize, u32> = BTreeMap::new();
+    for event in record {
+        let (mut to_joiner, mut to_opener) = (None, None);
+        for (to, sent) in &event.sent {
+            match sent {
+                Sent::Opened { .. } => drop(next.insert(*to, 0)),
+                Sent::Joined { index } => to_joiner = Some(*index),
+                Sent::PeerJoined { index } => {
+                    let next = next.get_mut(to).expect("an opener received `Opened`");
+                    assert_eq!(index, next, "to {to}");
+                    *next += 1;
+                    to_opener = Some(*index);
+                }
+                Sent::Rejected(_)
+                | Sent::Data { .. }
+                | Sent::PeerLeft { .. }
+                | Sent::Refused { .. }
+                | Sent::RoleEnded(_)
+                | Sent::Close(_) => {}
+            }
+        }
+        assert_eq!(to_joiner, to_opener, "in {:?}", event.step);
+    }
+}
