@@ -128,7 +128,11 @@ fn check_config_prints_values_and_sources() {
         "--allow-origin",
         "https://a,https://b",
     ]);
-    let output = command.env("SIGVER_DEPTH", "64").env("PORT", "81").output();
+    command
+        .env("SIGVER_DEPTH", "64")
+        .env("PORT", "81")
+        .env("SIGVER_KEYBYTES", "9");
+    let output = command.output();
     let Output { status, stdout, .. } = output.expect("the program starts");
     let text = String::from_utf8(stdout).expect("stdout is text");
     assert!(status.success());
@@ -145,6 +149,7 @@ fn check_config_prints_values_and_sources() {
     ] {
         assert!(words.iter().any(|words| words.join(" ") == line), "{line} in {text}");
     }
+    assert!(text.contains("unknown variable, ignored: SIGVER_KEYBYTES\n"), "{text}");
     assert!(text.contains("\nup to ") && text.contains(" MiB of memory: "), "{text}");
 }
 

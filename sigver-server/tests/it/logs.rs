@@ -202,7 +202,12 @@ fn errors_are_logged_with_any_rust_log() {
         );
         fs::write(&tokens, "short\n").expect("a temporary file");
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
-        program.until_logged("cannot reload tokens");
+        let start = program.until_logged("cannot reload tokens");
+        assert_eq!(
+            start.contains("RUST_LOG: \"warning\" is not a level"),
+            chosen == "warning",
+            "{chosen:?}: {start}"
+        );
         let (_, log) = program.end(Signal::TERM);
         assert_eq!(log.contains(" ended\n"), is_default, "{chosen:?}: {log}");
     }

@@ -325,10 +325,23 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
             (values, _) => values.iter().for_each(|value| line(flag, value, source)),
         }
     }
+    for name in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        text.push_str(&format!("\nunknown variable, ignored: {name}"));
+    }
     let limit = ConnectionLimit::of(config);
     let memory = MemoryBound::of(config, limit.connections());
     text.push_str(&format!("\nup to {limit}\n{memory}\n"));
     text
+}
+
+/// Returns the names that begin with `SIGVER_` and belong to no flag.
+fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let command = Cli::command();
+    let is_known = |name: &str| command.get_arguments().any(|arg| arg.get_env() == Some(name.as_ref()));
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with("SIGVER_") && !is_known(name))
+        .collect()
 }
 
 fn prints_and_exits(arg: &Arg) -> bool {

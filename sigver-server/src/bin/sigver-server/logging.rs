@@ -93,12 +93,25 @@ pub(crate) fn start(format: Format) -> Flush {
     {
         log::set_max_level(level);
     }
+    for word in not_levels(chosen) {
+        log::error!("RUST_LOG: {word:?} is not a level: expected error, warn, info, debug or off");
+    }
     // The default hook writes to stderr directly, and its backtrace may overflow the small stack of a connection's thread.
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string().replace('\n', " ");
         log::error!("panicked: {}", text.strip_prefix("panicked ").unwrap_or(&text));
     }));
     Flush { counts }
+}
+
+/// Returns the words of `RUST_LOG` that are neither a level nor a directive for a module that can log.
+fn not_levels(filters: &str) -> Vec<&str> {
+    let directives = filters.split('/').next().unwrap_or(filters).split(',').map(str::trim);
+    let is_module = |word: &str| ["sigver", "tungstenite"].iter().any(|name| word.starts_with(name));
+    directives
+        .filter(|word| !word.is_empty() && !word.contains('='))
+        .filter(|word| word.parse::<LevelFilter>().is_err() && !is_module(word))
+        .collect()
 }
 
 fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
@@ -275,6 +288,23 @@ impl WarningLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_rust_log_are_levels_or_modules() {
+        for valid in [
+            "",
+            "info",
+            "WARN",
+            "off",
+            "sigver_server=debug,warn",
+            "my_app=debug",
+            "sigver_server::conn",
+            "info/left",
+        ] {
+            assert!(not_levels(valid).is_empty(), "{valid}");
+        }
+        assert_eq!(not_levels("warning, info,verbose"), ["warning", "verbose"]);
+    }
 
     #[test]
     fn repeated_warnings_are_suppressed_and_counted() {

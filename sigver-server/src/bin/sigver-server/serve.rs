@@ -31,10 +31,11 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Box<dyn Error>> {
     Ok(server.run()?)
 }
 
-/// Prints each address to stdout. A closed stdout is not an error.
+/// Logs each address and prints it to stdout, where programs wait for it. A closed stdout is not an error.
 fn announce(server: &Server, demo: bool) {
     let mut stdout = io::stdout().lock();
     for addr in server.local_addrs() {
+        log::info!("listening on {addr}");
         let _ = writeln!(stdout, "{NAME} listening on {addr}");
     }
     if demo {
