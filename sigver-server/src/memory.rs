@@ -6,6 +6,7 @@ use crate::{
     config::Config,
     conn::peer::Peer,
     tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
+    write::chunk_queue::CHUNK_BYTES,
 };
 
 /// The upper bound of a server's memory, in the worst case that every client reaches every limit at the same time. `Display` is one line.
@@ -59,15 +60,16 @@ impl MemoryBound {
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
-            // The relay's text and frame, and the copy when a backlog grows.
-            fixed: PROGRAM + QUEUES + EVENT_CHANNEL as u64 * 256 + GROWTH * (2 * message + backlog),
+            // The relay's text and frame.
+            fixed: PROGRAM + QUEUES + EVENT_CHANNEL as u64 * 256 + GROWTH * 2 * message,
             process: STACK as u64
                 + SIGNAL_STACK
                 + size_of::<Peer>() as u64
                 + GROWTH * head
                 + reading
                 + queued
-                + GROWTH * backlog
+                + backlog
+                + CHUNK_BYTES as u64
                 + hub,
             // The kernel doubles the configured sizes.
             kernel: KERNEL_THREAD + KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64,

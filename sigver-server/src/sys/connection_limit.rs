@@ -1,7 +1,7 @@
 //! The number of connections that this process can carry. Each needs a thread and a file descriptor. The accept loop enforces the limit,
 //! because a process without memory for another thread may be killed.
 
-use std::{fmt, fs, num::NonZeroU32};
+use std::{fmt, fs, num::NonZeroU32, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -31,8 +31,18 @@ enum LimitedBy {
 /// The memory maps of one thread: its stack, its signal stack, and a guard page for each.
 const MAPS_PER_THREAD: u64 = 4;
 
-/// The maps, threads and descriptors of the rest of the process, rounded up.
-const OTHER_MAPS: u64 = 1024;
+/// From this size on, glibc's malloc serves an allocation with a memory map of its own.
+const MAPPED_ALLOCATION: u64 = 128 * 1024;
+
+/// The memory maps of one connection that receives large messages: its read buffer and the fragments of a message.
+const MAPS_PER_LARGE_READ: u64 = 2;
+
+/// The memory maps of malloc for each core, on a 64-bit system: up to eight arenas, of two maps each.
+const MAPS_PER_CORE: u64 = 16;
+
+/// The maps, threads and descriptors of the rest of the process, rounded up. A process at its limit of maps aborts when it starts a thread, so
+/// the headroom of maps is large: it covers the arenas of a machine whose cores the process does not see, and 32 GB in heaps of malloc.
+const OTHER_MAPS: u64 = 3072;
 const OTHER_THREADS: u64 = 64;
 const OTHER_FILES: u64 = 64;
 
@@ -53,7 +63,7 @@ impl ConnectionLimit {
             (LimitedBy::Configured, Some(configured.into())),
             (
                 LimitedBy::MaxMapCount,
-                number("/proc/sys/vm/max_map_count").map(|maps| maps.saturating_sub(OTHER_MAPS) / MAPS_PER_THREAD),
+                number("/proc/sys/vm/max_map_count").map(|maps| connections_by_maps(maps, cores(), config)),
             ),
             (LimitedBy::PidMax, threads(number("/proc/sys/kernel/pid_max"))),
             (LimitedBy::ThreadsMax, threads(number("/proc/sys/kernel/threads-max"))),
@@ -93,6 +103,19 @@ impl fmt::Display for ConnectionLimit {
     }
 }
 
+/// Returns how many connections a limit of memory maps allows.
+fn connections_by_maps(maps: u64, cores: u64, config: &Config) -> u64 {
+    // A buffer that grows may be twice as large as its content.
+    let is_large = 2 * u64::from(config.endpoint.limits.message_bytes) > MAPPED_ALLOCATION;
+    let per_connection = MAPS_PER_THREAD + if is_large { MAPS_PER_LARGE_READ } else { 0 };
+    maps.saturating_sub(OTHER_MAPS + MAPS_PER_CORE * cores) / per_connection
+}
+
+/// Returns the number of cores that malloc may count.
+fn cores() -> u64 {
+    thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
 /// Returns the limit of this process's control group (version 2), if there is one.
 fn cgroup_pids(number: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -121,4 +144,20 @@ fn processes() -> Option<u64> {
         return None;
     }
     getrlimit(Resource::Nproc).current
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Config, connections_by_maps};
+
+    #[test]
+    fn maps_of_arenas_and_large_messages_lower_the_limit() {
+        let mut config = Config::default();
+        let default = connections_by_maps(65_530, 2, &config);
+        assert_eq!(default, 15_606);
+        assert_eq!(connections_by_maps(65_530, 64, &config), 15_358);
+        config.endpoint.limits.message_bytes = 65_537;
+        assert_eq!(connections_by_maps(65_530, 2, &config), 10_404);
+        assert_eq!(connections_by_maps(1000, 2, &config), 0);
+    }
 }

@@ -3,11 +3,14 @@
 //! Two threads write to a client: the relay, and the flusher while there is a backlog. Every write happens under one lock and does not
 //! block, so frames never interleave. The endpoint limits the backlog. Model-checked in `loom_models.rs`.
 
-use std::{collections::VecDeque, io, mem};
+use std::{io, mem};
 
 use sigver_core::Frame;
 
-use crate::sync::{Mutex, lock};
+use crate::{
+    sync::{Mutex, lock},
+    write::chunk_queue::{CHUNK_BYTES, ChunkQueue},
+};
 
 /// A socket, or a model of one.
 pub(crate) trait Wire {
@@ -58,9 +61,9 @@ pub(crate) struct Outbox {
 struct State {
     phase: Phase,
     /// Bytes that the kernel has not accepted.
-    backlog: VecDeque<u8>,
+    backlog: ChunkQueue<u8>,
     /// The lengths of the frames in the backlog. The first is what is left of its frame.
-    frames: VecDeque<u32>,
+    frames: ChunkQueue<u32>,
     /// Whether the beginning of the first frame was sent.
     is_partial: bool,
     /// Whether the flusher has this connection, as it must while there is a backlog.
@@ -77,15 +80,15 @@ enum Phase {
 }
 
 /// The most bytes that are sent under one lock, which limits how long the relay waits for the flusher.
-const SEND_MAX: usize = 64 * 1024;
+const SEND_MAX: usize = 4 * CHUNK_BYTES;
 
 impl Outbox {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Open,
-                backlog: VecDeque::new(),
-                frames: VecDeque::new(),
+                backlog: ChunkQueue::new(),
+                frames: ChunkQueue::new(),
                 is_partial: false,
                 is_with_flusher: false,
                 unreported: 0,
@@ -122,11 +125,20 @@ impl Outbox {
     /// Sends some of the backlog. Called by the flusher.
     pub(crate) fn flush(&self, wire: &impl Wire) -> Flushed {
         let mut state = lock(&self.state);
-        let front = state.backlog.as_slices().0;
-        if !front.is_empty() {
-            match wire.send(&front[..front.len().min(SEND_MAX)]) {
-                Ok(sent) => state.consume(sent),
-                Err(error) if is_transient(&error) => {}
+        let mut budget = SEND_MAX;
+        while budget > 0 && !state.backlog.is_empty() {
+            let front = state.backlog.front();
+            let piece = &front[..front.len().min(budget)];
+            let offered = piece.len();
+            match wire.send(piece) {
+                Ok(sent) => {
+                    state.consume(sent);
+                    budget -= sent;
+                    if sent < offered {
+                        break;
+                    }
+                }
+                Err(error) if is_transient(&error) => break,
                 Err(_) => state.give_up(wire),
             }
         }
@@ -189,14 +201,14 @@ impl State {
 
     fn queue(&mut self, frame: &[u8]) {
         self.backlog.extend(frame);
-        self.frames.push_back(frame.len() as u32);
+        self.frames.extend(&[frame.len() as u32]);
     }
 
     fn consume(&mut self, sent: usize) {
-        self.backlog.drain(..sent);
+        self.backlog.consume(sent);
         self.unreported += sent;
         let mut left = sent;
-        while let Some(first) = self.frames.front_mut() {
+        while let Some(first) = self.frames.first_mut() {
             if (*first as usize) > left {
                 *first -= left as u32;
                 // With nothing left over, the frame before it ended where the kernel stopped.
@@ -204,7 +216,7 @@ impl State {
                 break;
             }
             left -= *first as usize;
-            self.frames.pop_front();
+            self.frames.consume(1);
             self.unreported += Frame::OVERHEAD;
         }
         if self.backlog.is_empty() {
@@ -214,7 +226,7 @@ impl State {
 
     /// Discards the backlog, except for the rest of a partly sent frame: the next frame must not land inside it.
     fn keep_partial_frame(&mut self) {
-        match self.frames.front() {
+        match self.frames.front().first() {
             Some(rest) if self.is_partial => {
                 self.backlog.truncate(*rest as usize);
                 self.frames.truncate(1);
@@ -236,8 +248,8 @@ impl State {
 
     /// Empties the backlog and frees its memory: a client that was slow once must not keep a large buffer.
     fn clear(&mut self) {
-        self.backlog = VecDeque::new();
-        self.frames = VecDeque::new();
+        self.backlog.clear();
+        self.frames.clear();
         self.is_partial = false;
     }
 }
