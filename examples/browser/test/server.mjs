@@ -1,4 +1,4 @@
-// The server that the tests talk to: SIGVER_BIN, or target/release/sigver; without it they fail.
+// Starts and stops the server under test. SIGVER_BIN sets the binary.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 
 const SIGVER_BIN = process.env.SIGVER_BIN ?? fileURLToPath(new URL("../../../target/release/sigver", import.meta.url));
 
-/** On a free port, or on that of a server that has ended. */
+/** Starts a server on `port`, or on any free port. */
 export async function startServer(port = 0) {
   assert(existsSync(SIGVER_BIN), `no server at ${SIGVER_BIN}: cargo build --release -p sigver-server, or set SIGVER_BIN`);
   const child = spawn(SIGVER_BIN, ["--listen", `127.0.0.1:${port}`, "--demo"], {
@@ -33,7 +33,7 @@ export async function startServer(port = 0) {
 function announcedAddress(child) {
   return new Promise((resolve, reject) => {
     child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`the server ended with code ${code} before it listened`)));
+    child.once("exit", (code) => reject(new Error(`the server exited with code ${code} before it listened`)));
     createInterface({ input: child.stdout }).on("line", (line) => {
       const announced = /^sigver listening on (127\.0\.0\.1:\d+)$/.exec(line);
       if (announced) resolve(announced[1]);
