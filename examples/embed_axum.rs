@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// For each connection the queue of its task, and a handle that ends the task at once.
 type Tasks = BTreeMap<ConnId, (mpsc::UnboundedSender<Output>, AbortHandle)>;
 
-/// What all connections share, and the epoch of the endpoint's time.
+/// The state shared by all connections, and the epoch of the endpoint's time.
 struct Server(Mutex<(Endpoint, Tasks)>, Instant);
 
 impl Server {
@@ -106,7 +106,7 @@ async fn upgrade(
     let request = request.protocols(echo.map(str::to_owned)).max_message_size(64 * 1024);
     Ok(request.on_upgrade(move |mut socket| async move {
         let _ = Abortable::new(exchange(server, id, &mut socket, queue), abort).await;
-        // Before the socket is dropped: a client that sees the end must find its key free.
+        // Before the socket is dropped: when a client sees its connection closed, its key must be free.
         server.call(|endpoint, now| endpoint.handle(now, id, Input::Disconnected));
         server.with(|(_, tasks), _| tasks.remove(&id));
     }))
@@ -121,7 +121,7 @@ async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue
             Some(output) = queue.recv() => match output {
                 Output::Send(frame) => {
                     let cost = frame.cost();
-                    let _ = socket.send(message(frame)).await; // Reading finds out whether the socket still works.
+                    let _ = socket.send(message(frame)).await; // Reading reports a broken socket.
                     server.with(|(endpoint, _), _| endpoint.written(id, cost));
                 }
                 Output::PauseReading(until) => resume_at = server.1 + until.as_duration(),

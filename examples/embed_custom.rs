@@ -1,19 +1,18 @@
-//! The core with messages of one's own: no JSON, no sockets, no text. Players of a game are threads of one process, the lobby that
-//! introduces them is another, and what goes between them are values in channels.
+//! The core with custom messages, without JSON or sockets. The players of a game and the lobby that connects them are threads of one process,
+//! which exchange values through channels.
 //!
 //! `cargo run --release --example embed_custom`
 //!
-//! The hub is `Hub<Signal>`: it moves a [`Signal`] from one side to the other and never looks into it, so it needs no trait. What
-//! [`Dialect`](sigver_core::Dialect) is for text, [`heard`] and [`said`] are here: between what players say and what the hub understands.
+//! The hub is a `Hub<Signal>`. It moves each [`Signal`] to its recipient without reading it, so the type needs no trait. [`decode`] and
+//! [`encode`] convert between the messages of players and of the hub, as [`Dialect`](sigver_core::Dialect) does for text.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "it is what the example shows")]
-
-use std::num::NonZeroU32;
+#![allow(clippy::print_stdout, reason = "prints what happens")]
 
 use std::{
     collections::BTreeMap,
     error::Error,
+    num::NonZeroU32,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
@@ -24,44 +23,44 @@ use sigver_core::{
     RoleLifetime, Time,
 };
 
-/// What players send each other. Neither `Clone` nor `Debug`: the hub wants nothing of it.
+/// A message between players. It is neither `Clone` nor `Debug`, because the hub needs no trait.
 enum Signal {
     Offer { port: u16, nonce: [u8; 16] },
     Answer { port: u16, nonce: [u8; 16] },
 }
 
-/// What a player says to the lobby.
+/// A message from a player to the lobby.
 enum Request {
     Host(String),
     Enter(String),
-    /// For a host: to which guest. For a guest: `None`, to its host.
-    Tell(Option<u32>, Signal),
-    /// For a guest: it stays in the lobby.
+    /// The number is that of a guest, or `None` from a guest to its host.
+    Send(Option<u32>, Signal),
+    /// From a guest, which stays in the lobby.
     Leave,
 }
 
-/// What the lobby says to a player.
+/// A message from the lobby to a player.
 enum Notice {
     Hosting,
     Entered,
-    Guest(u32),
-    Told(Option<u32>, Signal),
+    GuestEntered(u32),
+    Received(Option<u32>, Signal),
     GuestLeft(u32),
-    /// Nothing has changed, and why.
+    /// The request was refused, with the reason.
     Refused(String),
-    /// The last.
-    Out(CloseReason),
+    /// The last message.
+    Closed(CloseReason),
 }
 
-/// What happens in the lobby.
+/// An event in the lobby.
 enum Event {
-    /// A player comes, and is reached this way.
-    Comes(Sender<Notice>, Sender<ConnId>),
-    Says(ConnId, Request),
-    Goes(ConnId),
+    /// A player connects, with channels for notices and for its id.
+    Connect(Sender<Notice>, Sender<ConnId>),
+    Request(ConnId, Request),
+    Disconnect(ConnId),
 }
 
-/// Players may host or enter again and again, and can be given any signal: there is no kind that one of them does not take.
+/// Players may take roles repeatedly and accept any signal.
 const PROFILE: Profile = Profile {
     role_lifetime: RoleLifetime::Reusable,
     accepts: PayloadKind::Any,
@@ -72,53 +71,53 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lobby = thread::spawn(move || Lobby::new().run(&inbox));
 
     let host = Player::new(&events)?;
-    host.say(Request::Host("castle".into()))?;
-    assert!(matches!(host.hear()?, Notice::Hosting));
+    host.send(Request::Host("castle".into()))?;
+    assert!(matches!(host.receive()?, Notice::Hosting));
 
-    // A guest that finds its host, and one that has the name wrong.
+    // A join with a wrong name is refused.
     let guest = Player::new(&events)?;
-    guest.say(Request::Enter("cattle".into()))?;
-    if let Notice::Refused(why) = guest.hear()? {
-        println!("guest is refused: {why}");
+    guest.send(Request::Enter("cattle".into()))?;
+    if let Notice::Refused(reason) = guest.receive()? {
+        println!("guest is refused: {reason}");
     }
-    guest.say(Request::Enter("castle".into()))?;
-    assert!(matches!(guest.hear()?, Notice::Entered));
-    let Notice::Guest(number) = host.hear()? else {
-        return Err("the host is not told of its guest".into());
+    guest.send(Request::Enter("castle".into()))?;
+    assert!(matches!(guest.receive()?, Notice::Entered));
+    let Notice::GuestEntered(number) = host.receive()? else {
+        return Err("the host received no notice of its guest".into());
     };
     println!("host has guest {number}");
 
-    guest.say(Request::Tell(
+    guest.send(Request::Send(
         None,
         Signal::Offer {
             port: 4000,
             nonce: [7; 16],
         },
     ))?;
-    let Notice::Told(Some(number), Signal::Offer { port, nonce }) = host.hear()? else {
-        return Err("the host hears no offer".into());
+    let Notice::Received(Some(number), Signal::Offer { port, nonce }) = host.receive()? else {
+        return Err("the host received no offer".into());
     };
-    println!("host hears an offer of guest {number}: port {port}");
-    host.say(Request::Tell(Some(number), Signal::Answer { port: 4001, nonce }))?;
-    let Notice::Told(None, Signal::Answer { port, nonce }) = guest.hear()? else {
-        return Err("the guest hears no answer".into());
+    println!("host received an offer from guest {number}: port {port}");
+    host.send(Request::Send(Some(number), Signal::Answer { port: 4001, nonce }))?;
+    let Notice::Received(None, Signal::Answer { port, nonce }) = guest.receive()? else {
+        return Err("the guest received no answer".into());
     };
-    println!("guest hears an answer: port {port}, nonce {}", nonce[0]);
+    println!("guest received an answer: port {port}, nonce {}", nonce[0]);
 
-    guest.say(Request::Leave)?;
-    if let Notice::GuestLeft(number) = host.hear()? {
+    guest.send(Request::Leave)?;
+    if let Notice::GuestLeft(number) = host.receive()? {
         println!("guest {number} has left");
     }
 
-    // Somebody who comes and wants nothing has no place for ever.
+    // A player without a role is closed after the role deadline.
     let idle = Player::new(&events)?;
-    if let Notice::Out(reason) = idle.hear()? {
-        println!("who only stands there is out: {reason}");
+    if let Notice::Closed(reason) = idle.receive()? {
+        println!("idle player is closed: {reason}");
     }
 
-    // The lobby ends when nobody can come any more.
+    // The lobby ends when all senders of its channel are dropped.
     drop((host, guest, idle, events));
-    let stats = lobby.join().map_err(|_| "the lobby has panicked")?;
+    let stats = lobby.join().map_err(|_| "the lobby panicked")?;
     println!("{stats:?}");
     Ok(())
 }
@@ -133,37 +132,37 @@ struct Player {
 impl Player {
     fn new(events: &Sender<Event>) -> Result<Self, Box<dyn Error>> {
         let (sender, notices) = channel();
-        let (named, name) = channel();
+        let (id_sender, id) = channel();
         events
-            .send(Event::Comes(sender, named))
-            .map_err(|_| "the lobby is gone")?;
+            .send(Event::Connect(sender, id_sender))
+            .map_err(|_| "the lobby has ended")?;
         Ok(Self {
-            // Dropped unused if the lobby is full.
-            id: name.recv().map_err(|_| "the lobby is full")?,
+            // If the lobby is full, it drops the sender.
+            id: id.recv().map_err(|_| "the lobby is full")?,
             events: events.clone(),
             notices,
         })
     }
 
-    fn say(&self, request: Request) -> Result<(), &'static str> {
-        let event = Event::Says(self.id, request);
-        self.events.send(event).map_err(|_| "the lobby is gone")
+    fn send(&self, request: Request) -> Result<(), &'static str> {
+        let event = Event::Request(self.id, request);
+        self.events.send(event).map_err(|_| "the lobby has ended")
     }
 
-    fn hear(&self) -> Result<Notice, RecvTimeoutError> {
+    fn receive(&self) -> Result<Notice, RecvTimeoutError> {
         self.notices.recv_timeout(Duration::from_secs(10))
     }
 }
 
-/// Whoever is dropped has gone.
+/// Dropping a player disconnects it.
 impl Drop for Player {
     fn drop(&mut self) {
-        // Without a lobby there is nobody to tell.
-        let _ = self.events.send(Event::Goes(self.id));
+        // Fails if the lobby has ended.
+        let _ = self.events.send(Event::Disconnect(self.id));
     }
 }
 
-/// Owns the hub.
+/// The hub and the channels to the players.
 struct Lobby {
     hub: Hub<Signal>,
     players: BTreeMap<ConnId, Sender<Notice>>,
@@ -182,7 +181,7 @@ impl Lobby {
         }
     }
 
-    /// Handles what happens until nothing can happen any more.
+    /// Handles events until all senders are dropped, and returns the statistics.
     fn run(mut self, events: &Receiver<Event>) -> sigver_core::Stats {
         loop {
             let due = self.hub.poll_timeout().map(|due| self.opened + due.as_duration());
@@ -191,19 +190,19 @@ impl Lobby {
                 Some(due) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
             let outputs = match event {
-                Ok(Event::Comes(notices, named)) => {
+                Ok(Event::Connect(notices, id_sender)) => {
                     if let Ok(id) = self.hub.connect(self.now(), PROFILE) {
                         self.players.insert(id, notices);
-                        // A player that is gone already will be found out when it is told something.
-                        let _ = named.send(id);
+                        // Fails if the player has been dropped. Its disconnect event follows.
+                        let _ = id_sender.send(id);
                     }
                     vec![]
                 }
-                Ok(Event::Goes(id)) => {
+                Ok(Event::Disconnect(id)) => {
                     self.players.remove(&id);
                     self.hub.disconnect(id)
                 }
-                Ok(Event::Says(id, request)) => match heard(request, self.hub.limits()) {
+                Ok(Event::Request(id, request)) => match decode(request, self.hub.limits()) {
                     Ok(message) => self.hub.handle(id, message),
                     Err(reason) => self.hub.close(id, reason),
                 },
@@ -214,12 +213,12 @@ impl Lobby {
         }
     }
 
-    /// Tells players what follows. One that is not there any more will say that it goes, or has.
+    /// Sends the outputs of the hub to the players. Sending fails if a player was dropped, whose disconnect event follows.
     fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage<Signal>)>) {
         for (to, message) in outputs {
             let is_last = matches!(message, OutboundMessage::Close(_));
             if let Some(player) = self.players.get(&to) {
-                let _ = player.send(said(message));
+                let _ = player.send(encode(message));
             }
             if is_last {
                 self.players.remove(&to);
@@ -232,8 +231,8 @@ impl Lobby {
     }
 }
 
-/// What a player says, as the hub understands it.
-fn heard(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, CloseReason> {
+/// Converts a request of a player for the hub.
+fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, CloseReason> {
     Ok(match request {
         Request::Host(name) => InboundMessage::Open {
             key: Key::new(&name, limits)?,
@@ -241,7 +240,7 @@ fn heard(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, Cl
         Request::Enter(name) => InboundMessage::Join {
             key: Key::new(&name, limits)?,
         },
-        Request::Tell(to, signal) => InboundMessage::Data {
+        Request::Send(to, signal) => InboundMessage::Data {
             to: to.map_or(Addressee::Unnamed, |number| Addressee::Index(Index::new(number))),
             kind: PayloadKind::Any,
             payload: signal,
@@ -250,16 +249,16 @@ fn heard(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, Cl
     })
 }
 
-/// What the hub says, as a player understands it. A message that is added to the hub's is an error here, and not forgotten.
-fn said(message: OutboundMessage<Signal>) -> Notice {
+/// Converts a message of the hub for a player. The match is exhaustive, so that a new kind of message does not compile.
+fn encode(message: OutboundMessage<Signal>) -> Notice {
     match message {
         OutboundMessage::Opened { .. } => Notice::Hosting,
         OutboundMessage::Joined { .. } => Notice::Entered,
-        OutboundMessage::PeerJoined { index } => Notice::Guest(index.get()),
-        OutboundMessage::Data { from, payload } => Notice::Told(from.map(Index::get), payload),
+        OutboundMessage::PeerJoined { index } => Notice::GuestEntered(index.get()),
+        OutboundMessage::Data { from, payload } => Notice::Received(from.map(Index::get), payload),
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
         OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
-        OutboundMessage::Close(reason) => Notice::Out(reason),
+        OutboundMessage::Close(reason) => Notice::Closed(reason),
     }
 }

@@ -107,7 +107,7 @@ async fn accept(server: &Arc<Server>, listener: TcpListener) {
     }
 }
 
-/// What all connections share.
+/// The state shared by all connections.
 struct Server {
     shared: Mutex<Shared>,
     /// Notified when [`Endpoint::poll_timeout`] has changed.
@@ -121,7 +121,7 @@ struct Shared {
     tasks: BTreeMap<ConnId, (mpsc::UnboundedSender<Output>, AbortHandle)>,
 }
 
-/// What the task of a connection needs.
+/// The parts of a connection that its task needs.
 struct Conn {
     id: ConnId,
     outputs: mpsc::UnboundedReceiver<Output>,
@@ -191,14 +191,14 @@ impl Server {
     }
 }
 
-/// Serves a client from the first byte of its request to the end.
+/// Serves a client until its connection is closed.
 async fn serve(server: Arc<Server>, stream: TcpStream, client: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     if let Some((mut socket, conn)) = upgrade(&server, stream, client).await {
         let id = conn.id;
         let _ = Abortable::new(exchange(&server, id, &mut socket, conn.outputs), conn.abort).await;
-        // Before the socket is dropped: a client that sees the end must find its key free.
+        // Before the socket is dropped: when a client sees its connection closed, its key must be free.
         server.disconnect(id);
     }
 }
@@ -265,7 +265,7 @@ async fn exchange(
             output = outputs.recv() => match output? {
                 Output::Send(frame) => {
                     let (cost, is_last) = (frame.cost(), matches!(frame, Frame::Close(_)));
-                    let _ = socket.send(message(frame)).await; // Reading finds out whether the socket still works.
+                    let _ = socket.send(message(frame)).await; // Reading reports a broken socket.
                     server.lock().endpoint.written(id, cost);
                     if is_last && is_broken {
                         finish(socket.get_mut()).await;
@@ -326,7 +326,7 @@ async fn finish(stream: &mut TcpStream) {
     while let Ok(1..) = stream.read(&mut discarded).await {}
 }
 
-/// Returns random bits for a key that the server makes.
+/// Returns random bits for a generated key.
 fn random() -> Option<u128> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).ok().map(|()| u128::from_ne_bytes(bits))

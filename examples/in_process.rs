@@ -1,9 +1,9 @@
-//! The server inside another program: started on a free port, open to those whom the program knows, used by two clients, ended by its
-//! handle.
+//! The server as a library in another program: it listens on a free port, admits clients with a ticket, serves two clients and is shut down
+//! through its handle.
 //!
 //! `cargo run --release --example in_process`
 
-#![allow(clippy::print_stdout, reason = "it is what the example shows")]
+#![allow(clippy::print_stdout, reason = "prints what happens")]
 
 use std::{
     collections::BTreeSet,
@@ -16,12 +16,12 @@ use std::{
 use sigver_server::{Admission, Config, Denied, Handshake, Server};
 use tungstenite::{Message, WebSocket};
 
-/// Lets everyone in who has a ticket, once. Tickets are the program's own: it makes one when somebody logs in, say.
+/// Admits each client with a ticket, once. The program issues tickets, for example at login.
 #[derive(Debug, Default)]
 struct Tickets(Mutex<BTreeSet<String>>);
 
 impl Tickets {
-    fn make(&self, ticket: &str) {
+    fn issue(&self, ticket: &str) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -30,7 +30,7 @@ impl Tickets {
 }
 
 impl Admission for Tickets {
-    /// Asked for each handshake, on the connection's own thread: it may take its time.
+    /// Called for each handshake, on the thread of the connection. It may block.
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
         let ticket = handshake
             .query()
@@ -39,14 +39,14 @@ impl Admission for Tickets {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(ticket) {
             Ok(())
         } else {
-            Err(Denied::new(403, "no ticket, or one that was used"))
+            Err(Denied::new(403, "no valid ticket"))
         }
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse()?]; // port 0: any that is free
+    config.listen = vec!["127.0.0.1:0".parse()?]; // port 0: any free port
     config.endpoint.limits.joiners_per_key = 4;
     let tickets = Arc::new(Tickets::default());
     config.admission.push(Arc::<Tickets>::clone(&tickets));
@@ -56,31 +56,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     let running = thread::spawn(move || server.run());
     println!("listening on {addr}");
 
-    tickets.make("ours");
-    tickets.make("theirs");
-    let mut opener = connect(addr, "ours")?;
-    let mut joiner = connect(addr, "theirs")?;
-    if let Err(error) = connect(addr, "ours") {
-        println!("a third is refused: {error}");
+    tickets.issue("opener-ticket");
+    tickets.issue("joiner-ticket");
+    let mut opener = connect(addr, "opener-ticket")?;
+    let mut joiner = connect(addr, "joiner-ticket")?;
+    if let Err(error) = connect(addr, "opener-ticket") {
+        println!("a used ticket is rejected: {error}");
     }
 
-    say(&mut opener, r#"{"type":"open","key":"tea"}"#)?;
-    // The plain protocol does not acknowledge. But a pong comes after all that was sent before its ping has been handled, so now
-    // the key is open, and another connection can join it.
-    opener.send(Message::Ping("is it open?".into()))?;
+    send(&mut opener, r#"{"type":"open","key":"tea"}"#)?;
+    // The plain dialect does not acknowledge an open. The server sends a pong after it has handled everything before the ping, so the key is
+    // open when the pong arrives.
+    opener.send(Message::Ping("is the key open?".into()))?;
     while !opener.read()?.is_pong() {}
 
-    say(&mut joiner, r#"{"type":"join","key":"tea"}"#)?;
-    hear("opener", &mut opener)?;
-    say(&mut joiner, r#"{"type":"offer","sdp":"…"}"#)?;
-    hear("opener", &mut opener)?;
-    say(&mut opener, r#"{"index":0,"type":"answer","sdp":"…"}"#)?;
-    hear("joiner", &mut joiner)?;
+    send(&mut joiner, r#"{"type":"join","key":"tea"}"#)?;
+    receive("opener", &mut opener)?;
+    send(&mut joiner, r#"{"type":"offer","sdp":"…"}"#)?;
+    receive("opener", &mut opener)?;
+    send(&mut opener, r#"{"index":0,"type":"answer","sdp":"…"}"#)?;
+    receive("joiner", &mut joiner)?;
     println!("{:?}", handle.stats());
 
     handle.shutdown();
     println!("opener is closed: {}", opener.read()?);
-    running.join().map_err(|_| "the server has panicked")??;
+    running.join().map_err(|_| "the server panicked")??;
     Ok(())
 }
 
@@ -90,12 +90,12 @@ fn connect(addr: SocketAddr, ticket: &str) -> Result<WebSocket<TcpStream>, Box<d
     Ok(tungstenite::client(format!("ws://{addr}/?ticket={ticket}"), stream)?.0)
 }
 
-fn say(socket: &mut WebSocket<TcpStream>, text: &str) -> Result<(), tungstenite::Error> {
+fn send(socket: &mut WebSocket<TcpStream>, text: &str) -> Result<(), tungstenite::Error> {
     socket.send(text.into())
 }
 
-fn hear(who: &str, socket: &mut WebSocket<TcpStream>) -> Result<(), tungstenite::Error> {
+fn receive(name: &str, socket: &mut WebSocket<TcpStream>) -> Result<(), tungstenite::Error> {
     let message = socket.read()?;
-    println!("{who} hears {message}");
+    println!("{name} received {message}");
     Ok(())
 }

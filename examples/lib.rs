@@ -1,2 +1,2 @@
-//! Owns nothing but the README's Rust, so that it is tested. The examples are the files beside this one.
+//! Runs the Rust code of the README as doctests. The examples are the other files in this folder.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]

@@ -1,15 +1,16 @@
-//! An opener or a joiner in a terminal: lines that are typed go to the other side, lines that come from there are printed.
+//! An opener or a joiner in a terminal: sends each line from stdin to the other side, and prints the data that it receives.
 //!
 //! ```text
-//! cargo run --release --example peer -- ws://localhost:8000 open          # prints the key that the server has made
+//! cargo run --release --example peer -- ws://localhost:8000 open          # prints the key that the server generates
 //! cargo run --release --example peer -- ws://localhost:8000 join KEY      # in another terminal
 //! ```
 //!
-//! Speaks `sigver.v1`. A line that is JSON is sent as it is, any other as a JSON string. An opener's line goes to all of its joiners, one
-//! that begins with `N:` to joiner N alone; what it hears is printed with that prefix. Everything else that is to be said goes to stderr.
-//! Ends when stdin does, when the opener leaves, or when the server closes.
+//! It uses `sigver.v1`. A line of JSON is sent unchanged, any other line as a JSON string. An opener sends a line to all its joiners, and a
+//! line that starts with `N:` to joiner N only. It prints received data with the same prefix. Everything else is printed to stderr.
+//! The program ends at the end of stdin, when the opener leaves, or when the server closes the connection.
 //!
-//! To take from here: how a blocking client reads and writes at the same time ([`Duplex`]), and the messages ([`Received`], [`Sent`]).
+//! Useful in other clients: [`Duplex`] shows how a blocking client reads and writes at the same time; [`Received`] and [`Sent`] are the
+//! messages.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +34,7 @@ use tungstenite::{
 const SUBPROTOCOL: &str = "sigver.v1";
 const USAGE: &str = "usage: peer URL open [KEY]\n       peer URL join KEY";
 
-/// What a server of `sigver.v1` says.
+/// A message from the server in `sigver.v1`.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Received {
@@ -46,7 +47,7 @@ enum Received {
     Error { code: String, message: String },
 }
 
-/// What a client of it says, as far as this one does.
+/// A message to the server, of the kinds that this client uses.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Sent {
@@ -76,52 +77,52 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match talk(url, &first) {
+    match run(url, &first) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("peer: {problem}");
+        Err(error) => {
+            eprintln!("peer: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn talk(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
+fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
     let (mut reader, mut writer) = connect(url)?;
     send(&mut writer, first)?;
-    let others = match first {
-        Sent::Open { .. } => Others::Joiners(Arc::default()),
-        Sent::Join { .. } | Sent::Send { .. } => Others::Opener,
+    let recipients = match first {
+        Sent::Open { .. } => Recipients::Joiners(Arc::default()),
+        Sent::Join { .. } | Sent::Send { .. } => Recipients::Opener,
     };
-    // It ends with the process: nobody can make a thread leave off reading from a terminal.
-    let mut typing = Some((writer, others.clone()));
+    // Its thread ends with the process, because reading from a terminal cannot be interrupted.
+    let mut input = Some((writer, recipients.clone()));
     loop {
         match reader.read() {
             Ok(Message::Text(text)) => match serde_json::from_str(&text)? {
-                // Not before the role is sure, or the first line could be refused.
+                // Lines are sent only after the role is confirmed, because they would be refused before.
                 Received::Opened { key } => {
                     eprintln!("opened {key}");
-                    type_lines(&mut typing);
+                    start_input(&mut input);
                 }
                 Received::Joined { index } => {
-                    eprintln!("joined, as number {index}");
-                    type_lines(&mut typing);
+                    eprintln!("joined with index {index}");
+                    start_input(&mut input);
                 }
                 Received::Join { index } => {
-                    eprintln!("{index} came");
-                    others.update(|joiners| _ = joiners.insert(index));
+                    eprintln!("{index} joined");
+                    recipients.update(|joiners| _ = joiners.insert(index));
                 }
                 Received::Leave { index } => {
                     eprintln!("{index} left");
-                    others.update(|joiners| _ = joiners.remove(&index));
+                    recipients.update(|joiners| _ = joiners.remove(&index));
                 }
                 Received::Data { index, data } => print(index, &data)?,
                 Received::Closed { code } => return Err(code.into()),
-                Received::Error { code, message } if typing.is_some() => {
+                Received::Error { code, message } if input.is_some() => {
                     return Err(format!("{code}: {message}").into());
                 }
                 Received::Error { code, message } => eprintln!("{code}: {message}"),
             },
-            // The answer to ours, when stdin has ended.
+            // The reply to our close frame, after the end of stdin.
             Ok(Message::Close(Some(close))) if close.code == CloseCode::Normal => return Ok(()),
             Ok(Message::Close(close)) => return Err(closed(close).into()),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => {}
@@ -130,16 +131,16 @@ fn talk(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Who is at the other end.
+/// The recipients of a line.
 #[derive(Clone)]
-enum Others {
-    /// A joiner talks to its opener.
+enum Recipients {
+    /// A joiner sends to its opener.
     Opener,
-    /// An opener talks to those of its joiners that are there.
+    /// An opener sends to its current joiners.
     Joiners(Arc<Mutex<BTreeSet<u32>>>),
 }
 
-impl Others {
+impl Recipients {
     fn update(&self, change: impl FnOnce(&mut BTreeSet<u32>)) {
         match self {
             Self::Opener => {}
@@ -147,18 +148,18 @@ impl Others {
         }
     }
 
-    /// What to send for a line that was typed.
-    fn address(&self, line: &str) -> Vec<Sent> {
+    /// Returns the messages to send for a line.
+    fn messages(&self, line: &str) -> Vec<Sent> {
         let Self::Joiners(joiners) = self else {
             return vec![Sent::Send {
                 index: None,
                 data: data(line),
             }];
         };
-        let named = line
+        let addressed = line
             .split_once(':')
             .and_then(|(index, rest)| Some((index.parse().ok()?, rest.trim_start())));
-        let (indexes, line) = match named {
+        let (indexes, line) = match addressed {
             Some((index, rest)) => (BTreeSet::from([index]), rest),
             None => (joiners.lock().unwrap_or_else(PoisonError::into_inner).clone(), line),
         };
@@ -170,28 +171,28 @@ impl Others {
     }
 }
 
-/// Starts the thread that sends what is typed, the first time.
-fn type_lines(typing: &mut Option<(WebSocket<Duplex>, Others)>) {
-    if let Some((mut writer, others)) = typing.take() {
+/// Starts the thread that sends lines, unless it is running.
+fn start_input(input: &mut Option<(WebSocket<Duplex>, Recipients)>) {
+    if let Some((mut writer, recipients)) = input.take() {
         thread::spawn(move || {
-            if let Err(problem) = send_lines(&mut writer, &others) {
-                eprintln!("peer: {problem}");
+            if let Err(error) = send_lines(&mut writer, &recipients) {
+                eprintln!("peer: {error}");
             }
         });
     }
 }
 
-fn send_lines(writer: &mut WebSocket<Duplex>, others: &Others) -> Result<(), Box<dyn Error>> {
+fn send_lines(writer: &mut WebSocket<Duplex>, recipients: &Recipients) -> Result<(), Box<dyn Error>> {
     for line in io::stdin().lock().lines() {
-        for message in others.address(&line?) {
+        for message in recipients.messages(&line?) {
             send(writer, &message)?;
         }
     }
-    let goodbye = CloseFrame {
+    let close = CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
     };
-    Ok(writer.close(Some(goodbye))?)
+    Ok(writer.close(Some(close))?)
 }
 
 fn data(line: &str) -> Value {
@@ -221,32 +222,32 @@ fn closed(close: Option<CloseFrame>) -> String {
     }
 }
 
-/// Connects, and makes two of the one connection: one to read from, one to write to, each for a thread of its own.
+/// Connects. Returns two WebSockets on the same connection: one to read, one to write, each for its own thread.
 fn connect(url: &str) -> Result<(WebSocket<Duplex>, WebSocket<Duplex>), Box<dyn Error>> {
     let mut request = url.into_client_request()?;
     request
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
-    let host = request.uri().host().ok_or("the URL names no host")?;
+    let host = request.uri().host().ok_or("the URL has no host")?;
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), request.uri().port_u16().unwrap_or(80)))?;
-    // Small messages that wait for an answer must not wait for more to send as well.
+    // Small messages must not wait for more data.
     stream.set_nodelay(true)?;
     let duplex = Duplex {
         stream: Arc::new(stream),
-        writing: Arc::new(Mutex::new(())),
+        write_lock: Arc::new(Mutex::new(())),
     };
-    // It fails where the server does not echo the subprotocol.
+    // Fails if the server does not echo the subprotocol.
     let (reader, _) = tungstenite::client(request, duplex.clone())?;
     let writer = WebSocket::from_raw_socket(duplex, Role::Client, None);
     Ok((reader, writer))
 }
 
-/// A socket for two WebSockets, of which one reads and one writes. The reading one writes as well, pongs and the answer to a close
-/// frame: whole frames at a time, since every write is all that there is to write.
+/// A socket shared by a reading and a writing WebSocket. The reading one also writes pongs and the reply to a close frame. Frames are not
+/// interleaved, because each write contains complete frames.
 #[derive(Clone)]
 struct Duplex {
     stream: Arc<TcpStream>,
-    writing: Arc<Mutex<()>>,
+    write_lock: Arc<Mutex<()>>,
 }
 
 impl Read for Duplex {
@@ -257,7 +258,7 @@ impl Read for Duplex {
 
 impl Write for Duplex {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
         (&*self.stream).write_all(frames)?;
         Ok(frames.len())
     }

@@ -1,5 +1,5 @@
-// Both sides of a chat over a data channel. sigver.js does the signaling; what is here is the page.
-// Top-down: the page, the key, Peer (one connection to another browser), and what is shown.
+// The demo page: both sides of a chat over a data channel. sigver.js does the signaling.
+// Order: page, key, Peer (one connection to another browser), view.
 
 import { join, negotiate, open } from "./sigver.js";
 
@@ -10,7 +10,7 @@ let session = { peers: [] };
 
 const byId = (id) => document.getElementById(id);
 const connectForm = byId("connect");
-const sayForm = byId("say");
+const sendForm = byId("send");
 
 // ---- The page ----
 
@@ -19,11 +19,11 @@ function setUp() {
   document.body.dataset.dialect = query.get("dialect") ?? "v1";
   fillIn(connectForm.elements);
   connectForm.addEventListener("submit", onConnect);
-  sayForm.addEventListener("submit", onSay);
+  sendForm.addEventListener("submit", onSend);
   byId("copy").addEventListener("click", copyLink);
   byId("stop").addEventListener("click", stop);
   addEventListener("hashchange", () => location.reload());
-  // Else the others would learn only from a timeout that this page is gone.
+  // Otherwise the peers would notice only after a timeout that this page was closed.
   addEventListener("pagehide", closePeers);
   if (role === "joiner") connectForm.requestSubmit();
 }
@@ -37,7 +37,7 @@ function fillIn({ key, server, ice }) {
 
 function ownServer() {
   const scheme = { "http:": "ws:", "https:": "wss:" }[location.protocol];
-  // The page's folder: behind a proxy the server may be below a path.
+  // The folder of the page: behind a reverse proxy, the server may be below a path.
   const folder = new URL(".", location).pathname.replace(/\/$/, "");
   return scheme ? `${scheme}//${location.host}${folder}` : "ws://localhost:8000";
 }
@@ -50,22 +50,22 @@ function onConnect(event) {
   try {
     session = begin(key, server, rtcConfiguration(ice));
   } catch (error) {
-    showTrouble(error.message);
+    showAlert(error.message);
   }
   showControls();
 }
 
 function rtcConfiguration(ice) {
   const configuration = { iceServers: ice ? [{ urls: ice }] : [] };
-  // A bad address throws here, and not only when somebody joins.
+  // Throws here if the address is invalid, before anybody joins.
   new RTCPeerConnection(configuration).close();
   return configuration;
 }
 
-function onSay(event) {
+function onSend(event) {
   event.preventDefault();
-  const { text } = sayForm.elements;
-  session.peers.forEach((peer) => peer.say(text.value));
+  const { text } = sendForm.elements;
+  session.peers.forEach((peer) => peer.send(text.value));
   showChat("you", text.value);
   text.value = "";
 }
@@ -76,8 +76,8 @@ function closePeers() {
 
 function stop() {
   endSignaling({
-    opener: "Nobody new can join. Open chats go on: they do not need signaling.",
-    joiner: "This page does not try any longer.",
+    opener: "No more joiners are accepted. Open chats continue without signaling.",
+    joiner: "This page no longer retries.",
   }[role]);
 }
 
@@ -103,12 +103,12 @@ async function copyLink() {
     await navigator.clipboard.writeText(byId("link").value);
     byId("copied").textContent = "Copied.";
   } catch {
-    // Browsers give the clipboard to https and localhost only.
+    // Browsers allow clipboard access only on https and localhost.
     byId("copied").textContent = "Selected: copy it with your browser.";
   }
 }
 
-// ---- The key: opened or joined, it brings peers ----
+// ---- The key ----
 
 function begin(key, server, rtc) {
   const options = { dialect: query.get("dialect") ?? undefined };
@@ -124,48 +124,48 @@ function begin(key, server, rtc) {
   });
   signaling.on("join", ({ peer }) => {
     if (role === "opener") {
-      showNote(`peer ${peer.index} has come`);
+      showNote(`peer ${peer.index} joined`);
     } else {
-      // It came back to an opener with which it had got nowhere.
+      // After a reconnect, earlier attempts to connect to the opener are obsolete.
       peers.splice(0).forEach((former) => former.close());
       connected();
     }
     peers.push(new Peer(signaling, peer, rtc));
   });
   signaling.on("error", ({ code, message }) => {
-    // Who has just left may be sent something still.
-    if (code !== "unknown-index") showNote(`The server and this page do not understand each other: ${message}`);
+    // Expected if a peer has just left.
+    if (code !== "unknown-index") showNote(`Signaling error: ${message}`);
   });
-  signaling.on("reconnecting", (end) => showEnd("reconnecting", "after", `${AGAIN[end.code] ?? ENDS[end.code]} ${nextTry(end)}`, end));
+  signaling.on("reconnecting", (end) => showEnd("reconnecting", "after", `${RETRY_REASONS[end.code] ?? ENDS[end.code]} ${nextTry(end)}`, end));
   signaling.on("closed", (end) => showEnd("closed", "with", session.farewell ?? ENDS[end.code], end));
   return { signaling, peers };
 
   function connected() {
     document.body.dataset.dialect = signaling.dialect;
-    byId("trouble").replaceChildren();
+    byId("alert").replaceChildren();
     showSocket("open", `to ${server}`);
     showControls();
   }
 }
 
 const ENDS = {
-  lost: "There was no connection, or it broke. Is a signaling server running at this address, and has it room?",
-  "key-taken": "The server refuses: somebody has this key open already. Choose another.",
-  "unknown-key": "The server refuses: nobody has this key open, or not any more. Ask for a new link.",
-  "too-many-joiners": "The server refuses: too many have joined this key.",
-  "opener-left": "The opener is gone, or accepts nobody new.",
-  kicked: "The opener has sent you away.",
-  refused: "The server objects to what this page sent.",
+  lost: "The connection failed or was lost. Is a signaling server running at this address, and below its connection limit?",
+  "key-taken": "This key is already open. Choose another key.",
+  "unknown-key": "Nobody has this key open. Ask for a new link.",
+  "too-many-joiners": "This key has too many joiners.",
+  "opener-left": "The opener left, or no longer accepts joiners.",
+  kicked: "The opener has kicked you.",
+  refused: "The server rejected a message from this page.",
 };
 
-/** What it means to somebody who had the key. */
-const AGAIN = {
-  "key-taken": "The server has not noticed yet that this page was gone, and takes its key for taken.",
+/** The meaning of refusals for a client that has had the key. */
+const RETRY_REASONS = {
+  "key-taken": "The server has not yet detected that the previous connection was lost, and still holds its key.",
   "unknown-key": ENDS["opener-left"],
 };
 
 function nextTry({ delay }) {
-  return `The next try is in ${Math.ceil(delay / 1000)} s.`;
+  return `Next attempt in ${Math.ceil(delay / 1000)} s.`;
 }
 
 // ---- One connection to another browser ----
@@ -175,25 +175,25 @@ class Peer {
   #connection;
   #channel;
   #row;
-  #atServer = true;
+  #isSignaling = true;
   #left = false;
 
   constructor(signaling, peer, rtc) {
     this.#label = role === "opener" ? `peer ${peer.index}` : "opener";
     this.#row = addPeerRow(this.#label, () => {
-      // The plain protocol cannot send anybody away from the server.
+      // The plain dialect has no kick.
       if (signaling.dialect === "v1") signaling.kick(peer);
-      this.#leave("was sent away");
+      this.#leave("was kicked");
     });
     this.#connection = new RTCPeerConnection(rtc);
     this.#connection.oniceconnectionstatechange = () => this.#show();
     this.#connection.onconnectionstatechange = () => this.#connectionChanged();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
     negotiate(this.#connection, peer, {
-      onerror: (error) => showNote(`${this.#label} sent what this browser cannot use: ${error.message}`),
+      onerror: (error) => showNote(`invalid signaling data from ${this.#label}: ${error.message}`),
     });
     peer.on("leave", () => this.#leftServer());
-    // The joiner makes the channel, and so the offer, for it is the one who arrives.
+    // The joiner creates the channel, so it sends the offer.
     if (role === "joiner") this.#adopt(this.#connection.createDataChannel("chat"));
     this.#show();
   }
@@ -202,7 +202,7 @@ class Peer {
     return this.#channel?.readyState === "open";
   }
 
-  say(text) {
+  send(text) {
     if (this.isOpen) this.#channel.send(text);
   }
 
@@ -214,7 +214,7 @@ class Peer {
 
   #adopt(channel) {
     this.#channel = channel;
-    // One that the other side has made may be open already, and Chromium then does not always say so.
+    // A channel created by the other side may be open already, and Chromium then does not always emit `open`.
     if (channel.readyState === "open") queueMicrotask(() => this.#channelOpened());
     else channel.onopen = () => this.#channelOpened();
     channel.onmessage = ({ data }) => showChat(this.#label, data);
@@ -225,21 +225,21 @@ class Peer {
   #channelOpened() {
     showNote(`${this.#label} is connected`);
     this.#show();
-    if (role === "joiner") endSignaling("The channel is open: signaling is no longer needed.");
+    if (role === "joiner") endSignaling("The channel is open. Signaling is no longer needed.");
   }
 
   #leftServer() {
-    this.#atServer = false;
-    // Without an offer nothing can come of it; with one the browsers may find each other without the server. The connection's state says
-    // less: it lags behind, and a joiner leaves as soon as its channel is open.
-    if (role === "opener" && !this.#connection.remoteDescription) this.#leave("is gone, and was never connected");
+    this.#isSignaling = false;
+    // Without an offer, the browsers cannot connect. With one, they may still connect without the server. `connectionState` is no indication:
+    // it lags behind, and a joiner disconnects from the server as soon as its channel is open.
+    if (role === "opener" && !this.#connection.remoteDescription) this.#leave("left before it was connected");
     this.#show();
   }
 
   #connectionChanged() {
     this.#show();
     if (this.#connection.connectionState !== "failed") return;
-    this.#leave("cannot be reached: no path was found, or it broke. On another network you need a STUN or TURN server.");
+    this.#leave("cannot be reached. Browsers on different networks need a STUN or TURN server.");
   }
 
   #leave(how) {
@@ -250,7 +250,7 @@ class Peer {
 
   #show() {
     showPeer(this.#row, [
-      this.#atServer ? "here" : "gone",
+      this.#isSignaling ? "connected" : "left",
       this.#connection.iceConnectionState,
       this.#connection.connectionState,
       this.#channel?.readyState ?? "none",
@@ -259,23 +259,23 @@ class Peer {
   }
 }
 
-// ---- What is shown. Text of others goes in as text, never as markup ----
+// ---- View. Data from peers is inserted as text, never as markup ----
 
 function showControls() {
   const socket = session.signaling?.state ?? "closed";
   const talking = session.peers.some((peer) => peer.isOpen);
   connectForm.firstElementChild.disabled = socket !== "closed" || talking;
-  sayForm.firstElementChild.disabled = !talking;
+  sendForm.firstElementChild.disabled = !talking;
   byId("invitation").hidden = socket !== "open";
   byId("stop").disabled = socket !== "open" && socket !== "reconnecting";
 }
 
 function clearView() {
-  for (const id of ["trouble", "copied", "peers", "chat", "messages"]) byId(id).replaceChildren();
+  for (const id of ["alert", "copied", "peers", "chat", "messages"]) byId(id).replaceChildren();
 }
 
-function showTrouble(text) {
-  byId("trouble").textContent = `Signaling: ${text}`;
+function showAlert(text) {
+  byId("alert").textContent = `Signaling: ${text}`;
 }
 
 function showSocket(state, words) {
@@ -287,7 +287,7 @@ function showSocket(state, words) {
 function showEnd(state, preposition, words, { code, status, reason }) {
   const exactly = `${status ? `code ${status}` : code}${reason && ` "${reason}"`}`;
   showSocket(state, `${preposition} ${exactly}. ${words}`);
-  if (code !== "done") showTrouble(byId("socket").textContent);
+  if (code !== "done") showAlert(byId("socket").textContent);
   showControls();
 }
 
@@ -304,7 +304,7 @@ function showMessage(direction, text) {
 function explained(text) {
   const message = parsed(text);
   const json = element("pre", {}, wrappable(text));
-  // Session descriptions are long: folded, they leave the course of events in sight.
+  // Session descriptions are long, so they are collapsed.
   if ("sdp" in Object(message.data ?? message)) {
     return [element("details", {}, element("summary", {}, meaningOf(message)), json)];
   }
@@ -319,38 +319,38 @@ function parsed(text) {
   }
 }
 
-/** The text as it passed, but for a space after commas and a line break after each one that is written \r\n. */
+/** Returns the text with a space after commas and a line break after each escaped one, so that it wraps. */
 function wrappable(json) {
   return json.replaceAll(',"', ', "').replaceAll("\\r\\n", "\\r\\n\n");
 }
 
 function meaningOf(message) {
   switch (message.type) {
-    case "open": return wish(message);
-    case "opened": return "The key is yours";
-    case "join": return "key" in message ? "I want to meet whoever opened this key" : arrival(message);
-    case "joined": return `You have joined: the opener knows you as peer ${message.index}`;
-    case "leave": return `Peer ${message.index} is gone from the server`;
-    case "kick": return `Send peer ${message.index} away`;
+    case "open": return describeOpen(message);
+    case "opened": return "Key opened";
+    case "join": return "key" in message ? "Join this key" : describeJoin(message);
+    case "joined": return `Joined as peer ${message.index}`;
+    case "leave": return `Peer ${message.index} left the server`;
+    case "kick": return `Kick peer ${message.index}`;
     case "closed": return ENDS[message.code];
-    case "error": return `That was not done: ${message.message}`;
-    case "offer": return "What I can do: an offer";
-    case "answer": return "Agreed: an answer";
+    case "error": return `Error: ${message.message}`;
+    case "offer": return "SDP offer";
+    case "answer": return "SDP answer";
     case "send":
     case "data": return meaningOf(Object(message.data)) + envelope(message);
   }
-  if (!("candidate" in message)) return "Something this page does not know";
-  // The end of candidates is null, or a candidate without text: browsers differ.
-  return message.candidate?.candidate ? "An address to try: a candidate" : "No more candidates";
+  if (!("candidate" in message)) return "Unknown message";
+  // The end of candidates is null or an empty candidate, depending on the browser.
+  return message.candidate?.candidate ? "ICE candidate" : "End of ICE candidates";
 }
 
-function wish({ key }) {
-  if (key === undefined) return "I want to own a key: make me one";
-  return document.body.dataset.dialect === "plain" ? "I want to own this key (no reply means yes)" : "I want to own this key";
+function describeOpen({ key }) {
+  if (key === undefined) return "Request a new key";
+  return document.body.dataset.dialect === "plain" ? "Open this key (no reply if accepted)" : "Open this key";
 }
 
-function arrival({ index }) {
-  return index === undefined ? "Somebody joined: the next index is theirs" : `Somebody joined: peer ${index}`;
+function describeJoin({ index }) {
+  return index === undefined ? "A peer joined with the next index" : `Peer ${index} joined`;
 }
 
 function envelope({ type, index }) {
@@ -359,8 +359,8 @@ function envelope({ type, index }) {
 
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
-function addPeerRow(label, sendAway) {
-  const button = element("button", { type: "button", onclick: sendAway }, "Send away");
+function addPeerRow(label, kick) {
+  const button = element("button", { type: "button", onclick: kick }, "Kick");
   const row = element("tr", {},
     element("th", { scope: "row" }, label),
     element("td"), element("td"), element("td"), element("td"),

@@ -1,51 +1,51 @@
-// The types of sigver.js, and what everything there means. The dialects and codes are those of PROTOCOL.md.
+// Types and documentation of sigver.js. PROTOCOL.md defines the dialects and codes.
 
 /**
- * Opens a key: whoever joins it is met with `join`. Without a key, one that is hard to guess is made: by the server in v1, here in
- * plain. `opened` tells it. The key is kept over a reconnection.
+ * Opens a key. Emits `join` for each joiner. If `key` is omitted, a key that is hard to guess is generated, by the server in v1 and by the
+ * client in plain, and is passed with `opened`. After a reconnect, the same key is opened again.
  *
- * Returns at once; throws only what `new WebSocket(url)` throws, and a `TypeError` for an argument that can never be right.
+ * Returns immediately. Throws the errors of `new WebSocket(url)`, and a `TypeError` for invalid arguments.
  */
 export function open(url: string | URL, key?: string, options?: Options): Opener;
 
-/** Joins a key: its opener is met with `join`. Returns and throws as `open` does. */
+/** Joins a key. Emits `join` with the opener as the peer. Returns and throws like `open`. */
 export function join(url: string | URL, key: string, options?: Options): Joiner;
 
 /**
- * Perfect negotiation of the WebRTC specification, with trickle ICE: from now on whatever `pc` needs described is described to the
- * other side, and what the other side says of itself is given to `pc`. Both sides may add tracks and channels at any time, also at once.
+ * Implements the perfect negotiation of the WebRTC specification, with trickle ICE: sends descriptions and candidates of `pc` to the other
+ * side, and applies those that it receives. Both sides may add tracks and channels at any time, even at the same time.
  *
- * Sends `{type, sdp}` and `{candidate}`, and takes no notice of any other data. Never closes `pc`. Where both sides begin with an offer at
- * the same moment, the polite one answers when its first candidate is gathered, or after half a second: Chromium needs that.
+ * Sends `{type, sdp}` and `{candidate}`, and ignores any other data. Does not close `pc`. If both sides make their first offer at the same
+ * time, the polite side answers after it has gathered its first candidate, or after half a second, to work around a bug in Chromium.
  */
 export function negotiate(pc: RTCPeerConnection, channel: Channel, options?: NegotiateOptions): void;
 
 export interface NegotiateOptions {
-  /** Told of descriptions and candidates that `pc` cannot use. Default: `console.error`. */
+  /** Called if `pc` rejects a description or candidate. Default: `console.error`. */
   onerror?: (error: unknown) => void;
 }
 
 export type Dialect = "v1" | "plain";
 
 export interface Options {
-  /** Speaks this one only. Left out: v1 where the server knows it, else plain. */
+  /** The only dialect to use. Default: v1 if the server supports it, else plain. */
   dialect?: Dialect;
-  /** How often in a row to try again before `closed`; 0 never tries again. Default: `Infinity`. */
+  /** Maximum number of consecutive retries before `closed`. 0 disables retries. Default: `Infinity`. */
   retries?: number;
   backoff?: Partial<Backoff>;
-  /** To abort is to `close()`. */
+  /** Calls `close()` when aborted. */
   signal?: AbortSignal;
-  /** A class like the browsers' `WebSocket`, where there is no global one: Node.js before 22, with the class of the package `ws`. */
+  /** A class with the interface of the browsers' `WebSocket`. Default: the global one. Node.js before 22 has none; use that of the package `ws`. */
   WebSocket?: WebSocketClass;
 }
 
-/** In milliseconds. Each wait is random between zero and a bound, which doubles with every failure in a row. */
+/** Delays between retries, in milliseconds. Each delay is random between zero and a bound, which doubles with each consecutive failure. */
 export interface Backoff {
   /** The first bound after a lost connection. Default: 1,000. */
   first: number;
-  /** The first bound after a refusal, or when the opener left. Default: 5,000. */
+  /** The first bound after a refusal, or after the opener left. Default: 5,000. */
   slow: number;
-  /** No bound is larger. Default: 30,000. */
+  /** The maximum bound. Default: 30,000. */
   limit: number;
 }
 
@@ -56,29 +56,29 @@ export type WebSocketClass = new (url: string, protocols: string[]) => {
 };
 
 /**
- * `connecting` until the role is there for the first time, and `reconnecting` until it is there again. `closing` after `close()`,
- * until the server knows. Nothing leads out of `closed`.
+ * `connecting` until the first role is accepted, `reconnecting` until it is accepted again, `closing` after `close()` until the connection is
+ * closed. `closed` is final.
  */
 export type State = "connecting" | "open" | "reconnecting" | "closing" | "closed";
 
-/** Events that come before the first listener of their type wait for it: 100 of each type. */
+/** Events without a listener are queued for the first listener of their type, up to 100 per type. */
 export interface Emits<Event extends { type: string }> {
-  /** Returns a function that ends the listening. */
+  /** Adds a listener. Returns a function that removes it. */
   on<Type extends Event["type"]>(type: Type, listener: (event: Extract<Event, { type: Type }>) => void): () => void;
 }
 
 interface Signaling<Event extends { type: string }> extends Emits<Event> {
   readonly state: State;
-  /** `undefined` until the first connection is there. */
+  /** `undefined` until the first connection is open. */
   readonly dialect: Dialect | undefined;
-  /** Gives the role up, for good. Connections between peers go on. */
+  /** Ends signaling. Connections between peers continue. */
   close(): void;
 }
 
 export interface Opener extends Signaling<OpenerEvent> {
-  /** `undefined` until `opened`, if it was left out. */
+  /** `undefined` until `opened`, if no key was passed. */
   readonly key: string | undefined;
-  /** Ends a joiner's role. In plain it is an `error`; for one that is gone already it is nothing. */
+  /** Ends a joiner's role. In plain, emits an `error`. Does nothing if the joiner has left. */
   kick(peer: Peer<number>): void;
 }
 
@@ -86,25 +86,25 @@ export interface Joiner extends Signaling<JoinerEvent> {
   readonly key: string;
 }
 
-/** What `negotiate` needs. A `Peer` is one. */
+/** The channel that `negotiate` requires. A `Peer` is one. */
 export interface Channel {
-  /** In a collision of offers this side takes back its own. Of two sides one is polite. */
+  /** If offers collide, the polite side rolls back its own. Exactly one side must be polite. */
   readonly polite: boolean;
   send(data: object): unknown;
   on(type: "data", listener: (event: { data: unknown }) => void): unknown;
 }
 
-/** The other side: a joiner at its opener, the opener at a joiner. Who comes back after a loss is another `Peer`. */
+/** The other side: a joiner for its opener, the opener for a joiner. After a reconnect, it is a new `Peer`. */
 export interface Peer<Index extends number | undefined = number | undefined> extends Emits<PeerEvent> {
-  /** The joiner's number at the opener, on both sides; a plain joiner is not told its own. */
+  /** The joiner's index, on both sides. `undefined` for a plain joiner, which does not receive its index. */
   readonly index: Index;
-  /** Joiners are. */
+  /** True for joiners. */
   readonly polite: boolean;
   /**
-   * Sends anything that has a JSON text, and throws a `TypeError` if there is none. False if the peer is gone.
+   * Sends any value that can be serialized as JSON. Throws a `TypeError` if it cannot. Returns false if the peer has left.
    *
-   * In plain, and to a plain peer, only objects pass, and `index` is no name for a member: it is the protocol's own. A v1 joiner sees
-   * the one that a plain opener has to write.
+   * In plain, and to a plain peer, data must be an object, and must not have a member `index`, which the protocol uses. A v1 joiner receives
+   * the `index` that a plain opener must write.
    */
   send(data: unknown): boolean;
 }
@@ -117,8 +117,8 @@ export interface DataEvent {
 }
 
 /**
- * Signaling with this peer is over: it left, or was lost with the connection to the server. An `RTCPeerConnection` to it goes on.
- * A plain opener is not told of joiners that leave.
+ * Signaling with this peer has ended: it left, or the connection to the server was lost. An `RTCPeerConnection` to it is not affected.
+ * A plain opener does not receive this event for joiners that leave.
  */
 export interface LeaveEvent {
   type: "leave";
@@ -129,19 +129,19 @@ export type OpenerEvent = OpenedEvent | JoinEvent<number> | SignalingEvent;
 export type JoinerEvent = JoinEvent<number | undefined> | SignalingEvent;
 export type SignalingEvent = SignalingErrorEvent | ReconnectingEvent | ClosedEvent | SignalingMessageEvent;
 
-/** The key is open, also again after a reconnection. In plain it means that nothing is known to the contrary. */
+/** The key is open. Emitted again after a reconnect. In plain, it means only that the open was sent. */
 export interface OpenedEvent {
   type: "opened";
   key: string;
 }
 
-/** At the opener: a joiner has come. At a joiner: it has joined, and the peer is the opener. */
+/** For the opener: a joiner has joined. For a joiner: it has joined, and the peer is the opener. */
 export interface JoinEvent<Index extends number | undefined> {
   type: "join";
   peer: Peer<Index>;
 }
 
-/** Something that was asked for was not done, or something that came was not understood. Nothing has changed. */
+/** A request was refused, or a message from the server was invalid. The state has not changed. */
 export interface SignalingErrorEvent {
   type: "error";
   code: ServerError["code"] | LocalErrorCode;
@@ -150,22 +150,22 @@ export interface SignalingErrorEvent {
   index?: number;
 }
 
-/** `malformed`: the server said what is not of the dialect. `not-in-plain`: the plain dialect has no words for it. */
+/** `malformed`: a message from the server is invalid. `not-in-plain`: the plain dialect does not support the request. */
 export type LocalErrorCode = "malformed" | "not-in-plain";
 
-/** The role is lost, and will be asked for again in `delay` milliseconds. */
+/** The role was lost or refused. It is requested again after `delay` milliseconds. */
 export interface ReconnectingEvent extends End {
   type: "reconnecting";
   code: Exclude<EndCode, "done" | "kicked" | "refused">;
   delay: number;
 }
 
-/** It is over; no event follows. */
+/** Signaling has ended. No event follows. */
 export interface ClosedEvent extends End {
   type: "closed";
 }
 
-/** A text as it went over the wire, to watch. */
+/** A text that was sent or received, for debugging. */
 export interface SignalingMessageEvent {
   type: "message";
   direction: "in" | "out";
@@ -174,27 +174,27 @@ export interface SignalingMessageEvent {
 
 export interface End {
   code: EndCode;
-  /** The server's words, or "". */
+  /** The text of the server, or "". */
   reason: string;
-  /** The close code, if it was the socket that ended. */
+  /** The close code, if the connection was closed. */
   status?: number;
 }
 
-/** Why a role ended or was not given, in the same words for both dialects. */
+/** Why a role ended or was refused. Both dialects have the same codes. */
 export type EndCode =
   /** `close()` was called. */
   | "done"
-  /** No connection to the server, or none any more, and it is worth trying again. */
+  /** The connection to the server failed or was lost. Retried. */
   | "lost"
-  /** Refusals of an open or a join. The first two are tried again only if this side once had the key. */
+  /** An open or a join was refused. The first two are retried only if this side has had the key before. */
   | "key-taken" | "unknown-key" | "too-many-joiners"
-  /** A joiner's opener is gone. Tried again: it may come back. */
+  /** The opener left. Retried, because it may return. */
   | "opener-left"
   | "kicked"
-  /** The server closed for what this side sent; it would do so again. */
+  /** The server closed the connection because of an invalid message from this side. Not retried. */
   | "refused";
 
-// ---- sigver.v1 on the wire, for whoever writes another client ----
+// ---- Messages of sigver.v1, for other clients ----
 
 export type ClientMessage<Data = unknown> =
   | { type: "open"; key?: string }
@@ -209,7 +209,7 @@ export type ServerMessage<Data = unknown> =
   | { type: "joined"; index: number }
   | { type: "join"; index: number }
   | { type: "leave"; index: number }
-  /** With an `index` to an opener, without to a joiner. */
+  /** Has an `index` if sent to an opener, none if sent to a joiner. */
   | { type: "data"; index?: number; data: Data }
   | { type: "closed"; code: "opener-left" | "kicked" }
   | ServerError;

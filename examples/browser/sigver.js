@@ -1,5 +1,5 @@
-// A client of sigver in both its dialects, and perfect negotiation over it. What everything means is told in sigver.d.ts.
-// Top-down: what is exported; Signaling (one role under one key, over as many sockets as it takes); the dialects; events.
+// A sigver client for both dialects, with perfect negotiation. sigver.d.ts documents the exports.
+// Order: exports, Signaling (one role on one key, with reconnects), dialects, events.
 
 /**
  * @import {
@@ -16,11 +16,11 @@ export function open(url, key, options) {
 
 /** @type {typeof import("./sigver.js").join} */
 export function join(url, key, options) {
-  if (key === undefined) throw new TypeError("a joiner needs a key");
+  if (key === undefined) throw new TypeError("join requires a key");
   return /** @type {any} */ (new Signaling("join", url, key, options));
 }
 
-// The names of the states are those of the example in the WebRTC specification, section "Perfect negotiation example".
+// Variables are named as in the WebRTC specification, section "Perfect negotiation example".
 /** @type {typeof import("./sigver.js").negotiate} */
 export function negotiate(pc, channel, { onerror = console.error } = {}) {
   let makingOffer = false;
@@ -28,12 +28,12 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
   let isSettingRemoteAnswerPending = false;
   /** @type {(RTCIceCandidateInit | null)[]} */
   const early = [];
-  const gathers = new Promise((resolve) => pc.addEventListener("icecandidate", resolve, { once: true }));
+  const firstCandidate = new Promise((resolve) => pc.addEventListener("icecandidate", resolve, { once: true }));
 
   pc.addEventListener("negotiationneeded", guarded(async () => {
     makingOffer = true;
     try {
-      await describe();
+      await sendDescription();
     } finally {
       makingOffer = false;
     }
@@ -41,45 +41,45 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
   pc.addEventListener("icecandidate", ({ candidate }) => channel.send({ candidate: candidate && candidate.toJSON() }));
   channel.on("data", guarded(({ data }) => {
     if (pc.signalingState === "closed" || !isObject(data)) return;
-    if ("sdp" in data) return takeDescription(/** @type {any} */ (data));
-    if ("candidate" in data) return takeCandidate(/** @type {any} */ (data.candidate));
+    if ("sdp" in data) return applyDescription(/** @type {any} */ (data));
+    if ("candidate" in data) return addCandidate(/** @type {any} */ (data.candidate));
   }));
 
-  async function describe() {
+  async function sendDescription() {
     await pc.setLocalDescription();
     if (pc.localDescription) channel.send(pc.localDescription.toJSON());
   }
 
   /** @param {RTCSessionDescriptionInit} description */
-  async function takeDescription(description) {
+  async function applyDescription(description) {
     const isOffer = description.type === "offer";
     const readyForOffer = !makingOffer && (pc.signalingState === "stable" || isSettingRemoteAnswerPending);
     const isCollision = isOffer && !readyForOffer;
     ignoreOffer = isCollision && !channel.polite;
     if (ignoreOffer) return;
-    // Chromium never gathers a candidate again if its first offer is taken back in the moment in which it begins to.
-    if (isCollision && !pc.remoteDescription) await Promise.race([gathers, wait(GATHERING)]);
+    // Workaround: Chromium never gathers candidates if its first offer is rolled back just as gathering starts.
+    if (isCollision && !pc.remoteDescription) await Promise.race([firstCandidate, wait(GATHERING_TIMEOUT)]);
     isSettingRemoteAnswerPending = description.type === "answer";
     try {
-      // Takes back an own offer that is in the way.
+      // Rolls back a pending local offer.
       await pc.setRemoteDescription(description);
     } finally {
       isSettingRemoteAnswerPending = false;
     }
-    early.splice(0).forEach(guarded(takeCandidate));
-    if (isOffer) await describe();
+    early.splice(0).forEach(guarded(addCandidate));
+    if (isOffer) await sendDescription();
   }
 
   /** @param {RTCIceCandidateInit | null} candidate */
-  async function takeCandidate(candidate) {
-    // It may belong to the offer that was ignored, which the connection does not know.
+  async function addCandidate(candidate) {
+    // The candidate may belong to an ignored offer.
     const mayFail = ignoreOffer;
     if (!pc.remoteDescription && !mayFail) {
       early.push(candidate);
       return;
     }
     try {
-      // Nothing stands for the end of candidates.
+      // `undefined` is the end of candidates.
       await pc.addIceCandidate(candidate ?? undefined);
     } catch (error) {
       if (!mayFail) throw error;
@@ -102,8 +102,8 @@ export function negotiate(pc, channel, { onerror = console.error } = {}) {
   }
 }
 
-/** How long a connection may take to find a first candidate, in milliseconds. */
-const GATHERING = 500;
+/** Timeout for the first candidate, in milliseconds. */
+const GATHERING_TIMEOUT = 500;
 
 /** @param {number} milliseconds */
 function wait(milliseconds) {
@@ -115,7 +115,7 @@ function wait(milliseconds) {
 /** @type {Backoff} */
 const BACKOFF = { first: 1_000, slow: 5_000, limit: 30_000 };
 const REFUSALS = new Set(["key-taken", "unknown-key", "too-many-joiners"]);
-const WORTH_TRYING = new Set(["lost", "opener-left", "too-many-joiners"]);
+const RETRYABLE = new Set(["lost", "opener-left", "too-many-joiners"]);
 
 class Signaling {
   /** @type {"open" | "join"} */ #role;
@@ -133,7 +133,7 @@ class Signaling {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #failures = 0;
   #hadRole = false;
-  /** An opener's by index; a joiner's only one, the opener, by none. @type {Map<number | undefined, Entry>} */
+  /** The joiners of an opener by index; the opener of a joiner by `undefined`. @type {Map<number | undefined, Entry>} */
   #peers = new Map();
   /** @type {Emitter<OpenerEvent>} */ #events = emitter();
   #abort = () => this.close();
@@ -147,8 +147,8 @@ class Signaling {
    * @param {Options} [options]
    */
   constructor(role, url, key, { dialect, retries = Infinity, backoff, signal, WebSocket = globalThis.WebSocket } = {}) {
-    if (key !== undefined && (typeof key !== "string" || key === "")) throw new TypeError("a key is a string that is not empty");
-    if (!WebSocket) throw new TypeError("there is no WebSocket here: pass a class as the option WebSocket");
+    if (key !== undefined && (typeof key !== "string" || key === "")) throw new TypeError("key must be a non-empty string");
+    if (!WebSocket) throw new TypeError("no global WebSocket: pass a class as the option WebSocket");
     this.#role = role;
     this.#url = String(url);
     this.#key = key;
@@ -176,7 +176,7 @@ class Signaling {
 
   /** @param {import("./sigver.js").Peer<number>} peer */
   kick(peer) {
-    if (this.#isHere(peer, peer.index)) this.#say({ type: "kick", index: peer.index });
+    if (this.#isCurrent(peer, peer.index)) this.#send({ type: "kick", index: peer.index });
   }
 
   close() {
@@ -191,38 +191,38 @@ class Signaling {
   #connect() {
     /** @type {WebSocket} */
     const socket = new this.#WebSocket(this.#url, this.#subprotocols);
-    socket.onopen = () => this.#ask(socket.protocol);
-    socket.onmessage = ({ data }) => this.#hear(data);
-    // A close follows, which says more; the class of `ws` throws what nobody listens to.
+    socket.onopen = () => this.#requestRole(socket.protocol);
+    socket.onmessage = ({ data }) => this.#receive(data);
+    // A close event with details follows. Without a listener, the class of `ws` throws the error.
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }) => this.#end(endOf(code, reason));
     this.#socket = socket;
   }
 
   /** @param {string} subprotocol */
-  #ask(subprotocol) {
+  #requestRole(subprotocol) {
     this.#wire = subprotocol === "sigver.v1" ? v1(this.#role) : plain(this.#role);
     if (this.#role === "open") {
-      if (this.#wire.dialect === "plain") this.#key ??= madeKey();
-      this.#say({ type: "open", key: this.#key });
+      if (this.#wire.dialect === "plain") this.#key ??= generateKey();
+      this.#send({ type: "open", key: this.#key });
     } else {
-      this.#say({ type: "join", key: /** @type {string} */ (this.#key) });
+      this.#send({ type: "join", key: /** @type {string} */ (this.#key) });
     }
   }
 
   /** @param {ClientMessage} message */
-  #say(message) {
+  #send(message) {
     const wire = /** @type {Wire} */ (this.#wire);
-    const said = wire.encode(message);
-    if (typeof said !== "string") return this.#events.emit(said);
-    this.#socket?.send(said);
-    this.#events.emit({ type: "message", direction: "out", text: said });
+    const text = wire.encode(message);
+    if (typeof text !== "string") return this.#events.emit(text);
+    this.#socket?.send(text);
+    this.#events.emit({ type: "message", direction: "out", text });
     const implied = wire.implied(message);
-    if (implied) this.#take(implied);
+    if (implied) this.#handle(implied);
   }
 
   /** @param {string} text */
-  #hear(text) {
+  #receive(text) {
     this.#events.emit({ type: "message", direction: "in", text });
     let message;
     try {
@@ -230,11 +230,11 @@ class Signaling {
     } catch (error) {
       return this.#events.emit({ type: "error", code: "malformed", message: String(error) });
     }
-    this.#take(message);
+    this.#handle(message);
   }
 
   /** @param {ServerMessage} message */
-  #take(message) {
+  #handle(message) {
     switch (message.type) {
       case "opened":
         this.#key = message.key;
@@ -242,9 +242,9 @@ class Signaling {
         return this.#events.emit(message);
       case "joined":
         this.#accepted();
-        return this.#welcome(undefined, message.index);
+        return this.#addPeer(undefined, message.index);
       case "join":
-        return this.#welcome(message.index, message.index);
+        return this.#addPeer(message.index, message.index);
       case "leave":
         this.#peers.get(message.index)?.emit({ type: "leave", code: "left" });
         return this.#peers.delete(message.index);
@@ -259,7 +259,7 @@ class Signaling {
   }
 
   #accepted() {
-    // An own `close()` may be faster than the server's answer.
+    // `close()` may have been called before the reply arrived.
     if (this.#state !== "closing") this.#state = "open";
   }
 
@@ -267,7 +267,7 @@ class Signaling {
    * @param {number | undefined} place
    * @param {number | undefined} index
    */
-  #welcome(place, index) {
+  #addPeer(place, index) {
     /** @type {Emitter<PeerEvent>} */
     const { on, emit } = emitter();
     const peer = Object.freeze({
@@ -276,10 +276,10 @@ class Signaling {
       on,
       /** @param {unknown} data */
       send: (data) => {
-        if (JSON.stringify(data) === undefined) throw new TypeError("data without a JSON text");
-        const here = this.#isHere(peer, place);
-        if (here) this.#say({ type: "send", index: place, data });
-        return here;
+        if (JSON.stringify(data) === undefined) throw new TypeError("data cannot be serialized as JSON");
+        const isCurrent = this.#isCurrent(peer, place);
+        if (isCurrent) this.#send({ type: "send", index: place, data });
+        return isCurrent;
       },
     });
     this.#peers.set(place, { peer, emit });
@@ -290,28 +290,28 @@ class Signaling {
    * @param {object} peer
    * @param {number | undefined} place
    */
-  #isHere(peer, place) {
+  #isCurrent(peer, place) {
     return this.#state === "open" && this.#peers.get(place)?.peer === peer;
   }
 
-  // A role ends with its socket, whichever ends first: the next attempt is always made with a new one.
+  // A role and its socket end together. Each attempt uses a new socket.
   /** @param {End} end */
   #end(end) {
-    // A plain role is taken for given until it is refused.
+    // In plain, a role counts as accepted until it is refused.
     if (this.#state === "open" && !REFUSALS.has(end.code)) {
       this.#hadRole = true;
       this.#failures = 0;
     }
     if (this.#state === "closing") end = { ...end, code: "done" };
-    this.#letGoOfSocket();
+    this.#dropSocket();
     const peers = [...this.#peers.values()];
     this.#peers.clear();
-    if (this.#isWorthTrying(end)) this.#tryLater(end);
+    if (this.#shouldRetry(end)) this.#retryLater(end);
     else this.#finish(end);
     peers.forEach(({ emit }) => emit({ type: "leave", code: end.code }));
   }
 
-  #letGoOfSocket() {
+  #dropSocket() {
     if (!this.#socket) return;
     this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close(1000);
@@ -319,14 +319,14 @@ class Signaling {
   }
 
   /** @param {End} end */
-  #isWorthTrying({ code }) {
-    // Whoever had the key and lost it is refused while the server has not noticed the loss, or while the other side is away.
-    const worth = WORTH_TRYING.has(code) || (this.#hadRole && REFUSALS.has(code));
-    return worth && this.#failures < this.#retries;
+  #shouldRetry({ code }) {
+    // After a lost connection, a refusal may be temporary: the server may not have detected the loss, or the opener may still be reconnecting.
+    const isRetryable = RETRYABLE.has(code) || (this.#hadRole && REFUSALS.has(code));
+    return isRetryable && this.#failures < this.#retries;
   }
 
   /** @param {End} end */
-  #tryLater(end) {
+  #retryLater(end) {
     const { first, slow, limit } = this.#backoff;
     const bound = Math.min(limit, (end.code === "lost" ? first : slow) * 2 ** this.#failures);
     const delay = Math.random() * bound;
@@ -344,7 +344,7 @@ class Signaling {
   }
 }
 
-/** @type {Record<string, EndCode>} By close code, or by code and text where the code alone does not tell. */
+/** @type {Record<string, EndCode>} By close code, or by code and text if the code is ambiguous. */
 const ENDS = {
   1001: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost", "1008 no sign of life": "lost",
   "1008 key is taken": "key-taken", "1008 key is unknown": "unknown-key", "1013 too many joiners on the key": "too-many-joiners",
@@ -360,7 +360,7 @@ function endOf(status, reason) {
   return { code: ENDS[`${status} ${reason}`] ?? ENDS[status] ?? "refused", reason, status };
 }
 
-function madeKey() {
+function generateKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -373,12 +373,12 @@ function subprotocols(dialect) {
     case undefined: return ["sigver.v1", "sigver.plain"];
     case "v1": return ["sigver.v1"];
     case "plain": return ["sigver.plain"];
-    default: throw new TypeError(`no dialect of sigver: ${dialect}`);
+    default: throw new TypeError(`unknown dialect: ${dialect}`);
   }
 }
 
-/** What a server may say to each role, and what has to be in it. @type {Record<string, Record<string, (message: any) => boolean>>} */
-const SHAPES = {
+/** Checks for the messages that each role may receive. @type {Record<string, Record<string, (message: any) => boolean>>} */
+const CHECKS = {
   open: {
     opened: ({ key }) => typeof key === "string",
     join: ({ index }) => isIndex(index),
@@ -396,7 +396,7 @@ const SHAPES = {
 
 /** @param {"open" | "join"} role */
 function v1(role) {
-  const shapes = SHAPES[role];
+  const checks = CHECKS[role];
   return {
     dialect: /** @type {Dialect} */ ("v1"),
 
@@ -406,11 +406,11 @@ function v1(role) {
     /** @type {(text: string) => ServerMessage} */
     decode(text) {
       const message = objectIn(text);
-      if (!Object.hasOwn(shapes, message.type) || !shapes[message.type](message)) throw new TypeError("not of sigver.v1");
+      if (!Object.hasOwn(checks, message.type) || !checks[message.type](message)) throw new TypeError("not a message of sigver.v1");
       return /** @type {any} */ (message);
     },
 
-    /** What a server's silence answers. @type {(message: ClientMessage) => ServerMessage | undefined} */
+    /** Returns the reply that a plain server omits. @type {(message: ClientMessage) => ServerMessage | undefined} */
     implied: () => undefined,
   };
 }
@@ -432,11 +432,11 @@ function plain(role) {
         case "send": {
           const data = JSON.parse(JSON.stringify(message.data));
           if (!isObject(data)) return refusal("not-an-object", "the plain dialect carries JSON objects only");
-          if (isControl(data)) return refusal("not-in-plain", "the server would take a `type` of open or join beside a `key` for its own");
+          if (isControl(data)) return refusal("not-in-plain", "the server would handle data with a `key` and the `type` open or join as a request");
           return JSON.stringify({ ...data, index: message.index });
         }
         default:
-          return refusal("not-in-plain", `the plain dialect has no ${message.type}`);
+          return refusal("not-in-plain", `the plain dialect does not support ${message.type}`);
       }
     },
 
@@ -444,14 +444,14 @@ function plain(role) {
       const { index, ...data } = objectIn(text);
       if (role === "join") return { type: "data", data };
       if (isIndex(index)) return { type: "data", index, data };
-      // What a joiner sends always arrives with its index; the join line alone has none.
+      // Data from a joiner always has its index. Only the join notice has none.
       if (index === undefined && data.type === "join") return { type: "join", index: joins++ };
-      throw new TypeError("neither a join line nor with the index of a joiner");
+      throw new TypeError("neither a join notice nor data with an index");
     },
 
     implied(message) {
       if (message.type === "open") return { type: "opened", key: /** @type {string} */ (message.key) };
-      // A plain joiner is not told its index.
+      // A plain joiner does not receive its index.
       if (message.type === "join") return { type: "joined", index: /** @type {any} */ (undefined) };
     },
   };
@@ -486,8 +486,8 @@ function isIndex(value) {
 
 // ---- Events ----
 
-/** How many events of a type wait for a first listener: more than a negotiation has, and no load for whoever never listens. */
-const EARLY_EVENTS = 100;
+/** The maximum number of queued events per type: more than one negotiation emits. */
+const MAX_EARLY_EVENTS = 100;
 
 /**
  * @template {{ type: string }} Event
@@ -508,22 +508,22 @@ function emitter() {
     on(type, listener) {
       const others = listeners.get(type) ?? new Set();
       listeners.set(type, others.add(listener));
-      early.get(type)?.forEach((event) => tell(listener, event));
+      early.get(type)?.forEach((event) => dispatch(listener, event));
       early.delete(type);
       return () => void others.delete(listener);
     },
 
     emit(event) {
-      const heard = listeners.get(event.type);
-      if (heard) return [...heard].forEach((listener) => tell(listener, event));
+      const current = listeners.get(event.type);
+      if (current) return [...current].forEach((listener) => dispatch(listener, event));
       const waiting = early.get(event.type) ?? [];
-      if (waiting.length < EARLY_EVENTS) early.set(event.type, [...waiting, event]);
+      if (waiting.length < MAX_EARLY_EVENTS) early.set(event.type, [...waiting, event]);
     },
   };
 }
 
-/** A listener that throws is its owner's to hear of, and nobody else's. @type {(listener: (event: any) => void, event: any) => void} */
-function tell(listener, event) {
+/** Calls a listener. If it throws, the error is reported without affecting other listeners. @type {(listener: (event: any) => void, event: any) => void} */
+function dispatch(listener, event) {
   try {
     listener(event);
   } catch (error) {

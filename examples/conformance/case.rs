@@ -1,4 +1,4 @@
-//! Which cases there are: every transcript and every hostile case. Owns which of them are skipped, and runs one.
+//! The cases: every transcript and every hostile case. Decides which are skipped, and runs one.
 
 use std::{io, time::Instant};
 
@@ -11,24 +11,24 @@ use crate::{
     options::Options,
 };
 
-/// One line of the table.
+/// A case: one row of the report.
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// The section of PROTOCOL.md that it is about.
+    /// The section of PROTOCOL.md that the case tests.
     pub(crate) section: String,
-    /// What is expected, for people.
+    /// The expected behaviour, as a text for people.
     pub(crate) expected: String,
-    play: Play,
+    script: Script,
 }
 
-enum Play {
+enum Script {
     Transcript(Transcript),
-    /// In a dialect, unless it is about none.
+    /// Runs in this dialect, or once if `None`.
     Hostile(&'static Hostile, Option<Dialect>),
 }
 
 impl Case {
-    /// Every case, whether or not it can be run.
+    /// Returns every case, including those that will be skipped.
     pub(crate) fn all() -> io::Result<Vec<Self>> {
         let transcripts = all()?.into_iter().map(Self::transcript);
         let hostile = Hostile::all().flat_map(|hostile| {
@@ -47,7 +47,7 @@ impl Case {
             name: transcript.name.clone(),
             section: transcript.section.clone(),
             expected: transcript.title.clone(),
-            play: Play::Transcript(transcript),
+            script: Script::Transcript(transcript),
         }
     }
 
@@ -60,32 +60,32 @@ impl Case {
             name,
             section: hostile.section.into(),
             expected: hostile.expected.into(),
-            play: Play::Hostile(hostile, dialect),
+            script: Script::Hostile(hostile, dialect),
         }
     }
 
-    /// Why it is not run against this server, if it is not.
-    pub(crate) fn skipped(&self, options: &Options) -> Option<String> {
-        match &self.play {
-            Play::Transcript(transcript) => skipped(transcript, options),
-            Play::Hostile(_, Some(dialect)) if !options.dialects().contains(dialect) => {
-                Some(format!("is about {}", dialect.name()))
+    /// Returns why the case is skipped with these options; `None` if it runs.
+    pub(crate) fn skip_reason(&self, options: &Options) -> Option<String> {
+        match &self.script {
+            Script::Transcript(transcript) => skip_reason(transcript, options),
+            Script::Hostile(_, Some(dialect)) if !options.dialects().contains(dialect) => {
+                Some(format!("requires {}", dialect.name()))
             }
-            Play::Hostile(..) if !options.limits.is_empty() => Some("wants the default limits".into()),
-            Play::Hostile(..) => None,
+            Script::Hostile(..) if !options.limits.is_empty() => Some("requires the default limits".into()),
+            Script::Hostile(..) => None,
         }
     }
 
-    /// Whether it waits for a deadline of the server, so that others can run meanwhile.
+    /// Returns whether the case waits for a timeout of the server. Other cases run at the same time.
     pub(crate) fn waits(&self) -> bool {
-        matches!(&self.play, Play::Hostile(hostile, _) if hostile.waits)
+        matches!(&self.script, Script::Hostile(hostile, _) if hostile.waits)
     }
 
-    /// Runs it.
+    /// Runs the case.
     pub(crate) fn run(&self, options: &Options, target: &Target) -> Result<(), Mismatch> {
-        match &self.play {
-            Play::Transcript(transcript) => run(transcript, options, target),
-            Play::Hostile(hostile, dialect) => {
+        match &self.script {
+            Script::Transcript(transcript) => run(transcript, options, target),
+            Script::Hostile(hostile, dialect) => {
                 let dialect = dialect.unwrap_or(options.dialects()[0]);
                 hostile.run(target, dialect, options)
             }
@@ -93,12 +93,12 @@ impl Case {
     }
 }
 
-fn skipped(transcript: &Transcript, options: &Options) -> Option<String> {
-    let mut spoken = dialects(transcript);
-    if let Some(other) = spoken.find(|dialect| !options.dialects().contains(dialect)) {
-        return Some(format!("is about {}", other.name()));
+fn skip_reason(transcript: &Transcript, options: &Options) -> Option<String> {
+    let mut dialects = dialects(transcript);
+    if let Some(other) = dialects.find(|dialect| !options.dialects().contains(dialect)) {
+        return Some(format!("requires {}", other.name()));
     }
-    let wants = |limits: &[(Limit, u32)]| {
+    let describe = |limits: &[(Limit, u32)]| {
         let mut words: Vec<String> = limits
             .iter()
             .map(|(limit, number)| format!("{}={number}", limit.name()))
@@ -106,21 +106,21 @@ fn skipped(transcript: &Transcript, options: &Options) -> Option<String> {
         words.sort();
         words.join(" ")
     };
-    let (wanted, given) = (wants(&transcript.limits), wants(&options.limits));
-    if wanted != given {
-        return Some(if wanted.is_empty() {
-            "wants the default limits".into()
+    let (required, given) = (describe(&transcript.limits), describe(&options.limits));
+    if required != given {
+        return Some(if required.is_empty() {
+            "requires the default limits".into()
         } else {
-            format!("wants --set {wanted}")
+            format!("requires --set {required}")
         });
     }
-    if waits(transcript) > 0 && options.role_deadline.is_none() {
-        return Some("wants --role-deadline".into());
+    if role_deadlines(transcript) > 0 && options.role_deadline.is_none() {
+        return Some("requires --role-deadline".into());
     }
     None
 }
 
-/// What its clients speak.
+/// Returns the dialects of the clients of a transcript.
 fn dialects(transcript: &Transcript) -> impl Iterator<Item = Dialect> + '_ {
     let mut known = Vec::new();
     transcript.steps.iter().filter_map(move |step| {
@@ -130,8 +130,8 @@ fn dialects(transcript: &Transcript) -> impl Iterator<Item = Dialect> + '_ {
     })
 }
 
-/// How often the role deadline passes in it.
-fn waits(transcript: &Transcript) -> u32 {
+/// Returns how often a transcript waits for the role deadline.
+fn role_deadlines(transcript: &Transcript) -> u32 {
     let steps = transcript.steps.iter();
     steps
         .map(|step| u32::from(step.kind == StepKind::WaitRoleDeadline))
@@ -140,22 +140,22 @@ fn waits(transcript: &Transcript) -> u32 {
 
 fn run(transcript: &Transcript, options: &Options, target: &Target) -> Result<(), Mismatch> {
     let role_deadline = options.role_deadline.unwrap_or_default();
-    let until = Instant::now() + options.deadline + role_deadline * waits(transcript);
+    let until = Instant::now() + options.deadline + role_deadline * role_deadlines(transcript);
     let mut judge = Judge::new(target, role_deadline, until);
     if options.ordered_pongs {
         judge.rely_on_pongs();
     }
     let played = play(transcript, &mut judge);
-    // The next transcript has the same keys: they have to be free, also where this one has failed.
+    // The next transcript uses the same keys, so they must be free, even if this one has failed.
     let finished = judge.finish();
     played.map_err(|failure| {
         let place = match (failure.line, failure.who) {
             (Some(line), Some(who)) => format!("line {line}, {who}"),
             (Some(line), None) => format!("line {line}"),
-            (None, Some(who)) => format!("at the end, {who}"),
-            (None, None) => "at the end".into(),
+            (None, Some(who)) => format!("after the last step, {who}"),
+            (None, None) => "after the last step".into(),
         };
         Mismatch::new(format_args!("{place}: {}", failure.expected), failure.seen)
     })?;
-    finished.map_err(|error| Mismatch::new("connections end when their clients do", error))
+    finished.map_err(|error| Mismatch::new("the server closes connections when clients disconnect", error))
 }

@@ -1,4 +1,4 @@
-//! What clients and servers of each dialect say. Never compares anything: `judge` does.
+//! The messages of each dialect, as clients send and receive them.
 
 use sigver_transcripts::Seen;
 
@@ -10,7 +10,7 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// What a client is served that offers these subprotocols.
+    /// Returns the dialect that a server must select for these offered subprotocols.
     pub(crate) fn of_offer(offer: Option<&str>) -> Self {
         let mut names = offer.unwrap_or_default().split(',').map(str::trim);
         match names.find(|name| ["sigver.v1", "sigver.plain"].contains(name)) {
@@ -19,7 +19,7 @@ impl Dialect {
         }
     }
 
-    /// What a client offers that wants this dialect.
+    /// Returns the subprotocol that a client offers to select this dialect.
     pub(crate) fn offer(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
@@ -34,39 +34,39 @@ impl Dialect {
         }
     }
 
-    /// Data of a joiner, which is a JSON object with members, as it is sent.
-    pub(crate) fn joiner_says(self, data: &str) -> String {
+    /// Returns the frame with which a joiner sends `data`, a JSON object that is not empty.
+    pub(crate) fn joiner_sends(self, data: &str) -> String {
         match self {
             Self::Plain => data.to_owned(),
             Self::V1 => format!(r#"{{"type":"send","data":{data}}}"#),
         }
     }
 
-    /// The same, as its opener gets it.
-    pub(crate) fn opener_hears(self, index: usize, data: &str) -> Seen {
+    /// Returns the frame with which the opener receives this data.
+    pub(crate) fn opener_receives(self, index: usize, data: &str) -> Seen {
         Seen::Text(match self {
             Self::Plain => with_index(index, data),
             Self::V1 => format!(r#"{{"type":"data","index":{index},"data":{data}}}"#),
         })
     }
 
-    /// Data of an opener to a joiner, as it is sent.
-    pub(crate) fn opener_says(self, index: usize, data: &str) -> String {
+    /// Returns the frame with which an opener sends `data` to a joiner.
+    pub(crate) fn opener_sends(self, index: usize, data: &str) -> String {
         match self {
             Self::Plain => with_index(index, data),
             Self::V1 => format!(r#"{{"type":"send","index":{index},"data":{data}}}"#),
         }
     }
 
-    /// The same, as the joiner gets it.
-    pub(crate) fn joiner_hears(self, index: usize, data: &str) -> Seen {
+    /// Returns the frame with which the joiner receives this data.
+    pub(crate) fn joiner_receives(self, index: usize, data: &str) -> Seen {
         Seen::Text(match self {
             Self::Plain => with_index(index, data),
             Self::V1 => format!(r#"{{"type":"data","data":{data}}}"#),
         })
     }
 
-    /// What says that a key is open.
+    /// Returns the acknowledgement of an open; `None` if the dialect has none.
     pub(crate) fn opened(self, key: &str) -> Option<Seen> {
         match self {
             Self::Plain => None,
@@ -74,8 +74,8 @@ impl Dialect {
         }
     }
 
-    /// What says that a key is taken.
-    pub(crate) fn taken(self, key: &str) -> Seen {
+    /// Returns the refusal of an open if the key is taken.
+    pub(crate) fn key_taken(self, key: &str) -> Seen {
         match self {
             Self::Plain => Seen::Close(Some(1008), "key is taken".into()),
             Self::V1 => Seen::Text(format!(
@@ -84,7 +84,7 @@ impl Dialect {
         }
     }
 
-    /// What tells a joiner that it is one.
+    /// Returns the acknowledgement of a join; `None` if the dialect has none.
     pub(crate) fn joined(self, index: usize) -> Option<Seen> {
         match self {
             Self::Plain => None,
@@ -92,23 +92,23 @@ impl Dialect {
         }
     }
 
-    /// What tells an opener that a joiner has come.
-    pub(crate) fn came(self, index: usize) -> Seen {
+    /// Returns the notice to an opener that a joiner has joined.
+    pub(crate) fn peer_joined(self, index: usize) -> Seen {
         Seen::Text(match self {
             Self::Plain => r#"{"type":"join"}"#.into(),
             Self::V1 => format!(r#"{{"type":"join","index":{index}}}"#),
         })
     }
 
-    /// What tells an opener that a joiner is gone.
-    pub(crate) fn gone(self, index: usize) -> Option<Seen> {
+    /// Returns the notice to an opener that a joiner has left; `None` if the dialect has none.
+    pub(crate) fn peer_left(self, index: usize) -> Option<Seen> {
         match self {
             Self::Plain => None,
             Self::V1 => Some(Seen::Text(format!(r#"{{"type":"leave","index":{index}}}"#))),
         }
     }
 
-    /// What tells a joiner that its opener is gone.
+    /// Returns the notice to a joiner that its opener has left.
     pub(crate) fn opener_left(self) -> Seen {
         match self {
             Self::Plain => Seen::Close(Some(4001), "opener left".into()),
@@ -125,7 +125,7 @@ pub(crate) fn join(key: &str) -> String {
     format!(r#"{{"type":"join","key":"{key}"}}"#)
 }
 
-/// An object with members, and an index as its last.
+/// Appends an `index` to an object that is not empty.
 fn with_index(index: usize, data: &str) -> String {
     let inner = data.strip_suffix('}').unwrap_or(data);
     format!(r#"{inner},"index":{index}}}"#)

@@ -1,5 +1,5 @@
-//! What is the same, where a server may choose its words: the texts of close frames and errors, and how it writes the messages that
-//! are its own. What it carries for others is compared to the byte. Never touches a socket but through `Sockets`.
+//! Compares expected and received frames. A server may choose the texts of close frames and errors, and the formatting of its own messages.
+//! Relayed data must be equal byte for byte.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use sigver_transcripts::{
 
 use crate::dialect::Dialect;
 
-/// What was expected, and what was seen in its place.
+/// The expected and the actual behaviour of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     pub(crate) expected: String,
@@ -35,14 +35,14 @@ impl Mismatch {
     }
 }
 
-/// Where only an answer was expected.
+/// The failure of a case that expected any response.
 impl From<io::Error> for Mismatch {
     fn from(error: io::Error) -> Self {
-        Self::new("a server that answers", error)
+        Self::new("a response", error)
     }
 }
 
-/// Whether a client of this dialect saw what it should have seen.
+/// Returns whether a client of this dialect has received what was expected.
 pub(crate) fn is_same(dialect: Dialect, expected: &Seen, seen: &Seen) -> bool {
     match (expected, seen) {
         (Seen::Close(expected, _), Seen::Close(seen, _)) => expected == seen,
@@ -54,7 +54,7 @@ pub(crate) fn is_same(dialect: Dialect, expected: &Seen, seen: &Seen) -> bool {
     }
 }
 
-/// Compares messages of `sigver.v1` member by member; `None` where one is no message.
+/// Compares messages of `sigver.v1` member by member. Returns `None` if one is not a JSON object without duplicate members.
 fn is_same_message(expected: &str, seen: &str) -> Option<bool> {
     let Members(mut expected) = serde_json::from_str(expected).ok()?;
     let Members(mut seen) = serde_json::from_str(seen).ok()?;
@@ -64,7 +64,7 @@ fn is_same_message(expected: &str, seen: &str) -> Option<bool> {
     };
     let mut expected = values(&expected)?;
     let mut seen = values(&seen)?;
-    // For people: it has to be there.
+    // The text of an error is for people. Any string is valid.
     let same_message = match (expected.remove("message"), seen.remove("message")) {
         (None, None) => true,
         (expected, seen) => expected.is_some() && seen.is_some_and(|message| message.is_string()),
@@ -80,7 +80,7 @@ fn values(members: &BTreeMap<String, Box<RawValue>>) -> Option<BTreeMap<&str, Va
         .collect()
 }
 
-/// The members of an object as they were written, each there once.
+/// The members of a JSON object, with their values as written. Duplicate members are rejected.
 struct Members(BTreeMap<String, Box<RawValue>>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Members {
                 let mut members = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry()? {
                     if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member is there twice"));
+                        return Err(A::Error::custom("duplicate member"));
                     }
                 }
                 Ok(Members(members))
@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// A server as a stage for transcripts, judged by what PROTOCOL.md says of any server.
+/// A [`Stage`] for any server, which compares only what PROTOCOL.md requires.
 pub(crate) struct Judge {
     sockets: Sockets,
     dialects: BTreeMap<char, Dialect>,
@@ -128,7 +128,7 @@ impl Judge {
         self.sockets.rely_on_pongs();
     }
 
-    /// Ends all connections, and waits for the server to have noticed.
+    /// Disconnects all clients, and waits until the server has closed the connections.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.sockets.finish()
     }
@@ -169,12 +169,12 @@ impl Stage for Judge {
         is_same(dialect.unwrap_or(Dialect::Plain), expected, seen)
     }
 
-    /// 32 hexadecimal digits, wherever the server writes them.
+    /// Returns the `key` of the message, if it has 32 hexadecimal digits.
     fn made(&self, _: &str, text: &str) -> Option<String> {
         let message: Value = serde_json::from_str(text).ok()?;
         let key = message.get("key")?.as_str()?;
-        let is_made = key.len() == 32 && key.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_made.then(|| key.to_owned())
+        let is_generated = key.len() == 32 && key.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_generated.then(|| key.to_owned())
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_makes_is_compared_by_its_meaning() {
+    fn v1_messages_with_different_formatting_match() {
         for (expected, seen) in [
             (
                 r#"{"type":"joined","index":0}"#,
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_differs() {
+    fn v1_messages_with_different_meaning_do_not_match() {
         for (expected, seen) in [
             (r#"{"type":"joined","index":0}"#, r#"{"type":"joined","index":"0"}"#),
             (
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_close_frame_the_code_counts() {
+    fn close_frames_match_by_code_and_not_by_text() {
         let closed = |code, text: &str| Seen::Close(code, text.into());
         let expected = closed(Some(1008), "key is taken");
         assert!(is_same(Dialect::Plain, &expected, &closed(Some(1008), "taken")));

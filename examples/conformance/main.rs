@@ -1,22 +1,22 @@
-//! Holds any server to PROTOCOL.md: plays every transcript and every hostile case against it, in either dialect, and says what was
-//! expected and what was seen.
+//! Tests any server for conformance with PROTOCOL.md: runs every transcript and every hostile case against it, in both dialects, and reports
+//! the expected and the actual behaviour.
 //!
 //! `cargo run --release --example conformance -- ws://localhost:8000`
 //!
-//! | file | owns |
+//! | file | content |
 //! |---|---|
 //! | `options.rs` | the command line |
-//! | `case.rs` | which cases there are, which of them are skipped, and running one |
-//! | `dialect.rs` | what clients and servers of each dialect say |
-//! | `judge.rs` | what is the same, where a server may choose its words |
-//! | `pair.rs` | an opener and a joiner that talk |
-//! | `hostile/` | what no transcript can say: heads, frames, texts and crowds that a server has to survive |
-//! | `report.rs` | the table, TAP, JSON |
+//! | `case.rs` | the cases: which are skipped, and how one runs |
+//! | `dialect.rs` | the messages of each dialect |
+//! | `judge.rs` | comparison of expected and received frames |
+//! | `pair.rs` | an opener and a joiner that exchange data |
+//! | `hostile/` | cases that transcripts cannot express: broken, slow, oversize and many requests, frames and messages |
+//! | `report.rs` | the output: table, TAP or JSON |
 //!
-//! It knows what PROTOCOL.md says and nothing else of the server: codes and messages are compared, texts for people are not. The
-//! transcripts use keys such as `tea`, so a server that is in use may have them open already, and then cases fail.
+//! The kit compares codes and messages, but not texts for people. The transcripts use keys such as `tea`. If other clients of the server have
+//! such a key open, cases fail.
 //!
-//! Exit status: 0 when nothing failed, 1 when something did, 2 when the command line is wrong or there is no server.
+//! Exit status: 0 if no case failed, 1 if a case failed, 2 if the command line is invalid or the server cannot be reached.
 
 #![forbid(unsafe_code)]
 
@@ -39,43 +39,47 @@ use sigver_transcripts::socket::Target;
 
 use case::Case;
 use judge::Mismatch;
-use options::{Options, Stop};
+use options::{Exit, Options};
 use report::{Report, Row, Verdict};
 
 fn main() -> ExitCode {
     let options = match Options::read() {
         Ok(options) => options,
-        Err(Stop::Answered) => return ExitCode::SUCCESS,
-        Err(Stop::Wrong(problem)) => return give_up(&problem),
+        Err(Exit::Printed) => return ExitCode::SUCCESS,
+        Err(Exit::Usage(error)) => return fail(&error),
     };
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(problem) => give_up(&problem),
+        Err(error) => fail(&error),
     }
 }
 
-fn give_up(problem: &str) -> ExitCode {
-    eprintln!("conformance: {problem}");
+fn fail(error: &str) -> ExitCode {
+    eprintln!("conformance: {error}");
     ExitCode::from(2)
 }
 
-/// Whether nothing has failed. An error is why nothing could be run.
+/// Runs the chosen cases. Returns whether all have passed or were skipped.
+///
+/// # Errors
+///
+/// If no case can run, with the reason.
 fn run(options: &Options) -> Result<bool, String> {
-    let cases = Case::all().map_err(|error| format!("no transcripts: {error}"))?;
-    let mut cases: Vec<Case> = cases.into_iter().filter(|case| options.chooses(&case.name)).collect();
-    // They are started first and reported last.
+    let cases = Case::all().map_err(|error| format!("cannot read the transcripts: {error}"))?;
+    let mut cases: Vec<Case> = cases.into_iter().filter(|case| options.includes(&case.name)).collect();
+    // Cases that wait are started first and reported last.
     cases.sort_by_key(Case::waits);
     if cases.is_empty() {
-        return Err("no case has such a name (see --list)".into());
+        return Err("no case matches (see --list)".into());
     }
-    // A reader that has seen enough may close the pipe; there is nobody else to tell.
+    // Writing fails if the reader has closed the pipe. Such errors are ignored.
     if options.list {
         let _ = report::list(&cases);
         return Ok(true);
     }
     let target = options.target()?;
-    answers(&target, options).map_err(|error| format!("no connection to {}: {error}", target.addr))?;
+    check_reachable(&target, options).map_err(|error| format!("cannot connect to {}: {error}", target.addr))?;
     let mut report = Report::new(options, &cases);
     let mut failed = false;
     let _ = report.begin();
@@ -90,7 +94,7 @@ fn run(options: &Options) -> Result<bool, String> {
         let waiting = waiting.into_iter().map(|(case, thread)| {
             let panicked = |_| {
                 (
-                    Verdict::Failed(Mismatch::new("a verdict", "a panic of the kit")),
+                    Verdict::Failed(Mismatch::new("a verdict", "the kit panicked")),
                     Duration::ZERO,
                 )
             };
@@ -105,10 +109,10 @@ fn run(options: &Options) -> Result<bool, String> {
     Ok(!failed)
 }
 
-/// Runs a case, unless it has to be skipped. Returns how long that took as well.
+/// Runs a case, or skips it. Returns the verdict and the duration.
 fn run_case(case: &Case, options: &Options, target: &Target) -> (Verdict, Duration) {
     let started = Instant::now();
-    let verdict = match case.skipped(options) {
+    let verdict = match case.skip_reason(options) {
         Some(reason) => Verdict::Skipped(reason),
         None => case
             .run(options, target)
@@ -117,7 +121,7 @@ fn run_case(case: &Case, options: &Options, target: &Target) -> (Verdict, Durati
     (verdict, started.elapsed())
 }
 
-/// Whether anyone is there at all.
-fn answers(target: &Target, options: &Options) -> io::Result<()> {
+/// Checks that the server accepts a connection.
+fn check_reachable(target: &Target, options: &Options) -> io::Result<()> {
     target.dial(Instant::now() + options.deadline).map(drop)
 }

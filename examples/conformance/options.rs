@@ -1,4 +1,4 @@
-//! The command line. Never connects.
+//! The command line.
 
 use std::{net::ToSocketAddrs, time::Duration};
 
@@ -7,53 +7,53 @@ use sigver_transcripts::{Limit, socket::Target};
 
 use crate::dialect::Dialect;
 
-/// Holds any server to sigver's protocol: plays every transcript and every hostile case against it.
+/// Test a server for conformance with the sigver protocol
 #[derive(Parser)]
 #[command(name = "conformance")]
 pub(crate) struct Options {
-    /// The server, as ws://HOST[:PORT][/PATH]
+    /// Server to test: ws://HOST[:PORT][/PATH]
     #[arg(required_unless_present = "list")]
     url: Option<String>,
 
-    /// Run only the cases whose names contain this; may be given more than once
+    /// Run only cases whose names contain TEXT (repeatable)
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 
-    /// Leave out the cases whose names contain this; may be given more than once
+    /// Skip cases whose names contain TEXT (repeatable)
     #[arg(long, value_name = "TEXT")]
     skip: Vec<String>,
 
-    /// List the cases, and run none
+    /// List the cases and exit
     #[arg(long)]
     pub(crate) list: bool,
 
-    /// What is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
 
-    /// The dialects that the server is held to
+    /// Dialects that the server must support
     #[arg(long, value_enum, default_value = "both")]
     dialect: Dialects,
 
-    /// How long each case may take
+    /// Time limit per case
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) deadline: Duration,
 
-    /// How long the server waits for a request head. PROTOCOL.md's is 5
+    /// Time that the server waits for a complete request head
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     pub(crate) head_deadline: Duration,
 
-    /// The server sends a pong to nobody before everything that follows from earlier frames, of any client: what is missing is
-    /// reported without waiting for the deadline. Leave it out if the server's WebSocket library answers pings by itself
+    /// Report a missing frame when a pong arrives, without waiting for the deadline. Requires a server that sends each pong after
+    /// all results of earlier frames. Do not use it if the server's WebSocket library answers pings
     #[arg(long)]
     pub(crate) ordered_pongs: bool,
 
-    /// The server has this limit other than the default: run the transcripts that want just the limits given, and no other case.
-    /// NAME is depth, joiners-per-key, key-bytes or message-bytes
+    /// Limit of the server that differs from the default (repeatable). Runs only the transcripts for exactly these limits. NAME is
+    /// depth, joiners-per-key, key-bytes or message-bytes
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = limit)]
     pub(crate) limits: Vec<(Limit, u32)>,
 
-    /// The server closes who asks for no role in this time: run the cases that wait for it, too. PROTOCOL.md's is 60
+    /// Time after which the server closes clients without a role. Also runs the cases that wait for it. The default in PROTOCOL.md is 60
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) role_deadline: Option<Duration>,
 }
@@ -72,35 +72,35 @@ enum Dialects {
     Both,
 }
 
-/// Why there is nothing to do.
-pub(crate) enum Stop {
-    /// It was a question, such as `--help`, and has been answered.
-    Answered,
-    /// The command line is wrong, and how, in one line.
-    Wrong(String),
+/// Why the program exits without running a case.
+pub(crate) enum Exit {
+    /// `--help` was printed.
+    Printed,
+    /// The command line is invalid. The text is the error in one line.
+    Usage(String),
 }
 
 impl Options {
-    /// Reads this process's arguments.
-    pub(crate) fn read() -> Result<Self, Stop> {
+    /// Parses the arguments of the process.
+    pub(crate) fn read() -> Result<Self, Exit> {
         Self::try_parse().map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                // A reader that has seen enough may close the pipe.
+                // Fails if the reader has closed the pipe.
                 let _ = error.print();
-                Stop::Answered
+                Exit::Printed
             }
             _ => {
                 let message = error.to_string();
-                // What is missing stands in the lines behind the first.
+                // clap lists missing arguments on the lines after the first.
                 let line: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).collect();
                 let line = line.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
                 let line = line.strip_prefix("error: ").unwrap_or(&line);
-                Stop::Wrong(format!("{line} (see --help)"))
+                Exit::Usage(format!("{line} (see --help)"))
             }
         })
     }
 
-    /// The dialects that the server is held to.
+    /// Returns the dialects that the server must support.
     pub(crate) fn dialects(&self) -> &'static [Dialect] {
         match self.dialect {
             Dialects::Plain => &[Dialect::Plain],
@@ -109,19 +109,24 @@ impl Options {
         }
     }
 
-    pub(crate) fn chooses(&self, name: &str) -> bool {
+    /// Returns whether `--only` and `--skip` select a case.
+    pub(crate) fn includes(&self, name: &str) -> bool {
         let contains = |text: &String| name.contains(text);
         (self.only.is_empty() || self.only.iter().any(contains)) && !self.skip.iter().any(contains)
     }
 
-    /// The server. An error is one line about what is wrong.
+    /// Returns the server to test.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is invalid or its host cannot be resolved. The error is one line.
     pub(crate) fn target(&self) -> Result<Target, String> {
         let url = self.url.as_deref().unwrap_or_default();
         let rest = match url.split_once("://") {
             Some(("ws", rest)) => rest,
             Some(("wss", _)) => {
                 return Err(format!(
-                    "{url}: TLS is not spoken here; name the server behind the proxy that does, as ws://HOST:PORT"
+                    "{url}: TLS is not supported; use ws://HOST:PORT of the server behind the TLS proxy"
                 ));
             }
             Some(_) | None => return Err(format!("{url}: expected ws://HOST[:PORT][/PATH]")),
@@ -151,7 +156,7 @@ impl Options {
             .to_socket_addrs()
             .map_err(|error| format!("{host}: {error}"))?;
         Ok(Target {
-            addr: addrs.next().ok_or_else(|| format!("{host}: has no address"))?,
+            addr: addrs.next().ok_or_else(|| format!("{host}: no address found"))?,
             host: host.to_owned(),
             path,
         })
@@ -163,11 +168,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|duration| !duration.is_zero() && *duration < Duration::from_secs(1_000_000))
-        .ok_or_else(|| "expected a number of seconds, more than none".into())
+        .ok_or_else(|| "expected a number of seconds greater than 0".into())
 }
 
 fn limit(text: &str) -> Result<(Limit, u32), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
     let limit = Limit::parse(name).ok_or("expected depth, joiners-per-key, key-bytes or message-bytes")?;
-    Ok((limit, number.parse().map_err(|_| format!("{number:?} is no number"))?))
+    Ok((
+        limit,
+        number.parse().map_err(|_| format!("{number:?} is not a number"))?,
+    ))
 }

@@ -1,4 +1,4 @@
-//! An opener and a joiner that talk: the bystanders of every hostile case, and what shows that a server lives.
+//! An opener and a joiner that exchange data. Hostile cases use pairs as bystanders, and to check that the server still works.
 
 use std::{io, time::Instant};
 
@@ -17,12 +17,12 @@ pub(crate) struct Pair {
     pub(crate) dialect: Dialect,
     pub(crate) opener: Client,
     pub(crate) joiner: Client,
-    /// How many messages were sent each way.
-    said: usize,
+    /// The number of messages sent in each direction.
+    sent: usize,
 }
 
-/// Checks what a client sees next.
-pub(crate) fn sees(client: &mut Client, dialect: Dialect, expected: &Seen) -> Result<(), Mismatch> {
+/// Checks the next frame that a client receives.
+pub(crate) fn expect(client: &mut Client, dialect: Dialect, expected: &Seen) -> Result<(), Mismatch> {
     let seen = client.receive();
     if is_same(dialect, expected, &seen) {
         Ok(())
@@ -31,21 +31,21 @@ pub(crate) fn sees(client: &mut Client, dialect: Dialect, expected: &Seen) -> Re
     }
 }
 
-/// The opener of a key that nobody has.
+/// Connects a client and opens `key`, which must be free.
 pub(crate) fn opener(target: &Target, dialect: Dialect, key: &str, until: Instant) -> Result<Client, Mismatch> {
     let mut client = target.connect(dialect.offer(), until)?;
     client.send_text(&open(key))?;
     match dialect.opened(key) {
-        Some(opened) => sees(&mut client, dialect, &opened)?,
+        Some(opened) => expect(&mut client, dialect, &opened)?,
         None => {
             client.handled()?;
-            sees_nothing(&mut client)?;
+            expect_nothing(&mut client)?;
         }
     }
     Ok(client)
 }
 
-/// A joiner of a key, and the `index`-th. What its opener hears of it is not looked at.
+/// Connects a client, joins `key` and checks that it receives `index`. Does not check the notice to the opener.
 pub(crate) fn joiner(
     target: &Target,
     dialect: Dialect,
@@ -56,13 +56,13 @@ pub(crate) fn joiner(
     let mut client = target.connect(dialect.offer(), until)?;
     client.send_text(&join(key))?;
     if let Some(joined) = dialect.joined(index) {
-        sees(&mut client, dialect, &joined)?;
+        expect(&mut client, dialect, &joined)?;
     }
     Ok(client)
 }
 
-/// Checks that nothing has come, and that the connection is alive.
-pub(crate) fn sees_nothing(client: &mut Client) -> Result<(), Mismatch> {
+/// Checks that a client has received nothing and is connected.
+pub(crate) fn expect_nothing(client: &mut Client) -> Result<(), Mismatch> {
     match client.leftover() {
         Seen::Nothing => Ok(()),
         seen => Err(Mismatch::new("nothing", seen)),
@@ -70,41 +70,41 @@ pub(crate) fn sees_nothing(client: &mut Client) -> Result<(), Mismatch> {
 }
 
 impl Pair {
-    /// A pair of a key that nobody has.
+    /// Connects an opener of `key`, which must be free, and a joiner.
     pub(crate) fn new(target: &Target, dialect: Dialect, key: &str, until: Instant) -> Result<Self, Mismatch> {
         let mut opener = opener(target, dialect, key, until)?;
         let joiner = joiner(target, dialect, key, 0, until)?;
-        sees(&mut opener, dialect, &dialect.came(0))?;
+        expect(&mut opener, dialect, &dialect.peer_joined(0))?;
         Ok(Self {
             dialect,
             opener,
             joiner,
-            said: 0,
+            sent: 0,
         })
     }
 
-    /// Says something, both ways.
-    pub(crate) fn say(&mut self) -> io::Result<()> {
-        let data = data(self.said);
-        self.said += 1;
-        self.joiner.send_text(&self.dialect.joiner_says(&data))?;
-        self.opener.send_text(&self.dialect.opener_says(0, &data))
+    /// Sends the next message in both directions.
+    pub(crate) fn send(&mut self) -> io::Result<()> {
+        let data = data(self.sent);
+        self.sent += 1;
+        self.joiner.send_text(&self.dialect.joiner_sends(&data))?;
+        self.opener.send_text(&self.dialect.opener_sends(0, &data))
     }
 
-    /// Hears what was said `ago` messages ago.
-    pub(crate) fn hear(&mut self, ago: usize) -> Result<(), Mismatch> {
-        let data = data(self.said - ago);
-        sees(&mut self.opener, self.dialect, &self.dialect.opener_hears(0, &data))?;
-        sees(&mut self.joiner, self.dialect, &self.dialect.joiner_hears(0, &data))
+    /// Checks that both clients receive the message that was sent `ago` messages ago.
+    pub(crate) fn receive(&mut self, ago: usize) -> Result<(), Mismatch> {
+        let data = data(self.sent - ago);
+        expect(&mut self.opener, self.dialect, &self.dialect.opener_receives(0, &data))?;
+        expect(&mut self.joiner, self.dialect, &self.dialect.joiner_receives(0, &data))
     }
 
-    /// Says something both ways, and hears it.
-    pub(crate) fn talk(&mut self) -> Result<(), Mismatch> {
-        self.say()?;
-        self.hear(1)
+    /// Sends a message in both directions and checks that it is received.
+    pub(crate) fn exchange(&mut self) -> Result<(), Mismatch> {
+        self.send()?;
+        self.receive(1)
     }
 
-    /// Ends both connections, and waits for the server to have noticed.
+    /// Disconnects both clients, and waits until the server has closed the connections.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.joiner.hang_up();
         self.opener.vanish()?;

@@ -1,4 +1,4 @@
-//! What is printed: a table, TAP, or JSON. Never runs a case.
+//! The output: a table, TAP or JSON.
 
 use std::{
     io::{self, Write},
@@ -13,11 +13,11 @@ use crate::{
     options::{Format, Options},
 };
 
-/// How a case went.
+/// The result of a case.
 pub(crate) enum Verdict {
     Passed,
     Failed(Mismatch),
-    /// And why.
+    /// With the reason.
     Skipped(String),
 }
 
@@ -31,7 +31,7 @@ impl Verdict {
     }
 }
 
-/// A case and how it went.
+/// A case with its result.
 pub(crate) struct Row {
     name: String,
     section: String,
@@ -51,7 +51,7 @@ impl Row {
         }
     }
 
-    /// What should have been seen: in full where that was not.
+    /// Returns the expected behaviour, in detail if the case has failed.
     fn expected(&self) -> &str {
         match &self.verdict {
             Verdict::Failed(mismatch) => &mismatch.expected,
@@ -68,19 +68,19 @@ impl Row {
     }
 }
 
-/// What is printed while the cases run.
+/// Prints results while the cases run.
 pub(crate) struct Report {
     format: Format,
-    /// How wide the columns of names and sections are.
+    /// The widths of the columns for names and sections.
     widths: (usize, usize),
     cases: usize,
     rows: Vec<Row>,
 }
 
-/// How wide what was expected and seen is in the table; what failed stands below it in full.
+/// The width of the columns for expected and seen behaviour. Failures are printed in full after the table.
 const COLUMN: usize = 48;
 
-/// Prints which cases there are.
+/// Prints a list of cases.
 pub(crate) fn list(cases: &[Case]) -> io::Result<()> {
     let (names, sections) = widths(cases);
     let mut out = io::stdout().lock();
@@ -171,7 +171,7 @@ fn tap(number: usize, row: &Row) -> io::Result<()> {
         Verdict::Passed => writeln!(out, "ok {number} - {name} ({section})"),
         Verdict::Skipped(reason) => writeln!(out, "ok {number} - {name} ({section}) # SKIP {reason}"),
         Verdict::Failed(_) => {
-            // A JSON string is a YAML one.
+            // A JSON string is a valid YAML string.
             let (expected, seen) = (json!(row.expected()), json!(row.seen()));
             writeln!(
                 out,
@@ -192,7 +192,7 @@ fn json(row: &Row) -> serde_json::Value {
     })
 }
 
-/// What fits into a column.
+/// Truncates a text to the width of a column.
 fn short(text: &str) -> String {
     let text = printable(text);
     if text.chars().count() <= COLUMN {
@@ -201,7 +201,7 @@ fn short(text: &str) -> String {
     text.chars().take(COLUMN - 1).chain(['…']).collect()
 }
 
-/// A terminal does what control characters say.
+/// Escapes control characters, which a terminal would interpret.
 fn printable(text: &str) -> String {
     let escape = |c: char| {
         if c.is_control() {

@@ -1,4 +1,4 @@
-//! One connection: its socket, its stage and the bytes that wait to be sent.
+//! One connection: its socket, its state and its write buffer.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +16,12 @@ use crate::frame::{self, Reader};
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     pub(crate) client: IpAddr,
-    pub(crate) stage: Stage,
+    pub(crate) state: State,
     /// The beginning of a request head or of a frame that is not complete.
     pub(crate) partial: Vec<u8>,
-    /// Whether the client has closed its sending direction. What is in the socket now is all that will arrive.
+    /// Whether the client has closed its sending direction. Nothing arrives after the bytes that are in the socket now.
     pub(crate) hung_up: bool,
-    /// When the stage times out.
+    /// The timeout of the state.
     pub(crate) due: Option<Instant>,
     /// Bytes that the kernel has not accepted. Allocated only while there are some, which is rare.
     outgoing: VecDeque<u8>,
@@ -29,9 +29,9 @@ pub(crate) struct Conn {
     cost: usize,
 }
 
-/// How far a connection has come. It never goes back.
-pub(crate) enum Stage {
-    /// The request head is not complete. At [`Conn::due`] it is rejected.
+/// The state of a connection. It only moves forward.
+pub(crate) enum State {
+    /// The request head is not complete. It is rejected at [`Conn::due`].
     Request,
     /// A WebSocket. The client is not read until [`Conn::due`], if there is one.
     Open { id: ConnId, reader: Reader },
@@ -46,7 +46,7 @@ impl Conn {
         Self {
             stream,
             client,
-            stage: Stage::Request,
+            state: State::Request,
             partial: Vec::new(),
             hung_up: false,
             due: Some(due),
@@ -55,28 +55,28 @@ impl Conn {
         }
     }
 
-    /// Returns the id under which the endpoint knows the connection.
+    /// Returns the id of the connection in the endpoint.
     pub(crate) fn id(&self) -> Option<ConnId> {
-        match &self.stage {
-            Stage::Request => None,
-            Stage::Open { id, .. } => Some(*id),
-            Stage::Ending { id } => *id,
+        match &self.state {
+            State::Request => None,
+            State::Open { id, .. } => Some(*id),
+            State::Ending { id } => *id,
         }
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        matches!(self.stage, Stage::Open { .. }) && self.due.is_some()
+        matches!(self.state, State::Open { .. }) && self.due.is_some()
     }
 
     pub(crate) fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
         self.outgoing.extend(bytes);
     }
 
-    pub(crate) fn put_frame(&mut self, frame: &Frame) {
+    pub(crate) fn queue_frame(&mut self, frame: &Frame) {
         self.cost += frame.cost();
         frame::write(frame, &mut self.outgoing);
     }
@@ -118,8 +118,8 @@ impl Conn {
                 Err(_) => break,
             }
         }
-        if matches!(self.stage, Stage::Ending { .. }) {
-            // Fails only if the connection is gone.
+        if matches!(self.state, State::Ending { .. }) {
+            // Fails only if the connection is closed.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         mem::take(&mut self.cost)

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `server.rs` | the event loop: reports events to the endpoint and carries out the outputs |
 //! | `conns.rs` | all connections, their timers, their registration in the poll |
-//! | `conn.rs` | one connection: its socket, its stage and the bytes that wait to be sent |
+//! | `conn.rs` | one connection: its socket, its state and its write buffer |
 //! | `frame.rs` | WebSocket frames, in both directions |
 //! | `../handshake.rs` | the WebSocket handshake |
 //! | `options.rs` | the command line |
@@ -37,15 +37,15 @@ use server::Server;
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
-        Err(problem) => {
-            eprintln!("embed_mio: {problem}");
+        Err(error) => {
+            eprintln!("embed_mio: {error}");
             return ExitCode::from(2);
         }
     };
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("embed_mio: {problem}");
+        Err(error) => {
+            eprintln!("embed_mio: {error}");
             ExitCode::FAILURE
         }
     }
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> io::Result<()> {
     let server = Server::bind(options)?;
-    // A closed stdout is no reason not to serve.
+    // Fails if stdout is closed. The server runs anyway.
     let _ = writeln!(io::stdout(), "listening on {}", server.local_addr()?);
     server.run()
 }

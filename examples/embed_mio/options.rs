@@ -14,7 +14,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads `--flag value` pairs. An error is one line about what is wrong.
+    /// Parses `--flag value` pairs. The error is one line.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
@@ -22,24 +22,24 @@ impl Options {
         };
         let limits = &mut options.limits;
         while let Some(flag) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+            let value = args.next().ok_or_else(|| format!("missing value for {flag}"))?;
             match flag.as_str() {
-                "--listen" => options.listen = read(&flag, &value)?,
-                "--connections" => limits.connections = Some(read(&flag, &value)?),
-                "--joiners-per-key" => limits.joiners_per_key = read(&flag, &value)?,
-                "--key-bytes" => limits.key_bytes = read(&flag, &value)?,
-                "--message-bytes" => limits.message_bytes = read(&flag, &value)?,
-                "--depth" => limits.depth = read(&flag, &value)?,
+                "--listen" => options.listen = parse(&flag, &value)?,
+                "--connections" => limits.connections = Some(parse(&flag, &value)?),
+                "--joiners-per-key" => limits.joiners_per_key = parse(&flag, &value)?,
+                "--key-bytes" => limits.key_bytes = parse(&flag, &value)?,
+                "--message-bytes" => limits.message_bytes = parse(&flag, &value)?,
+                "--depth" => limits.depth = parse(&flag, &value)?,
                 "--role-deadline-ms" => {
-                    limits.role_deadline = Some(Duration::from_millis(read(&flag, &value)?));
+                    limits.role_deadline = Some(Duration::from_millis(parse(&flag, &value)?));
                 }
-                _ => return Err(format!("{flag} is not known")),
+                _ => return Err(format!("unknown option {flag}")),
             }
         }
         Ok(options)
     }
 }
 
-fn read<T: FromStr>(flag: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{flag} does not take {value:?}"))
+fn parse<T: FromStr>(flag: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("invalid value {value:?} for {flag}"))
 }

@@ -28,7 +28,7 @@ use sigver_core::{ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Outpu
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    conn::Stage,
+    conn::State,
     conns::Conns,
     frame::{Reader, Received},
     handshake::{self, Head, Refusal},
@@ -43,15 +43,15 @@ pub(crate) struct Server {
     signals: UnixStream,
     endpoint: Endpoint,
     conns: Conns,
-    /// The position in `conns` of each connection that the endpoint knows.
-    places: BTreeMap<ConnId, usize>,
+    /// The slot in `conns` of each connection of the endpoint.
+    slots: BTreeMap<ConnId, usize>,
     /// Connections whose sockets may have more to read.
     unread: Vec<usize>,
     /// When to accept again without an event.
     accept_at: Option<Instant>,
     /// The epoch of the endpoint's [`Time`].
     epoch: Instant,
-    /// When this turn of the loop began.
+    /// The start of this iteration of the loop.
     now: Instant,
 }
 
@@ -110,7 +110,7 @@ impl Server {
             listener: Some(listener),
             signals,
             endpoint: Endpoint::new(config, random),
-            places: BTreeMap::new(),
+            slots: BTreeMap::new(),
             unread: Vec::new(),
             accept_at: None,
             epoch: now,
@@ -138,13 +138,13 @@ impl Server {
                 match event.token() {
                     LISTENER => self.accept(),
                     SIGNALS => self.shut_down(),
-                    Token(place) => self.serve(place, event, &mut buffer),
+                    Token(slot) => self.serve(slot, event, &mut buffer),
                 }
                 self.flush();
             }
-            // The position may belong to another connection by now. Reading from it finds no data, which is harmless.
-            for place in unread {
-                self.read(place, &mut buffer);
+            // The slot may belong to another connection by now. Reading it is harmless.
+            for slot in unread {
+                self.read(slot, &mut buffer);
                 self.flush();
             }
             self.handle_timeouts();
@@ -170,14 +170,14 @@ impl Server {
         }
         let outputs = self.endpoint.handle_timeout(self.time());
         self.carry_out(outputs);
-        while let Some((due, place)) = self.conns.next_due() {
+        while let Some((due, slot)) = self.conns.next_due() {
             if due > self.now {
                 break;
             }
-            match self.conns[place].stage {
-                Stage::Request => self.reject(place, Refusal::TooSlow),
-                Stage::Open { .. } => self.resume_reading(place),
-                Stage::Ending { .. } => self.remove(place),
+            match self.conns[slot].state {
+                State::Request => self.reject(slot, Refusal::TooSlow),
+                State::Open { .. } => self.resume_reading(slot),
+                State::Ending { .. } => self.remove(slot),
             }
         }
     }
@@ -193,7 +193,7 @@ impl Server {
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
-                    // The client was gone before it was accepted.
+                    // The client disconnected before it was accepted.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     // No event reports when there are descriptors again.
                     _ => {
@@ -207,55 +207,55 @@ impl Server {
     }
 
     /// Handles an event on a socket.
-    fn serve(&mut self, place: usize, event: &Event, buffer: &mut [u8]) {
-        let Some(conn) = self.conns.get_mut(place) else { return };
+    fn serve(&mut self, slot: usize, event: &Event, buffer: &mut [u8]) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.hung_up |= event.is_read_closed();
         let hung_up = conn.hung_up;
         if event.is_writable() {
-            self.write(place);
+            self.write(slot);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(place, buffer);
+            self.read(slot, buffer);
         } else if hung_up {
             // The end arrived before, when there was still something to send.
-            self.unread.push(place);
+            self.unread.push(slot);
         }
     }
 
     /// Reads once from a connection and handles what has arrived.
-    fn read(&mut self, place: usize, buffer: &mut [u8]) {
-        let Some(conn) = self.conns.get_mut(place).filter(|conn| !conn.is_paused()) else {
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) {
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.is_paused()) else {
             return;
         };
         let received = match conn.read(buffer) {
             Ok(None) => return,
-            Ok(Some(0)) | Err(_) => return self.handle_end(place),
+            Ok(Some(0)) | Err(_) => return self.handle_end(slot),
             Ok(Some(read)) => &mut buffer[..read],
         };
         if received.len() == READ_BYTES || conn.hung_up {
-            self.unread.push(place);
+            self.unread.push(slot);
         }
         // Most frames arrive complete and are handled in the shared buffer.
         let mut partial = mem::take(&mut conn.partial);
         if partial.is_empty() {
-            let handled = self.handle(place, received, 0);
-            self.keep(place, received[handled..].to_vec());
+            let handled = self.handle(slot, received, 0);
+            self.keep(slot, received[handled..].to_vec());
         } else {
             let known = partial.len();
             partial.extend_from_slice(received);
-            let handled = self.handle(place, &mut partial, known);
+            let handled = self.handle(slot, &mut partial, known);
             partial.drain(..handled);
-            self.keep(place, partial);
+            self.keep(slot, partial);
         }
     }
 
     /// Handles what is complete in `bytes`, of which the first `known` arrived before. Returns the length of what was handled.
-    fn handle(&mut self, place: usize, bytes: &mut [u8], known: usize) -> usize {
-        match self.conns[place].stage {
-            Stage::Request => match handshake::read(bytes, known) {
+    fn handle(&mut self, slot: usize, bytes: &mut [u8], known: usize) -> usize {
+        match self.conns[slot].state {
+            State::Request => match handshake::read(bytes, known) {
                 Head::Partial => 0,
                 Head::Refused(refusal) => {
-                    self.reject(place, refusal);
+                    self.reject(slot, refusal);
                     0
                 }
                 // Some clients send their first messages with the request.
@@ -264,40 +264,40 @@ impl Server {
                     dialect,
                     response,
                 } => {
-                    self.upgrade(place, dialect, &response);
-                    length + self.handle_frames(place, &mut bytes[length..])
+                    self.upgrade(slot, dialect, &response);
+                    length + self.handle_frames(slot, &mut bytes[length..])
                 }
             },
-            Stage::Open { .. } => self.handle_frames(place, bytes),
-            Stage::Ending { .. } => 0,
+            State::Open { .. } => self.handle_frames(slot, bytes),
+            State::Ending { .. } => 0,
         }
     }
 
     /// Keeps what is not complete.
-    fn keep(&mut self, place: usize, rest: Vec<u8>) {
-        let conn = &mut self.conns[place];
-        if !rest.is_empty() && !matches!(conn.stage, Stage::Ending { .. }) {
+    fn keep(&mut self, slot: usize, rest: Vec<u8>) {
+        let conn = &mut self.conns[slot];
+        if !rest.is_empty() && !matches!(conn.state, State::Ending { .. }) {
             conn.partial = rest;
         }
     }
 
-    fn upgrade(&mut self, place: usize, dialect: Dialect, response: &[u8]) {
-        let client = self.conns[place].client;
+    fn upgrade(&mut self, slot: usize, dialect: Dialect, response: &[u8]) {
+        let client = self.conns[slot].client;
         let Ok(id) = self.endpoint.connect(self.time(), dialect, client) else {
-            return self.reject(place, Refusal::Unavailable);
+            return self.reject(slot, Refusal::Unavailable);
         };
-        self.places.insert(id, place);
+        self.slots.insert(id, slot);
         let reader = Reader::default();
-        self.conns[place].stage = Stage::Open { id, reader };
-        self.conns.set_due(place, None);
-        self.conns.put(place, response);
+        self.conns[slot].state = State::Open { id, reader };
+        self.conns.set_due(slot, None);
+        self.conns.queue(slot, response);
     }
 
     /// Handles every complete frame in `bytes` while the connection is open. Returns the length of what was handled.
-    fn handle_frames(&mut self, place: usize, bytes: &mut [u8]) -> usize {
+    fn handle_frames(&mut self, slot: usize, bytes: &mut [u8]) -> usize {
         let limit = self.endpoint.config().limits.message_bytes;
         let mut handled = 0;
-        while let Stage::Open { id, reader } = &mut self.conns[place].stage {
+        while let State::Open { id, reader } = &mut self.conns[slot].state {
             let id = *id;
             let (length, received) = match reader.next(&mut bytes[handled..], limit) {
                 Ok(None) => break,
@@ -327,61 +327,61 @@ impl Server {
 
     fn carry_out(&mut self, outputs: Vec<(ConnId, Output)>) {
         for (id, output) in outputs {
-            let Some(&place) = self.places.get(&id) else { continue };
+            let Some(&slot) = self.slots.get(&id) else { continue };
             match output {
                 Output::Send(frame) => {
-                    self.conns.send(place, &frame);
+                    self.conns.send(slot, &frame);
                     if matches!(frame, Frame::Close(_) | Frame::CloseReply(_)) {
-                        self.resume_reading(place);
-                        self.conns[place].stage = Stage::Ending { id: Some(id) };
+                        self.resume_reading(slot);
+                        self.conns[slot].state = State::Ending { id: Some(id) };
                     }
                 }
-                Output::PauseReading(until) => self.conns.set_due(place, Some(self.instant(until))),
-                Output::Abort => self.remove(place),
+                Output::PauseReading(until) => self.conns.set_due(slot, Some(self.instant(until))),
+                Output::Abort => self.remove(slot),
                 // `PairingEnded` is for logs.
                 _ => {}
             }
         }
     }
 
-    fn resume_reading(&mut self, place: usize) {
-        if self.conns[place].is_paused() {
-            self.conns.set_due(place, None);
-            self.unread.push(place);
+    fn resume_reading(&mut self, slot: usize) {
+        if self.conns[slot].is_paused() {
+            self.conns.set_due(slot, None);
+            self.unread.push(slot);
         }
     }
 
-    fn reject(&mut self, place: usize, refusal: Refusal) {
-        self.conns[place].stage = Stage::Ending { id: None };
-        self.conns.set_due(place, Some(self.now + REJECT_TIMEOUT));
-        self.conns.put(place, &refusal.to_bytes());
+    fn reject(&mut self, slot: usize, refusal: Refusal) {
+        self.conns[slot].state = State::Ending { id: None };
+        self.conns.set_due(slot, Some(self.now + REJECT_TIMEOUT));
+        self.conns.queue(slot, &refusal.to_bytes());
     }
 
     /// Handles the end of what a client sends.
-    fn handle_end(&mut self, place: usize) {
+    fn handle_end(&mut self, slot: usize) {
         // A client may have closed its sending direction only, and still read its last bytes.
-        let conn = &self.conns[place];
-        if !matches!(conn.stage, Stage::Ending { .. }) || !conn.has_outgoing() {
-            self.remove(place);
+        let conn = &self.conns[slot];
+        if !matches!(conn.state, State::Ending { .. }) || !conn.has_outgoing() {
+            self.remove(slot);
         }
     }
 
-    fn remove(&mut self, place: usize) {
-        if let Some(id) = self.conns.remove(place).id() {
-            self.places.remove(&id);
+    fn remove(&mut self, slot: usize) {
+        if let Some(id) = self.conns.remove(slot).id() {
+            self.slots.remove(&id);
             self.report(id, Input::Disconnected);
         }
     }
 
-    /// Passes to the kernel what was queued.
+    /// Writes the queued bytes to the sockets.
     fn flush(&mut self) {
-        while let Some(place) = self.conns.pop_unsent() {
-            self.write(place);
+        while let Some(slot) = self.conns.pop_unsent() {
+            self.write(slot);
         }
     }
 
-    fn write(&mut self, place: usize) {
-        let Some(conn) = self.conns.get_mut(place) else { return };
+    fn write(&mut self, slot: usize) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
         let written = conn.flush();
         if let Some(id) = conn.id() {
             self.endpoint.written(id, written);
@@ -393,12 +393,12 @@ impl Server {
         // One signal is enough; further ones change nothing.
         let _ = self.signals.read(&mut [0; 16]);
         if let Some(mut listener) = self.listener.take() {
-            // Fails only if the poll no longer knows the socket.
+            // Fails only if the socket is no longer registered.
             let _ = self.poll.registry().deregister(&mut listener);
         }
         self.endpoint.drain(self.time(), self.time());
-        for place in self.conns.requests() {
-            self.reject(place, Refusal::Unavailable);
+        for slot in self.conns.requests() {
+            self.reject(slot, Refusal::Unavailable);
         }
     }
 
@@ -427,7 +427,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// Returns random bits for a key that the server makes.
+/// Returns random bits for a generated key.
 fn random() -> Option<u128> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).ok().map(|()| u128::from_ne_bytes(bits))

@@ -1,5 +1,5 @@
-//! Runs the conformance kit as a user would: against our servers, which pass, and against servers with one thing wrong, which fail
-//! the cases that show it and no others.
+//! Runs the conformance kit as a process: against our servers, which pass, and against servers with one defect each, which fail the cases
+//! that show the defect and no others.
 
 use std::{collections::BTreeSet, error::Error, net::SocketAddr, process::Output, sync::Mutex, thread, time::Duration};
 
@@ -14,18 +14,18 @@ mod support;
 
 type Fallible<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What the kit says.
+/// Runs the kit against a server.
 fn kit(addr: SocketAddr, args: &[&str]) -> Fallible<Output> {
     Ok(example("conformance").arg(format!("ws://{addr}")).args(args).output()?)
 }
 
-/// The names of the cases, by their verdicts.
+/// The names of the cases by verdict.
 #[derive(Debug, Default)]
 struct Verdicts {
     passed: BTreeSet<String>,
     failed: BTreeSet<String>,
     skipped: BTreeSet<String>,
-    /// The report on those that failed.
+    /// The report of the failed cases.
     report: String,
 }
 
@@ -43,58 +43,55 @@ fn verdicts(addr: SocketAddr, args: &[&str]) -> Fallible<Verdicts> {
                 verdicts.failed.insert(name)
             }
             Some("skipped") => verdicts.skipped.insert(name),
-            other => return Err(format!("{other:?} is no verdict").into()),
+            other => return Err(format!("unknown verdict: {other:?}").into()),
         };
     }
     let expected = i32::from(!verdicts.failed.is_empty());
     if output.status.code() != Some(expected) {
-        return Err(format!("exit status {:?}, and not {expected}", output.status.code()).into());
+        return Err(format!("exit status {:?}, expected {expected}", output.status.code()).into());
     }
     Ok(verdicts)
 }
 
-/// Checks that a server passes all cases but these, which it fails. Known failures are not given the time of the others.
+/// Checks that a server fails exactly these cases. Known failures run with short deadlines.
 fn passes_except_for(addr: SocketAddr, known: &[&str]) -> Fallible {
     let choose = |flag| known.iter().flat_map(move |name| [flag, *name]).collect::<Vec<_>>();
     let seen = verdicts(addr, &choose("--skip"))?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
-    let hasty = ["--deadline", "1", "--head-deadline", "1"];
-    let seen = verdicts(addr, &[&hasty[..], &choose("--only")].concat())?;
-    assert!(
-        seen.failed.iter().eq(known),
-        "{known:?} were expected to fail: {seen:?}"
-    );
+    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
+    let short = ["--deadline", "1", "--head-deadline", "1"];
+    let seen = verdicts(addr, &[&short[..], &choose("--only")].concat())?;
+    assert!(seen.failed.iter().eq(known), "expected failures {known:?}: {seen:?}");
     Ok(())
 }
 
-/// A server of ours, as the library is.
+/// Starts a server with `sigver_server` as a library.
 fn serve(change: impl FnOnce(&mut Config)) -> Fallible<SocketAddr> {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     change(&mut config);
     let server = Server::bind(config)?;
     let addr = server.local_addr();
-    // It serves until the process ends.
+    // It runs until the process exits.
     thread::spawn(|| server.run());
     Ok(addr)
 }
 
 #[test]
-fn our_server_passes_with_its_defaults() -> Fallible {
+fn default_server_passes() -> Fallible {
     let seen = verdicts(serve(|_| {})?, &[])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
-    // Those that want another limit, or a minute of patience.
+    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
+    // Only cases that require other limits, or wait for the role deadline, are skipped.
     for name in &seen.skipped {
         let transcript = sigver_transcripts::all()?.into_iter().find(|it| it.name == *name);
-        assert!(transcript.is_some_and(|it| wants_more(&it)), "{name} is skipped");
+        assert!(transcript.is_some_and(|it| requires_options(&it)), "{name} is skipped");
     }
     Ok(())
 }
 
-/// Whether a transcript wants a server that is configured for it.
-fn wants_more(transcript: &sigver_transcripts::Transcript) -> bool {
+/// Returns whether a transcript requires a server with other limits or a short role deadline.
+fn requires_options(transcript: &sigver_transcripts::Transcript) -> bool {
     let waits = |step: &sigver_transcripts::Step| step.kind == sigver_transcripts::StepKind::WaitRoleDeadline;
     !transcript.limits.is_empty() || transcript.steps.iter().any(waits)
 }
@@ -104,7 +101,7 @@ fn embed_mio_passes() -> Fallible {
     let server = Serving::start("embed_mio", &[]).map_err(|error| error.to_string())?;
     let seen = verdicts(server.addr, &[])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "{} have passed", seen.passed.len());
+    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
     Ok(())
 }
 
@@ -135,31 +132,31 @@ fn embed_axum_passes_except_for_http_and_empty_fragments() -> Fallible {
     )
 }
 
-/// Every transcript that wants limits of its own is played against a server that has them.
+/// Each transcript with limits runs against a server with these limits.
 #[test]
-fn limits_can_be_told() -> Fallible {
-    let mut wanted: Vec<Vec<(Limit, u32)>> = Vec::new();
+fn server_with_other_limits_passes_with_set_options() -> Fallible {
+    let mut required: Vec<Vec<(Limit, u32)>> = Vec::new();
     let mut names = BTreeSet::new();
     for transcript in sigver_transcripts::all()? {
         if !transcript.limits.is_empty() {
             names.insert(transcript.name);
-            if !wanted.contains(&transcript.limits) {
-                wanted.push(transcript.limits);
+            if !required.contains(&transcript.limits) {
+                required.push(transcript.limits);
             }
         }
     }
-    for limits in wanted {
+    for limits in required {
         let addr = serve(|config| limits.iter().for_each(|(limit, number)| set(config, *limit, *number)))?;
-        let told: Vec<String> = limits
+        let options: Vec<String> = limits
             .iter()
             .map(|(limit, number)| format!("--set={}={number}", limit.name()))
             .collect();
-        let seen = verdicts(addr, &told.iter().map(String::as_str).collect::<Vec<_>>())?;
-        assert_eq!(seen.failed, BTreeSet::new(), "{told:?} {}", seen.report);
+        let seen = verdicts(addr, &options.iter().map(String::as_str).collect::<Vec<_>>())?;
+        assert_eq!(seen.failed, BTreeSet::new(), "{options:?} {}", seen.report);
         names.retain(|name| !seen.passed.contains(name));
     }
-    assert_eq!(names, BTreeSet::new(), "are never played");
-    // Some clients take a role before the deadline. A busy machine may be too slow for a short one.
+    assert_eq!(names, BTreeSet::new(), "these never ran");
+    // Some clients request a role before the deadline. On a busy machine, a short one may be too short.
     let mut seen = Verdicts::default();
     for seconds in ["1", "10", "30"] {
         let deadline = Duration::from_secs(seconds.parse()?);
@@ -183,9 +180,9 @@ fn set(config: &mut Config, limit: Limit, number: u32) {
     }
 }
 
-/// Reports can be read by programs, and the exit status says what came of it.
+/// The report has the requested format, and the exit status is 2 for invalid options and unreachable servers.
 #[test]
-fn reports_are_a_table_tap_or_json() -> Fallible {
+fn report_has_requested_format_and_exit_status() -> Fallible {
     let addr = serve(|_| {})?;
     let only = ["--only", "offer-and-answer", "--only", "too-big"];
     let run = |format: &'static str| -> Fallible<(Option<i32>, String)> {
@@ -210,15 +207,15 @@ fn reports_are_a_table_tap_or_json() -> Fallible {
         Some(2),
         "{json}"
     );
-    for wrong in [&["--set", "tea=1"][..], &["--deadline", "0"], &["--dialect", "v2"]] {
-        assert_eq!(kit(addr, wrong)?.status.code(), Some(2), "{wrong:?}");
+    for invalid in [&["--set", "tea=1"][..], &["--deadline", "0"], &["--dialect", "v2"]] {
+        assert_eq!(kit(addr, invalid)?.status.code(), Some(2), "{invalid:?}");
     }
-    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    assert_eq!(kit(nobody, &[])?.status.code(), Some(2));
+    let closed_port = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(kit(closed_port, &[])?.status.code(), Some(2));
     Ok(())
 }
 
-/// What a server with each defect fails, and nothing else.
+/// The cases that a server with each defect fails.
 const FAILED: &[(Defect, &[&str])] = &[
     (Defect::None, &[]),
     (
@@ -398,7 +395,7 @@ const FAILED: &[(Defect, &[&str])] = &[
     ),
 ];
 
-/// Defects that any exchange shows, so that most cases fail: what shows them first, played alone, fails; what has no part in them passes.
+/// Defects that fail most cases: for each, some cases that fail and some that pass.
 const EVERYWHERE: &[(Defect, &[&str], &[&str])] = &[
     (
         Defect::IndexIsThePlaceOfTheOpener,
@@ -412,11 +409,11 @@ const EVERYWHERE: &[(Defect, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Short, since a case waits for it where nothing comes and no pong tells. What fails and should not is played again without it.
+/// Short deadlines, because failing cases wait for them. Unexpected failures are repeated with the default deadlines.
 const DEADLINE: &[&str] = &["--deadline", "1", "--head-deadline", "1", "--ordered-pongs"];
 
-/// What each server with a defect is played beside the cases that it must fail: one of each kind. All cases are played where the
-/// environment has `SIGVER_ALL_DEFECT_CASES`.
+/// Cases that run against each server with a defect, in addition to those that must fail. If the environment variable
+/// `SIGVER_ALL_DEFECT_CASES` is set, all cases run.
 const SAMPLE: &[&str] = &[
     "fidelity-white-space",
     "index-names-nobody",
@@ -434,44 +431,46 @@ const SAMPLE: &[&str] = &[
 #[test]
 fn defective_server_fails_the_cases_that_show_its_defect_and_no_others() {
     let queue = Mutex::new(FAILED.iter().rev().collect::<Vec<_>>());
-    let wrong = Mutex::new(String::new());
-    let unsure = Mutex::new(Vec::new());
+    let errors = Mutex::new(String::new());
+    let unexpected = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
                 loop {
-                    let next = queue.lock().expect("nobody panics with it").pop();
+                    let next = queue.lock().expect("the lock is not poisoned").pop();
                     let Some((defect, expected)) = next else { break };
                     match unexpected_failures(*defect, expected) {
                         Ok(more) if more.is_empty() => {}
-                        Ok(more) => unsure.lock().expect("nobody panics with it").push((*defect, more)),
-                        Err(error) => wrong
+                        Ok(more) => unexpected
                             .lock()
-                            .expect("nobody panics with it")
+                            .expect("the lock is not poisoned")
+                            .push((*defect, more)),
+                        Err(error) => errors
+                            .lock()
+                            .expect("the lock is not poisoned")
                             .push_str(&format!("{defect:?}: {error}\n")),
                     }
                 }
             });
         }
     });
-    let mut wrong = wrong.into_inner().expect("nobody panics with it");
-    // With so many at work a server may be late. What failed beside the expected is played again, alone and without haste.
-    for (defect, more) in unsure.into_inner().expect("nobody panics with it") {
+    let mut errors = errors.into_inner().expect("the lock is not poisoned");
+    // Servers may be slow while many run at the same time. Unexpected failures are repeated alone, with the default deadlines.
+    for (defect, more) in unexpected.into_inner().expect("the lock is not poisoned") {
         for name in more {
             match Defective::start(defect)
                 .map_err(Into::into)
                 .and_then(|server| verdicts(server.addr, &["--only", &name]))
             {
                 Ok(seen) if seen.passed.contains(&name) => {}
-                other => wrong.push_str(&format!("{defect:?}: {name} fails as well, {other:?}\n")),
+                other => errors.push_str(&format!("{defect:?}: {name} fails unexpectedly: {other:?}\n")),
             }
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    assert!(errors.is_empty(), "{errors}");
 }
 
-/// Plays against a server with this defect the cases that it has to fail and the [`SAMPLE`], or everything. Returns what failed beside the
-/// expected.
+/// Runs the cases that a server with this defect must fail and the [`SAMPLE`], or all cases. Returns unexpected failures.
 fn unexpected_failures(defect: Defect, expected: &[&str]) -> Fallible<BTreeSet<String>> {
     let mut args = DEADLINE.to_vec();
     if std::env::var_os("SIGVER_ALL_DEFECT_CASES").is_none() {
@@ -484,17 +483,17 @@ fn unexpected_failures(defect: Defect, expected: &[&str]) -> Fallible<BTreeSet<S
             return Err(format!("{name} passes").into());
         }
     }
-    // A name of the sample that is no case would play nothing.
+    // Detects a name in the sample that is not a case.
     for name in SAMPLE.iter().filter(|name| !expected.contains(name)) {
         if !seen.passed.contains(*name) && !seen.failed.contains(*name) {
-            return Err(format!("{name} is not played").into());
+            return Err(format!("{name} did not run").into());
         }
     }
     Ok(seen.failed)
 }
 
 #[test]
-fn defects_that_show_everywhere_are_found_at_once() -> Fallible {
+fn defect_in_every_exchange_fails_the_simplest_cases() -> Fallible {
     for (defect, failed, passed) in EVERYWHERE {
         let server = Defective::start(*defect)?;
         for (names, fail) in [(failed, true), (passed, false)] {
@@ -509,9 +508,9 @@ fn defects_that_show_everywhere_are_found_at_once() -> Fallible {
     Ok(())
 }
 
-/// A server of the plain dialect alone is held to that alone, when one says so.
+/// A server without v1 passes with `--dialect plain` and fails v1 cases without it.
 #[test]
-fn a_server_without_v1_passes_in_plain() -> Fallible {
+fn server_without_v1_passes_with_dialect_plain() -> Fallible {
     let server = Defective::start(Defect::OnlyPlain)?;
     let seen = verdicts(server.addr, &["--dialect", "plain"])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);

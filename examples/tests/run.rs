@@ -1,4 +1,4 @@
-//! Runs every example as a user would, and looks at what it says.
+//! Runs every example as a process and checks its output.
 
 use std::{
     error::Error,
@@ -17,72 +17,75 @@ use support::{Serving, example};
 mod support;
 
 #[test]
-fn in_process() {
+fn in_process_prints_session() {
     let output = example("in_process").output().expect("the example starts");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(said.contains(r#"opener hears {"type":"join"}"#), "{said}");
+    assert!(printed.contains(r#"opener received {"type":"join"}"#), "{printed}");
     assert!(
-        said.contains(r#"opener hears {"type":"offer","sdp":"…","index":0}"#),
-        "{said}"
+        printed.contains(r#"opener received {"type":"offer","sdp":"…","index":0}"#),
+        "{printed}"
     );
     assert!(
-        said.contains(r#"joiner hears {"index":0,"type":"answer","sdp":"…"}"#),
-        "{said}"
+        printed.contains(r#"joiner received {"index":0,"type":"answer","sdp":"…"}"#),
+        "{printed}"
     );
-    assert!(said.contains("a third is refused: HTTP error: 403 Forbidden"), "{said}");
-    assert!(said.contains("opener is closed: server shutting down"), "{said}");
+    assert!(
+        printed.contains("a used ticket is rejected: HTTP error: 403 Forbidden"),
+        "{printed}"
+    );
+    assert!(printed.contains("opener is closed: server shutting down"), "{printed}");
 }
 
 #[test]
-fn embed_custom() {
+fn embed_custom_prints_session() {
     let output = example("embed_custom").output().expect("the example starts");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     for line in [
         "guest is refused: `key` is unknown: nobody has it open",
-        "host hears an offer of guest 0: port 4000",
-        "guest hears an answer: port 4001, nonce 7",
+        "host received an offer from guest 0: port 4000",
+        "guest received an answer: port 4001, nonce 7",
         "guest 0 has left",
-        "who only stands there is out: no open or join in time",
+        "idle player is closed: no open or join in time",
     ] {
-        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+        assert!(printed.lines().any(|it| it == line), "{line}: {printed}");
     }
     assert!(
-        said.contains("Stats { connections: 0, keys: 0, joiners: 0, relayed: 2"),
-        "{said}"
+        printed.contains("Stats { connections: 0, keys: 0, joiners: 0, relayed: 2"),
+        "{printed}"
     );
 }
 
 #[test]
 fn embed_axum_closes_slow_consumer() -> Result<(), Box<dyn Error>> {
-    closes_who_does_not_read(&Serving::start("embed_axum", &[])?)
+    closes_slow_consumer(&Serving::start("embed_axum", &[])?)
 }
 
 #[test]
 fn embed_axum_closes_clients_and_exits_on_sigterm() -> Result<(), Box<dyn Error>> {
-    ends_when_it_is_told_to("embed_axum")
+    closes_clients_and_exits_on_sigterm("embed_axum")
 }
 
 #[test]
-fn embed_tokio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
-    closes_who_does_not_read(&Serving::start("embed_tokio", &[])?)
+fn embed_tokio_closes_slow_consumer() -> Result<(), Box<dyn Error>> {
+    closes_slow_consumer(&Serving::start("embed_tokio", &[])?)
 }
 
 #[test]
-fn embed_tokio_ends_when_it_is_told_to() -> Result<(), Box<dyn Error>> {
-    ends_when_it_is_told_to("embed_tokio")
+fn embed_tokio_closes_clients_and_exits_on_sigterm() -> Result<(), Box<dyn Error>> {
+    closes_clients_and_exits_on_sigterm("embed_tokio")
 }
 
-/// A peer in a terminal: what it says on stderr goes by, what it says on stdout is read line by line.
+/// A process of `peer`, whose stdout and stderr are read line by line.
 struct Terminal {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -108,65 +111,71 @@ impl Terminal {
         Ok(writeln!(self.child.stdin.as_mut().ok_or("stdin is closed")?, "{line}")?)
     }
 
-    fn prints(&mut self) -> Result<String, Box<dyn Error>> {
+    fn stdout_line(&mut self) -> Result<String, Box<dyn Error>> {
         let mut line = String::new();
         self.out.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
 
-    fn says(&mut self) -> Result<String, Box<dyn Error>> {
+    fn stderr_line(&mut self) -> Result<String, Box<dyn Error>> {
         let mut line = String::new();
         self.err.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
 
-    /// Ends its input, and waits for it to end.
-    fn ends(mut self) -> Result<ExitStatus, Box<dyn Error>> {
+    /// Closes stdin and waits for the process to exit.
+    fn exit(mut self) -> Result<ExitStatus, Box<dyn Error>> {
         drop(self.child.stdin.take());
         Ok(self.child.wait()?)
     }
 }
 
 #[test]
-fn peers_talk_from_terminal_to_terminal() -> Result<(), Box<dyn Error>> {
+fn peers_exchange_lines_and_exit() -> Result<(), Box<dyn Error>> {
     let server = Serving::start("embed_mio", &[])?;
     let url = format!("ws://{}", server.addr);
     let mut opener = Terminal::start(&[&url, "open"])?;
-    let opened = opener.says()?;
+    let opened = opener.stderr_line()?;
     let key = opened.strip_prefix("opened ").ok_or(opened.clone())?.to_owned();
     let mut joiner = Terminal::start(&[&url, "join", &key])?;
-    assert_eq!(joiner.says()?, "joined, as number 0");
-    assert_eq!(opener.says()?, "0 came");
+    assert_eq!(joiner.stderr_line()?, "joined with index 0");
+    assert_eq!(opener.stderr_line()?, "0 joined");
     let mut other = Terminal::start(&[&url, "join", &key])?;
-    assert_eq!(other.says()?, "joined, as number 1");
-    assert_eq!(opener.says()?, "1 came");
+    assert_eq!(other.stderr_line()?, "joined with index 1");
+    assert_eq!(opener.stderr_line()?, "1 joined");
 
     joiner.type_line("hello, \"you\"")?;
-    assert_eq!(opener.prints()?, "0: hello, \"you\"");
+    assert_eq!(opener.stdout_line()?, "0: hello, \"you\"");
     other.type_line(r#"{"sdp":"v=0"}"#)?;
-    assert_eq!(opener.prints()?, r#"1: {"sdp":"v=0"}"#);
+    assert_eq!(opener.stdout_line()?, r#"1: {"sdp":"v=0"}"#);
     opener.type_line("1: to you alone")?;
     opener.type_line("to all")?;
-    assert_eq!(other.prints()?, "to you alone");
-    assert_eq!(other.prints()?, "to all");
-    assert_eq!(joiner.prints()?, "to all");
+    assert_eq!(other.stdout_line()?, "to you alone");
+    assert_eq!(other.stdout_line()?, "to all");
+    assert_eq!(joiner.stdout_line()?, "to all");
 
-    assert!(joiner.ends()?.success());
-    assert_eq!(opener.says()?, "0 left");
+    assert!(joiner.exit()?.success());
+    assert_eq!(opener.stderr_line()?, "0 left");
     opener.type_line("0: too late")?;
-    assert_eq!(opener.says()?, "unknown-index: `index` names no joiner that is here");
+    assert_eq!(
+        opener.stderr_line()?,
+        "unknown-index: `index` names no joiner that is here"
+    );
     let mut second = Terminal::start(&[&url, "open", &key])?;
-    assert_eq!(second.says()?, "peer: key-taken: `key` is taken: another opener has it");
-    assert_eq!(second.ends()?.code(), Some(1));
+    assert_eq!(
+        second.stderr_line()?,
+        "peer: key-taken: `key` is taken: another opener has it"
+    );
+    assert_eq!(second.exit()?.code(), Some(1));
 
-    assert!(opener.ends()?.success());
-    assert_eq!(other.says()?, "peer: opener-left");
-    assert_eq!(other.ends()?.code(), Some(1));
+    assert!(opener.exit()?.success());
+    assert_eq!(other.stderr_line()?, "peer: opener-left");
+    assert_eq!(other.exit()?.code(), Some(1));
     Ok(())
 }
 
 #[test]
-fn embed_mio_plays_every_transcript() -> Result<(), Box<dyn Error>> {
+fn embed_mio_passes_every_transcript() -> Result<(), Box<dyn Error>> {
     const ROLE_DEADLINE: Duration = Duration::from_millis(500);
 
     fn run(transcript: &Transcript) -> Result<(), Box<dyn Error>> {
@@ -186,7 +195,7 @@ fn embed_mio_plays_every_transcript() -> Result<(), Box<dyn Error>> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut serving = Serving::start("embed_mio", &args)?;
         play(transcript, &mut Sockets::new(serving.addr, ROLE_DEADLINE))?;
-        assert_eq!(serving.child.try_wait()?, None, "{} ended it", transcript.name);
+        assert_eq!(serving.child.try_wait()?, None, "{} ended the process", transcript.name);
         Ok(())
     }
 
@@ -197,20 +206,20 @@ fn embed_mio_plays_every_transcript() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn embed_mio_closes_who_does_not_read() -> Result<(), Box<dyn Error>> {
-    closes_who_does_not_read(&Serving::start("embed_mio", &[])?)
+fn embed_mio_closes_slow_consumer() -> Result<(), Box<dyn Error>> {
+    closes_slow_consumer(&Serving::start("embed_mio", &[])?)
 }
 
-fn closes_who_does_not_read(serving: &Serving) -> Result<(), Box<dyn Error>> {
+fn closes_slow_consumer(serving: &Serving) -> Result<(), Box<dyn Error>> {
     let mut opener = Client::connect(serving.addr, "/")?;
     opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
     opener.sync();
     let mut joiner = Client::connect(serving.addr, "/")?;
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
 
-    let filling = "x".repeat(60_000);
+    let padding = "x".repeat(60_000);
     for number in 0..200 {
-        joiner.send_text(&format!(r#"{{"n":{number},"filling":"{filling}"}}"#))?;
+        joiner.send_text(&format!(r#"{{"n":{number},"padding":"{padding}"}}"#))?;
     }
     assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
 
@@ -219,7 +228,7 @@ fn closes_who_does_not_read(serving: &Serving) -> Result<(), Box<dyn Error>> {
     let last = loop {
         match opener.receive() {
             Seen::Text(text) => {
-                assert_eq!(text, format!(r#"{{"n":{whole},"filling":"{filling}","index":0}}"#));
+                assert_eq!(text, format!(r#"{{"n":{whole},"padding":"{padding}","index":0}}"#));
                 whole += 1;
             }
             last => break last,
@@ -228,17 +237,17 @@ fn closes_who_does_not_read(serving: &Serving) -> Result<(), Box<dyn Error>> {
     assert_eq!(last, Seen::Close(Some(1013), "reading too slowly".into()));
     assert!(
         (17..100).contains(&whole),
-        "about 1 MiB and some waited, not {whole} messages"
+        "expected about 1 MiB in the queue, not {whole} messages"
     );
     Ok(())
 }
 
 #[test]
-fn embed_mio_ends_a_message_of_empty_pieces() -> Result<(), Box<dyn Error>> {
+fn embed_mio_closes_client_that_sends_endless_empty_fragments() -> Result<(), Box<dyn Error>> {
     let serving = Serving::start("embed_mio", &["--message-bytes", "64"])?;
     let mut client = Client::connect(serving.addr, "/")?;
     client.send_frame(Opcode::Text, Piece::More, b"{")?;
-    // 7 bytes, and 84 times 6, are within 8 times 64.
+    // 7 bytes and 84 times 6 bytes are within 8 times 64 bytes.
     client.send_raw(&frame(Opcode::Continuation, Piece::More, b"").repeat(84))?;
     assert_eq!(client.leftover(), Seen::Nothing);
     client.send_raw(&frame(Opcode::Continuation, Piece::More, b""))?;
@@ -250,7 +259,7 @@ fn embed_mio_ends_a_message_of_empty_pieces() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
+fn embed_mio_accepts_handshakes_and_rejects_other_requests() -> Result<(), Box<dyn Error>> {
     const HANDSHAKE: &str = "GET /any/path?at=all HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -281,7 +290,7 @@ fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
         assert_eq!(serving.status(&request)?, format!("HTTP/1.1 {status}"), "{request}");
     }
 
-    // In pieces, with the first messages right behind the head.
+    // The request arrives in pieces, followed by the first messages.
     let mut stream = TcpStream::connect(serving.addr)?;
     stream.set_nodelay(true)?;
     let offer = "Sec-WebSocket-Protocol: unknown, sigver.plain\r\n\r\n";
@@ -307,11 +316,11 @@ fn embed_mio_shakes_hands() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn embed_mio_ends_when_it_is_told_to() -> Result<(), Box<dyn Error>> {
-    ends_when_it_is_told_to("embed_mio")
+fn embed_mio_closes_clients_and_exits_on_sigterm() -> Result<(), Box<dyn Error>> {
+    closes_clients_and_exits_on_sigterm("embed_mio")
 }
 
-fn ends_when_it_is_told_to(example: &str) -> Result<(), Box<dyn Error>> {
+fn closes_clients_and_exits_on_sigterm(example: &str) -> Result<(), Box<dyn Error>> {
     let mut serving = Serving::start(example, &[])?;
     let mut client = Client::connect(serving.addr, "/")?;
     serving.terminate()?;

@@ -1,7 +1,7 @@
-//! Any text against both dialects. What is checked is in `oracles/decode.rs`.
+//! Decodes a text in both dialects. `oracles/decode.rs` checks the results.
 
 #![no_main]
-#![allow(dead_code, reason = "the laws use the rest of `json`")]
+#![allow(dead_code, reason = "only the tests of the core use the rest of `json`")]
 
 use libfuzzer_sys::fuzz_target;
 

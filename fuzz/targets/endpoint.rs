@@ -1,7 +1,7 @@
-//! Any calls of an endpoint. `oracles/endpoint.rs` says what is checked.
+//! Runs a script of endpoint calls. `oracles/endpoint.rs` checks the outputs.
 
 #![no_main]
-#![allow(dead_code, reason = "the laws use the rest of `model` and `endpoint_run`")]
+#![allow(dead_code, reason = "only the tests of the core use the rest of `model` and `endpoint_run`")]
 
 use libfuzzer_sys::fuzz_target;
 

@@ -1,4 +1,4 @@
-//! Any request head against the server's reading of it. What is checked is in `oracles/head.rs`.
+//! Parses the first bytes of a connection as a request head. `oracles/head.rs` checks the result.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! [`Endpoint`] and its clients in one process and in virtual time, as a [`Stage`]. Raw bytes are read by a naive reader of frames.
+//! A [`Stage`] that runs an [`Endpoint`] and its clients in one process and in virtual time. A naive frame reader parses raw bytes.
 
 use core::{net::Ipv4Addr, time::Duration};
 use std::{
@@ -13,7 +13,7 @@ use crate::{
     frames::{Event, FrameReader},
 };
 
-/// Returns the default configuration with the limits of a transcript.
+/// Returns the default configuration with the limits that a transcript sets.
 pub fn config(transcript: &Transcript) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     let limits = &mut config.limits;
@@ -28,7 +28,7 @@ pub fn config(transcript: &Transcript) -> EndpointConfig {
     config
 }
 
-/// An endpoint and its clients. Nothing waits in real time.
+/// An endpoint and its clients, in virtual time.
 pub struct InMemory {
     endpoint: Endpoint,
     now: Time,
@@ -39,10 +39,10 @@ pub struct InMemory {
 struct Client {
     id: ConnId,
     reader: FrameReader,
-    /// Text and close frames that it received and has not seen.
+    /// Text and close frames that the player has not consumed.
     inbox: VecDeque<Seen>,
     pongs: usize,
-    /// Whether it has seen a close frame.
+    /// Whether a close frame was consumed.
     is_closed: bool,
     is_disconnected: bool,
 }
@@ -63,11 +63,11 @@ impl InMemory {
         &self.endpoint
     }
 
-    /// Shuts down at once and lets the close time-out of all clients pass.
+    /// Closes all clients at once and advances the time by the close timeout.
     ///
     /// # Errors
     ///
-    /// When the endpoint returns something unexpected.
+    /// If the endpoint returns something unexpected.
     pub fn close_all(&mut self) -> io::Result<()> {
         let outputs = self.endpoint.close_all(self.now);
         self.carry_out(outputs)?;
@@ -159,12 +159,12 @@ impl Stage for InMemory {
                 events.iter().try_for_each(|event| self.input(who, event.as_input()))
             }
             Sent::Pieces(pieces) => {
-                // The last ping follows the whole text, which may close the connection.
+                // The last ping follows the complete message, which may close the connection.
                 for _ in 1..pieces.len() {
                     let pongs = self.client(who)?.pongs;
                     self.input(who, Input::Ping(b""))?;
                     if self.client(who)?.pongs != pongs + 1 {
-                        return Err(io::Error::other("a ping is not answered"));
+                        return Err(io::Error::other("no pong for a ping"));
                     }
                 }
                 self.input(who, Event::text(pieces.concat().as_bytes()).as_input())?;
@@ -173,7 +173,7 @@ impl Stage for InMemory {
         }
     }
 
-    /// A client that has seen its close frame hangs up when it looks for more.
+    /// A client whose close frame was consumed disconnects on the next call.
     fn receive(&mut self, who: char) -> io::Result<Seen> {
         let client = self.client(who)?;
         if let Some(seen) = client.inbox.pop_front() {
@@ -183,8 +183,8 @@ impl Stage for InMemory {
         if client.is_closed && !client.is_disconnected {
             self.vanish(who)?;
         }
-        let is_over = self.client(who)?.is_disconnected;
-        Ok(if is_over { Seen::Lost } else { Seen::Nothing })
+        let is_disconnected = self.client(who)?.is_disconnected;
+        Ok(if is_disconnected { Seen::Lost } else { Seen::Nothing })
     }
 
     fn leftover(&mut self, who: char) -> io::Result<Seen> {

@@ -1,4 +1,4 @@
-//! A naive reader of WebSocket frames (RFC 6455 section 5), for transcripts that send raw bytes.
+//! A naive parser of WebSocket frames (RFC 6455 section 5), for transcripts that send raw bytes.
 
 use std::{mem, str};
 
@@ -34,18 +34,18 @@ impl Event {
     }
 }
 
-/// The bytes of a connection.
+/// A parser for the bytes of one connection.
 #[derive(Default)]
 pub(super) struct FrameReader {
     bytes: Vec<u8>,
-    /// The fragments of a message so far, and whether it is text.
+    /// Whether the message is text, and the fragments received so far.
     message: Option<(bool, Vec<u8>)>,
 }
 
 const BROKEN: Event = Event::Violation(CloseReason::BrokenFraming);
 
 impl FrameReader {
-    /// Returns an event for each frame that `bytes` completes, but for fragments.
+    /// Returns an event for each complete message or control frame after `bytes` were added.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.bytes.extend(bytes);
         let mut events = Vec::new();
@@ -81,14 +81,14 @@ impl FrameReader {
         })
     }
 
-    /// Removes the first frame. Returns its payload without the mask, if it is complete.
+    /// Removes the first frame and returns its unmasked payload; `None` if the frame is not complete.
     fn payload(&mut self, length: usize) -> Option<Vec<u8>> {
         let (length, start) = match length {
             126 => {
                 let length: [u8; 2] = self.bytes.get(2..4)?.try_into().ok()?;
                 (u16::from_be_bytes(length).into(), 4)
             }
-            127 => panic!("transcripts have short raw frames"),
+            127 => panic!("raw frames of transcripts are shorter than 64 KiB"),
             _ => (length, 2),
         };
         let mask: [u8; 4] = self.bytes.get(start..start + 4)?.try_into().ok()?;
@@ -103,7 +103,7 @@ impl FrameReader {
     fn fragment(&mut self, opcode: u8, is_final: bool, payload: Vec<u8>) -> Option<Event> {
         let (is_text, message) = self.message.get_or_insert((opcode == 1, Vec::new()));
         message.extend(payload);
-        // A character may be incomplete at the end of a fragment; any other error is final.
+        // A fragment may end within a character. Any other error is a violation.
         if *is_text && str::from_utf8(message).is_err_and(|error| error.error_len().is_some()) {
             return Some(Event::Violation(CloseReason::InvalidUtf8));
         }

@@ -1,4 +1,4 @@
-//! What tests of servers have in common: waiting for something to happen, and plain HTTP requests.
+//! Helpers for tests of servers: waiting for a condition, and plain HTTP requests.
 
 use std::{
     io::{self, Read, Write},
@@ -7,19 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take that a test waits for. Only a failure waits for it, so it is far more than a busy machine needs.
+/// The timeout of each wait in a test. Only a failing test waits this long, so the value is generous.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` holds.
+/// Waits until `condition` returns true. `what` describes the condition in the panic message.
 ///
 /// # Panics
 ///
-/// When it does not hold within [`DEADLINE`].
+/// If the condition is still false after [`DEADLINE`].
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -28,24 +28,24 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 ///
 /// # Errors
 ///
-/// When there is no connection, or it does not end in time.
+/// If the connection fails, or the server does not close it within [`DEADLINE`].
 pub fn exchange(addr: SocketAddr, bytes: &[u8]) -> io::Result<String> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    // A server may answer, and close, before it has read everything.
+    // The server may respond and close before it has read everything.
     let _ = stream.write_all(bytes);
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
+    let mut response = Vec::new();
+    match stream.read_to_end(&mut response) {
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(error),
-        Ok(_) | Err(_) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        Ok(_) | Err(_) => Ok(String::from_utf8_lossy(&response).into_owned()),
     }
 }
 
-/// Sends a GET request and returns the answer, head and body.
+/// Sends a GET request and returns the response, head and body.
 ///
 /// # Errors
 ///
-/// Those of [`exchange`].
+/// The errors of [`exchange`].
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
     exchange(addr, format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").as_bytes())
 }

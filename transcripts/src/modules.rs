@@ -1,4 +1,4 @@
-//! The module graph of a crate, computed from its paths, so that a test can fail on a circle of imports.
+//! The module graph of a crate, computed from its paths, so that a test can detect import cycles.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,16 +6,16 @@ use std::{
     path::Path,
 };
 
-/// Which modules use which. A module is named by its path without `crate::`; the root is `crate`.
+/// The modules of a crate and their uses of each other. A module is named by its path without `crate::`; the root is `crate`.
 #[derive(Debug)]
 pub struct ModuleGraph(BTreeMap<String, BTreeSet<String>>);
 
 impl ModuleGraph {
-    /// Reads all sources in a folder, whose `lib.rs` or `main.rs` is the root. Folders named `bin` are other crates and left out.
+    /// Reads all sources in a folder, whose `lib.rs` or `main.rs` is the root. Skips folders named `bin`, which are other crates.
     ///
     /// # Errors
     ///
-    /// A file cannot be read.
+    /// If a file cannot be read.
     pub fn read(src: &Path) -> io::Result<Self> {
         let mut sources = Vec::new();
         collect(src, "", &mut sources)?;
@@ -24,7 +24,7 @@ impl ModuleGraph {
 
     fn of(sources: Vec<(String, String)>) -> Self {
         let modules: BTreeSet<String> = sources.iter().map(|(module, _)| module.clone()).collect();
-        let arrows = sources.into_iter().map(|(module, text)| {
+        let edges = sources.into_iter().map(|(module, text)| {
             let used = paths(&tokens(&text))
                 .iter()
                 .filter_map(|path| resolve(&module, path, &modules))
@@ -32,21 +32,21 @@ impl ModuleGraph {
                 .collect();
             (module, used)
         });
-        Self(arrows.collect())
+        Self(edges.collect())
     }
 
-    /// Returns how many modules there are, and how many pairs of them where one uses the other.
+    /// Returns the number of modules and the number of uses between them.
     pub fn size(&self) -> (usize, usize) {
         (self.0.len(), self.0.values().map(BTreeSet::len).sum())
     }
 
-    /// Returns the modules that use the root: they depend on what the root re-exports, instead of naming the module that has it.
+    /// Returns the modules that use re-exports of the root, in place of the module that defines the item.
     pub fn users_of_root(&self) -> Vec<&str> {
         let users = self.0.iter().filter(|(_, used)| used.contains("crate"));
         users.map(|(module, _)| module.as_str()).collect()
     }
 
-    /// Returns modules that use each other in a circle, if there are any.
+    /// Returns the modules of an import cycle, if there is one.
     pub fn circle(&self) -> Option<Vec<&str>> {
         let mut done = BTreeSet::new();
         self.0
@@ -134,7 +134,7 @@ fn string_length(text: &str) -> usize {
     end.map_or(text.len(), |(end, _)| end + 1)
 }
 
-/// Returns every path that starts with `crate`, `super` or `self`, with groups in braces written out.
+/// Returns every path that starts with `crate`, `super` or `self`, with groups in braces expanded.
 fn paths<'a>(tokens: &[&'a str]) -> Vec<Vec<&'a str>> {
     let mut paths = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
@@ -146,7 +146,7 @@ fn paths<'a>(tokens: &[&'a str]) -> Vec<Vec<&'a str>> {
     paths
 }
 
-/// Reads the path or group at `index` behind `prefix`. Returns the index after it.
+/// Reads the path or group at `index`, which follows `prefix`. Returns the index after it.
 fn tree<'a>(tokens: &[&'a str], mut index: usize, prefix: &[&'a str], paths: &mut Vec<Vec<&'a str>>) -> usize {
     let mut path = prefix.to_vec();
     loop {
@@ -236,12 +236,12 @@ mod tests {
             ("b::c", "use super::B;\n"),
             ("e", "fn f() -> crate::b::c::C { self.g() }\n"),
         ]);
-        let arrows: Vec<_> = graph
+        let edges: Vec<_> = graph
             .0
             .iter()
             .flat_map(|(from, to)| to.iter().map(move |to| format!("{from} -> {to}")))
             .collect();
-        assert_eq!(arrows, ["a -> b", "a -> b::c", "a -> e", "b::c -> b", "e -> b::c"]);
+        assert_eq!(edges, ["a -> b", "a -> b::c", "a -> e", "b::c -> b", "e -> b::c"]);
         assert_eq!(graph.circle(), None);
         assert_eq!(graph.size(), (5, 5));
     }

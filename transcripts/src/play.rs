@@ -1,51 +1,51 @@
-//! Owns the playing of a transcript, step by step. Never knows what it plays against.
+//! Plays a transcript against a [`Stage`], step by step.
 
 use std::{collections::BTreeMap, fmt, io};
 
 use crate::{Frame, StepKind, Transcript};
 
-/// What a transcript is played against. An error is a stage that is broken or gone, and fails the transcript.
+/// The subject under test and its clients. An error fails the transcript.
 pub trait Stage {
-    /// Connects a client that offers this subprotocol, or none.
+    /// Connects a client, which offers this subprotocol or none.
     fn connect(&mut self, who: char, subprotocol: Option<&str>) -> io::Result<()>;
-    /// Sends from a client, and returns when it has been handled. Sending on a connection that is closed is no error.
+    /// Sends a frame from a client and waits until it is handled. Sending on a closed connection is not an error.
     fn send(&mut self, who: char, frame: &Frame) -> io::Result<()>;
-    /// What a client receives next; something is expected, so it may take a while.
+    /// Waits for the next frame to a client and consumes it. Called if a frame is expected.
     fn receive(&mut self, who: char) -> io::Result<Seen>;
-    /// What a client has received and not yet seen: [`Seen::Nothing`] is expected.
+    /// Returns the next frame that a client has received, without consuming it. Called if [`Seen::Nothing`] is expected.
     fn leftover(&mut self, who: char) -> io::Result<Seen>;
-    /// Sends a close frame from a client, which is what it sees an answer to next.
+    /// Sends a close frame from a client. Its reply is the next frame that is expected.
     fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()>;
-    /// Ends a client's connection without a close frame, and returns when that has been handled.
+    /// Disconnects a client without a close frame and waits until the disconnect is handled.
     fn vanish(&mut self, who: char) -> io::Result<()>;
-    /// Lets the role deadline pass.
+    /// Waits until the role deadline has passed.
     fn wait_role_deadline(&mut self) -> io::Result<()>;
 
-    /// Whether what a client saw is what it should have seen: by default, to the byte.
+    /// Returns whether a received frame matches the expected one. By default, they must be equal.
     fn is_same(&self, who: char, expected: &Seen, seen: &Seen) -> bool {
         let _ = who;
         expected == seen
     }
 
-    /// The key in `text` that the server made, where `pattern` has `*`: by default, what stands there.
+    /// Returns the key that the server generated: the part of `text` in place of the `*` in `pattern`.
     fn made(&self, pattern: &str, text: &str) -> Option<String> {
         let (before, after) = pattern.split_once('*')?;
         Some(text.strip_prefix(before)?.strip_suffix(after)?.to_owned())
     }
 }
 
-/// What a client has received.
+/// An event on a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A text frame.
     Text(String),
-    /// A binary frame, which no server of the protocol sends.
+    /// A binary frame. The protocol has none, so it is never expected.
     Binary(Vec<u8>),
-    /// A close frame, with its code (none if it has none) and text.
+    /// A close frame with its code, if any, and text.
     Close(Option<u16>, String),
-    /// The end of the connection, without a close frame.
+    /// The connection was closed without a close frame.
     Lost,
-    /// Nothing, and the connection is alive.
+    /// Nothing was received, and the connection is open.
     Nothing,
 }
 
@@ -57,24 +57,24 @@ impl fmt::Display for Seen {
             Self::Close(None, _) => f.write_str("close without a code"),
             Self::Close(Some(code), text) if text.is_empty() => write!(f, "close {code}"),
             Self::Close(Some(code), text) => write!(f, "close {code} {text}"),
-            Self::Lost => f.write_str("the end, without a close frame"),
+            Self::Lost => f.write_str("connection closed without a close frame"),
             Self::Nothing => f.write_str("nothing"),
         }
     }
 }
 
-/// Where a transcript and what happened part.
+/// The first difference between a transcript and the behaviour of the stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The transcript's name.
     pub transcript: String,
-    /// The line, or `None` at the end.
+    /// The line, or `None` if the difference was found after the last step.
     pub line: Option<usize>,
-    /// The client, where there is one.
+    /// The client, if the step has one.
     pub who: Option<char>,
-    /// What should have been seen, or done.
+    /// The expected frame or action.
     pub expected: String,
-    /// What was seen, or went wrong.
+    /// The received frame, or the error.
     pub seen: String,
 }
 
@@ -89,7 +89,7 @@ impl fmt::Display for Failure {
         } = self;
         match line {
             Some(line) => write!(f, "{transcript}.txt:{line}: ")?,
-            None => write!(f, "{transcript}.txt, at its end: ")?,
+            None => write!(f, "{transcript}.txt: after the last step: ")?,
         }
         if let Some(who) = who {
             write!(f, "{who}: ")?;
@@ -104,25 +104,25 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 ///
-/// At the first thing that a client should have seen and did not, or saw and should not have, and where the stage breaks.
+/// If a client does not receive an expected frame, or receives an unexpected one, or if the stage returns an error. The first one is returned.
 pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failure> {
     let mut ended = BTreeMap::new();
     let mut made = String::new();
     for step in &transcript.steps {
-        let differs = |(expected, seen)| Failure {
+        let failure = |(expected, seen)| Failure {
             transcript: transcript.name.clone(),
             line: Some(step.line),
             who: step.kind.who(),
             expected,
             seen,
         };
-        play_step(&step.kind, stage, &mut ended, &mut made).map_err(differs)?;
+        play_step(&step.kind, stage, &mut ended, &mut made).map_err(failure)?;
     }
     for (who, _) in ended.into_iter().filter(|(_, ended)| !ended) {
-        let left = stage
+        let leftover = stage
             .leftover(who)
-            .map_err(|error| ("an answer".into(), error.to_string()));
-        let checked = left.and_then(|seen| check(stage, who, &seen, &Seen::Nothing));
+            .map_err(|error| ("a pong".into(), error.to_string()));
+        let checked = leftover.and_then(|seen| check(stage, who, &seen, &Seen::Nothing));
         checked.map_err(|(expected, seen)| Failure {
             transcript: transcript.name.clone(),
             line: None,
@@ -134,10 +134,10 @@ pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failu
     Ok(())
 }
 
-/// What was expected, and what was seen in its place.
+/// The expected frame or action, and what was received in its place.
 type Difference = (String, String);
 
-/// Plays one step. `ended` has every client, and whether its connection has come to its end; `made` the key that the server made last.
+/// Plays one step. `ended` maps each client to whether its connection is closed. `made` is the key that the server generated last.
 fn play_step(
     step: &StepKind,
     stage: &mut impl Stage,
@@ -153,10 +153,10 @@ fn play_step(
     }
     match step {
         StepKind::Connects(..) => {}
-        StepKind::Sends(who, frame) => stage.send(*who, frame).map_err(failed("it is handled"))?,
+        StepKind::Sends(who, frame) => stage.send(*who, frame).map_err(failed("the frame is handled"))?,
         StepKind::SendsMade(who, text) => {
             let frame = Frame::Text(text.replacen('*', made, 1).into_bytes());
-            stage.send(*who, &frame).map_err(failed("it is handled"))?;
+            stage.send(*who, &frame).map_err(failed("the frame is handled"))?;
         }
         StepKind::ReceivesMade(who, text) => {
             let seen = stage.receive(*who).map_err(failed(text))?;
@@ -165,27 +165,27 @@ fn play_step(
             }
             check(stage, *who, &seen, &Seen::Text(text.replacen('*', made, 1)))?;
         }
-        StepKind::Receives(who, text) => see(stage, *who, &Seen::Text(text.clone()))?,
+        StepKind::Receives(who, text) => expect(stage, *who, &Seen::Text(text.clone()))?,
         StepKind::Closed(who, code, text) => {
-            see(stage, *who, &Seen::Close(Some(*code), text.clone()))?;
+            expect(stage, *who, &Seen::Close(Some(*code), text.clone()))?;
             ended.insert(*who, true);
         }
         StepKind::Closes(who, code) => {
-            stage.close(*who, *code).map_err(failed("it is sent"))?;
-            see(stage, *who, &Seen::Close(*code, String::new()))?;
+            stage.close(*who, *code).map_err(failed("the close frame is sent"))?;
+            expect(stage, *who, &Seen::Close(*code, String::new()))?;
             ended.insert(*who, true);
         }
         StepKind::Vanishes(who) => {
-            stage.vanish(*who).map_err(failed("its connection ends"))?;
+            stage.vanish(*who).map_err(failed("the disconnect is handled"))?;
             ended.insert(*who, true);
         }
-        StepKind::WaitRoleDeadline => stage.wait_role_deadline().map_err(failed("time passes"))?,
+        StepKind::WaitRoleDeadline => stage.wait_role_deadline().map_err(failed("the role deadline passes"))?,
     }
     Ok(())
 }
 
-/// Waits for what a client receives next, and checks it.
-fn see(stage: &mut impl Stage, who: char, expected: &Seen) -> Result<(), Difference> {
+/// Waits for the next frame to a client and checks it.
+fn expect(stage: &mut impl Stage, who: char, expected: &Seen) -> Result<(), Difference> {
     match stage.receive(who) {
         Ok(seen) => check(stage, who, &seen, expected),
         Err(error) => Err((expected.to_string(), error.to_string())),

@@ -1,5 +1,4 @@
-//! Owns a WebSocket client that can say anything, also what no client should: for playing transcripts over sockets, and for tests
-//! that need a frame cut in two.
+//! A WebSocket client that can send any bytes, valid or not, and a [`Stage`] that plays transcripts against a server with it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,31 +15,31 @@ use tungstenite::{
 
 use crate::{Frame, Seen, Stage};
 
-/// How long a server may take for each thing that is waited for. Only a failure waits for it.
-const PATIENCE: Duration = crate::kit::DEADLINE;
+/// The timeout of each wait, unless the client has a deadline.
+const TIMEOUT: Duration = crate::kit::DEADLINE;
 
-/// The longest head of an answer.
-const HEAD_MAX: usize = 64 * 1024;
+/// The maximum size of a response head, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Where a server is, and what its clients ask it for.
+/// The address of a server, and the request that its clients send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its address.
+    /// The address to connect to.
     pub addr: SocketAddr,
-    /// What the clients' `Host` says.
+    /// The value of the `Host` header.
     pub host: String,
-    /// The target of the clients' requests.
+    /// The request target, such as `/`.
     pub path: String,
 }
 
-/// A client of a server.
+/// A WebSocket client.
 pub struct Client {
     stream: TcpStream,
     reader: WebSocketContext,
-    /// What came while a pong was waited for.
+    /// Received before an awaited pong, and not consumed.
     inbox: VecDeque<Seen>,
     pings: u32,
-    /// When all waiting ends; otherwise, each for itself after [`PATIENCE`].
+    /// The deadline of all waits together. Without it, each wait times out after [`TIMEOUT`].
     until: Option<Instant>,
 }
 
@@ -48,11 +47,11 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// A further piece of a message.
+    /// A fragment after the first.
     Continuation = 0,
-    /// A text message, or its first piece.
+    /// A text message, or its first fragment.
     Text = 1,
-    /// A binary message, or its first piece.
+    /// A binary message, or its first fragment.
     Binary = 2,
     /// A close frame.
     Close = 8,
@@ -60,17 +59,17 @@ pub enum Opcode {
     Ping = 9,
 }
 
-/// Whether a frame is the last of its message.
+/// The FIN bit: whether a frame is the last of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// It is.
+    /// The last frame.
     Last,
-    /// More follow.
+    /// More fragments follow.
     More,
 }
 
 impl Target {
-    /// The server at `addr`, by that name.
+    /// Returns the server at `addr`, with the address as its host and `/` as the path.
     pub fn at(addr: SocketAddr) -> Self {
         Self {
             addr,
@@ -79,7 +78,7 @@ impl Target {
         }
     }
 
-    /// A request for a WebSocket, with these header lines beside those that have to be there.
+    /// Returns a handshake request with the required headers and these additional header lines.
     pub fn request(&self, headers: &str) -> String {
         let Self { host, path, .. } = self;
         format!(
@@ -88,22 +87,22 @@ impl Target {
         )
     }
 
-    /// A TCP connection.
+    /// Opens a TCP connection.
     ///
     /// # Errors
     ///
-    /// When there is none before `until`.
+    /// If it fails, or is not established before `until`.
     pub fn dial(&self, until: Instant) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.addr, left(until)?)?;
+        let stream = TcpStream::connect_timeout(&self.addr, time_left(until)?)?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 
-    /// A client that offers this subprotocol, or none; it waits for nothing beyond `until`.
+    /// Connects a client, which offers this subprotocol or none. All its waits together end at `until`.
     ///
     /// # Errors
     ///
-    /// When there is no connection, or the answer is not 101.
+    /// If the connection fails, or the response is not 101.
     pub fn connect(&self, subprotocol: Option<&str>, until: Instant) -> io::Result<Client> {
         let header = subprotocol.map(|offer| format!("Sec-WebSocket-Protocol: {offer}\r\n"));
         let mut stream = self.dial(until)?;
@@ -113,46 +112,46 @@ impl Target {
 }
 
 impl Client {
-    /// Connects, with `path` as the request's target, offering no subprotocol.
+    /// Connects with `path` as the request target, and offers no subprotocol.
     ///
     /// # Errors
     ///
-    /// When there is no connection, or the answer is not 101.
+    /// If the connection fails, or the response is not 101.
     pub fn connect(addr: SocketAddr, path: &str) -> io::Result<Self> {
         let target = Target {
             path: path.into(),
             ..Target::at(addr)
         };
-        let mut client = target.connect(None, Instant::now() + PATIENCE)?;
-        client.wait_each(PATIENCE)?;
+        let mut client = target.connect(None, Instant::now() + TIMEOUT)?;
+        client.wait_each(TIMEOUT)?;
         Ok(client)
     }
 
-    /// Takes over a connection on which a request was sent, and returns the head of its answer as well.
+    /// Continues on a connection on which a handshake request was sent. Returns the client and the response head.
     ///
     /// # Errors
     ///
-    /// When the answer is not 101.
+    /// If the response is not 101.
     pub fn after_request(stream: TcpStream) -> io::Result<(Self, String)> {
         Self::upgraded(stream, None)
     }
 
-    /// [`after_request`](Self::after_request), waiting for nothing beyond `until`.
+    /// Like [`after_request`](Self::after_request), with a deadline for all waits of the client.
     ///
     /// # Errors
     ///
-    /// When the answer is not 101, or does not come in time.
+    /// If the response is not 101, or does not arrive before `until`.
     pub fn after_request_until(stream: TcpStream, until: Instant) -> io::Result<(Self, String)> {
         Self::upgraded(stream, Some(until))
     }
 
     fn upgraded(mut stream: TcpStream, until: Option<Instant>) -> io::Result<(Self, String)> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let head = read_head(&mut stream, until)?;
         if !head.starts_with("HTTP/1.1 101 ") {
             return Err(io::Error::other(format!(
-                "refused: {}",
+                "handshake rejected: {}",
                 head.lines().next().unwrap_or_default()
             )));
         }
@@ -168,26 +167,26 @@ impl Client {
         Ok((client, head))
     }
 
-    /// From here on each wait may take so long.
-    fn wait_each(&mut self, patience: Duration) -> io::Result<()> {
+    /// Removes the deadline and sets a timeout for each wait.
+    fn wait_each(&mut self, timeout: Duration) -> io::Result<()> {
         self.until = None;
-        self.stream.set_read_timeout(Some(patience))?;
-        self.stream.set_write_timeout(Some(patience))
+        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.set_write_timeout(Some(timeout))
     }
 
-    /// From here on nothing is waited for beyond `until`.
+    /// Sets the deadline of all further waits.
     pub fn wait_until(&mut self, until: Instant) {
         self.until = Some(until);
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(until) = self.until {
-            self.stream.set_write_timeout(Some(left(until)?))?;
+            self.stream.set_write_timeout(Some(time_left(until)?))?;
         }
         self.stream.write_all(bytes)
     }
@@ -196,7 +195,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn send_frame(&mut self, opcode: Opcode, piece: Piece, payload: &[u8]) -> io::Result<()> {
         self.send_raw(&frame(opcode, piece, payload))
     }
@@ -205,27 +204,27 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn send_text(&mut self, text: &str) -> io::Result<()> {
         self.send_frame(Opcode::Text, Piece::Last, text.as_bytes())
     }
 
-    /// Waits until all that was sent has been handled, as [`handled`](Self::handled) does. No pong in time is the connection's end.
+    /// Waits like [`handled`](Self::handled). A timeout counts as the end of the connection.
     pub fn sync(&mut self) {
         if self.handled().is_err() {
             self.inbox.push_back(Seen::Lost);
         }
     }
 
-    /// Waits until all that was sent has been handled: until the pong of a ping behind it has come, or the connection has ended.
+    /// Waits until the server has handled everything sent so far: sends a ping and waits for its pong, or for the end of the connection.
     ///
     /// # Errors
     ///
-    /// When there is neither in time.
+    /// If neither arrives in time.
     pub fn handled(&mut self) -> io::Result<()> {
         self.pings += 1;
         let payload = self.pings.to_be_bytes();
-        // On a connection that has ended there is nothing to wait for but its end.
+        // Sending fails if the connection is closed, which reading reports.
         let _ = self.send_frame(Opcode::Ping, Piece::Last, &payload);
         loop {
             match self.read() {
@@ -242,7 +241,7 @@ impl Client {
         }
     }
 
-    /// Waits for what comes next: [`Seen::Nothing`] where nothing comes in time. The end of the connection comes again and again.
+    /// Waits for the next frame. Returns [`Seen::Nothing`] on a timeout. After the end of the connection, every call returns [`Seen::Lost`].
     pub fn receive(&mut self) -> Seen {
         loop {
             match self.inbox.pop_front() {
@@ -260,10 +259,10 @@ impl Client {
         }
     }
 
-    /// Returns what comes before the pong of a ping that is sent now; [`Seen::Nothing`] if nothing does.
+    /// Sends a ping and returns the next frame before its pong; [`Seen::Nothing`] if there is none.
     ///
-    /// A server that answers pings in another place than messages may send what was expected behind the pong. If it has to be found right,
-    /// use [`receive`](Self::receive).
+    /// A server whose WebSocket library answers pings may send the pong before the expected frame. Use [`receive`](Self::receive) for such
+    /// servers.
     pub fn receive_before_pong(&mut self) -> Seen {
         match self.leftover() {
             Seen::Nothing => Seen::Nothing,
@@ -271,7 +270,7 @@ impl Client {
         }
     }
 
-    /// What has come by now; [`Seen::Nothing`] if nothing has, and the connection is alive.
+    /// Returns the next frame received so far, without consuming it; [`Seen::Nothing`] if there is none and the connection is open.
     pub fn leftover(&mut self) -> Seen {
         if self.inbox.is_empty() {
             self.sync();
@@ -279,62 +278,62 @@ impl Client {
         self.inbox.front().cloned().unwrap_or(Seen::Nothing)
     }
 
-    /// Ends the connection without a close frame.
+    /// Closes the sending direction without a close frame.
     pub fn hang_up(&mut self) {
-        // It fails where the server was first, which comes to the same.
+        // Fails if the server has already closed the connection.
         let _ = self.stream.shutdown(Shutdown::Write);
         self.inbox.clear();
         self.inbox.push_back(Seen::Lost);
     }
 
-    /// Ends the connection without a close frame, and waits for the server to have noticed.
+    /// Disconnects without a close frame, and waits until the server closes the connection.
     ///
     /// # Errors
     ///
-    /// When the server does not end its side in time.
+    /// If the server does not close it in time.
     pub fn vanish(&mut self) -> io::Result<()> {
         self.hang_up();
         let mut sink = [0; 4096];
         loop {
             if let Some(until) = self.until {
-                self.stream.set_read_timeout(Some(left(until)?))?;
+                self.stream.set_read_timeout(Some(time_left(until)?))?;
             }
             match self.stream.read(&mut sink) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if is_late(&error) => {
-                    return Err(io::Error::new(error.kind(), "the server does not end its side"));
+                    return Err(io::Error::new(error.kind(), "the server does not close the connection"));
                 }
-                // The end in its other form: a reset.
+                // A reset also ends the connection.
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    /// The socket itself.
+    /// Returns the socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
     fn read(&mut self) -> Result<Message, Error> {
         if let Some(until) = self.until {
-            self.stream.set_read_timeout(Some(left(until)?))?;
+            self.stream.set_read_timeout(Some(time_left(until)?))?;
         }
         self.reader.read(&mut self.stream)
     }
 }
 
-/// What is left until `until`.
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "not in time"));
+/// Returns the time left until `until`, or an error if it has passed.
+fn time_left(until: Instant) -> io::Result<Duration> {
+    let time_left = until.saturating_duration_since(Instant::now());
+    if time_left.is_zero() {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "deadline exceeded"));
     }
-    Ok(left)
+    Ok(time_left)
 }
 
 fn is_late(error: &io::Error) -> bool {
-    // Which of them it is depends on the system.
+    // The kind depends on the operating system.
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -342,7 +341,7 @@ fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::Io(error) if is_late(error))
 }
 
-/// What a message is to a transcript: pings and pongs are nothing.
+/// Converts a message. Returns `None` for pings and pongs.
 fn seen(message: Message) -> Option<Seen> {
     match message {
         Message::Text(text) => Some(Seen::Text(text.as_str().to_owned())),
@@ -353,7 +352,7 @@ fn seen(message: Message) -> Option<Seen> {
     }
 }
 
-/// The bytes of one masked frame (RFC 6455 section 5.2).
+/// Returns the bytes of one masked frame (RFC 6455 section 5.2).
 pub fn frame(opcode: Opcode, piece: Piece, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5a, 0x01, 0xfe, 0x80];
     let last = if piece == Piece::Last { 0x80 } else { 0 };
@@ -372,7 +371,7 @@ pub fn frame(opcode: Opcode, piece: Piece, payload: &[u8]) -> Vec<u8> {
     bytes.extend(MASK);
     let start = bytes.len();
     bytes.extend(payload);
-    // Eight bytes at a time: a transcript has millions of them.
+    // Masks eight bytes at a time: some transcripts send megabytes.
     let [a, b, c, d] = MASK;
     let mask = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let mut blocks = bytes[start..].chunks_exact_mut(8);
@@ -386,61 +385,61 @@ pub fn frame(opcode: Opcode, piece: Piece, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads an HTTP head, and not a byte of what follows it.
+/// Reads an HTTP head, without the bytes that follow it.
 fn read_head(stream: &mut TcpStream, until: Option<Instant>) -> io::Result<String> {
     const END: &[u8] = b"\r\n\r\n";
     let mut head = Vec::new();
     let mut ahead = [0; 1024];
-    while head.len() < HEAD_MAX {
+    while head.len() < MAX_HEAD_BYTES {
         if let Some(until) = until {
-            stream.set_read_timeout(Some(left(until)?))?;
+            stream.set_read_timeout(Some(time_left(until)?))?;
         }
         let peeked = stream.peek(&mut ahead)?;
         if peeked == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                "the end, instead of an answer",
+                "connection closed before a response",
             ));
         }
-        let known = head.len();
+        let before = head.len();
         head.extend(&ahead[..peeked]);
-        let from = known.saturating_sub(END.len() - 1);
+        let from = before.saturating_sub(END.len() - 1);
         let end = head[from..].windows(END.len()).position(|four| four == END);
         if let Some(end) = end {
             head.truncate(from + end + END.len());
         }
-        stream.read_exact(&mut ahead[..head.len() - known])?;
+        stream.read_exact(&mut ahead[..head.len() - before])?;
         if end.is_some() {
             return Ok(String::from_utf8_lossy(&head).into_owned());
         }
     }
-    Err(io::Error::other("the answer's head has no end"))
+    Err(io::Error::other("response head too large"))
 }
 
-/// A server, as a stage for transcripts.
+/// A [`Stage`] for a server, with a socket per client.
 pub struct Sockets {
     target: Target,
     role_deadline: Duration,
-    /// When all waiting ends; otherwise, each for itself after [`PATIENCE`].
+    /// The deadline of all waits together. Without it, each wait times out after [`TIMEOUT`].
     until: Option<Instant>,
     clients: BTreeMap<char, Client>,
-    /// Whether a client's pong follows everything that was caused before its ping.
+    /// Whether a pong follows all frames that result from frames before its ping.
     relies_on_pongs: bool,
     pending: Pending,
 }
 
-/// What a server may still be doing, though every frame was followed by a ping and a pong.
+/// Work that the server may not have completed although every frame was followed by a ping and its pong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     Nothing,
-    /// It answers this client's close frame.
+    /// The reply to a close frame of this client.
     CloseOf(char),
-    /// It handles bytes that no ping could follow, or a deadline.
+    /// The results of raw bytes, which no ping can follow, or of a deadline.
     Unknown,
 }
 
 impl Sockets {
-    /// The server at `addr`, whose role deadline is known.
+    /// Returns a stage for the server at `addr`, which has this role deadline.
     pub fn new(addr: SocketAddr, role_deadline: Duration) -> Self {
         Self {
             target: Target::at(addr),
@@ -452,7 +451,7 @@ impl Sockets {
         }
     }
 
-    /// A server that gets until `until` for all of it.
+    /// Returns a stage whose waits all end at `until`.
     pub fn until(target: Target, role_deadline: Duration, until: Instant) -> Self {
         Self {
             target,
@@ -464,19 +463,19 @@ impl Sockets {
         }
     }
 
-    /// From here on, a message that has not come before a pong is taken for missing, without waiting for it.
+    /// Reports an expected frame as missing as soon as a pong arrives, without waiting for the timeout.
     ///
-    /// Only for servers that send a pong behind everything, to any client, that follows from frames before the ping. One whose WebSocket
-    /// library answers pings may send a pong first, and would be found wrong where it is right.
+    /// Requires a server that sends a pong after all frames, to any client, that result from frames before the ping. A server whose
+    /// WebSocket library answers pings may send the pong first, and would fail although it is correct.
     pub fn rely_on_pongs(&mut self) {
         self.relies_on_pongs = true;
     }
 
-    /// Ends all connections, and waits for the server to have noticed: it has then forgotten every key of theirs.
+    /// Disconnects all clients, and waits until the server has closed the connections and so freed their keys.
     ///
     /// # Errors
     ///
-    /// When it does not end its side in time.
+    /// If the server does not close them in time.
     pub fn finish(&mut self) -> io::Result<()> {
         self.clients.values_mut().for_each(Client::hang_up);
         let mut ended = self.clients.values_mut().map(Client::vanish);
@@ -493,10 +492,10 @@ impl Sockets {
 
 impl Stage for Sockets {
     fn connect(&mut self, who: char, subprotocol: Option<&str>) -> io::Result<()> {
-        let until = self.until.unwrap_or_else(|| Instant::now() + PATIENCE);
+        let until = self.until.unwrap_or_else(|| Instant::now() + TIMEOUT);
         let mut client = self.target.connect(subprotocol, until)?;
         if self.until.is_none() {
-            client.wait_each(PATIENCE)?;
+            client.wait_each(TIMEOUT)?;
         }
         self.clients.insert(who, client);
         Ok(())
@@ -504,12 +503,12 @@ impl Stage for Sockets {
 
     fn send(&mut self, who: char, frame: &Frame) -> io::Result<()> {
         let client = self.client(who)?;
-        // What is sent to a server that has closed the connection may fail, and what comes of it is seen by receiving.
+        // Sending fails if the server has closed the connection, which receiving reports.
         let _ = match frame {
             Frame::Text(text) => client.send_frame(Opcode::Text, Piece::Last, text),
             Frame::Binary(bytes) => client.send_frame(Opcode::Binary, Piece::Last, bytes),
             Frame::Pieces(pieces) => send_pieces(client, pieces),
-            // What follows bytes that are no whole frame might be taken for their end.
+            // A ping after an incomplete frame could be parsed as part of it.
             Frame::Raw(bytes) => {
                 let _ = client.send_raw(bytes);
                 self.pending = Pending::Unknown;
@@ -544,7 +543,7 @@ impl Stage for Sockets {
     fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()> {
         let payload = code.map(u16::to_be_bytes);
         let payload = payload.as_ref().map_or(&[][..], |code| code);
-        // As with all that is sent, what comes of it is seen by receiving.
+        // As above.
         let _ = self.client(who)?.send_frame(Opcode::Close, Piece::Last, payload);
         if self.pending == Pending::Nothing {
             self.pending = Pending::CloseOf(who);

@@ -1,5 +1,5 @@
-//! Holds the schemas beside the transcripts to the protocol: what they accept is what the codecs read, and what the codecs write is
-//! what they accept. Never asks whether they are good JSON Schema: `.ci/schema-test` does.
+//! Compares the JSON Schemas with the codecs of the core: they must accept the same client messages, and the schemas must accept every server
+//! message. `.ci/schema-test` checks that the schemas are valid JSON Schema.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use sigver_core::{
 };
 use sigver_transcripts::{self as transcripts, Limit, StepKind, Transcript, all};
 
-/// What a client is at the moment.
+/// The role of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     None,
@@ -37,37 +37,37 @@ impl Role {
     }
 }
 
-/// What becomes of a frame from a client.
+/// How the core handles a frame from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is done, or it is refused for the state of others.
-    Fine,
-    /// It is nothing for the sender's role, which may be closed with a reason.
+    /// Accepted, or refused because of the state of other clients.
+    Accepted,
+    /// Invalid for the sender's role. The sender may be closed with this reason.
     OutOfRole(Option<CloseReason>),
-    /// It is wrong by itself.
-    Wrong(CloseReason),
+    /// Invalid for any sender.
+    Invalid(CloseReason),
 }
 
 impl Verdict {
-    /// Whether the schema accepts it from any client, and from one of the sender's role.
+    /// Returns whether the schema must accept the frame from any client, and from a client in the sender's role.
     fn accepted(self) -> (bool, bool) {
         match self {
-            Self::Fine => (true, true),
+            Self::Accepted => (true, true),
             Self::OutOfRole(_) => (true, false),
-            Self::Wrong(_) => (false, false),
+            Self::Invalid(_) => (false, false),
         }
     }
 
     fn reason(self) -> Option<CloseReason> {
         match self {
-            Self::Fine => None,
+            Self::Accepted => None,
             Self::OutOfRole(reason) => reason,
-            Self::Wrong(reason) => Some(reason),
+            Self::Invalid(reason) => Some(reason),
         }
     }
 }
 
-/// The definitions of a dialect.
+/// The schema of a dialect.
 struct Schema {
     document: Value,
     definitions: BTreeMap<String, Validator>,
@@ -103,7 +103,7 @@ impl Schema {
         definition.is_some_and(|definition| definition.is_valid(value))
     }
 
-    /// Whether it accepts a frame from any client, and from one of this role.
+    /// Returns whether the schema accepts a frame from any client, and from a client in this role.
     fn accepts_of(&self, role: Role, value: &Value) -> (bool, bool) {
         (
             self.accepts("client-to-server", value),
@@ -121,14 +121,14 @@ impl Schema {
     }
 }
 
-/// The bare core and what each of its clients is.
+/// A hub, and the dialect and role of each client.
 struct Core {
     hub: Hub,
     limits: Limits,
     clients: BTreeMap<ConnId, (Dialect, Role)>,
 }
 
-/// What was sent: to whom, who has which role, and the text.
+/// The texts that were sent, with the dialect and role of each recipient.
 type Sent = Vec<(Dialect, Role, String)>;
 
 impl Core {
@@ -141,13 +141,16 @@ impl Core {
     }
 
     fn connect(&mut self, dialect: Dialect) -> ConnId {
-        let id = self.hub.connect(Time::ZERO, dialect.profile()).expect("room for all");
+        let id = self
+            .hub
+            .connect(Time::ZERO, dialect.profile())
+            .expect("no connection limit");
         self.clients.insert(id, (dialect, Role::None));
         id
     }
 
-    /// Handles a frame of a client that is still there.
-    fn say(&mut self, from: ConnId, text: &str) -> (Verdict, Sent) {
+    /// Handles a frame from a connected client.
+    fn handle(&mut self, from: ConnId, text: &str) -> (Verdict, Sent) {
         let (dialect, role) = self.clients[&from];
         let message = match Decoder::new(dialect, &self.limits).decode(text) {
             Ok(InboundMessage::OpenGenerated) => InboundMessage::Open {
@@ -156,7 +159,7 @@ impl Core {
             Ok(message) => message,
             Err(reason) => {
                 let outputs = self.hub.close(from, reason);
-                return (Verdict::Wrong(reason), self.deliver(outputs));
+                return (Verdict::Invalid(reason), self.deliver(outputs));
             }
         };
         let gives_up = matches!(
@@ -176,7 +179,7 @@ impl Core {
                 | CloseReason::UnknownType
                 | CloseReason::IndexMalformed),
             )) => Verdict::OutOfRole(Some(*reason)),
-            _ => Verdict::Fine,
+            _ => Verdict::Accepted,
         };
         if gives_up {
             self.clients.insert(from, (dialect, Role::None));
@@ -212,18 +215,18 @@ impl Core {
     }
 }
 
-/// The random bits of a key that is made.
+/// The random bits of generated keys.
 const MADE: u128 = 0x1234_5678;
 
-/// What `serde_json` cannot hold in a value, and what stands in for it. The schemas look at none of it.
+/// Valid JSON that `serde_json::Value` cannot represent, and its replacement. The schemas do not depend on the difference.
 const STAND_INS: [(&str, &str); 3] = [
     ("e400", "e4"),
     (r"\ud800", r"\ufffd"),
     (r"\udf75\ud83c", r"\ufffd\ufffd"),
 ];
 
-/// What is closed with one of these reasons, in a text that has the snippet, although the schema accepts it; and why that must be.
-const BLIND: [(&[CloseReason], &str, &str); 8] = [
+/// Known limitations: texts that the schema accepts although the core closes the client. Reasons, a snippet of the text, and an explanation.
+const LIMITATIONS: [(&[CloseReason], &str, &str); 8] = [
     (
         &[
             CloseReason::Duplicate(Member::Type),
@@ -232,18 +235,22 @@ const BLIND: [(&[CloseReason], &str, &str); 8] = [
             CloseReason::Duplicate(Member::Data),
         ],
         "",
-        "whoever parses an object keeps one of two members of a name",
+        "a parsed object has each member only once",
     ),
     (
         &[CloseReason::TooBig],
         "",
-        "the length of a text is not seen in its value",
+        "the length of a text is not part of its value",
     ),
-    (&[CloseReason::TooDeep], "", "JSON Schema cannot count levels"),
+    (
+        &[CloseReason::TooDeep],
+        "",
+        "JSON Schema cannot limit the nesting depth",
+    ),
     (
         &[CloseReason::KeyTooLong],
         "",
-        "JSON Schema counts characters, not bytes; and the transcript lowers the limit",
+        "JSON Schema counts characters, not bytes, and the transcript lowers the limit",
     ),
     (&[CloseReason::IndexMalformed], r#""index":-0,"#, "-0 is the integer 0"),
     (
@@ -263,11 +270,11 @@ const BLIND: [(&[CloseReason], &str, &str); 8] = [
     ),
 ];
 
-/// What is about a transcript's frames.
+/// The comparison of schemas and core for the frames of transcripts.
 struct Judge {
     schemas: BTreeMap<&'static str, Schema>,
     stand_ins: BTreeSet<usize>,
-    blind: BTreeSet<usize>,
+    limitations: BTreeSet<usize>,
     frames: usize,
     refused: usize,
     texts: usize,
@@ -275,7 +282,7 @@ struct Judge {
 }
 
 impl Judge {
-    /// The value of a text, if it is JSON.
+    /// Parses a text. Returns `None` if it is not JSON.
     fn value(&mut self, text: &str) -> Option<Value> {
         serde_json::from_str(text).ok().or_else(|| {
             let mut text = text.to_owned();
@@ -294,18 +301,18 @@ impl Judge {
 
     fn frame(&mut self, place: &str, dialect: Dialect, role: Role, text: &str, verdict: Verdict) {
         self.frames += 1;
-        self.refused += usize::from(verdict != Verdict::Fine);
+        self.refused += usize::from(verdict != Verdict::Accepted);
         let value = self.value(text);
         let schema = &self.schemas[dialect.subprotocol()];
         let accepted = value.map_or((false, false), |value| schema.accepts_of(role, &value));
         if accepted == verdict.accepted() {
             return;
         }
-        let blind = BLIND.iter().position(|(reasons, snippet, _)| {
+        let limitation = LIMITATIONS.iter().position(|(reasons, snippet, _)| {
             verdict.reason().is_some_and(|reason| reasons.contains(&reason)) && text.contains(snippet)
         });
-        match blind {
-            Some(number) => _ = self.blind.insert(number),
+        match limitation {
+            Some(number) => _ = self.limitations.insert(number),
             None => self.faults.push(format!(
                 "{place}: {verdict:?} of {role:?}, but accepted {accepted:?}: {text}"
             )),
@@ -314,7 +321,7 @@ impl Judge {
 
     fn text(&mut self, place: &str, dialect: Dialect, role: Option<Role>, text: &str) {
         self.texts += 1;
-        let value = self.value(text).unwrap_or_else(|| panic!("{place}: no JSON: {text}"));
+        let value = self.value(text).unwrap_or_else(|| panic!("{place}: not JSON: {text}"));
         let schema = &self.schemas[dialect.subprotocol()];
         if !schema.accepts("server-to-client", &value) || role.is_some_and(|role| !schema.accepts_to(role, &value)) {
             self.faults.push(format!("{place}: {role:?} receives {text}"));
@@ -367,9 +374,9 @@ impl Judge {
                 | StepKind::Closed(..)
                 | StepKind::WaitRoleDeadline => None,
             };
-            // What a client says that is closed already is read by nobody.
+            // Frames from a closed client are not read.
             if let (Some(text), Some((_, role))) = (sends, core.clients.get(&id).copied()) {
-                let (verdict, sent) = core.say(id, &text);
+                let (verdict, sent) = core.handle(id, &text);
                 self.frame(&place, dialect, role, &text, verdict);
                 for (dialect, role, text) in sent {
                     self.text(&place, dialect, Some(role), &text);
@@ -380,14 +387,14 @@ impl Judge {
 }
 
 #[test]
-fn every_message_of_every_transcript_is_what_its_schema_says() -> Result<(), Box<dyn Error>> {
+fn frames_of_all_transcripts_match_the_schemas() -> Result<(), Box<dyn Error>> {
     let mut judge = Judge {
         schemas: Dialect::ALL
             .iter()
             .map(|dialect| (dialect.subprotocol(), Schema::of(*dialect)))
             .collect(),
         stand_ins: BTreeSet::new(),
-        blind: BTreeSet::new(),
+        limitations: BTreeSet::new(),
         frames: 0,
         refused: 0,
         texts: 0,
@@ -397,16 +404,16 @@ fn every_message_of_every_transcript_is_what_its_schema_says() -> Result<(), Box
         judge.transcript(&transcript);
     }
     assert!(judge.faults.is_empty(), "{:#?}", judge.faults);
-    for (number, (_, _, why)) in BLIND.iter().enumerate() {
+    for (number, (_, _, why)) in LIMITATIONS.iter().enumerate() {
         assert!(
-            judge.blind.contains(&number),
-            "no transcript needs this exception: {why}"
+            judge.limitations.contains(&number),
+            "no transcript shows this limitation: {why}"
         );
     }
-    assert_eq!(judge.stand_ins.len(), STAND_INS.len(), "a stand-in is not needed");
+    assert_eq!(judge.stand_ins.len(), STAND_INS.len(), "a stand-in is never used");
     assert!(
         judge.frames > 300 && judge.refused > 80 && judge.texts > 300,
-        "{} frames, {} of them refused, and {} texts are too few",
+        "too few: {} frames, of which {} refused, and {} texts",
         judge.frames,
         judge.refused,
         judge.texts
@@ -415,7 +422,7 @@ fn every_message_of_every_transcript_is_what_its_schema_says() -> Result<(), Box
 }
 
 #[test]
-fn the_codes_are_those_of_the_core() {
+fn error_and_end_codes_equal_those_of_the_core() {
     let schema = Schema::of(Dialect::V1);
     assert_eq!(
         schema.codes("error-code"),
@@ -427,9 +434,9 @@ fn the_codes_are_those_of_the_core() {
     );
 }
 
-/// The AsyncAPI document says of each close code in which dialect it happens, as the table of PROTOCOL.md does.
+/// The AsyncAPI document lists the close codes of each dialect. The table in PROTOCOL.md marks those that only one dialect has.
 #[test]
-fn the_close_codes_are_those_of_the_protocol_page() -> Result<(), Box<dyn Error>> {
+fn close_codes_per_dialect_equal_those_of_protocol_page() -> Result<(), Box<dyn Error>> {
     let asyncapi: Value = serde_json::from_str(&file("asyncapi.json")?)?;
     assert_eq!(asyncapi["info"]["version"], env!("CARGO_PKG_VERSION"));
     let page = file("../../PROTOCOL.md")?;
@@ -456,14 +463,14 @@ fn the_close_codes_are_those_of_the_protocol_page() -> Result<(), Box<dyn Error>
             .map(|(code, text)| (code.clone(), text.as_str()))
             .collect();
         assert_eq!(listed, expected, "{channel}");
-        assert_eq!(listed.len(), codes.len(), "{channel}: a code is there twice");
+        assert_eq!(listed.len(), codes.len(), "{channel}: duplicate close code");
     }
     Ok(())
 }
 
 const ENDS: [RoleEnd; 2] = [RoleEnd::OpenerLeft, RoleEnd::Kicked];
 
-/// Any JSON value, small, without a number that `serde_json` would spell otherwise than it was.
+/// Small JSON values, without numbers that `serde_json` writes differently from how it read them.
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -471,7 +478,7 @@ fn values() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         (-1e9..1e9)
-            .prop_filter("1.0 is no index and is an integer", |number: &f64| number.fract()
+            .prop_filter("1.0 is an integer but not an index", |number: &f64| number.fract()
                 != 0.0)
             .prop_map(Value::from),
         any::<String>().prop_map(Value::from),
@@ -487,7 +494,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 const NAMES: &[&str] = &["type", "key", "index", "data", "code", "Type"];
 
-/// What a client might send: most often nearly right.
+/// Frames from a client, most of them almost valid.
 fn frames() -> impl Strategy<Value = Value> {
     const TYPES: &[&str] = &[
         "open", "join", "send", "kick", "close", "leave", "opened", "joined", "data", "closed", "error", "Open",
@@ -510,7 +517,7 @@ fn frames() -> impl Strategy<Value = Value> {
     let kind = prop_oneof![8 => select(TYPES).prop_map(Value::from), 1 => values()];
     let key = prop_oneof![
         8 => keys().prop_map(|key| Value::from(key.as_str())),
-        // Over the limit in characters and so in bytes; what is over it only in bytes is what a schema cannot see.
+        // Over the limit in characters, and so in bytes. A schema cannot detect keys that are over it only in bytes.
         1 => (255..259_usize).prop_map(|length| Value::from("k".repeat(length))),
         1 => Just(Value::from("")),
         1 => values(),
@@ -540,7 +547,7 @@ fn frames() -> impl Strategy<Value = Value> {
     prop_oneof![16 => object, 1 => values()]
 }
 
-/// Any key within the limits, as its bytes and characters are.
+/// Keys within the limits, with any characters.
 fn keys() -> impl Strategy<Value = Key> {
     prop_oneof![
         any::<String>(),
@@ -556,12 +563,12 @@ fn indexes() -> impl Strategy<Value = Index> {
     prop_oneof![Just(0), Just(u32::MAX - 1), 0..u32::MAX].prop_map(Index::new)
 }
 
-/// What is carried: the value of `data` in a `send`, as the codec reads it.
+/// Returns the payload of a `send` with this `data`.
 fn payload(data: &Value) -> Payload {
     Payload::new(&data.to_string(), &Limits::default()).expect("a JSON value")
 }
 
-/// Every message that the hub may have for a client, with the role that it then has. `Close` is no text.
+/// Every message from the hub to a client except `Close`, which is not a text, with the role of the client.
 fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
     let refusal = prop_oneof![
         keys().prop_map(|key| Refusal::KeyTaken { key }),
@@ -589,7 +596,7 @@ fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
     ]
 }
 
-/// A variant that is added stops this from compiling: [`outbound`], [`ENDS`] and the schema want it as well.
+/// Does not compile if a variant is added. Add it to [`outbound`], [`ENDS`] and the schema as well.
 fn is_text(message: &OutboundMessage) -> bool {
     match message {
         OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
@@ -603,8 +610,8 @@ fn is_text(message: &OutboundMessage) -> bool {
     }
 }
 
-/// `message` with one thing wrong with it, in every way.
-fn broken(message: &Map<String, Value>) -> Vec<Value> {
+/// Returns variants of `message` with one invalid, missing or additional member.
+fn invalid_variants(message: &Map<String, Value>) -> Vec<Value> {
     let mut all = Vec::new();
     for name in message.keys() {
         let mut without = message.clone();
@@ -644,12 +651,12 @@ fn broken(message: &Map<String, Value>) -> Vec<Value> {
 fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundMessage) -> Result<(), TestCaseError> {
     prop_assert!(is_text(message));
     for (dialect, schema) in schemas {
-        // The hub gives a plain peer objects only.
-        let takes = match message {
+        // The hub sends only objects to plain peers.
+        let accepts = match message {
             OutboundMessage::Data { payload, .. } => payload.kind() <= dialect.profile().accepts,
             _ => true,
         };
-        let Some(Frame::Text(text)) = dialect.encode(message.clone()).filter(|_| takes) else {
+        let Some(Frame::Text(text)) = dialect.encode(message.clone()).filter(|_| accepts) else {
             continue;
         };
         let value: Value = serde_json::from_str(&text).expect("the codecs write JSON");
@@ -669,22 +676,22 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
                     prop_assert!(!schema.accepts_to(role, &bare.clone().into()), "{bare:?}");
                 }
             }
-            // Any object goes.
+            // Any object is valid.
             Dialect::Plain => {}
             Dialect::V1 => {
                 let is_error = matches!(message, OutboundMessage::Refused(_));
                 for other in Role::ALL.into_iter().filter(|other| *other != role) {
                     prop_assert_eq!(schema.accepts_to(other, &value), is_error, "{:?}: {}", other, &text);
                 }
-                // Data with an index and without is data to an opener and to a joiner; some errors may have one.
-                let may = matches!(
+                // `data` has an index to an opener and none to a joiner. In some errors the index is optional.
+                let index_is_optional = matches!(
                     message,
                     OutboundMessage::Data { .. }
                         | OutboundMessage::Refused(Refusal::UnknownIndex { .. } | Refusal::NotAnObject { .. })
                 );
-                for wrong in broken(object) {
-                    let legal = may && wrong.get("index").is_some() != object.contains_key("index");
-                    prop_assert!(legal || !schema.accepts("server-to-client", &wrong), "{wrong}");
+                for wrong in invalid_variants(object) {
+                    let is_valid = index_is_optional && wrong.get("index").is_some() != object.contains_key("index");
+                    prop_assert!(is_valid || !schema.accepts("server-to-client", &wrong), "{wrong}");
                 }
             }
         }
@@ -692,12 +699,12 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
     Ok(())
 }
 
-/// A hub with a pair, and a client of `dialect` in `role` among or beside them. Index 0 is there.
+/// Returns a hub with an opener and its joiner (index 0), and the id of a client in `role`.
 fn scene(dialect: Dialect, role: Role) -> (Core, ConnId) {
     let mut core = Core::new(Limits::default());
     let (opener, joiner) = (core.connect(dialect), core.connect(dialect));
-    core.say(opener, r#"{"type":"open","key":"the pair's"}"#);
-    core.say(joiner, r#"{"type":"join","key":"the pair's"}"#);
+    core.handle(opener, r#"{"type":"open","key":"the pair's"}"#);
+    core.handle(joiner, r#"{"type":"join","key":"the pair's"}"#);
     let client = match role {
         Role::None => core.connect(dialect),
         Role::Opener => opener,
@@ -708,7 +715,7 @@ fn scene(dialect: Dialect, role: Role) -> (Core, ConnId) {
 }
 
 #[test]
-fn the_schemas_accept_what_the_codecs_write_and_nothing_like_it() -> Result<(), Box<dyn Error>> {
+fn schemas_accept_encoded_messages_and_reject_invalid_variants() -> Result<(), Box<dyn Error>> {
     let schemas: Vec<_> = Dialect::ALL
         .iter()
         .map(|dialect| (*dialect, Schema::of(*dialect)))
@@ -718,16 +725,16 @@ fn the_schemas_accept_what_the_codecs_write_and_nothing_like_it() -> Result<(), 
     Ok(())
 }
 
-/// The law of the other direction: what the schema says of a frame is what comes of it, for each role.
+/// For each role, the schema accepts a frame if and only if the core does.
 #[test]
-fn the_schemas_accept_exactly_what_the_core_does() -> Result<(), Box<dyn Error>> {
+fn schemas_and_core_accept_the_same_client_frames() -> Result<(), Box<dyn Error>> {
     for &dialect in Dialect::ALL {
         let schema = Schema::of(dialect);
         let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2_000));
         runner.run(&(select(&Role::ALL[..]), frames()), |(role, frame)| {
             let text = frame.to_string();
             let (mut core, client) = scene(dialect, role);
-            let (verdict, _) = core.say(client, &text);
+            let (verdict, _) = core.handle(client, &text);
             prop_assert_eq!(
                 schema.accepts_of(role, &frame),
                 verdict.accepted(),

@@ -1,5 +1,4 @@
-// sigver.js without a browser: against the real server, against servers that talk nonsense, and with sockets and connections that the
-// test plays.
+// Tests sigver.js in Node.js: against the server, against servers that send invalid messages, and with fake sockets and connections.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -21,7 +20,7 @@ after(() => server?.stop(), { timeout: DEADLINE });
 // ---- Against the server ----
 
 for (const [one, other] of PAIRINGS) {
-  serverTest(`${one} opener, ${other} joiners: everything arrives, at whom it is for`, async (start) => {
+  serverTest(`${one} opener, ${other} joiners: data arrives at its recipient`, async (start) => {
     const opener = start(open, undefined, { dialect: one });
     const { key } = await isOpen(opener);
     assert.match(key, /^[0-9a-f]{32}$/);
@@ -41,13 +40,13 @@ for (const [one, other] of PAIRINGS) {
       const answer = { type: "answer", sdp: "v=0\r\n" };
       assert(toJoiner.send({ toJSON: () => answer }));
       const { data } = await next(toOpener, "data");
-      // A plain opener's frame is told to a v1 joiner whole.
+      // A v1 joiner receives the complete frame of a plain opener.
       assert.deepEqual(data, one === "plain" && other === "v1" ? { ...answer, index } : answer);
     }
   });
 }
 
-serverTest("between v1 peers any JSON passes; a plain one is given objects only", async (start) => {
+serverTest("v1 peers receive any JSON, plain peers receive objects only", async (start) => {
   const opener = start(open, "any JSON");
   await next(opener, "opened");
   const joiner = start(join, "any JSON");
@@ -70,7 +69,7 @@ serverTest("between v1 peers any JSON passes; a plain one is given objects only"
 });
 
 for (const dialect of DIALECTS) {
-  serverTest(`${dialect}: refusals have the same codes`, async (start) => {
+  serverTest(`${dialect}: refusals have the same codes in both dialects`, async (start) => {
     const opener = start(open, `refused ${dialect}`);
     await next(opener, "opened");
     const second = start(open, opener.key, { dialect });
@@ -83,13 +82,13 @@ for (const dialect of DIALECTS) {
     assert.deepEqual([code, status, reason], ["refused", 1007, "`key` over the length limit"]);
   });
 
-  serverTest(`${dialect}: who is kicked is told and does not come back; the others stay`, async (start) => {
+  serverTest(`${dialect}: kicked joiner is closed and does not retry, others stay`, async (start) => {
     const opener = start(open, `kick ${dialect}`);
     await next(opener, "opened");
     const [kicked, stays] = [start(join, opener.key, { dialect }), start(join, opener.key, { dialect: "v1" })];
     const peers = [(await next(opener, "join")).peer, (await next(opener, "join")).peer];
     const { peer: atStays } = await next(stays, "join");
-    // Which of the two came first is theirs to settle.
+    // The order of the two joins is not defined.
     const [toStays] = peers.filter(({ index }) => index === atStays.index);
     const [toKicked] = peers.filter(({ index }) => index !== atStays.index);
 
@@ -100,10 +99,10 @@ for (const dialect of DIALECTS) {
     opener.kick(toKicked);
     toStays.send({ still: "here" });
     assert.deepEqual((await next(atStays, "data")).data, { still: "here" });
-    assert.deepEqual(waiting(opener, "error"), []);
+    assert.deepEqual(received(opener, "error"), []);
   });
 
-  serverTest(`${dialect}: a joiner whose opener closes comes back when it does`, async (start) => {
+  serverTest(`${dialect}: joiner rejoins after its opener has reopened the key`, async (start) => {
     const first = start(open, `back ${dialect}`);
     await next(first, "opened");
     const joiner = start(join, first.key, { dialect });
@@ -118,11 +117,11 @@ for (const dialect of DIALECTS) {
     await next(second, "opened");
     await until(joiner, "join");
     assert.equal(joiner.state, "open");
-    assert.equal(peer.send({}), false, "the peer of before is another");
+    assert.equal(peer.send({}), false, "the earlier peer has left");
   });
 }
 
-serverTest("a plain opener cannot kick, and is told so", async (start) => {
+serverTest("kick by a plain opener emits an error", async (start) => {
   const opener = start(open, "no kick", { dialect: "plain" });
   await isOpen(opener);
   start(join, "no kick");
@@ -132,7 +131,7 @@ serverTest("a plain opener cannot kick, and is told so", async (start) => {
   assert(peer.send({}));
 });
 
-serverTest("a joiner that leaves is told to a v1 opener, and its key is free for the next", async (start) => {
+serverTest("v1 opener is notified of a leave, and its closed key can be opened again", async (start) => {
   const opener = start(open, "leaves");
   await next(opener, "opened");
   const joiner = start(join, "leaves");
@@ -149,7 +148,7 @@ serverTest("a joiner that leaves is told to a v1 opener, and its key is free for
 
 for (const [one, other] of PAIRINGS) {
   for (const signal of ["SIGTERM", "SIGKILL"]) {
-    test(`${one} opener, ${other} joiner: both come back to a server that ended by ${signal}`, { timeout: DEADLINE }, async (t) => {
+    test(`${one} opener, ${other} joiner: both reconnect after ${signal} and a restart of the server`, { timeout: DEADLINE }, async (t) => {
       let own = await startServer();
       t.after(() => own.stop());
       const start = starter(t, own.url);
@@ -159,7 +158,7 @@ for (const [one, other] of PAIRINGS) {
       const [{ peer: toOpener }, { peer: toJoiner }] = await Promise.all([next(joiner, "join"), next(opener, "join")]);
 
       await own.stop(signal);
-      // A server that shuts down closes its clients one after the other, and tells a v1 opener of those before it.
+      // During shutdown, the server closes clients one after another, and notifies v1 openers that are still connected.
       assert.match((await next(toJoiner, "leave")).code, /^(lost|left)$/);
       assert.match((await next(toOpener, "leave")).code, /^(lost|opener-left)$/);
       assert.equal((await next(opener, "reconnecting")).code, "lost");
@@ -168,7 +167,7 @@ for (const [one, other] of PAIRINGS) {
       const { peer } = await next(opener, "join");
       assert.equal(peer.index, 0);
       opener.kick(toJoiner);
-      assert.equal(toJoiner.send({}), false, "the joiner of before has the same index, and is another");
+      assert.equal(toJoiner.send({}), false, "the earlier peer has left, even if the new one has its index");
       peer.send({ again: true });
       const { peer: again } = await until(joiner, "join");
       assert.equal((await next(again, "data")).data.again, true);
@@ -178,21 +177,21 @@ for (const [one, other] of PAIRINGS) {
   }
 }
 
-serverTest("an AbortSignal closes, also before anything has begun", async (start) => {
+serverTest("AbortSignal closes, even if it was aborted before the start", async (start) => {
   const controller = new AbortController();
   const opener = start(open, "aborted", { signal: controller.signal });
   await next(opener, "opened");
   controller.abort();
   assert.equal((await next(opener, "closed")).code, "done");
-  const stillborn = start(open, "aborted", { signal: controller.signal });
-  assert.equal((await next(stillborn, "closed")).code, "done");
-  const hasty = start(open, "aborted");
-  hasty.close();
-  assert.equal((await next(hasty, "closed")).code, "done");
+  const aborted = start(open, "aborted", { signal: controller.signal });
+  assert.equal((await next(aborted, "closed")).code, "done");
+  const closed = start(open, "aborted");
+  closed.close();
+  assert.equal((await next(closed, "closed")).code, "done");
   await next(start(open, "aborted"), "opened");
 });
 
-test("arguments that can never be right are thrown", () => {
+test("invalid arguments throw", () => {
   const url = "ws://127.0.0.1:9";
   assert.throws(() => join(url, undefined, { WebSocket }), TypeError);
   assert.throws(() => join(url, "", { WebSocket }), TypeError);
@@ -202,9 +201,9 @@ test("arguments that can never be right are thrown", () => {
   assert.throws(() => open("nowhere", "tea", { WebSocket }), SyntaxError);
 });
 
-// ---- Against a server that talks nonsense ----
+// ---- Against a server that sends invalid messages ----
 
-const NONSENSE = [
+const INVALID = [
   "", "{", "null", "5", "[]", "{}", '{"type":5}', '{"type":"constructor"}', '{"type":"__proto__"}', '{"type":"offer"}',
   '{"type":"joined","index":"0"}', '{"type":"joined","index":-1}', '{"type":"join","index":null}', '{"type":"join","index":1.5}',
   '{"type":"data"}', '{"type":"data","index":[],"data":1}', '{"type":"opened"}', '{"type":"closed","code":{}}', '{"type":"error"}',
@@ -213,39 +212,39 @@ const NONSENSE = [
 
 for (const dialect of DIALECTS) {
   for (const [ask, acceptance] of [[open, '{"type":"opened","key":"tea"}'], [join, '{"type":"joined","index":0}']]) {
-    test(`${dialect}: nonsense is an error event for whoever asked to ${ask.name}, and nothing worse`, { timeout: DEADLINE }, async (t) => {
-      const nonsense = new WebSocketServer({ host: "127.0.0.1", port: 0 });
-      t.after(() => nonsense.close());
-      await once(nonsense, "listening");
-      nonsense.on("connection", (socket) => socket.on("message", () => {
+    test(`${dialect} ${ask.name}: invalid messages emit malformed errors`, { timeout: DEADLINE }, async (t) => {
+      const invalidServer = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+      t.after(() => invalidServer.close());
+      await once(invalidServer, "listening");
+      invalidServer.on("connection", (socket) => socket.on("message", () => {
         if (dialect === "v1") socket.send(acceptance);
-        NONSENSE.forEach((text) => socket.send(text));
-        // Of nobody that has come.
+        INVALID.forEach((text) => socket.send(text));
+        // From an unknown peer.
         socket.send('{"type":"data","index":99,"data":{}}');
         socket.send('{"type":"leave","index":99}');
         socket.close(1008, "the end");
       }));
-      const signaling = starter(t, `ws://127.0.0.1:${nonsense.address().port}`)(ask, "tea", { dialect });
+      const signaling = starter(t, `ws://127.0.0.1:${invalidServer.address().port}`)(ask, "tea", { dialect });
       const { code, status } = await next(signaling, "closed");
       assert.deepEqual([code, status], ["refused", 1008]);
-      const errors = waiting(signaling, "error");
+      const errors = received(signaling, "error");
       assert(errors.length > 0 && errors.every(({ code }) => code === "malformed"));
     });
   }
 }
 
-// ---- With sockets and a clock that the test plays ----
+// ---- With fake sockets and a fake clock ----
 
-/** A socket that does what the test says. The newest one is `PlayedSocket.last`. */
-class PlayedSocket {
+/** A socket that the test controls. `FakeSocket.last` is the newest. */
+class FakeSocket {
   static made = 0;
   static last;
   sent = [];
 
   constructor(url, protocols) {
     Object.assign(this, { url, protocols });
-    PlayedSocket.made += 1;
-    PlayedSocket.last = this;
+    FakeSocket.made += 1;
+    FakeSocket.last = this;
   }
 
   send(text) {
@@ -256,116 +255,116 @@ class PlayedSocket {
     this.closedWith = code;
   }
 
-  opens(protocol) {
+  open(protocol) {
     this.protocol = protocol;
     this.onopen();
   }
 
-  says(message) {
+  receive(message) {
     this.onmessage?.({ data: JSON.stringify(message) });
   }
 
-  ends(code, reason = "") {
+  end(code, reason = "") {
     this.onclose?.({ code, reason });
   }
 
-  accepts() {
-    this.opens("sigver.v1");
-    this.says({ type: "opened", key: "tea" });
+  accept() {
+    this.open("sigver.v1");
+    this.receive({ type: "opened", key: "tea" });
   }
 }
 
-playedTest("both dialects are offered, or the one that was chosen", () => {
-  const offered = (dialect) => (open("ws://played", "tea", { WebSocket: PlayedSocket, dialect }), PlayedSocket.last.protocols);
+fakeSocketTest("client offers both dialects, or the one in the options", () => {
+  const offered = (dialect) => (open("ws://fake", "tea", { WebSocket: FakeSocket, dialect }), FakeSocket.last.protocols);
   assert.deepEqual(offered(), ["sigver.v1", "sigver.plain"]);
   assert.deepEqual(offered("v1"), ["sigver.v1"]);
   assert.deepEqual(offered("plain"), ["sigver.plain"]);
 });
 
-playedTest("what is spoken is what was echoed", () => {
-  const opener = open("ws://played", undefined, { WebSocket: PlayedSocket });
-  PlayedSocket.last.opens("sigver.plain");
+fakeSocketTest("client uses the dialect that the server echoes", () => {
+  const opener = open("ws://fake", undefined, { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.plain");
   assert.equal(opener.dialect, "plain");
-  assert.deepEqual(PlayedSocket.last.sent, [{ type: "open", key: opener.key }]);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "open", key: opener.key }]);
 
-  const other = open("ws://played", undefined, { WebSocket: PlayedSocket });
-  PlayedSocket.last.opens("sigver.v1");
+  const other = open("ws://fake", undefined, { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.v1");
   assert.equal(other.dialect, "v1");
-  assert.deepEqual(PlayedSocket.last.sent, [{ type: "open" }]);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "open" }]);
 });
 
-playedTest("a key that the server made is opened again under its name", () => {
-  open("ws://played", undefined, { WebSocket: PlayedSocket });
-  PlayedSocket.last.accepts();
-  PlayedSocket.last.ends(1006);
+fakeSocketTest("generated key is opened again after a reconnect", () => {
+  open("ws://fake", undefined, { WebSocket: FakeSocket });
+  FakeSocket.last.accept();
+  FakeSocket.last.end(1006);
   mock.timers.tick(1_000);
-  PlayedSocket.last.opens("sigver.v1");
-  assert.deepEqual(PlayedSocket.last.sent, [{ type: "open", key: "tea" }]);
+  FakeSocket.last.open("sigver.v1");
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "open", key: "tea" }]);
 });
 
-playedTest("waits are random below a bound that doubles from one second to thirty, and starts anew", () => {
-  const opener = open("ws://played", "tea", { WebSocket: PlayedSocket });
+fakeSocketTest("retry delays are random below a bound that doubles up to 30 s and is reset by success", () => {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
   const bounds = [];
   opener.on("reconnecting", ({ delay }) => bounds.push(delay / 0.75));
   for (let failure = 0; failure < 7; failure += 1) {
-    const made = PlayedSocket.made;
-    PlayedSocket.last.ends(1006);
+    const made = FakeSocket.made;
+    FakeSocket.last.end(1006);
     mock.timers.tick(bounds.at(-1) * 0.75 - 1);
-    assert.equal(PlayedSocket.made, made, "not a moment too early");
+    assert.equal(FakeSocket.made, made, "no retry before the delay has passed");
     mock.timers.tick(1);
-    assert.equal(PlayedSocket.made, made + 1);
+    assert.equal(FakeSocket.made, made + 1);
   }
-  PlayedSocket.last.accepts();
-  PlayedSocket.last.ends(1001, "server shutting down");
+  FakeSocket.last.accept();
+  FakeSocket.last.end(1001, "server shutting down");
   assert.deepEqual(bounds, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 1_000]);
 });
 
-playedTest("refusals of a plain server do not start the waits anew", () => {
-  const joiner = join("ws://played", "tea", { WebSocket: PlayedSocket });
+fakeSocketTest("refusals by a plain server do not reset the retry delays", () => {
+  const joiner = join("ws://fake", "tea", { WebSocket: FakeSocket });
   const bounds = [];
   joiner.on("reconnecting", ({ delay }) => bounds.push(delay / 0.75));
-  PlayedSocket.last.opens("sigver.plain");
-  PlayedSocket.last.ends(4001, "opener left");
+  FakeSocket.last.open("sigver.plain");
+  FakeSocket.last.end(4001, "opener left");
   for (const reason of ["key is unknown", "key is unknown", "key is unknown"]) {
     mock.timers.tick(30_000);
-    PlayedSocket.last.opens("sigver.plain");
-    PlayedSocket.last.ends(1008, reason);
+    FakeSocket.last.open("sigver.plain");
+    FakeSocket.last.end(1008, reason);
   }
   assert.deepEqual(bounds, [5_000, 10_000, 20_000, 30_000]);
 });
 
-playedTest("attempts can be bounded", () => {
-  const opener = open("ws://played", "tea", { WebSocket: PlayedSocket, retries: 2 });
+fakeSocketTest("option retries limits the attempts", () => {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket, retries: 2 });
   for (let attempt = 0; attempt < 3; attempt += 1) {
-    PlayedSocket.last.ends(1006);
+    FakeSocket.last.end(1006);
     mock.timers.tick(30_000);
   }
-  assert.deepEqual([PlayedSocket.made, opener.state], [3, "closed"]);
-  assert.equal(waiting(opener, "closed")[0].code, "lost");
+  assert.deepEqual([FakeSocket.made, opener.state], [3, "closed"]);
+  assert.equal(received(opener, "closed")[0].code, "lost");
 
-  const resigned = open("ws://played", "tea", { WebSocket: PlayedSocket, retries: 0 });
-  PlayedSocket.last.ends(1006);
-  assert.equal(resigned.state, "closed");
+  const withoutRetries = open("ws://fake", "tea", { WebSocket: FakeSocket, retries: 0 });
+  FakeSocket.last.end(1006);
+  assert.equal(withoutRetries.state, "closed");
 });
 
-playedTest("closed while it waits or tries, it tries no more", () => {
-  const opener = open("ws://played", "tea", { WebSocket: PlayedSocket });
-  PlayedSocket.last.ends(1006);
+fakeSocketTest("close during a delay or an attempt stops retries", () => {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.end(1006);
   opener.close();
   mock.timers.tick(30_000);
-  assert.deepEqual([PlayedSocket.made, opener.state], [1, "closed"]);
+  assert.deepEqual([FakeSocket.made, opener.state], [1, "closed"]);
 
-  const other = open("ws://played", "tea", { WebSocket: PlayedSocket });
+  const other = open("ws://fake", "tea", { WebSocket: FakeSocket });
   other.close();
-  assert.deepEqual([PlayedSocket.last.closedWith, other.state], [1000, "closing"]);
-  PlayedSocket.last.ends(1006);
-  assert.deepEqual([PlayedSocket.made, other.state], [2, "closed"]);
+  assert.deepEqual([FakeSocket.last.closedWith, other.state], [1000, "closing"]);
+  FakeSocket.last.end(1006);
+  assert.deepEqual([FakeSocket.made, other.state], [2, "closed"]);
 
-  const inEvent = open("ws://played", "tea", { WebSocket: PlayedSocket });
+  const inEvent = open("ws://fake", "tea", { WebSocket: FakeSocket });
   inEvent.on("reconnecting", () => inEvent.close());
-  PlayedSocket.last.ends(1006);
+  FakeSocket.last.end(1006);
   mock.timers.tick(30_000);
-  assert.deepEqual([PlayedSocket.made, inEvent.state], [3, "closed"]);
+  assert.deepEqual([FakeSocket.made, inEvent.state], [3, "closed"]);
 });
 
 const LOST = [[1001, "server shutting down"], [1006], [1011], [1012], [1013, "reading too slowly"], [1008, "no sign of life"]];
@@ -375,118 +374,118 @@ const FINAL = [
 ];
 
 for (const subprotocol of ["sigver.v1", "sigver.plain"]) {
-  playedTest(`${subprotocol}: which codes are worth trying again`, () => {
+  fakeSocketTest(`${subprotocol}: only temporary close codes are retried`, () => {
     for (const [status, reason] of LOST) {
-      const opener = openedPlayed(subprotocol);
-      PlayedSocket.last.ends(status, reason);
+      const opener = openFake(subprotocol);
+      FakeSocket.last.end(status, reason);
       assert.equal(opener.state, "reconnecting", `after ${status}`);
-      assert.equal(waiting(opener, "reconnecting")[0].code, "lost");
+      assert.equal(received(opener, "reconnecting")[0].code, "lost");
     }
     for (const [status, reason, code] of FINAL) {
-      const opener = openedPlayed(subprotocol);
-      PlayedSocket.last.ends(status, reason);
-      const [closed] = waiting(opener, "closed");
+      const opener = openFake(subprotocol);
+      FakeSocket.last.end(status, reason);
+      const [closed] = received(opener, "closed");
       assert.deepEqual(closed, { type: "closed", code, reason, status });
     }
   });
 
-  playedTest(`${subprotocol}: a taken key is final at first, and tried again after an own loss`, () => {
+  fakeSocketTest(`${subprotocol}: key-taken is retried only by a client that had the key`, () => {
     const refuse = () => {
-      PlayedSocket.last.opens(subprotocol);
-      if (subprotocol === "sigver.v1") PlayedSocket.last.says({ type: "error", code: "key-taken", message: "taken", key: "tea" });
-      else PlayedSocket.last.ends(1008, "key is taken");
+      FakeSocket.last.open(subprotocol);
+      if (subprotocol === "sigver.v1") FakeSocket.last.receive({ type: "error", code: "key-taken", message: "taken", key: "tea" });
+      else FakeSocket.last.end(1008, "key is taken");
     };
-    const stranger = open("ws://played", "tea", { WebSocket: PlayedSocket });
+    const stranger = open("ws://fake", "tea", { WebSocket: FakeSocket });
     refuse();
     assert.equal(stranger.state, "closed");
 
-    const owner = openedPlayed(subprotocol);
-    PlayedSocket.last.ends(1006);
+    const owner = openFake(subprotocol);
+    FakeSocket.last.end(1006);
     for (let attempt = 0; attempt < 10; attempt += 1) {
       mock.timers.tick(30_000);
       refuse();
       assert.equal(owner.state, "reconnecting");
     }
     mock.timers.tick(30_000);
-    PlayedSocket.last.opens(subprotocol);
-    PlayedSocket.last.says({ type: "opened", key: "tea" });
+    FakeSocket.last.open(subprotocol);
+    FakeSocket.last.receive({ type: "opened", key: "tea" });
     assert.equal(owner.state, "open");
   });
 }
 
-playedTest("a full key is tried again from the first", () => {
-  const joiner = join("ws://played", "tea", { WebSocket: PlayedSocket });
-  PlayedSocket.last.opens("sigver.v1");
-  PlayedSocket.last.says({ type: "error", code: "too-many-joiners", message: "full", key: "tea" });
+fakeSocketTest("too-many-joiners is retried", () => {
+  const joiner = join("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.v1");
+  FakeSocket.last.receive({ type: "error", code: "too-many-joiners", message: "full", key: "tea" });
   assert.equal(joiner.state, "reconnecting");
-  const plain = join("ws://played", "tea", { WebSocket: PlayedSocket });
-  PlayedSocket.last.opens("sigver.plain");
-  PlayedSocket.last.ends(1013, "too many joiners on the key");
-  assert.deepEqual(waiting(plain, "reconnecting").map(({ code }) => code), ["too-many-joiners"]);
+  const plain = join("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.plain");
+  FakeSocket.last.end(1013, "too many joiners on the key");
+  assert.deepEqual(received(plain, "reconnecting").map(({ code }) => code), ["too-many-joiners"]);
 });
 
-playedTest("who was there before a loss is not there after it, and has left once", () => {
-  const opener = openedPlayed("sigver.v1");
-  PlayedSocket.last.says({ type: "join", index: 0 });
-  const [{ peer }] = waiting(opener, "join");
+fakeSocketTest("peers leave once when the connection is lost", () => {
+  const opener = openFake("sigver.v1");
+  FakeSocket.last.receive({ type: "join", index: 0 });
+  const [{ peer }] = received(opener, "join");
   for (let loss = 0; loss < 2; loss += 1) {
-    PlayedSocket.last.ends(1006);
+    FakeSocket.last.end(1006);
     mock.timers.tick(1_000);
-    PlayedSocket.last.accepts();
+    FakeSocket.last.accept();
     assert.equal(peer.send({}), false);
     opener.kick(peer);
-    assert.deepEqual(PlayedSocket.last.sent, [{ type: "open", key: "tea" }]);
+    assert.deepEqual(FakeSocket.last.sent, [{ type: "open", key: "tea" }]);
   }
-  assert.deepEqual(waiting(peer, "leave"), [{ type: "leave", code: "lost" }]);
+  assert.deepEqual(received(peer, "leave"), [{ type: "leave", code: "lost" }]);
 });
 
-playedTest("what comes before a first listener waits for it, in order, and not without bound", () => {
-  const opener = openedPlayed("sigver.v1");
-  PlayedSocket.last.says({ type: "join", index: 0 });
-  for (let data = 0; data < 200; data += 1) PlayedSocket.last.says({ type: "data", index: 0, data });
-  PlayedSocket.last.says({ type: "leave", index: 0 });
-  const [{ peer }] = waiting(opener, "join");
-  assert.deepEqual(waiting(peer, "data").map(({ data }) => data), Array.from({ length: 100 }, (_, data) => data));
-  assert.equal(waiting(peer, "leave").length, 1);
-  assert.equal(waiting(peer, "data").length, 0);
+fakeSocketTest("up to 100 events are queued in order for the first listener", () => {
+  const opener = openFake("sigver.v1");
+  FakeSocket.last.receive({ type: "join", index: 0 });
+  for (let data = 0; data < 200; data += 1) FakeSocket.last.receive({ type: "data", index: 0, data });
+  FakeSocket.last.receive({ type: "leave", index: 0 });
+  const [{ peer }] = received(opener, "join");
+  assert.deepEqual(received(peer, "data").map(({ data }) => data), Array.from({ length: 100 }, (_, data) => data));
+  assert.equal(received(peer, "leave").length, 1);
+  assert.equal(received(peer, "data").length, 0);
 });
 
-playedTest("a listener can be taken away, and hears nothing more", () => {
-  const opener = openedPlayed("sigver.v1");
-  const heard = [];
-  const stop = opener.on("join", ({ peer }) => heard.push(peer.index));
-  PlayedSocket.last.says({ type: "join", index: 0 });
+fakeSocketTest("removed listener is not called", () => {
+  const opener = openFake("sigver.v1");
+  const indexes = [];
+  const stop = opener.on("join", ({ peer }) => indexes.push(peer.index));
+  FakeSocket.last.receive({ type: "join", index: 0 });
   stop();
-  PlayedSocket.last.says({ type: "join", index: 1 });
-  assert.deepEqual(heard, [0]);
+  FakeSocket.last.receive({ type: "join", index: 1 });
+  assert.deepEqual(indexes, [0]);
 });
 
-// ---- Negotiation, of a connection that the test plays. In real ones these moments cannot be hit at will ----
+// ---- Negotiation with a fake connection, because a real one does not reach these states reliably ----
 
-/** As much of an RTCPeerConnection as `negotiate` uses. What it is asked to do waits for `settle`. */
-class PlayedConnection extends EventTarget {
+/** The part of RTCPeerConnection that `negotiate` uses. Calls are pending until `settle`. */
+class FakeConnection extends EventTarget {
   signalingState = "stable";
   remoteDescription = null;
   localDescription = null;
-  asked = [];
+  calls = [];
 
-  setLocalDescription = () => this.#ask("setLocalDescription");
-  setRemoteDescription = (description) => this.#ask("setRemoteDescription", description);
-  addIceCandidate = (candidate) => this.#ask("addIceCandidate", candidate);
+  setLocalDescription = () => this.#call("setLocalDescription");
+  setRemoteDescription = (description) => this.#call("setRemoteDescription", description);
+  addIceCandidate = (candidate) => this.#call("addIceCandidate", candidate);
 
-  #ask(what, argument) {
-    return new Promise((resolve, reject) => this.asked.push({ what, argument, resolve, reject }));
+  #call(what, argument) {
+    return new Promise((resolve, reject) => this.calls.push({ what, argument, resolve, reject }));
   }
 
-  /** Finds its first candidate. */
-  async gathers() {
+  /** Emits a candidate. */
+  async gather() {
     this.dispatchEvent(Object.assign(new Event("icecandidate"), { candidate: { toJSON: () => CANDIDATE } }));
     await new Promise(setImmediate);
   }
 
-  /** Does the oldest thing asked for, which leads to `change`; or fails at it. */
+  /** Completes the oldest call and applies `change`, or rejects it if `change` is an error. */
   async settle(what, change = {}) {
-    const oldest = this.asked.shift();
+    const oldest = this.calls.shift();
     assert.equal(oldest?.what, what);
     if (change instanceof Error) oldest.reject(change);
     else oldest.resolve(void Object.assign(this, change));
@@ -498,42 +497,42 @@ class PlayedConnection extends EventTarget {
 const described = (type) => ({ type, sdp: `of an ${type}`, toJSON: () => ({ type, sdp: `of an ${type}` }) });
 const CANDIDATE = { candidate: "candidate:1 1 UDP 1 192.0.2.1 9 typ host", sdpMid: "0" };
 
-negotiationTest("an offer that comes while an own one is being made is a collision", async ({ start, says, sent }) => {
+negotiationTest("offer during setLocalDescription is a collision", async ({ start, receive, sent }) => {
   for (const polite of [false, true]) {
     const pc = start(polite);
     pc.dispatchEvent(new Event("negotiationneeded"));
-    says(described("offer"));
+    receive(described("offer"));
     await pc.settle("setLocalDescription", { signalingState: "have-local-offer", localDescription: described("offer") });
     assert.deepEqual(sent(), [{ type: "offer", sdp: "of an offer" }]);
-    await pc.gathers();
+    await pc.gather();
     assert.deepEqual(sent(), [{ candidate: CANDIDATE }]);
-    assert.deepEqual(pc.asked.map(({ what }) => what), polite ? ["setRemoteDescription"] : []);
+    assert.deepEqual(pc.calls.map(({ what }) => what), polite ? ["setRemoteDescription"] : []);
   }
 });
 
-negotiationTest("a first offer is not taken back before candidates are gathered for it, a later one is at once", async ({ start, says }) => {
+negotiationTest("first offer is rolled back after the first candidate, later ones immediately", async ({ start, receive }) => {
   const pc = start(true);
   pc.signalingState = "have-local-offer";
-  says(described("offer"));
-  says({ candidate: CANDIDATE });
+  receive(described("offer"));
+  receive({ candidate: CANDIDATE });
   await new Promise(setImmediate);
-  assert.deepEqual(pc.asked, []);
-  await pc.gathers();
+  assert.deepEqual(pc.calls, []);
+  await pc.gather();
   await pc.settle("setRemoteDescription", { remoteDescription: described("offer") });
-  assert.deepEqual(pc.asked.map(({ what }) => what), ["addIceCandidate", "setLocalDescription"]);
-  says(described("offer"));
-  assert.equal(pc.asked.at(-1).what, "setRemoteDescription");
+  assert.deepEqual(pc.calls.map(({ what }) => what), ["addIceCandidate", "setLocalDescription"]);
+  receive(described("offer"));
+  assert.equal(pc.calls.at(-1).what, "setRemoteDescription");
 });
 
-negotiationTest("a first offer is taken back in the end if no candidate comes", async ({ start, says }) => {
+negotiationTest("first offer is rolled back after a timeout without candidates", async ({ start, receive }) => {
   mock.timers.enable({ apis: ["setTimeout"] });
   try {
     const pc = start(true);
     pc.signalingState = "have-local-offer";
-    says(described("offer"));
+    receive(described("offer"));
     mock.timers.tick(499);
     await new Promise(setImmediate);
-    assert.deepEqual(pc.asked, []);
+    assert.deepEqual(pc.calls, []);
     mock.timers.tick(1);
     await new Promise(setImmediate);
     await pc.settle("setRemoteDescription");
@@ -542,89 +541,89 @@ negotiationTest("a first offer is taken back in the end if no candidate comes", 
   }
 });
 
-negotiationTest("candidates of an ignored offer may fail, later ones may not", async ({ start, says, errors }) => {
+negotiationTest("errors of candidates are ignored only for an ignored offer", async ({ start, receive, errors }) => {
   const pc = start(false);
   Object.assign(pc, { signalingState: "have-local-offer", remoteDescription: described("answer") });
-  says(described("offer"));
-  says({ candidate: CANDIDATE });
-  says(described("answer"));
-  says({ candidate: CANDIDATE });
+  receive(described("offer"));
+  receive({ candidate: CANDIDATE });
+  receive(described("answer"));
+  receive({ candidate: CANDIDATE });
   await pc.settle("addIceCandidate", new Error("of the ignored offer"));
   await pc.settle("setRemoteDescription", { signalingState: "stable" });
   await pc.settle("addIceCandidate", new Error("of the answer"));
   assert.deepEqual(errors(), ["of the answer"]);
 });
 
-negotiationTest("candidates that come early are kept, those of an ignored offer are not", async ({ start, says, sent, errors }) => {
+negotiationTest("early candidates are queued, except those of an ignored offer", async ({ start, receive, sent, errors }) => {
   const pc = start(false);
   pc.signalingState = "have-local-offer";
-  says(described("offer"));
-  says({ candidate: { candidate: "of the ignored offer" } });
+  receive(described("offer"));
+  receive({ candidate: { candidate: "of the ignored offer" } });
   await pc.settle("addIceCandidate", new Error("no description yet"));
-  says(described("answer"));
-  says({ candidate: CANDIDATE });
-  says({ candidate: null });
-  assert.deepEqual(pc.asked.map(({ what }) => what), ["setRemoteDescription"]);
+  receive(described("answer"));
+  receive({ candidate: CANDIDATE });
+  receive({ candidate: null });
+  assert.deepEqual(pc.calls.map(({ what }) => what), ["setRemoteDescription"]);
   await pc.settle("setRemoteDescription", { signalingState: "stable", remoteDescription: described("answer") });
   assert.deepEqual(await pc.settle("addIceCandidate"), CANDIDATE);
   assert.equal(await pc.settle("addIceCandidate"), undefined, "the end of candidates");
-  assert.deepEqual([pc.asked, sent(), errors()], [[], [], []]);
+  assert.deepEqual([pc.calls, sent(), errors()], [[], [], []]);
 });
 
-negotiationTest("an answer that is being set makes room for the next offer", async ({ start, says, sent }) => {
+negotiationTest("offer during setRemoteDescription of an answer is no collision", async ({ start, receive, sent }) => {
   const pc = start(false);
   pc.signalingState = "have-local-offer";
-  says(described("answer"));
-  says(described("offer"));
+  receive(described("answer"));
+  receive(described("offer"));
   await pc.settle("setRemoteDescription", { signalingState: "stable" });
   await pc.settle("setRemoteDescription", { signalingState: "have-remote-offer" });
   await pc.settle("setLocalDescription", { signalingState: "stable", localDescription: described("answer") });
   assert.deepEqual(sent(), [{ type: "answer", sdp: "of an answer" }]);
 });
 
-negotiationTest("what a connection cannot use is told once, and data of others is none of its business", async ({ start, says, errors }) => {
+negotiationTest("rejected descriptions are reported once, other data is ignored", async ({ start, receive, errors }) => {
   const pc = start(true);
-  [null, 5, "text", [], {}, { type: "offer" }, { chat: "hello" }].forEach(says);
-  assert.deepEqual(pc.asked, []);
-  says({ type: "answer", sdp: "nonsense" });
+  [null, 5, "text", [], {}, { type: "offer" }, { chat: "hello" }].forEach(receive);
+  assert.deepEqual(pc.calls, []);
+  receive({ type: "answer", sdp: "nonsense" });
   await pc.settle("setRemoteDescription", new Error("no answer was due"));
   assert.deepEqual(errors(), ["no answer was due"]);
-  says(described("offer"));
+  receive(described("offer"));
   pc.signalingState = "closed";
   await pc.settle("setRemoteDescription", new Error("closed"));
-  says(described("offer"));
-  assert.deepEqual([pc.asked, errors()], [[], []]);
+  receive(described("offer"));
+  assert.deepEqual([pc.calls, errors()], [[], []]);
 });
 
-// ---- Setting up and listening ----
+// ---- Helpers ----
 
 function serverTest(name, body) {
   test(name, { timeout: DEADLINE }, (t) => body(starter(t, server.url)));
 }
 
-/** Starts clients that are closed when the test is over. */
+/** Returns a function that starts clients, which are closed after the test. */
 function starter(t, url) {
   const started = [];
   t.after(() => started.forEach((signaling) => signaling.close()));
   return (ask, key, options) => {
     let socket;
-    class Watched extends WebSocket {
+    class RecordedSocket extends WebSocket {
       constructor(...args) {
         super(...args);
         socket = this;
       }
     }
-    const signaling = ask(url, key, { WebSocket: Watched, backoff: QUICK, ...options });
+    const signaling = ask(url, key, { WebSocket: RecordedSocket, backoff: QUICK, ...options });
     sockets.set(signaling, () => socket);
     started.push(signaling);
     return signaling;
   };
 }
 
-/** The socket that a client has now. */
+/** The current socket of each client. */
 const sockets = new WeakMap();
 
-/** `opened`, and certain: a plain server does not answer an open, but a pong follows the handling of what was sent before its ping. */
+/** Waits for `opened`, and until the server has handled the open. A plain server does not acknowledge it, but its pong follows. */
 async function isOpen(opener) {
   const event = await next(opener, "opened");
   const socket = sockets.get(opener)();
@@ -633,11 +632,11 @@ async function isOpen(opener) {
   return event;
 }
 
-function playedTest(name, body) {
+function fakeSocketTest(name, body) {
   test(name, () => {
     mock.timers.enable({ apis: ["setTimeout"] });
     mock.method(Math, "random", () => 0.75);
-    PlayedSocket.made = 0;
+    FakeSocket.made = 0;
     try {
       body();
     } finally {
@@ -654,26 +653,26 @@ function negotiationTest(name, body) {
     const failures = [];
     await body({
       start(polite) {
-        const pc = new PlayedConnection();
-        const channel = { polite, on: (_, heard) => (listener = heard), send: (data) => messages.push(data) };
+        const pc = new FakeConnection();
+        const channel = { polite, on: (_, added) => (listener = added), send: (data) => messages.push(data) };
         negotiate(pc, channel, { onerror: ({ message }) => failures.push(message) });
         return pc;
       },
-      says: (data) => listener({ data }),
+      receive: (data) => listener({ data }),
       sent: () => messages.splice(0),
       errors: () => failures.splice(0),
     });
   });
 }
 
-function openedPlayed(subprotocol) {
-  const opener = open("ws://played", "tea", { WebSocket: PlayedSocket });
-  PlayedSocket.last.opens(subprotocol);
-  if (subprotocol === "sigver.v1") PlayedSocket.last.says({ type: "opened", key: "tea" });
+function openFake(subprotocol) {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open(subprotocol);
+  if (subprotocol === "sigver.v1") FakeSocket.last.receive({ type: "opened", key: "tea" });
   return opener;
 }
 
-/** The events of one type that a test has not looked at yet. @type {WeakMap<object, Map<string, { events: any[], wake: () => void }>>} */
+/** Events that the test has not consumed, by type. @type {WeakMap<object, Map<string, { events: any[], wake: () => void }>>} */
 const inboxes = new WeakMap();
 
 function inbox(source, type) {
@@ -690,19 +689,19 @@ function inbox(source, type) {
   return ofSource.get(type);
 }
 
-/** The events of a type that have come so far. */
-function waiting(source, type) {
+/** Returns the events of a type emitted so far. */
+function received(source, type) {
   return inbox(source, type).events.splice(0);
 }
 
-/** The next event of a type. */
+/** Waits for the next event of a type. */
 async function next(source, type) {
   const box = inbox(source, type);
   while (box.events.length === 0) await new Promise((resolve) => (box.wake = resolve));
   return box.events.shift();
 }
 
-/** The newest event of a type, once there is one whose state still holds: attempts that fail again are passed over. */
+/** Waits for the newest event of a type while the client is open. Skips attempts that failed again. */
 async function until(source, type) {
   for (;;) {
     const event = await next(source, type);

@@ -1,9 +1,9 @@
-// Loaded into the browser by run.mjs: plain clients other than the page, each as small as it can be.
-// Openers resolve when their open has been sent. They echo what they hear on a channel, with the index they have for the joiner.
+// Minimal plain clients, loaded into the browser by run.mjs. Openers resolve when their open was sent. They echo each message of a channel with
+// the index of the joiner.
 
 globalThis.plainClients = { openByCounting, openByRelayedIndex, openAndLeaveAtOnce, joinAndBeCalled, joinCandidatesFirst };
 
-/** Knows a joiner by the place of its join line alone: it speaks first, and never reads the index that the server adds. */
+/** An opener that assigns indexes by counting join notices and ignores the relayed index. It makes the offer. */
 function openByCounting(server, key) {
   const joiners = [];
   const { send, greeted } = connect(server, { type: "open", key }, (message) => {
@@ -17,7 +17,7 @@ function openByCounting(server, key) {
   return greeted;
 }
 
-/** Knows a joiner by the relayed index alone: it ignores join lines, and a new index is a new joiner. */
+/** An opener that ignores join notices and identifies joiners by the relayed index. */
 function openByRelayedIndex(server, key) {
   const joiners = new Map();
   const { send, greeted } = connect(server, { type: "open", key }, (message) => {
@@ -33,21 +33,21 @@ function openByRelayedIndex(server, key) {
   }
 }
 
-/** Leaves when the first joiner comes. */
+/** An opener that leaves when the first joiner joins. */
 function openAndLeaveAtOnce(server, key) {
   const { leave, greeted } = connect(server, { type: "open", key }, () => leave());
   return greeted;
 }
 
-/** The other side of `openByCounting`. Says `lines` once it is greeted; resolves with as many lines as it said. */
+/** A joiner of `openByCounting`. Sends `lines` after the greeting, and resolves with the echoes. */
 function joinAndBeCalled(server, key, lines) {
   return new Promise((resolve, reject) => {
     let from;
-    const heard = [];
+    const echoes = [];
     const opener = peer((signal) => send({ ...signal, from }), (channel) => {
-      // It speaks when it is spoken to: a channel that the other side has made may be open here, and there not yet, in Chromium.
+      // Sends only after the first message, because in Chromium the channel may not be open yet on the other side.
       channel.onmessage = () => {
-        channel.onmessage = ({ data }) => heard.push(data) === lines.length && resolve(heard);
+        channel.onmessage = ({ data }) => echoes.push(data) === lines.length && resolve(echoes);
         lines.forEach((line) => channel.send(line));
       };
     });
@@ -58,7 +58,7 @@ function joinAndBeCalled(server, key, lines) {
   });
 }
 
-/** Sends its offer after all its candidates. Resolves with the first line it hears. */
+/** A joiner that sends its offer after all its candidates. Resolves with the first message it receives. */
 function joinCandidatesFirst(server, key) {
   return new Promise((resolve, reject) => {
     let offer;
@@ -72,10 +72,10 @@ function joinCandidatesFirst(server, key) {
 }
 
 function echo(index) {
-  return ({ target, data }) => target.send(`${index} heard ${data}`);
+  return ({ target, data }) => target.send(`${index} received ${data}`);
 }
 
-/** What is sent before the socket is open waits for it. */
+/** Connects and sends a first message. Messages are sent after the socket is open. */
 function connect(server, greeting, received, lost = () => {}) {
   const socket = new WebSocket(server);
   const opened = new Promise((resolve) => (socket.onopen = resolve));
@@ -98,7 +98,7 @@ function peer(signal, channelCame = () => {}) {
     return channel;
   }
 
-  // Called in the order of arrival; the connection itself lets a candidate wait for the description before it.
+  // Called in the order of arrival. The connection itself applies candidates after pending descriptions.
   async function receive(message) {
     if ("candidate" in message) return connection.addIceCandidate(message.candidate);
     await connection.setRemoteDescription(message);

@@ -1,5 +1,4 @@
-// The demo page and sigver.js in a real browser, against a real server. Needs Chromium (CHROMIUM, or /usr/bin/chromium); without
-// it the test fails.
+// Tests the demo page and sigver.js in Chromium against a server. CHROMIUM sets the browser (default: /usr/bin/chromium).
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -18,12 +17,12 @@ const FIVE = [0, 1, 2, 3, 4];
 const CHROMIUM_FLAGS = [
   "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  // Addresses as they are, not hidden behind multicast DNS names, which not every machine can look up.
+  // Candidates contain addresses, not multicast DNS names, which some machines cannot resolve.
   "--disable-features=WebRtcHideLocalIpsWithMdns",
   "--allow-loopback-in-peer-connection",
 ];
 
-// Chromium offers the address of the default route. Where there is none it must be allowed to look at every interface.
+// Chromium offers the address of the default route. Without one, it needs permission to enumerate all interfaces.
 const ONLY_LOOPBACK = Object.values(networkInterfaces()).flat().every((address) => address.internal);
 const PERMISSIONS = ONLY_LOOPBACK ? ["microphone"] : [];
 
@@ -40,30 +39,30 @@ after(async () => {
   await server?.stop();
 }, { timeout: DEADLINE });
 
-browserTest("two pages chat, and go on when signaling is over", async (newPage) => {
+browserTest("chat continues after signaling has ended", async (newPage) => {
   const opener = await newPage();
   const link = await openKey(opener);
   const joiner = await newPage(link);
   await echoFrom(opener);
 
   const before = numbered("before", 100);
-  await say(joiner, before);
-  await hears(joiner, "opener", before.map(echoed));
-  await hears(opener, "peer 0", before);
+  await sendLines(joiner, before);
+  await receives(joiner, "opener", before.map(echoed));
+  await receives(opener, "peer 0", before);
 
-  await socketShows(joiner, "closed", /code 1000\b.*signaling is no longer needed/);
+  await socketShows(joiner, "closed", /code 1000\b.*Signaling is no longer needed/);
   await opener.getByRole("button", { name: "Stop accepting" }).click();
-  await socketShows(opener, "closed", /code 1000\b.*Open chats go on/);
+  await socketShows(opener, "closed", /code 1000\b.*Open chats continue/);
   const latecomer = await newPage(link);
-  await alertShows(latecomer, /unknown-key\b.*nobody has this key open/);
+  await alertShows(latecomer, /unknown-key\b.*Nobody has this key open/);
 
   const afterwards = numbered("afterwards", 100);
-  await say(joiner, afterwards);
-  await hears(joiner, "opener", [...before, ...afterwards].map(echoed));
-  await hears(opener, "peer 0", [...before, ...afterwards]);
+  await sendLines(joiner, afterwards);
+  await receives(joiner, "opener", [...before, ...afterwards].map(echoed));
+  await receives(opener, "peer 0", [...before, ...afterwards]);
 
   await joiner.goto("about:blank");
-  await opener.getByText("peer 0 left").waitFor();
+  await noteShows(opener, "peer 0 left");
 });
 
 for (const one of DIALECTS) {
@@ -71,52 +70,52 @@ for (const one of DIALECTS) {
     browserTest(`a ${one} page opens, a ${other} page joins`, async (newPage) => {
       const opener = await newPage();
       const link = new URL(await openKey(opener, "", { dialect: one }));
-      assert.match(link.hash, /^#join=[0-9a-f]{32}$/, "a key was made");
+      assert.match(link.hash, /^#join=[0-9a-f]{32}$/, "a generated key");
       link.searchParams.set("dialect", other);
       const joiner = await newPage(link.href);
-      await say(joiner, ["hello"]);
-      await hears(opener, "peer 0", ["hello"]);
-      await say(opener, ["goodbye"]);
-      await hears(joiner, "opener", ["goodbye"]);
+      await sendLines(joiner, ["hello"]);
+      await receives(opener, "peer 0", ["hello"]);
+      await sendLines(opener, ["goodbye"]);
+      await receives(joiner, "opener", ["goodbye"]);
       assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
     });
   }
 }
 
-browserTest("who comes and goes is shown, and every message", async (newPage) => {
+browserTest("page shows joins, leaves and all messages", async (newPage) => {
   const opener = await newPage();
   const link = await openKey(opener);
   const joiner = await newPage(link);
-  await noteShows(opener, "peer 0 has come");
+  await noteShows(opener, "peer 0 joined");
   await noteShows(opener, "peer 0 is connected");
   await noteShows(joiner, "opener is connected");
-  await serverColumnShows(opener, "gone");
+  await serverColumnShows(opener, "left");
   await joiner.close();
   await noteShows(opener, "peer 0 left");
 
-  // One that stays on the server, and never says a word.
+  // A joiner that sends nothing.
   const silent = await newPage(server.demo);
   await silent.evaluate(joinAndStay, keyOf(link));
-  await noteShows(opener, "peer 1 has come");
-  await serverColumnShows(opener, "here");
+  await noteShows(opener, "peer 1 joined");
+  await serverColumnShows(opener, "connected");
   await silent.close();
-  await noteShows(opener, "peer 1 is gone, and was never connected");
+  await noteShows(opener, "peer 1 left before it was connected");
 
   const own = await messages(opener);
-  for (const words of ["I want to own a key: make me one", "The key is yours", "Somebody joined: peer 0", "What I can do: an offer, from peer 0",
-    "Agreed: an answer, to peer 0", "An address to try: a candidate, from peer 0", "Peer 0 is gone from the server"]) {
-    assert(own.includes(words), `${words}: not among ${own.join("; ")}`);
+  for (const words of ["Request a new key", "Key opened", "Peer 0 joined", "SDP offer, from peer 0", "SDP answer, to peer 0",
+    "ICE candidate, from peer 0", "Peer 0 left the server"]) {
+    assert(own.includes(words), `${words}: not in ${own.join("; ")}`);
   }
 });
 
-browserTest("who is sent away is told so", async (newPage) => {
+browserTest("kicked joiner is closed with code kicked", async (newPage) => {
   const opener = await newPage();
   const link = await openKey(opener);
   const joiner = await newPage(server.demo);
   const ended = joiner.evaluate(joinAndStay, keyOf(link)).then(() => joiner.evaluate(() => globalThis.ended));
-  await noteShows(opener, "peer 0 has come");
-  await opener.getByRole("button", { name: "Send away" }).click();
-  await noteShows(opener, "peer 0 was sent away");
+  await noteShows(opener, "peer 0 joined");
+  await opener.getByRole("button", { name: "Kick" }).click();
+  await noteShows(opener, "peer 0 was kicked");
   assert.equal(await ended, "kicked");
 
   const strict = await newPage(server.demo);
@@ -127,52 +126,52 @@ browserTest("who is sent away is told so", async (newPage) => {
     await new Promise((resolve) => opener.on("opened", resolve));
   });
   const refused = await newPage(`${server.demo}#join=strict`);
-  await alertShows(refused, /closed with kicked\. The opener has sent you away\./);
+  await alertShows(refused, /closed with kicked\. The opener has kicked you\./);
 });
 
-browserTest("a server that ends and comes back: the chat goes on, and somebody new can come", async (newPage, t) => {
+browserTest("after a server restart the chat continues and new joiners can connect", async (newPage, t) => {
   let own = await startServer();
   t.after(() => own.stop());
   const opener = await newPage();
   const link = await openKey(opener, "", { demo: own.demo });
   const joiner = await newPage(link);
-  await say(joiner, ["before"]);
-  await hears(opener, "peer 0", ["before"]);
+  await sendLines(joiner, ["before"]);
+  await receives(opener, "peer 0", ["before"]);
 
   await own.stop("SIGKILL");
-  await alertShows(opener, /reconnecting after code 1006\. .*The next try is in \d+ s\./);
-  await say(joiner, ["without"]);
-  await hears(opener, "peer 0", ["before", "without"]);
+  await alertShows(opener, /reconnecting after code 1006\. .*Next attempt in \d+ s\./);
+  await sendLines(joiner, ["without"]);
+  await receives(opener, "peer 0", ["before", "without"]);
 
   own = await startServer(own.port);
   await socketShows(opener, "open", /./);
   assert.equal(await opener.getByLabel("Link to join").inputValue(), link);
   const newcomer = await newPage(link);
-  await say(newcomer, ["I am new"]);
+  await sendLines(newcomer, ["I am new"]);
   await opener.getByText("I am new").waitFor();
-  await say(opener, ["to both"]);
-  await hears(joiner, "opener", ["to both"]);
-  await hears(newcomer, "opener", ["to both"]);
+  await sendLines(opener, ["to both"]);
+  await receives(joiner, "opener", ["to both"]);
+  await receives(newcomer, "opener", ["to both"]);
 });
 
-browserTest("what the README shows works", async (newPage) => {
+browserTest("example in the README of this folder works", async (newPage) => {
   const [, shown] = /```js\n(.*?)```/s.exec(readFileSync(here("../README.md"), "utf8"));
   const content = shown.replace("./sigver.js", "/sigver.js").replaceAll("ws://localhost:8000", server.url);
   const run = async (hash) => {
     const page = await newPage(`${server.demo}#${hash}`);
-    const told = (words) => page.waitForEvent("console", { predicate: (message) => message.text().startsWith(words) });
-    const [address, heard] = [told("others join at /#"), told("hello, too")];
-    // Whichever a side waits for in vain ends with its page.
-    for (const event of [address, heard]) event.catch(() => {});
+    const logged = (words) => page.waitForEvent("console", { predicate: (message) => message.text().startsWith(words) });
+    const [address, received] = [logged("others join at /#"), logged("hello, too")];
+    // Each page emits only one of the two. The other wait is rejected when the page closes.
+    for (const event of [address, received]) event.catch(() => {});
     await page.addScriptTag({ type: "module", content });
-    return { address, heard };
+    return { address, received };
   };
   const opener = await run("");
   const joiner = await run((await opener.address).text().split("#")[1]);
-  await joiner.heard;
+  await joiner.received;
 });
 
-browserTest("what the first page of the project shows works", async (newPage) => {
+browserTest("example in the README of the project works", async (newPage) => {
   const blocks = readFileSync(here("../../../README.md"), "utf8").matchAll(/```js\n(.*?)```/gs);
   const [opens, joins] = [...blocks].map(([, shown]) => shown.replaceAll("ws://localhost:8000", server.url));
   const [opener, joiner] = [await newPage(server.demo), await newPage(server.demo)];
@@ -184,70 +183,70 @@ browserTest("what the first page of the project shows works", async (newPage) =>
   ]);
 });
 
-browserTest("negotiations that collide over and over end in agreement", async (newPage) => {
+browserTest("colliding negotiations reach a stable state", async (newPage) => {
   const page = await newPage(server.demo);
   const { errors, collisions, channels, states } = await page.evaluate(collide, 20);
   assert.deepEqual(errors, []);
   assert.deepEqual(states, ["stable", "stable"]);
-  assert(collisions > 0, "nothing collided");
+  assert(collisions > 0, "no collisions");
   assert.deepEqual(channels, [40, 40]);
 });
 
-browserTest("five join one key at once, and its opener speaks to all", async (newPage) => {
+browserTest("five pages join one key at the same time and receive from its opener", async (newPage) => {
   const opener = await newPage();
   const link = await openKey(opener);
   const joiners = await Promise.all(FIVE.map(() => newPage()));
   await Promise.all(joiners.map((joiner) => joiner.goto(link)));
   await opener.getByText(/^peer \d is connected$/).nth(4).waitFor();
 
-  await Promise.all(joiners.map((joiner, name) => say(joiner, [`I am ${name}`])));
+  await Promise.all(joiners.map((joiner, name) => sendLines(joiner, [`I am ${name}`])));
   const names = await Promise.all(FIVE.map((index) => firstLine(opener, `peer ${index}`)));
   assert.deepEqual(names.sort(), FIVE.map((name) => `I am ${name}`));
 
-  await say(opener, ["to all of you"]);
-  await Promise.all(joiners.map((joiner) => hears(joiner, "opener", ["to all of you"])));
+  await sendLines(opener, ["to all of you"]);
+  await Promise.all(joiners.map((joiner) => receives(joiner, "opener", ["to all of you"])));
 });
 
-browserTest("five join at once an opener that counts join lines", async (newPage) => {
+browserTest("five pages join an opener that counts join notices", async (newPage) => {
   const opener = await newPage(server.demo);
   const joiners = await Promise.all(FIVE.map(() => newPage(server.demo)));
   await opener.evaluate((url) => plainClients.openByCounting(url, "counting"), server.url);
 
-  const heard = await Promise.all(joiners.map((joiner, name) =>
+  const received = await Promise.all(joiners.map((joiner, name) =>
     joiner.evaluate(([url, lines]) => plainClients.joinAndBeCalled(url, "counting", lines), [server.url, numbered(name, 20)])));
-  eachHeardItsOwnEcho(heard);
+  checkEchoes(received);
 });
 
-browserTest("five join at once an opener that reads the relayed index", async (newPage) => {
+browserTest("five pages join an opener that reads the relayed index", async (newPage) => {
   const opener = await newPage(server.demo);
   const joiners = await Promise.all(FIVE.map(() => newPage()));
   await opener.evaluate((url) => plainClients.openByRelayedIndex(url, "relayed"), server.url);
 
   await Promise.all(joiners.map((joiner) => joiner.goto(`${server.demo}#join=relayed`)));
-  const heard = await Promise.all(joiners.map(async (joiner, name) => {
-    await say(joiner, numbered(name, 20));
+  const received = await Promise.all(joiners.map(async (joiner, name) => {
+    await sendLines(joiner, numbered(name, 20));
     return linesFrom(joiner, "opener", 20);
   }));
-  eachHeardItsOwnEcho(heard);
+  checkEchoes(received);
 });
 
-browserTest("candidates that come before the offer are kept for it", async (newPage) => {
+browserTest("candidates before the offer are kept", async (newPage) => {
   const opener = await newPage();
   await openKey(opener, "early");
   const joiner = await newPage(server.demo);
-  const heard = joiner.evaluate((url) => plainClients.joinCandidatesFirst(url, "early"), server.url);
-  await say(opener, ["kept"]);
-  assert.equal(await heard, "kept");
-  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 has come", "peer 0 is connected"]);
+  const received = joiner.evaluate((url) => plainClients.joinCandidatesFirst(url, "early"), server.url);
+  await sendLines(opener, ["kept"]);
+  assert.equal(await received, "kept");
+  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 joined", "peer 0 is connected"]);
 });
 
 const REFUSALS = {
-  v1: { taken: /closed with key-taken "`key` is taken: another opener has it"\. .*somebody/, unknown: /unknown-key "`key` is unknown.*"\. .*nobody/ },
-  plain: { taken: /closed with code 1008 "key is taken"\. .*somebody/, unknown: /closed with code 1008 "key is unknown"\. .*nobody/ },
+  v1: { taken: /closed with key-taken "`key` is taken: another opener has it"\. .*already open/, unknown: /unknown-key "`key` is unknown.*"\. .*Nobody/ },
+  plain: { taken: /closed with code 1008 "key is taken"\. .*already open/, unknown: /closed with code 1008 "key is unknown"\. .*Nobody/ },
 };
 
 for (const dialect of DIALECTS) {
-  browserTest(`${dialect}: refusals are told in plain words`, async (newPage) => {
+  browserTest(`${dialect}: refusals are shown as an alert`, async (newPage) => {
     const key = `taken ${dialect}`;
     const first = await newPage();
     await openKey(first, key);
@@ -262,30 +261,30 @@ for (const dialect of DIALECTS) {
 
     await second.getByLabel("Key").fill("k".repeat(300));
     await second.getByRole("button", { name: "Open the key" }).click();
-    await alertShows(second, /closed with code 1007 "`key` over the length limit"\. The server objects/);
+    await alertShows(second, /closed with code 1007 "`key` over the length limit"\. The server rejected/);
   });
 
-  browserTest(`${dialect}: a joiner whose opener leaves before the channel is open is told so, and can stop`, async (newPage) => {
+  browserTest(`${dialect}: joiner whose opener left retries until stopped`, async (newPage) => {
     const key = `fickle ${dialect}`;
     const opener = await newPage(server.demo);
     await opener.evaluate(([url, key]) => plainClients.openAndLeaveAtOnce(url, key), [server.url, key]);
     const joiner = await newPage(`${server.demo}?dialect=${dialect}#join=${key}`);
-    await alertShows(joiner, /The opener is gone, or accepts nobody new\. The next try is in \d+ s\./);
-    await joiner.getByRole("button", { name: "Stop trying" }).click();
-    await socketShows(joiner, "closed", /This page does not try any longer/);
+    await alertShows(joiner, /The opener left, or no longer accepts joiners\. Next attempt in \d+ s\./);
+    await joiner.getByRole("button", { name: "Stop retrying" }).click();
+    await socketShows(joiner, "closed", /This page no longer retries/);
   });
 }
 
-browserTest("an unknown dialect is told in plain words", async (newPage) => {
-  await alertShows(await newPage(`${server.demo}?dialect=v9#join=any`), /no dialect of sigver: v9/);
+browserTest("unknown dialect is shown as an alert", async (newPage) => {
+  await alertShows(await newPage(`${server.demo}?dialect=v9#join=any`), /unknown dialect: v9/);
 });
 
-browserTest("a server that is not there is told in plain words", async (newPage) => {
+browserTest("unreachable server is shown as an alert", async (newPage) => {
   const joiner = await newPage(`${server.demo}?server=ws://127.0.0.1:${await freePort()}#join=any`);
   await alertShows(joiner, /code 1006\. .*Is a signaling server running/);
 });
 
-// ---- The demo page, driven as a person would, through what it shows ----
+// ---- Helpers that use the demo page through its controls ----
 
 async function openKey(page, key, { demo = server.demo, dialect } = {}) {
   await page.goto(dialect ? `${demo}?dialect=${dialect}` : demo);
@@ -296,10 +295,10 @@ async function openKey(page, key, { demo = server.demo, dialect } = {}) {
 }
 
 /** Waits for the channel, then sends the lines through the form. */
-async function say(page, lines) {
-  await page.locator("#say fieldset:enabled").waitFor();
+async function sendLines(page, lines) {
+  await page.locator("#send fieldset:enabled").waitFor();
   await page.evaluate((lines) => {
-    const form = document.querySelector("#say");
+    const form = document.querySelector("#send");
     for (const line of lines) {
       form.elements.text.value = line;
       form.requestSubmit();
@@ -310,7 +309,7 @@ async function say(page, lines) {
 /** Makes a page reply to every line it shows from now on. */
 async function echoFrom(page) {
   await page.evaluate(() => {
-    const form = document.querySelector("#say");
+    const form = document.querySelector("#send");
     const reply = (item) => {
       if (!item.dataset.from || item.dataset.from === "you") return;
       form.elements.text.value = `echo of ${item.lastChild.textContent}`;
@@ -321,7 +320,7 @@ async function echoFrom(page) {
   });
 }
 
-async function hears(page, from, expected) {
+async function receives(page, from, expected) {
   assert.deepEqual(await linesFrom(page, from, expected.length), expected);
 }
 
@@ -329,7 +328,7 @@ async function firstLine(page, from) {
   return (await linesFrom(page, from, 1))[0];
 }
 
-/** All lines that the page shows from one sender, once there are at least `count`. */
+/** Waits for `count` lines from a sender, and returns all of them. */
 async function linesFrom(page, from, count) {
   const lines = page.locator(`#chat [data-from="${from}"] span`);
   await lines.nth(count - 1).waitFor();
@@ -348,7 +347,7 @@ async function noteShows(page, words) {
   await page.locator("#chat .note").getByText(words, { exact: true }).waitFor();
 }
 
-/** Of the newest peer. */
+/** Waits for the state of the newest peer in the column "Server". */
 async function serverColumnShows(page, words) {
   await page.locator("#peers tr:last-child td").first().getByText(words, { exact: true }).waitFor();
 }
@@ -365,9 +364,9 @@ function keyOf(link) {
   return new URLSearchParams(new URL(link).hash.slice(1)).get("join");
 }
 
-// ---- Sent into a page: sigver.js without the demo ----
+// ---- Functions that run in a page and use sigver.js without the demo ----
 
-/** Resolves when it has joined; `ended` when it is over, with how. */
+/** Resolves when it has joined. `ended` resolves with the code of `closed`. */
 async function joinAndStay(key) {
   const { join } = await import("/sigver.js");
   const joiner = join(`ws://${location.host}`, key);
@@ -375,7 +374,7 @@ async function joinAndStay(key) {
   await new Promise((resolve) => joiner.on("join", resolve));
 }
 
-/** Two connections that add channels and restart ICE at the same moments, `rounds` times, over signaling that is slow and in order. */
+/** Two connections that add channels and restart ICE at the same time, `rounds` times, over slow, ordered signaling. */
 async function collide(rounds) {
   const { negotiate } = await import("/sigver.js");
   const errors = [];
@@ -399,7 +398,7 @@ async function collide(rounds) {
 
   for (let round = 0; round < rounds; round += 1) {
     for (const { pc } of sides) {
-      // Media needs a new description every time, a further channel does not.
+      // Each transceiver requires a new description. Additional channels do not.
       pc.addTransceiver("audio");
       pc.createDataChannel("one");
       pc.createDataChannel("two");
@@ -433,17 +432,17 @@ function echoed(line) {
   return `echo of ${line}`;
 }
 
-/** `heard[n]` is what the n-th page heard: its own lines in order, from an opener that knows it by an index of its own. */
-function eachHeardItsOwnEcho(heard) {
-  const indexes = heard.map(([line]) => Number(line.split(" ")[0]));
+/** Checks that each page has received its own lines in order, from an opener that assigned it a unique index. */
+function checkEchoes(received) {
+  const indexes = received.map(([line]) => Number(line.split(" ")[0]));
   assert.deepEqual([...indexes].sort(), FIVE);
-  heard.forEach((lines, name) =>
-    assert.deepEqual(lines, numbered(name, 20).map((line) => `${indexes[name]} heard ${line}`)));
+  received.forEach((lines, name) =>
+    assert.deepEqual(lines, numbered(name, 20).map((line) => `${indexes[name]} received ${line}`)));
 }
 
 // ---- The browser ----
 
-/** A test that opens pages in a context of its own, and fails if one of them throws. */
+/** A test with its own browser context. It fails if a page throws. */
 function browserTest(name, body) {
   test(name, { timeout: DEADLINE }, async (t) => {
     const context = await browser.newContext({ permissions: PERMISSIONS });
@@ -461,7 +460,7 @@ function browserTest(name, body) {
     try {
       await body(newPage, t);
     } catch (error) {
-      for (const page of context.pages()) t.diagnostic(`${page.url()} showed:\n${await page.innerText("body")}`);
+      for (const page of context.pages()) t.diagnostic(`${page.url()} shows:\n${await page.innerText("body")}`);
       throw new AggregateError([error, ...errors], error.message);
     }
     assert.deepEqual(errors, [], "a page threw");
@@ -469,10 +468,10 @@ function browserTest(name, body) {
 }
 
 async function startBrowser() {
-  assert(existsSync(CHROMIUM), `no Chromium at ${CHROMIUM}: install it, or set CHROMIUM`);
+  assert(existsSync(CHROMIUM), `Chromium not found at ${CHROMIUM}: install it or set CHROMIUM`);
   return chromium.launch({
     executablePath: CHROMIUM,
-    // Chromium's own sandbox cannot start as root.
+    // Chromium's sandbox cannot start as root.
     chromiumSandbox: process.getuid() !== 0,
     args: CHROMIUM_FLAGS,
   });

@@ -1,4 +1,4 @@
-// Compiled, never run: what sigver.d.ts allows, and what it must not.
+// Checked by tsc, not run: valid and invalid uses of sigver.d.ts.
 
 import { join, negotiate, open } from "../sigver.js";
 import type {
@@ -30,7 +30,7 @@ const stop: () => void = opener.on("join", async ({ peer }) => {
   const index: number = peer.index;
   const sent: boolean = peer.send({ index });
   peer.on("data", ({ data }) => {
-    // @ts-expect-error: data of others is unknown until it is looked at.
+    // @ts-expect-error: received data is unknown.
     data.sdp;
   });
   peer.on("leave", ({ code }) => code === "left");
@@ -46,26 +46,26 @@ opener.on("error", ({ code }) => {
 });
 opener.on("reconnecting", ({ code, delay, status }) => {
   const numbers: (number | undefined)[] = [delay, status];
-  // @ts-expect-error: who was kicked is not brought back.
+  // @ts-expect-error: kicked clients do not reconnect.
   return code === "kicked" || numbers;
 });
 opener.on("message", ({ direction }) => direction === "in");
 // @ts-expect-error: no such event.
 opener.on("joined", () => {});
-// @ts-expect-error: a joiner opens nothing.
+// @ts-expect-error: joiners have no such event.
 joiner.on("opened", () => {});
-// @ts-expect-error: a joiner kicks nobody.
+// @ts-expect-error: joiners cannot kick.
 joiner.kick;
 // @ts-expect-error: read-only.
 opener.state = "open";
-// @ts-expect-error: an opener's key may not be made yet.
-const unmade: string = opener.key;
+// @ts-expect-error: an opener's key may not be generated yet.
+const generated: string = opener.key;
 const joined: string = joiner.key;
 
 joiner.on("join", ({ peer }) => {
-  // @ts-expect-error: a plain joiner is not told its index.
+  // @ts-expect-error: a plain joiner has no index.
   const index: number = peer.index;
-  // @ts-expect-error: so nobody can be kicked by it.
+  // @ts-expect-error: kick requires an index.
   opener.kick(peer);
   return index;
 });
@@ -85,10 +85,10 @@ function ofOpener(event: OpenerEvent): string | number {
 function ofJoiner(event: JoinerEvent): string {
   // @ts-expect-error: not every event has a code.
   event.code;
-  return event.type === "closed" ? inWords(event) : event.type;
+  return event.type === "closed" ? describe(event) : event.type;
 }
 
-function inWords({ code }: ClosedEvent): string {
+function describe({ code }: ClosedEvent): string {
   const words: Record<EndCode, string> = {
     done: "", lost: "", "key-taken": "", "unknown-key": "", "too-many-joiners": "", "opener-left": "", kicked: "", refused: "",
   };
@@ -103,14 +103,14 @@ const channel: Channel = { polite: true, send: (data) => JSON.stringify(data), o
 
 negotiate(pc, peer);
 negotiate(pc, channel, { onerror: (error) => console.log(error) });
-// @ts-expect-error: one has to be polite, and one not.
+// @ts-expect-error: `polite` is required.
 negotiate(pc, { send: channel.send, on: channel.on });
 // @ts-expect-error: an opener is not a peer.
 negotiate(pc, opener);
 
 // ---- sigver.v1 on the wire ----
 
-const said: ClientMessage[] = [
+const requests: ClientMessage[] = [
   { type: "open" }, { type: "open", key: "tea" }, { type: "join", key: "tea" }, { type: "send", index: 0, data: null },
   { type: "send", data: [] }, { type: "kick", index: 0 }, { type: "close" }, { type: "leave" },
 ];
@@ -120,11 +120,11 @@ const mistyped: ClientMessage<{ sdp: string }> = { type: "send", data: { sdp: 0 
 // @ts-expect-error: no key.
 const keyless: ClientMessage = { type: "join" };
 // @ts-expect-error: no index.
-const nobody: ClientMessage = { type: "kick" };
-// @ts-expect-error: the server says this.
+const indexless: ClientMessage = { type: "kick" };
+// @ts-expect-error: a message from the server.
 const reversed: ClientMessage = { type: "opened", key: "tea" };
 
-function heard(message: ServerMessage<string>): string | number | undefined {
+function contentOf(message: ServerMessage<string>): string | number | undefined {
   switch (message.type) {
     case "opened": return message.key;
     case "joined":
@@ -141,4 +141,4 @@ function never(nothing: never): never {
   throw nothing;
 }
 
-export { heard, joined, keyless, mistyped, nobody, ofJoiner, ofOpener, reversed, said, typed, unmade };
+export { contentOf, joined, keyless, mistyped, indexless, ofJoiner, ofOpener, reversed, requests, typed, generated };

@@ -1,4 +1,4 @@
-//! Crowds and floods: many clients at once, and few that send more than anyone reads.
+//! Many clients at once, and clients that send more than their peers read.
 
 use std::{io, thread};
 
@@ -37,14 +37,14 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "opener-that-never-reads",
-        expected: "close 1013; nobody else waits for it",
-        act: never_reads,
+        expected: "close 1013; other clients are not delayed",
+        act: slow_consumer,
         ..GUARANTEES
     },
     Hostile {
         name: "connections-that-come-and-go",
-        expected: "they cost nobody anything",
-        act: come_and_go,
+        expected: "other clients are not affected",
+        act: connection_churn,
         ..GUARANTEES
     },
     Hostile {
@@ -55,31 +55,31 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "opener-that-vanishes-from-a-crowd",
-        expected: "every joiner is told, and the key is free",
+        expected: "every joiner is notified, and the key is free",
         act: opener_vanishes,
         ..ROLES
     },
     Hostile {
         name: "race-for-a-key",
-        expected: "one has it, the others are told",
+        expected: "one client has the key, the others are refused",
         act: race,
         ..ROLES
     },
     Hostile {
         name: "joiners-that-come-and-go",
-        expected: "indexes without gaps, none twice",
-        act: joiners_come_and_go,
+        expected: "consecutive indexes, none reused",
+        act: joiner_churn,
         ..ROLES
     },
     Hostile {
         name: "joiners-of-no-key",
-        expected: "none gets in, whatever it tries",
-        act: guesses,
+        expected: "every join is refused",
+        act: unknown_keys,
         ..ROLES
     },
 ];
 
-/// How many joiners make a crowd: well below the default limit.
+/// The number of joiners in a crowd, which is far below the default limit.
 const CROWD: usize = 100;
 
 fn flood(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -87,45 +87,47 @@ fn flood(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
 
     let mut pair = scene.pair()?;
     let dialect = scene.dialect;
+    // The members are not in alphabetical order, which detects servers that serialize data again.
     let data = |number: usize| format!(r#"{{"n":{number},"filling":"{}"}}"#, "x".repeat(400));
     let Pair { opener, joiner, .. } = &mut pair;
     thread::scope(|scope| {
         let sender = scope.spawn(move || {
-            let mut texts = (0..MESSAGES).map(|number| dialect.joiner_says(&data(number)));
+            let mut texts = (0..MESSAGES).map(|number| dialect.joiner_sends(&data(number)));
             texts.try_for_each(|text| joiner.send_text(&text))
         });
         // A server may close a slow consumer, and an opener whose connection was not scheduled for a moment looks like one. So the opener
         // reads from the start, and all messages together are half of the default backlog (PROTOCOL.md, "Limits").
         let reader = scope.spawn(move || {
-            (0..MESSAGES).try_for_each(|number| pair::sees(opener, dialect, &dialect.opener_hears(0, &data(number))))
+            (0..MESSAGES)
+                .try_for_each(|number| pair::expect(opener, dialect, &dialect.opener_receives(0, &data(number))))
         });
-        scene.bystanders_talk()?;
-        let panicked = |_| io::Error::other("the flood has panicked");
+        scene.check_bystanders()?;
+        let panicked = |_| io::Error::other("the flood panicked");
         sender.join().map_err(panicked)??;
         reader.join().map_err(panicked)?
     })?;
-    pair.talk()
+    pair.exchange()
 }
 
-fn never_reads(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn slow_consumer(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
-    let data = format!(r#"{{"filling":"{}"}}"#, "x".repeat(60_000));
-    let bytes = frame(Opcode::Text, Piece::Last, scene.dialect.joiner_says(&data).as_bytes());
-    // Until its sender hears that it has no opener any more, and at most more than any system buffers.
+    let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(60_000));
+    let bytes = frame(Opcode::Text, Piece::Last, scene.dialect.joiner_sends(&data).as_bytes());
+    // Until the sender is notified that its opener has left. 60 MB exceed the buffers of any operating system.
     for number in 0..1_000 {
         if pair.joiner.send_raw(&bytes).is_err() {
             break;
         }
         if number % 20 == 19 {
-            scene.bystanders_talk()?;
+            scene.check_bystanders()?;
             if pair.joiner.leftover() != Seen::Nothing {
                 break;
             }
         }
     }
-    scene.bystanders_talk()?;
-    // At last it reads: whole messages, and then why it was closed.
-    let whole = scene.dialect.opener_hears(0, &data);
+    scene.check_bystanders()?;
+    // The opener now reads complete messages, then the close frame.
+    let whole = scene.dialect.opener_receives(0, &data);
     let last = loop {
         match pair.opener.receive() {
             seen @ Seen::Text(_) if is_same(scene.dialect, &whole, &seen) => {}
@@ -138,13 +140,13 @@ fn never_reads(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     }
 }
 
-fn come_and_go(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn connection_churn(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let key = scene.key();
     let mut opener = scene.opener(&key)?;
     let mut clients = Vec::new();
     for number in 0..200 {
         let mut client = scene.client()?;
-        // Some with a role, some refused, some with nothing said.
+        // Some clients have a role, some are refused, some send nothing.
         match number % 4 {
             0 => client.send_text(&open(&scene.key()))?,
             1 => client.send_text(&open(&key))?,
@@ -153,26 +155,26 @@ fn come_and_go(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         }
         clients.push(client);
     }
-    scene.bystanders_talk()?;
+    scene.check_bystanders()?;
     for (number, mut client) in clients.into_iter().enumerate() {
         match number % 3 {
             0 => reset(client),
             1 => client.hang_up(),
-            // It may be closed already.
+            // Fails if the client is closed already.
             _ => drop(client.send_frame(Opcode::Close, Piece::Last, &1001_u16.to_be_bytes())),
         }
     }
     let _joiner = scene.joiner(&key, 0)?;
-    scene.sees(&mut opener, &scene.dialect.came(0))
+    scene.expect(&mut opener, &scene.dialect.peer_joined(0))
 }
 
-/// An opener, and a crowd of its joiners.
+/// Connects an opener and [`CROWD`] joiners.
 fn crowd(scene: &mut Scene<'_>, key: &str) -> Result<(Client, Vec<Client>), Mismatch> {
     let mut opener = scene.opener(key)?;
     let mut joiners = Vec::new();
     for index in 0..CROWD {
         joiners.push(scene.joiner(key, index)?);
-        scene.sees(&mut opener, &scene.dialect.came(index))?;
+        scene.expect(&mut opener, &scene.dialect.peer_joined(index))?;
     }
     Ok((opener, joiners))
 }
@@ -181,18 +183,18 @@ fn joiners_vanish(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let key = scene.key();
     let (mut opener, joiners) = crowd(scene, &key)?;
     joiners.into_iter().for_each(reset);
-    // In any order.
-    let mut left: Vec<Seen> = (0..CROWD).filter_map(|index| scene.dialect.gone(index)).collect();
-    while !left.is_empty() {
+    // The notices arrive in any order.
+    let mut notices: Vec<Seen> = (0..CROWD).filter_map(|index| scene.dialect.peer_left(index)).collect();
+    while !notices.is_empty() {
         let seen = opener.receive();
-        let place = left.iter().position(|gone| is_same(scene.dialect, gone, &seen));
-        let place = place.ok_or_else(|| Mismatch::new("that a joiner is gone", seen))?;
-        left.swap_remove(place);
+        let place = notices.iter().position(|notice| is_same(scene.dialect, notice, &seen));
+        let place = place.ok_or_else(|| Mismatch::new("a leave notice", seen))?;
+        notices.swap_remove(place);
     }
     let mut joiner = scene.joiner(&key, CROWD)?;
-    scene.sees(&mut opener, &scene.dialect.came(CROWD))?;
-    joiner.send_text(&scene.dialect.joiner_says(r#"{"I":"am new"}"#))?;
-    scene.sees(&mut opener, &scene.dialect.opener_hears(CROWD, r#"{"I":"am new"}"#))
+    scene.expect(&mut opener, &scene.dialect.peer_joined(CROWD))?;
+    joiner.send_text(&scene.dialect.joiner_sends(r#"{"n":1}"#))?;
+    scene.expect(&mut opener, &scene.dialect.opener_receives(CROWD, r#"{"n":1}"#))
 }
 
 fn opener_vanishes(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -200,7 +202,7 @@ fn opener_vanishes(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let (opener, mut joiners) = crowd(scene, &key)?;
     reset(opener);
     for joiner in &mut joiners {
-        scene.sees(joiner, &scene.dialect.opener_left())?;
+        scene.expect(joiner, &scene.dialect.opener_left())?;
     }
     scene.opener(&key).map(drop)
 }
@@ -214,16 +216,16 @@ fn race(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     for client in &mut clients {
         client.send_text(&open(&key))?;
     }
-    let taken = scene.dialect.taken(&key);
+    let taken = scene.dialect.key_taken(&key);
     let mut openers = Vec::new();
     for mut client in clients {
-        // Whoever has it hears nothing in the plain dialect, and may have been closed by now where it has not.
+        // In the plain dialect, the opener receives nothing. The others may be closed by now.
         client.handled()?;
         let seen = match (scene.dialect.opened(&key), client.leftover()) {
             (None, Seen::Nothing) => None,
             (Some(opened), seen) if is_same(scene.dialect, &opened, &seen) => Some(client.receive()),
             (_, seen) if is_same(scene.dialect, &taken, &seen) => continue,
-            (_, seen) => return Err(Mismatch::new(format_args!("that it has the key, or {taken}"), seen)),
+            (_, seen) => return Err(Mismatch::new(format_args!("the key is opened, or {taken}"), seen)),
         };
         drop(seen);
         openers.push(client);
@@ -234,27 +236,27 @@ fn race(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         .as_mut()
         .ok_or_else(|| Mismatch::new("1 opener", format_args!("{found} openers")))?;
     let _joiner = scene.joiner(&key, 0)?;
-    scene.sees(opener, &scene.dialect.came(0))
+    scene.expect(opener, &scene.dialect.peer_joined(0))
 }
 
-fn joiners_come_and_go(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn joiner_churn(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let key = scene.key();
     let mut opener = scene.opener(&key)?;
     for index in 0..200 {
         let mut joiner = scene.joiner(&key, index)?;
-        scene.sees(&mut opener, &scene.dialect.came(index))?;
-        let data = r#"{"I":"am here"}"#;
-        joiner.send_text(&scene.dialect.joiner_says(data))?;
-        scene.sees(&mut opener, &scene.dialect.opener_hears(index, data))?;
+        scene.expect(&mut opener, &scene.dialect.peer_joined(index))?;
+        let data = r#"{"n":0}"#;
+        joiner.send_text(&scene.dialect.joiner_sends(data))?;
+        scene.expect(&mut opener, &scene.dialect.opener_receives(index, data))?;
         joiner.vanish()?;
-        if let Some(gone) = scene.dialect.gone(index) {
-            scene.sees(&mut opener, &gone)?;
+        if let Some(notice) = scene.dialect.peer_left(index) {
+            scene.expect(&mut opener, &notice)?;
         }
     }
     Ok(())
 }
 
-fn guesses(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn unknown_keys(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let key = scene.key();
     let mut opener = scene.opener(&key)?;
     let shorter = &key[..key.len() - 1];
@@ -273,8 +275,8 @@ fn guesses(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         match client.receive() {
             Seen::Close(Some(1008), _) => {}
             Seen::Text(text) if text.contains("unknown-key") => {}
-            seen => return Err(Mismatch::new("that the key is unknown", seen)),
+            seen => return Err(Mismatch::new("the key is unknown", seen)),
         }
     }
-    pair::sees_nothing(&mut opener)
+    pair::expect_nothing(&mut opener)
 }

@@ -1,4 +1,4 @@
-//! Frames: cut, endless, oversize, or none at all.
+//! Frames that are incomplete, endless, oversize or invalid.
 
 use std::{io::Write, time::Duration};
 
@@ -10,7 +10,7 @@ use sigver_transcripts::{
 use super::{Hostile, Scene, pause, reset};
 use crate::{
     judge::Mismatch,
-    pair::{sees, sees_nothing},
+    pair::{expect, expect_nothing},
 };
 
 const CLOSE_CODES: Hostile = Hostile {
@@ -35,7 +35,7 @@ const GUARANTEES: Hostile = Hostile {
 pub(super) const CASES: &[Hostile] = &[
     Hostile {
         name: "frame-byte-by-byte",
-        expected: "it arrives whole",
+        expected: "the message arrives",
         act: byte_by_byte,
         ..GUARANTEES
     },
@@ -47,25 +47,25 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "reset-in-mid-frame",
-        expected: "nothing of it arrives; peers learn that it is gone",
+        expected: "no part of the message arrives; peers are notified",
         act: reset_in_mid_frame,
         ..GUARANTEES
     },
     Hostile {
         name: "close-in-mid-message",
-        expected: "nothing of it arrives; its code comes back",
+        expected: "no part of the message arrives; the close code is echoed",
         act: close_in_mid_message,
         ..CLOSE_CODES
     },
     Hostile {
         name: "frames-behind-a-close",
-        expected: "nothing of them arrives",
-        act: behind_a_close,
+        expected: "these frames are ignored",
+        act: after_close,
         ..CLOSE_CODES
     },
     Hostile {
         name: "frame-that-says-it-is-huge",
-        expected: "close 1009, or 1002 where no length may be so large",
+        expected: "close 1009, or 1002 for an invalid length",
         act: huge,
         ..LIMITS
     },
@@ -83,25 +83,25 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "ping-flood",
-        expected: "every pong comes, in order with the data",
+        expected: "every pong arrives, in order with the data",
         act: ping_flood,
         ..GUARANTEES
     },
     Hostile {
         name: "ping-flood-nobody-reads",
-        expected: "it costs nobody else anything",
+        expected: "other clients are not affected",
         act: unread_pongs,
         ..GUARANTEES
     },
     Hostile {
         name: "pongs-nobody-asked-for",
-        expected: "they are nothing",
+        expected: "ignored",
         act: pongs,
         ..GUARANTEES
     },
     Hostile {
         name: "mask-of-zeros",
-        expected: "a mask like any other; none is close 1002",
+        expected: "accepted; an unmasked frame is close 1002",
         act: masks,
         ..CLOSE_CODES
     },
@@ -113,7 +113,7 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "random-bytes",
-        expected: "a code of the protocol, or patience",
+        expected: "a valid close code, or the server waits for more",
         act: random_bytes,
         ..CLOSE_CODES
     },
@@ -122,13 +122,13 @@ pub(super) const CASES: &[Hostile] = &[
 fn byte_by_byte(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let data = r#"{"cut":"🍵"}"#;
-    let text = scene.dialect.joiner_says(data);
+    let text = scene.dialect.joiner_sends(data);
     for byte in frame(Opcode::Text, Piece::Last, text.as_bytes()) {
         pair.joiner.send_raw(&[byte])?;
         pause(2);
     }
-    scene.sees(&mut pair.opener, &scene.dialect.opener_hears(0, data))?;
-    pair.talk()
+    scene.expect(&mut pair.opener, &scene.dialect.opener_receives(0, data))?;
+    pair.exchange()
 }
 
 fn in_one_write(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -139,19 +139,19 @@ fn in_one_write(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
             frame(
                 Opcode::Text,
                 Piece::Last,
-                scene.dialect.joiner_says(&data(number)).as_bytes(),
+                scene.dialect.joiner_sends(&data(number)).as_bytes(),
             )
         })
         .collect();
     pair.joiner.send_raw(&frames)?;
     for number in 0..500 {
-        scene.sees(&mut pair.opener, &scene.dialect.opener_hears(0, &data(number)))?;
+        scene.expect(&mut pair.opener, &scene.dialect.opener_receives(0, &data(number)))?;
     }
-    pair.talk()
+    pair.exchange()
 }
 
-/// A whole text frame without its last bytes.
-fn cut_frame(text: &str) -> Vec<u8> {
+/// Returns a text frame without its last bytes.
+fn incomplete_frame(text: &str) -> Vec<u8> {
     let mut bytes = frame(Opcode::Text, Piece::Last, text.as_bytes());
     bytes.truncate(bytes.len() - 2);
     bytes
@@ -162,42 +162,42 @@ fn reset_in_mid_frame(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut opener = scene.opener(&key)?;
     for index in 0..8 {
         let mut joiner = scene.joiner(&key, index)?;
-        scene.sees(&mut opener, &scene.dialect.came(index))?;
-        joiner.send_raw(&cut_frame(&scene.dialect.joiner_says(r#"{"cut":"off"}"#)))?;
+        scene.expect(&mut opener, &scene.dialect.peer_joined(index))?;
+        joiner.send_raw(&incomplete_frame(&scene.dialect.joiner_sends(r#"{"cut":"off"}"#)))?;
         reset(joiner);
-        if let Some(gone) = scene.dialect.gone(index) {
-            scene.sees(&mut opener, &gone)?;
+        if let Some(notice) = scene.dialect.peer_left(index) {
+            scene.expect(&mut opener, &notice)?;
         }
     }
     let mut joiner = scene.joiner(&key, 8)?;
-    scene.sees(&mut opener, &scene.dialect.came(8))?;
-    opener.send_raw(&cut_frame(&scene.dialect.opener_says(8, r#"{"cut":"off"}"#)))?;
+    scene.expect(&mut opener, &scene.dialect.peer_joined(8))?;
+    opener.send_raw(&incomplete_frame(&scene.dialect.opener_sends(8, r#"{"cut":"off"}"#)))?;
     reset(opener);
-    scene.sees(&mut joiner, &scene.dialect.opener_left())?;
+    scene.expect(&mut joiner, &scene.dialect.opener_left())?;
     scene.opener(&key).map(drop)
 }
 
 fn close_in_mid_message(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
-    let text = scene.dialect.joiner_says(r#"{"not":"whole"}"#);
+    let text = scene.dialect.joiner_sends(r#"{"not":"whole"}"#);
     pair.joiner.send_frame(Opcode::Text, Piece::More, text.as_bytes())?;
     pair.joiner
         .send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())?;
-    scene.is_closed(&mut pair.joiner, &[1000])?;
-    scene.hears_of_leaving(&mut pair.opener, 0)
+    scene.expect_close(&mut pair.joiner, &[1000])?;
+    scene.expect_leave_notice(&mut pair.opener, 0)
 }
 
-fn behind_a_close(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn after_close(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let late = frame(
         Opcode::Text,
         Piece::Last,
-        scene.dialect.joiner_says(r#"{"too":"late"}"#).as_bytes(),
+        scene.dialect.joiner_sends(r#"{"too":"late"}"#).as_bytes(),
     );
     let close = frame(Opcode::Close, Piece::Last, &1001_u16.to_be_bytes());
     pair.joiner.send_raw(&[&close[..], &late, &late, &close].concat())?;
-    scene.is_closed(&mut pair.joiner, &[1001])?;
-    scene.hears_of_leaving(&mut pair.opener, 0)
+    scene.expect_close(&mut pair.joiner, &[1001])?;
+    scene.expect_leave_notice(&mut pair.opener, 0)
 }
 
 fn huge(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -211,7 +211,7 @@ fn huge(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         let mut client = scene.client()?;
         let header = [&[0x81, 0xff][..], &length.to_be_bytes(), &[0; 4], b"{"].concat();
         client.send_raw(&header)?;
-        scene.is_closed(&mut client, codes)?;
+        scene.expect_close(&mut client, codes)?;
     }
     Ok(())
 }
@@ -220,20 +220,20 @@ fn empty_pieces(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut client = scene.client()?;
     client.send_frame(Opcode::Text, Piece::More, b"{")?;
     let pieces = frame(Opcode::Continuation, Piece::More, b"").repeat(10_000);
-    // Eight times the limit is 87 thousand pieces.
+    // The limit of 8 times the message size is reached after 87,000 fragments.
     for _ in 0..20 {
         if client.send_raw(&pieces).is_err() || client.leftover() != Seen::Nothing {
             break;
         }
     }
-    scene.is_closed(&mut client, &[1009])
+    scene.expect_close(&mut client, &[1009])
 }
 
 fn long_ping(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     for length in [126, 16 * 1024] {
         let mut client = scene.client()?;
         client.send_frame(Opcode::Ping, Piece::Last, &vec![b'p'; length])?;
-        scene.is_closed(&mut client, &[1002])?;
+        scene.expect_close(&mut client, &[1002])?;
     }
     Ok(())
 }
@@ -241,42 +241,42 @@ fn long_ping(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
 fn ping_flood(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let pings = frame(Opcode::Ping, Piece::Last, &[b'p'; 125]).repeat(100);
-    // More than the default rate limit lets through at once (PROTOCOL.md, "Limits"), and not much more, since the rest takes its time.
+    // Slightly more than the burst of the default rate limit (PROTOCOL.md, "Limits"), because the rest is delayed.
     for _ in 0..12 {
         pair.joiner.send_raw(&pings)?;
         pair.joiner.handled()?;
     }
-    pair.talk()
+    pair.exchange()
 }
 
 fn unread_pongs(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let client = scene.client()?;
     let pings = frame(Opcode::Ping, Piece::Last, &[b'p'; 125]).repeat(100);
-    // A server may close it, or stop reading from it; neither is waited for.
+    // The server may close the connection or stop reading from it. The case does not wait for either.
     client.stream().set_write_timeout(Some(Duration::from_millis(200)))?;
     for _ in 0..2_000 {
         if client.stream().write_all(&pings).is_err() {
             break;
         }
     }
-    scene.bystanders_talk()
+    scene.check_bystanders()
 }
 
 fn pongs(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
-    // No payload, and one that no ping has had.
+    // Without a payload, and with a payload of no ping.
     let mut pongs = [0x8a, 0x80, 0, 0, 0, 0].repeat(100);
     pongs.extend([0x8a, 0x82, 0, 0, 0, 0, b'h', b'm'].repeat(100));
     pair.opener.send_raw(&pongs)?;
     pair.joiner.send_raw(&pongs)?;
-    pair.talk()
+    pair.exchange()
 }
 
 fn masks(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let data = r#"{"a":1}"#;
-    let text = scene.dialect.joiner_says(data);
-    let short = u8::try_from(text.len()).map_err(|_| Mismatch::new("a short text", &text))?;
+    let text = scene.dialect.joiner_sends(data);
+    let short = u8::try_from(text.len()).map_err(|_| Mismatch::new("a text shorter than 256 bytes", &text))?;
     let mask = |mask: u8| {
         let masked = text.bytes().map(|byte| byte ^ mask);
         [0x81, 0x80 | short]
@@ -287,16 +287,16 @@ fn masks(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     };
     for mask in [mask(0), mask(0xff)] {
         pair.joiner.send_raw(&mask)?;
-        sees(&mut pair.opener, scene.dialect, &scene.dialect.opener_hears(0, data))?;
+        expect(&mut pair.opener, scene.dialect, &scene.dialect.opener_receives(0, data))?;
     }
     pair.joiner.send_raw(&[&[0x81, short], text.as_bytes()].concat())?;
-    scene.is_closed(&mut pair.joiner, &[1002])?;
-    scene.hears_of_leaving(&mut pair.opener, 0)
+    scene.expect_close(&mut pair.joiner, &[1002])?;
+    scene.expect_leave_notice(&mut pair.opener, 0)
 }
 
 fn broken_utf8(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     for (first, second) in [
-        // A character whose second half is none, one that never ends, and one that begins within another.
+        // A character with an invalid second half, an incomplete one, and one that starts within another.
         (&b"{\"a\":\"\xf0\x9f"[..], &b"\xff\x8d\"}"[..]),
         (b"{\"a\":\"\xf0\x9f", b""),
         (b"{\"a\":\"\xf0\x9f", b"\xf0\x9f\"}"),
@@ -305,12 +305,12 @@ fn broken_utf8(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         client.send_frame(Opcode::Text, Piece::More, first)?;
         client.send_frame(Opcode::Ping, Piece::Last, b"between")?;
         client.send_frame(Opcode::Continuation, Piece::Last, second)?;
-        scene.is_closed(&mut client, &[1007])?;
+        scene.expect_close(&mut client, &[1007])?;
     }
     Ok(())
 }
 
-/// Marsaglia's xorshift: the same bytes in every run.
+/// Marsaglia's xorshift generator. Every run uses the same bytes.
 struct Xorshift(u64);
 
 impl Xorshift {
@@ -337,12 +337,12 @@ fn random_bytes(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
             reset(client);
             continue;
         }
-        // Half a frame is waited for; so it is ended, and what the server said before is looked at.
+        // The server may wait for the rest of a frame. After the end of the stream, it must close the connection.
         client.stream().shutdown(std::net::Shutdown::Write)?;
         match client.receive() {
             Seen::Close(None | Some(1000..=1011 | 1013 | 3000..=4999), _) | Seen::Lost => {}
-            seen => return Err(Mismatch::new("a close frame, or the end", seen)),
+            seen => return Err(Mismatch::new("a close frame, or the end of the connection", seen)),
         }
     }
-    sees_nothing(&mut scene.client()?)
+    expect_nothing(&mut scene.client()?)
 }

@@ -1,4 +1,4 @@
-//! Heads of requests: slow, oversize, or none; and what a handshake settles.
+//! Request heads that are slow, oversize or invalid, and the results of the handshake.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -38,7 +38,7 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "head-with-the-first-messages",
-        expected: "accepted, and the messages handled",
+        expected: "accepted, and the messages are handled",
         act: with_messages,
         ..CONNECTING
     },
@@ -56,7 +56,7 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "head-that-offers-subprotocols",
-        expected: "the right one is echoed",
+        expected: "the selected subprotocol is echoed",
         act: subprotocols,
         ..CONNECTING
     },
@@ -68,33 +68,33 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "head-without-upgrade",
-        expected: "an HTTP answer that is not 101",
+        expected: "an HTTP response other than 101",
         act: no_upgrade,
         ..CONNECTING
     },
     Hostile {
         name: "no-head-at-all",
-        expected: "an HTTP error, or the end",
+        expected: "an HTTP error, or the connection is closed",
         act: garbage,
         ..CONNECTING
     },
     Hostile {
         name: "head-over-every-limit",
-        expected: "HTTP 431, or the end",
+        expected: "HTTP 431, or the connection is closed",
         act: oversize,
         ..LIMITS
     },
     Hostile {
         name: "half-a-head-and-silence",
-        expected: "HTTP 408, or the end, within the head deadline",
+        expected: "HTTP 408, or the connection is closed, within the head deadline",
         waits: true,
-        act: half,
+        act: half_head,
         ..LIMITS
     },
     Hostile {
         name: "half-heads-by-the-hundred",
-        expected: "they cost nobody anything",
-        act: many_halves,
+        expected: "other clients are not affected",
+        act: many_half_heads,
         ..LIMITS
     },
 ];
@@ -106,17 +106,17 @@ impl Scene<'_> {
         Ok(stream)
     }
 
-    /// Sends a request for a WebSocket with further headers, and returns the head of the answer as well.
+    /// Sends a handshake request with additional headers. Returns the client and the response head.
     fn upgrade(&self, headers: &str) -> io::Result<(Client, String)> {
         let mut stream = self.dial()?;
         stream.write_all(self.target.request(headers).as_bytes())?;
         Client::after_request_until(stream, self.until)
     }
 
-    /// The status that a server answers to these bytes; `None` for the end without an answer.
+    /// Sends these bytes. Returns the status of the response; `None` if the connection is closed without one.
     fn status(&self, request: &[u8]) -> Result<Option<u16>, Mismatch> {
         let mut stream = self.dial()?;
-        // A server may refuse before it has read all of it.
+        // Fails if the server rejects the request before it has read everything.
         let _ = stream.write_all(request);
         status(&mut stream, self.until)
     }
@@ -128,7 +128,7 @@ fn left(until: Instant) -> Duration {
         .max(Duration::from_millis(1))
 }
 
-/// The status of an answer, or `None` for the end without one.
+/// Reads the status of a response; `None` if the connection is closed without one.
 fn status(stream: &mut TcpStream, until: Instant) -> Result<Option<u16>, Mismatch> {
     let mut line = Vec::new();
     let mut bytes = [0; 64];
@@ -138,9 +138,9 @@ fn status(stream: &mut TcpStream, until: Instant) -> Result<Option<u16>, Mismatc
             Ok(0) => break,
             Ok(read) => line.extend(&bytes[..read]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(Mismatch::new("an answer, or the end", "nothing"));
+                return Err(Mismatch::new("a response, or the connection is closed", "nothing"));
             }
-            // The end in its other form: a reset.
+            // A reset also ends the connection.
             Err(_) => break,
         }
     }
@@ -149,17 +149,17 @@ fn status(stream: &mut TcpStream, until: Instant) -> Result<Option<u16>, Mismatc
     match (words.next(), words.next().and_then(|code| code.parse().ok())) {
         (None, _) => Ok(None),
         (Some(version), Some(code)) if version.starts_with("HTTP/1.") => Ok(Some(code)),
-        _ => Err(Mismatch::new("an HTTP answer", &line)),
+        _ => Err(Mismatch::new("an HTTP response", &line)),
     }
 }
 
-fn expect_status(seen: Option<u16>, expected: &str, is_right: impl Fn(Option<u16>) -> bool) -> Result<(), Mismatch> {
-    if is_right(seen) {
+fn expect_status(seen: Option<u16>, expected: &str, is_valid: impl Fn(Option<u16>) -> bool) -> Result<(), Mismatch> {
+    if is_valid(seen) {
         return Ok(());
     }
     Err(match seen {
         Some(code) => Mismatch::new(expected, format_args!("HTTP {code}")),
-        None => Mismatch::new(expected, "the end"),
+        None => Mismatch::new(expected, "the connection is closed"),
     })
 }
 
@@ -184,11 +184,11 @@ fn with_messages(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     stream.write_all(&[scene.target.request(&header).as_bytes(), &first].concat())?;
     let (mut client, _) = Client::after_request_until(stream, scene.until)?;
     if let Some(opened) = scene.dialect.opened(&key) {
-        scene.sees(&mut client, &opened)?;
+        scene.expect(&mut client, &opened)?;
     }
     client.handled()?;
     scene.joiner(&key, 0)?;
-    scene.sees(&mut client, &scene.dialect.came(0))
+    scene.expect(&mut client, &scene.dialect.peer_joined(0))
 }
 
 fn any_path(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -204,7 +204,7 @@ fn any_path(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// The value of a header in an answer.
+/// Returns the value of a header in a response.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut headers = head.lines().filter_map(|line| line.split_once(':'));
     let found = headers.find(|(its_name, _)| its_name.trim().eq_ignore_ascii_case(name));
@@ -221,7 +221,7 @@ fn compression(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
 }
 
 fn subprotocols(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
-    // What a server that knows only the plain dialect has to do with it as well.
+    // These also apply to a server that supports only the plain dialect.
     let mut offers = vec![
         ("", None),
         ("sigver.plain", Some("sigver.plain")),
@@ -247,7 +247,7 @@ fn subprotocols(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         let seen = header(&head, "Sec-WebSocket-Protocol");
         if seen != echo {
             let word = |echo: Option<&str>| echo.map_or("no echo".to_owned(), |echo| format!("{echo} echoed"));
-            return Err(Mismatch::new(format_args!("of {offer:?}: {}", word(echo)), word(seen)));
+            return Err(Mismatch::new(format_args!("{} for {offer:?}", word(echo)), word(seen)));
         }
     }
     Ok(())
@@ -269,7 +269,7 @@ fn no_upgrade(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let seen = scene.status(request.as_bytes())?;
-        expect_status(seen, "an HTTP answer that is not 101", |status| {
+        expect_status(seen, "an HTTP response other than 101", |status| {
             status.is_some_and(|status| status != 101)
         })?;
     }
@@ -287,7 +287,7 @@ fn garbage(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         b"{}\n\n",
     ] {
         let seen = scene.status(bytes)?;
-        expect_status(seen, "an HTTP error, or the end", |status| {
+        expect_status(seen, "an HTTP error, or the connection is closed", |status| {
             status.is_none_or(|status| status >= 400)
         })?;
     }
@@ -295,32 +295,32 @@ fn garbage(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
 }
 
 fn oversize(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
-    let filling = "x".repeat(256 * 1024);
-    let one_line = scene.target.request(&format!("X: {filling}\r\n"));
+    let padding = "x".repeat(256 * 1024);
+    let one_line = scene.target.request(&format!("X: {padding}\r\n"));
     let many_lines = scene.target.request(&"X: y\r\n".repeat(40_000));
     for request in [one_line, many_lines] {
         let seen = scene.status(request.as_bytes())?;
-        expect_status(seen, "HTTP 431, or the end", |status| {
+        expect_status(seen, "HTTP 431, or the connection is closed", |status| {
             status.is_none_or(|status| status == 431)
         })?;
     }
     Ok(())
 }
 
-/// The beginning of a request.
+/// Returns the first half of a request.
 fn half_a_head(scene: &Scene<'_>) -> Vec<u8> {
     let request = scene.target.request("");
     request.as_bytes()[..request.len() / 2].to_vec()
 }
 
-fn half(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn half_head(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let seen = scene.status(&half_a_head(scene))?;
-    expect_status(seen, "HTTP 408, or the end", |status| {
+    expect_status(seen, "HTTP 408, or the connection is closed", |status| {
         status.is_none_or(|status| status == 408)
     })
 }
 
-fn many_halves(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+fn many_half_heads(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let half = half_a_head(scene);
     let mut streams = Vec::new();
     for number in 0..100 {
@@ -328,12 +328,12 @@ fn many_halves(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         stream.write_all(&half[..half.len() * number / 100])?;
         streams.push(stream);
     }
-    scene.bystanders_talk()?;
-    // Half of them end by a reset.
+    scene.check_bystanders()?;
+    // Half of the connections are reset.
     for stream in streams.iter().step_by(2) {
-        // Fails where the server has lost its patience, which it may.
+        // Fails if the server has closed the connection, which is valid.
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
     drop(streams);
-    scene.bystanders_talk()
+    scene.check_bystanders()
 }

@@ -1,5 +1,7 @@
-//! What no transcript can say: clients that are broken, slow, greedy or many. Owns the list of these cases and what they have in
-//! common: a pair of bystanders in each dialect, connected before, that must not notice; and a server that must live.
+//! Hostile cases, which transcripts cannot express: clients that are broken, slow, flooding or numerous.
+//!
+//! Each case runs beside a pair of bystanders in each dialect, which must not be affected. After the case, the server must still accept
+//! connections and relay data.
 
 mod crowds;
 mod frames;
@@ -28,29 +30,29 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct Hostile {
     pub(crate) name: &'static str,
-    /// The section of PROTOCOL.md that it is about.
+    /// The section of PROTOCOL.md that the case tests.
     pub(crate) section: &'static str,
-    /// What is expected, in a few words.
+    /// The expected behaviour, in a few words.
     pub(crate) expected: &'static str,
-    /// Whether it is played in each dialect; otherwise it is about what comes before one is spoken.
+    /// Whether the case runs once per dialect. Cases about the handshake run only once.
     pub(crate) in_dialects: bool,
-    /// Whether it waits for the server's head deadline. It runs beside the other cases then.
+    /// Whether the case waits for the server's head deadline. Such cases run at the same time as the others.
     pub(crate) waits: bool,
     act: fn(&mut Scene<'_>) -> Result<(), Mismatch>,
 }
 
 impl Hostile {
-    /// Every hostile case.
+    /// Returns every hostile case.
     pub(crate) fn all() -> impl Iterator<Item = &'static Self> {
         [heads::CASES, frames::CASES, texts::CASES, crowds::CASES]
             .into_iter()
             .flatten()
     }
 
-    /// Plays it against a server, between bystanders of these dialects.
+    /// Runs the case against a server, with a pair of bystanders in each dialect of the options.
     pub(crate) fn run(&self, target: &Target, dialect: Dialect, options: &Options) -> Result<(), Mismatch> {
-        let beside = options.dialects();
-        let waited = if self.waits {
+        let dialects = options.dialects();
+        let wait = if self.waits {
             options.head_deadline
         } else {
             Duration::ZERO
@@ -58,47 +60,47 @@ impl Hostile {
         let mut scene = Scene {
             target,
             dialect,
-            until: Instant::now() + options.deadline + waited,
+            until: Instant::now() + options.deadline + wait,
             ordered_pongs: options.ordered_pongs,
             keys: 0,
             bystanders: Vec::new(),
         };
-        for dialect in beside {
+        for dialect in dialects {
             let pair = Pair::new(target, *dialect, &scene.key(), scene.until)?;
             scene.bystanders.push(pair);
         }
-        // On its way, not read yet: it must not be lost.
+        // These messages are in flight during the case and must not be lost.
         for pair in &mut scene.bystanders {
-            pair.say()?;
+            pair.send()?;
         }
         (self.act)(&mut scene)?;
-        scene.nobody_noticed().map_err(|mismatch| Mismatch {
-            expected: format!("bystanders notice nothing: {}", mismatch.expected),
+        scene.bystanders_unaffected().map_err(|mismatch| Mismatch {
+            expected: format!("bystanders are not affected: {}", mismatch.expected),
             ..mismatch
         })?;
-        scene.server_lives(beside).map_err(|mismatch| Mismatch {
-            expected: format!("the server lives: {}", mismatch.expected),
+        scene.server_works(dialects).map_err(|mismatch| Mismatch {
+            expected: format!("the server still works: {}", mismatch.expected),
             ..mismatch
         })
     }
 }
 
-/// Where a hostile case plays.
+/// The environment of a hostile case.
 struct Scene<'a> {
     target: &'a Target,
-    /// What the hostile clients and their peers speak.
+    /// The dialect of the hostile clients and their peers.
     dialect: Dialect,
-    /// When all waiting ends.
+    /// The deadline of all waits.
     until: Instant,
-    /// Whether the server keeps the promise of [`Options::ordered_pongs`].
+    /// See [`Options::ordered_pongs`].
     ordered_pongs: bool,
-    /// How many keys were made.
+    /// The number of keys generated so far.
     keys: usize,
     bystanders: Vec<Pair>,
 }
 
 impl Scene<'_> {
-    /// A key that nobody else uses, on a server that others may be using.
+    /// Generates a key that is unique, even if the server has other clients.
     fn key(&mut self) -> String {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -124,12 +126,12 @@ impl Scene<'_> {
         Pair::new(self.target, self.dialect, &key, self.until)
     }
 
-    fn sees(&self, client: &mut Client, expected: &Seen) -> Result<(), Mismatch> {
-        pair::sees(client, self.dialect, expected)
+    fn expect(&self, client: &mut Client, expected: &Seen) -> Result<(), Mismatch> {
+        pair::expect(client, self.dialect, expected)
     }
 
-    /// Checks that a client is closed next, with one of these codes.
-    fn is_closed(&self, client: &mut Client, codes: &[u16]) -> Result<(), Mismatch> {
+    /// Checks that the next frame to a client is a close frame with one of these codes.
+    fn expect_close(&self, client: &mut Client, codes: &[u16]) -> Result<(), Mismatch> {
         let seen = if self.ordered_pongs {
             client.receive_before_pong()
         } else {
@@ -144,49 +146,49 @@ impl Scene<'_> {
         }
     }
 
-    /// Checks that the opener hears that a joiner is gone, where it hears of that, and of nothing else.
-    fn hears_of_leaving(&self, opener: &mut Client, index: usize) -> Result<(), Mismatch> {
-        match self.dialect.gone(index) {
-            Some(gone) => self.sees(opener, &gone),
-            None => pair::sees_nothing(opener),
+    /// Checks that the opener receives a leave notice for a joiner, or nothing in the plain dialect.
+    fn expect_leave_notice(&self, opener: &mut Client, index: usize) -> Result<(), Mismatch> {
+        match self.dialect.peer_left(index) {
+            Some(notice) => self.expect(opener, &notice),
+            None => pair::expect_nothing(opener),
         }
     }
 
-    /// The bystanders talk, with the message that was on its way before.
-    fn bystanders_talk(&mut self) -> Result<(), Mismatch> {
+    /// Sends one more message between the bystanders, and checks the message that was in flight.
+    fn check_bystanders(&mut self) -> Result<(), Mismatch> {
         for pair in &mut self.bystanders {
-            pair.say()?;
-            pair.hear(2)?;
+            pair.send()?;
+            pair.receive(2)?;
         }
         Ok(())
     }
 
-    /// The bystanders get what was on its way, talk on, and have got nothing else.
-    fn nobody_noticed(&mut self) -> Result<(), Mismatch> {
+    /// Checks that the bystanders receive the message in flight and a new one, and nothing else.
+    fn bystanders_unaffected(&mut self) -> Result<(), Mismatch> {
         for pair in &mut self.bystanders {
-            pair.hear(1)?;
-            pair.talk()?;
-            pair::sees_nothing(&mut pair.opener)?;
-            pair::sees_nothing(&mut pair.joiner)?;
+            pair.receive(1)?;
+            pair.exchange()?;
+            pair::expect_nothing(&mut pair.opener)?;
+            pair::expect_nothing(&mut pair.joiner)?;
             pair.finish()?;
         }
         Ok(())
     }
 
-    /// New connections find each other.
-    fn server_lives(&mut self, dialects: &[Dialect]) -> Result<(), Mismatch> {
+    /// Checks that new clients can connect and exchange data.
+    fn server_works(&mut self, dialects: &[Dialect]) -> Result<(), Mismatch> {
         for dialect in dialects {
             let mut pair = Pair::new(self.target, *dialect, &self.key(), self.until)?;
-            pair.talk()?;
+            pair.exchange()?;
             pair.finish()?;
         }
         Ok(())
     }
 }
 
-/// Ends a connection by a reset, with all that is on its way.
+/// Resets a connection. Data in flight is lost.
 fn reset(client: Client) {
-    // Fails where the connection has ended, which comes to the same.
+    // Fails only if the connection is closed already.
     let _ = SockRef::from(client.stream()).set_linger(Some(Duration::ZERO));
 }
 

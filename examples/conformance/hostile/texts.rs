@@ -1,4 +1,4 @@
-//! Texts: deep, long, or of nothing but white space.
+//! Messages that are deeply nested, oversize, blank or invalid.
 
 use sigver_transcripts::{
     Seen,
@@ -45,13 +45,13 @@ pub(super) const CASES: &[Hostile] = &[
     },
     Hostile {
         name: "white-space-of-60000-bytes",
-        expected: "it arrives, or is nothing",
+        expected: "data arrives with its white space",
         act: white_space_within,
         ..GUARANTEES
     },
     Hostile {
         name: "members-by-the-thousand",
-        expected: "they arrive",
+        expected: "the message arrives",
         act: members,
         ..GUARANTEES
     },
@@ -75,15 +75,15 @@ pub(super) const CASES: &[Hostile] = &[
     },
 ];
 
-/// Checks that a client without a role, and a joiner, are closed for this text with this code.
-fn closes(scene: &mut Scene<'_>, text: &str, code: u16) -> Result<(), Mismatch> {
+/// Checks that this text closes a client without a role, and a joiner, with this code.
+fn expect_close_after(scene: &mut Scene<'_>, text: &str, code: u16) -> Result<(), Mismatch> {
     let mut client = scene.client()?;
     client.send_text(text)?;
-    scene.is_closed(&mut client, &[code])?;
+    scene.expect_close(&mut client, &[code])?;
     let mut pair = scene.pair()?;
     pair.joiner.send_text(text)?;
-    scene.is_closed(&mut pair.joiner, &[code])?;
-    scene.hears_of_leaving(&mut pair.opener, 0)
+    scene.expect_close(&mut pair.joiner, &[code])?;
+    scene.expect_leave_notice(&mut pair.opener, 0)
 }
 
 fn deep(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -91,41 +91,41 @@ fn deep(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     for text in [
         "[".repeat(60_000),
         r#"{"":"#.repeat(15_000),
-        scene.dialect.joiner_says(&format!(r#"{{"a":{arrays}}}"#)),
+        scene.dialect.joiner_sends(&format!(r#"{{"a":{arrays}}}"#)),
     ] {
-        closes(scene, &text, 1007)?;
+        expect_close_after(scene, &text, 1007)?;
     }
     Ok(())
 }
 
 fn white_space(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
-    closes(scene, &" ".repeat(1024 * 1024), 1009)
+    expect_close_after(scene, &" ".repeat(1024 * 1024), 1009)
 }
 
 fn white_space_within(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let space = " \t\r\n".repeat(15_000);
     let data = format!(r#"{{"a":[{space}]}}"#);
-    pair.joiner.send_text(&scene.dialect.joiner_says(&data))?;
-    scene.sees(&mut pair.opener, &scene.dialect.opener_hears(0, &data))?;
-    // Around a message it is the sender's own as well, in the plain dialect, and around the envelope in the other.
-    let text = format!("{space}{}", scene.dialect.joiner_says(r#"{"a":1}"#));
+    pair.joiner.send_text(&scene.dialect.joiner_sends(&data))?;
+    scene.expect(&mut pair.opener, &scene.dialect.opener_receives(0, &data))?;
+    // In the plain dialect, white space around the message is part of the data. In v1, it surrounds the envelope and is not relayed.
+    let text = format!("{space}{}", scene.dialect.joiner_sends(r#"{"a":1}"#));
     pair.joiner.send_text(&text)?;
     let data = match scene.dialect {
         Dialect::Plain => text,
         Dialect::V1 => r#"{"a":1}"#.into(),
     };
-    scene.sees(&mut pair.opener, &scene.dialect.opener_hears(0, &data))?;
-    pair.talk()
+    scene.expect(&mut pair.opener, &scene.dialect.opener_receives(0, &data))?;
+    pair.exchange()
 }
 
 fn members(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let inner: Vec<String> = (0..4_000).map(|number| format!(r#""{}":1"#, number % 100)).collect();
     let data = format!("{{{}}}", inner.join(","));
-    pair.joiner.send_text(&scene.dialect.joiner_says(&data))?;
-    scene.sees(&mut pair.opener, &scene.dialect.opener_hears(0, &data))?;
-    pair.talk()
+    pair.joiner.send_text(&scene.dialect.joiner_sends(&data))?;
+    scene.expect(&mut pair.opener, &scene.dialect.opener_receives(0, &data))?;
+    pair.exchange()
 }
 
 fn long_key(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -133,7 +133,7 @@ fn long_key(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     for text in [open(&key), join(&key)] {
         let mut client = scene.client()?;
         client.send_text(&text)?;
-        scene.is_closed(&mut client, &[1007])?;
+        scene.expect_close(&mut client, &[1007])?;
     }
     Ok(())
 }
@@ -143,12 +143,12 @@ fn endless(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     client.send_frame(Opcode::Text, Piece::More, br#"{"a":""#)?;
     let piece = frame(Opcode::Continuation, Piece::More, &[b'a'; 60_000]);
     for _ in 0..28 {
-        // A ping may stand between the pieces.
+        // `leftover` sends a ping between the fragments.
         if client.send_raw(&piece.repeat(10)).is_err() || client.leftover() != Seen::Nothing {
             break;
         }
     }
-    scene.is_closed(&mut client, &[1009])
+    scene.expect_close(&mut client, &[1009])
 }
 
 fn no_json(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
@@ -164,7 +164,7 @@ fn no_json(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
         "1e",
         "{}{}",
     ] {
-        closes(scene, text, 1007)?;
+        expect_close_after(scene, text, 1007)?;
     }
     Ok(())
 }

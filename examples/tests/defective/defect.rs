@@ -1,123 +1,123 @@
-//! What is wrong with a server: the known defects of the original sigver that sockets can show, one each, and a few more that a
-//! server may have. Owns what each does to a text; what it does to connections is in the parent.
+//! Defects of servers: the known defects of the original sigver that clients can observe, and some others. This module implements their
+//! effects on messages; the parent and `world` implement those on connections.
 //!
-//! Of the original's defects these have no place here, since no socket shows them: that joiners which left are kept for ever, and that
-//! every open and join looks at every socket, are memory and time; that nobody is ever pinged shows after minutes; that an open is
-//! never acknowledged, and that `{"type":"join"}` has no index, is the plain dialect itself, and what [`Defect::OnlyPlain`] is about.
+//! Some defects of the original are not here because clients cannot observe them, or only after minutes: it never removes joiners that left,
+//! each open and join scans all sockets, and it sends no pings. That an open is not acknowledged and that `{"type":"join"}` has no index are
+//! properties of the plain dialect; [`Defect::OnlyPlain`] covers them.
 
 use serde_json::{Map, Value, json};
 use sigver_core::Dialect;
 
-/// One thing that is wrong.
+/// A defect of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// Nothing.
+    /// No defect.
     None,
-    /// A text that is not JSON ends the process.
+    /// A text that is not JSON crashes the process.
     BrokenJsonKills,
-    /// A JSON value that is no object ends the process.
+    /// A JSON value that is not an object crashes the process.
     NonObjectKills,
-    /// A member `hasOwnProperty` ends the process.
+    /// A member `hasOwnProperty` crashes the process.
     HasOwnPropertyKills,
-    /// An `index` from a socket without a role ends the process.
+    /// An `index` from a socket without a role crashes the process.
     IndexWithoutRoleKills,
-    /// An index that was never given to anyone, or is none, ends the process.
+    /// An index that is invalid or was never assigned crashes the process.
     IndexOfNobodyKills,
-    /// An answer to a joiner that left ends the process.
+    /// Data to a joiner that has left crashes the process.
     AnswerToGoneKills,
-    /// A join while the opener is closing ends the process: its key is free only when its connection is gone.
+    /// A join while the opener is closing crashes the process. The key is freed only when the connection is closed.
     JoinWhileClosingKills,
-    /// Broken frames, broken UTF-8 and messages over the limit end the process.
+    /// Invalid frames, invalid UTF-8 and messages over the limit crash the process.
     BrokenFramesKill,
-    /// The index is the opener's place in the list of all connections.
+    /// The index of a joiner is its opener's position in the list of all connections.
     IndexIsThePlaceOfTheOpener,
     /// The index is written as a string.
     IndexAsString,
-    /// Joiners are not told that their opener left.
+    /// Joiners are not notified that their opener has left.
     OpenerLeavesInSilence,
-    /// A second opener is refused, and has the key all the same.
+    /// A second opener of a key is refused, but receives its joins.
     RefusedOpenerTakesTheKey,
-    /// A second open forgets the first key, and all who joined it.
+    /// A second open drops the first key and its joiners without notice.
     SecondOpenOrphansTheFirst,
-    /// A socket with a role may join as well, also itself.
+    /// A socket with a role can also join, even its own key.
     RolesAddUp,
-    /// A joiner's message with a `key` is taken for an open or a join gone wrong.
+    /// A joiner's data with a `type` and a `key` is rejected as an invalid open or join.
     DataIsTakenForControl,
     /// An array from a joiner is relayed, without an index.
     ArrayIsRelayed,
-    /// A joiner's message is parsed and written again.
+    /// A joiner's data is parsed and serialized again, so its bytes change.
     WrittenAgain,
-    /// A key may be any JSON value, of any length.
+    /// Any JSON value of any length is accepted as a key.
     AnyKey,
     /// There is no limit on the length of a message.
     NoSizeLimit,
-    /// Compression is agreed to.
+    /// The handshake accepts compression.
     Compresses,
-    /// Nothing but the plain dialect is spoken.
+    /// Only the plain dialect is supported.
     OnlyPlain,
-    /// An `index` that a joiner writes stands.
+    /// An `index` written by a joiner is relayed unchanged.
     JoinerForgesIndex,
-    /// A request head may take for ever.
+    /// Request heads have no timeout.
     HeadsTakeForEver,
-    /// Whoever does not read holds up everyone.
+    /// A slow consumer blocks all other clients.
     WaitsForReaders,
 }
 
-/// What a socket is.
+/// The role of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Nothing,
-    /// And how many have joined it.
+    /// With the number of joins so far.
     Opener(u32),
-    /// Of which socket, with which index.
+    /// With the socket of its opener, and its index.
     Joiner(u64, u32),
 }
 
-/// What a defect makes of a text.
-pub(crate) enum Twist {
-    /// It is handled as it is.
+/// The effect of a defect on a message.
+pub(crate) enum Effect {
+    /// The message is handled normally.
     Nothing,
-    /// It ends the process.
+    /// The process crashes.
     Kill,
-    /// It is handled as this one.
-    As(String),
-    /// Its sender is closed with 1007.
+    /// This message is handled in its place.
+    Replace(String),
+    /// The sender is closed with 1007.
     Close,
-    /// It goes to this socket as it is, if that one speaks the plain dialect.
+    /// The message is relayed unchanged to this socket, if it uses the plain dialect.
     Relay(u64),
 }
 
 impl Defect {
-    /// What becomes of a text, by what is in it and who sent it.
-    pub(crate) fn twist(self, text: &str, dialect: Dialect, role: Role) -> Twist {
+    /// Returns the effect of the defect on a message from a client.
+    pub(crate) fn effect(self, text: &str, dialect: Dialect, role: Role) -> Effect {
         let value: Option<Value> = serde_json::from_str(text).ok();
         let none = Map::new();
         let members = value.as_ref().and_then(Value::as_object).unwrap_or(&none);
         let plain = dialect == Dialect::Plain;
         let has = |name: &str| members.contains_key(name);
-        let kill = |kill| if kill { Twist::Kill } else { Twist::Nothing };
+        let kill = |kill| if kill { Effect::Kill } else { Effect::Nothing };
         match (self, role) {
             (Self::HasOwnPropertyKills, _) => kill(has("hasOwnProperty")),
             (Self::IndexWithoutRoleKills, Role::Nothing) => kill(plain && has("index") && !has("key")),
             (Self::DataIsTakenForControl, Role::Joiner(..)) if plain && has("type") && has("key") => {
                 let control = [json!("open"), json!("join")].contains(&members["type"]);
-                if control { Twist::Nothing } else { Twist::Close }
+                if control { Effect::Nothing } else { Effect::Close }
             }
             (Self::ArrayIsRelayed, Role::Joiner(opener, _)) if plain && value.as_ref().is_some_and(Value::is_array) => {
-                Twist::Relay(opener)
+                Effect::Relay(opener)
             }
-            (Self::JoinerForgesIndex, Role::Joiner(opener, _)) if plain && has("index") => Twist::Relay(opener),
+            (Self::JoinerForgesIndex, Role::Joiner(opener, _)) if plain && has("index") => Effect::Relay(opener),
             (Self::WrittenAgain, Role::Joiner(..)) => match value {
-                Some(value) if value.is_object() => Twist::As(value.to_string()),
-                Some(_) | None => Twist::Nothing,
+                Some(value) if value.is_object() => Effect::Replace(value.to_string()),
+                Some(_) | None => Effect::Nothing,
             },
             (Self::AnyKey, _) => match (members.get("type").and_then(Value::as_str), members.get("key")) {
                 (Some(verb @ ("open" | "join")), Some(key)) if key.as_str().is_none_or(str::is_empty) => {
-                    Twist::As(json!({ "type": verb, "key": key.to_string() }).to_string())
+                    Effect::Replace(json!({ "type": verb, "key": key.to_string() }).to_string())
                 }
-                _ => Twist::Nothing,
+                _ => Effect::Nothing,
             },
-            _ => Twist::Nothing,
+            _ => Effect::Nothing,
         }
     }
 }

@@ -1,15 +1,14 @@
-//! A small server of the protocol, with one thing wrong: what the conformance kit has to find. A thread for each connection, another
-//! that writes to it, and the hub behind a mutex. Never meant to serve anyone.
+//! A small signaling server with one defect, which the conformance kit must detect. It has two threads per connection, one to read and one to
+//! write, and a hub behind a mutex.
 //!
-//! Where the original's process would end, all connections of this one end, everything is forgotten, and it listens on: as if
-//! somebody started it again.
+//! If a defect crashes the process of the original, this server closes all connections and resets its state, like a restart.
 
 mod defect;
 #[path = "../../embed_mio/frame.rs"]
-#[allow(dead_code, reason = "it pings nobody")]
+#[allow(dead_code, reason = "this server sends no pings")]
 mod frame;
 #[path = "../../handshake.rs"]
-#[allow(dead_code, reason = "it refuses fewer requests")]
+#[allow(dead_code, reason = "this server rejects fewer requests")]
 mod handshake;
 mod world;
 
@@ -28,7 +27,7 @@ use frame::{Reader, Received};
 use handshake::{Head, Refusal};
 use world::World;
 
-/// How long a request head may take. Short, since a case waits for it.
+/// The timeout of request heads. Short, because a case waits for it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A server with a defect.
@@ -64,12 +63,12 @@ impl Defective {
                 let Ok(stream) = stream else { continue };
                 let shared = Arc::clone(&server);
                 thread::spawn(move || {
-                    // What becomes of a connection is for its client to say.
+                    // The client reports errors of the connection.
                     let _ = shared.serve(socket, &stream);
-                    shared.world().lose(socket);
+                    shared.world().remove(socket);
                     let _ = stream.shutdown(Shutdown::Both);
                 });
-                if server.world().is_over() {
+                if server.world().is_shut_down() {
                     break;
                 }
             }
@@ -80,7 +79,7 @@ impl Defective {
 
 impl Drop for Defective {
     fn drop(&mut self) {
-        self.shared.world().end();
+        self.shared.world().shut_down();
         // Wakes the thread that accepts.
         drop(TcpStream::connect(self.addr));
     }
@@ -91,14 +90,14 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection until it has ended.
+    /// Serves a connection until it is closed.
     fn serve(&self, socket: u64, mut stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut bytes = Vec::new();
         let Some((length, dialect, response)) = self.read_head(stream, &mut bytes)? else {
             return Ok(());
         };
-        self.world().arrive(socket, dialect, stream.try_clone()?, response)?;
+        self.world().insert(socket, dialect, stream.try_clone()?, response)?;
         bytes.drain(..length);
         let mut reader = Reader::default();
         let mut buffer = vec![0; 64 * 1024];
@@ -109,32 +108,32 @@ impl Shared {
                     Ok(None) => break,
                     Ok(Some((length, received))) => {
                         handled += length;
-                        self.take(socket, received);
+                        self.handle(socket, received);
                     }
-                    Err(reason) => self.world().break_off(socket, reason),
+                    Err(reason) => self.world().violation(socket, reason),
                 }
             }
             bytes.drain(..handled);
             match stream.read(&mut buffer)? {
                 0 => return Ok(()),
-                // Behind its close frame a client is read, so that it sees that, and not listened to.
+                // After a close frame, input is discarded. Unread input would reset the connection before the client receives the frame.
                 read if self.world().is_open(socket) => bytes.extend(&buffer[..read]),
                 _ => {}
             }
         }
     }
 
-    fn take(&self, socket: u64, received: Received<'_>) {
+    fn handle(&self, socket: u64, received: Received<'_>) {
         let mut world = self.world();
         match received {
-            Received::Text(text) => world.hear(socket, &text),
+            Received::Text(text) => world.receive(socket, &text),
             Received::Ping(payload) => world.send(socket, &Frame::Pong(payload.into())),
-            Received::Close(code) => world.leave(socket, code),
+            Received::Close(code) => world.receive_close(socket, code),
             Received::Piece | Received::Pong => {}
         }
     }
 
-    /// Reads a request into `bytes`: how long its head is, what it wants, and the answer; `None` where it was refused.
+    /// Reads a request head into `bytes`. Returns its length, the dialect and the response; `None` if the request was rejected.
     fn read_head(&self, mut stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<Option<(usize, Dialect, Vec<u8>)>> {
         let until = Instant::now() + HEAD_DEADLINE;
         let mut buffer = [0; 4096];
@@ -153,8 +152,8 @@ impl Shared {
                 Head::Partial => {}
             }
             if self.defect != Defect::HeadsTakeForEver {
-                let left = until.saturating_duration_since(Instant::now());
-                stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+                let timeout = until.saturating_duration_since(Instant::now());
+                stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
             }
             known = bytes.len();
             match stream.read(&mut buffer) {
@@ -168,7 +167,7 @@ impl Shared {
         };
         stream.write_all(&refusal.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
-        // A socket that is closed with unread bytes resets the connection, and the answer may never be seen.
+        // Closing a socket with unread bytes resets the connection, and the client may lose the response.
         stream.set_read_timeout(Some(HEAD_DEADLINE))?;
         while stream.read(&mut buffer)? > 0 {}
         Ok(None)

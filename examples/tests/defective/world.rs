@@ -1,4 +1,4 @@
-//! What a defective server knows: the hub, the connections, and what each of them is. Owns what a defect does to connections.
+//! The state of a defective server: the hub, the connections and their roles. Implements the effects of a defect on connections.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,24 +19,24 @@ use sigver_core::{
 };
 
 use super::{
-    defect::{Defect, Role, Twist},
+    defect::{Defect, Effect, Role},
     frame,
 };
 
-/// How many bytes wait for a client that does not read.
+/// The maximum number of bytes queued for a client.
 const BACKLOG: usize = 1024 * 1024;
 
 pub(super) struct World {
     defect: Defect,
     limits: Limits,
     hub: Hub,
-    /// By their numbers, in the order in which they came.
+    /// By socket number, in the order of connection.
     conns: BTreeMap<u64, Conn>,
-    /// The socket of each connection of the hub.
+    /// The socket of each connection in the hub.
     sockets: BTreeMap<ConnId, u64>,
-    /// Who has which key by being refused it.
+    /// The sockets that were refused a key but receive its joins.
     stolen: BTreeMap<String, u64>,
-    over: bool,
+    is_shut_down: bool,
 }
 
 struct Conn {
@@ -46,18 +46,18 @@ struct Conn {
     dialect: Dialect,
     id: ConnId,
     role: Role,
-    /// The key that it has open.
+    /// The key that the socket has open.
     key: Option<String>,
-    /// Whether no close frame was sent to it.
+    /// Whether no close frame was sent to the client.
     open: bool,
 }
 
-/// What waits for a client to read.
+/// The write buffer of a client.
 #[derive(Default)]
 struct Backlog {
     bytes: AtomicUsize,
-    /// Whether nothing is written any more.
-    over: AtomicBool,
+    /// Whether the writer thread has ended.
+    is_closed: AtomicBool,
 }
 
 type Outputs = Vec<(ConnId, OutboundMessage)>;
@@ -71,34 +71,34 @@ impl World {
             conns: BTreeMap::new(),
             sockets: BTreeMap::new(),
             stolen: BTreeMap::new(),
-            over: false,
+            is_shut_down: false,
         }
     }
 
-    /// Ends every connection, and forgets everything.
-    fn die(&mut self) {
+    /// Simulates a crash: closes every connection and resets the state.
+    fn crash(&mut self) {
         for conn in self.conns.values() {
-            // Fails where it has ended.
+            // Fails if the connection is closed.
             let _ = conn.stream.shutdown(Shutdown::Both);
         }
         *self = Self::new(self.defect, &self.limits);
     }
 
-    pub(super) fn end(&mut self) {
-        self.die();
-        self.over = true;
+    pub(super) fn shut_down(&mut self) {
+        self.crash();
+        self.is_shut_down = true;
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.over
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.is_shut_down
     }
 
     pub(super) fn is_open(&self, socket: u64) -> bool {
         self.conns.get(&socket).is_some_and(|conn| conn.open)
     }
 
-    /// A connection was accepted.
-    pub(super) fn arrive(
+    /// Adds a connection after its handshake.
+    pub(super) fn insert(
         &mut self,
         socket: u64,
         dialect: Dialect,
@@ -124,27 +124,27 @@ impl World {
             key: None,
             open: true,
         };
-        conn.put(response);
+        conn.queue(response);
         self.conns.insert(socket, conn);
         Ok(())
     }
 
-    /// A connection says something.
-    pub(super) fn hear(&mut self, socket: u64, text: &str) {
+    /// Handles a text from a connection.
+    pub(super) fn receive(&mut self, socket: u64, text: &str) {
         let Some(conn) = self.conns.get(&socket) else { return };
         let (id, dialect, role) = (conn.id, conn.dialect, conn.role);
-        let twisted;
-        let text = match self.defect.twist(text, dialect, role) {
-            Twist::Nothing => text,
-            Twist::Kill => return self.die(),
-            Twist::Close => return self.close(id, CloseReason::UnknownType),
-            Twist::Relay(opener) if self.conns.get(&opener).is_some_and(|it| it.dialect == Dialect::Plain) => {
+        let replacement;
+        let text = match self.defect.effect(text, dialect, role) {
+            Effect::Nothing => text,
+            Effect::Kill => return self.crash(),
+            Effect::Close => return self.close(id, CloseReason::UnknownType),
+            Effect::Relay(opener) if self.conns.get(&opener).is_some_and(|it| it.dialect == Dialect::Plain) => {
                 return self.send(opener, &Frame::Text(text.into()));
             }
-            Twist::Relay(_) => text,
-            Twist::As(other) => {
-                twisted = other;
-                &twisted
+            Effect::Relay(_) => text,
+            Effect::Replace(other) => {
+                replacement = other;
+                &replacement
             }
         };
         match self.decode(socket, dialect, text) {
@@ -152,7 +152,7 @@ impl World {
             Err(reason) => match (self.defect, reason) {
                 (Defect::BrokenJsonKills, CloseReason::InvalidJson)
                 | (Defect::NonObjectKills, CloseReason::NotAnObject)
-                | (Defect::BrokenFramesKill, CloseReason::TooBig) => self.die(),
+                | (Defect::BrokenFramesKill, CloseReason::TooBig) => self.crash(),
                 _ => self.close(id, reason),
             },
         }
@@ -163,21 +163,21 @@ impl World {
             (Defect::IndexOfNobodyKills, Role::Opener(joined), InboundMessage::Data { to, .. }) => match to {
                 Addressee::Index(index) if index.get() < joined => {}
                 Addressee::Unnamed => {}
-                Addressee::Index(_) | Addressee::OutOfRange | Addressee::Malformed => return self.die(),
+                Addressee::Index(_) | Addressee::OutOfRange | Addressee::Malformed => return self.crash(),
             },
             (Defect::AnswerToGoneKills, Role::Opener(joined), InboundMessage::Data { to, .. }) => {
                 let Addressee::Index(index) = to else {
-                    return self.tell(id, message);
+                    return self.pass_to_hub(id, message);
                 };
                 let its = Role::Joiner(socket, index.get());
                 if index.get() < joined && !self.conns.values().any(|conn| conn.role == its) {
-                    return self.die();
+                    return self.crash();
                 }
             }
             (Defect::JoinWhileClosingKills, _, InboundMessage::Join { key }) => {
                 let its = |conn: &Conn| !conn.open && conn.key.as_deref() == Some(key.as_str());
                 if self.conns.values().any(its) {
-                    return self.die();
+                    return self.crash();
                 }
             }
             (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Open { key }) => {
@@ -192,39 +192,39 @@ impl World {
                 return;
             }
             (Defect::SecondOpenOrphansTheFirst, Role::Opener(_), InboundMessage::Open { .. }) => {
-                // Nobody is told.
+                // The notices are dropped.
                 drop(self.hub.disconnect(id));
-                if let Some(id) = self.another(socket) {
+                if let Some(id) = self.connect_again(socket) {
                     if let Some(conn) = self.conns.get_mut(&socket) {
                         conn.id = id;
                     }
-                    return self.tell(id, message);
+                    return self.pass_to_hub(id, message);
                 }
             }
             (Defect::RolesAddUp, Role::Opener(_) | Role::Joiner(..), InboundMessage::Join { .. }) => {
-                if let Some(id) = self.another(socket) {
-                    return self.tell(id, message);
+                if let Some(id) = self.connect_again(socket) {
+                    return self.pass_to_hub(id, message);
                 }
             }
             _ => {}
         }
-        self.tell(id, message);
+        self.pass_to_hub(id, message);
     }
 
-    /// Another connection of the hub, for the same socket.
-    fn another(&mut self, socket: u64) -> Option<ConnId> {
+    /// Adds another connection to the hub for the same socket.
+    fn connect_again(&mut self, socket: u64) -> Option<ConnId> {
         let dialect = self.conns.get(&socket)?.dialect;
         let id = self.hub.connect(Time::ZERO, dialect.profile()).ok()?;
         self.sockets.insert(id, socket);
         Some(id)
     }
 
-    fn tell(&mut self, id: ConnId, message: InboundMessage) {
-        let resigns = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
+    fn pass_to_hub(&mut self, id: ConnId, message: InboundMessage) {
+        let gives_up_role = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
         let outputs = self.hub.handle(id, message);
         let is_answer = |(to, _): &(ConnId, OutboundMessage)| *to == id;
-        if resigns && !outputs.iter().any(is_answer) {
-            self.note(id, Role::Nothing);
+        if gives_up_role && !outputs.iter().any(is_answer) {
+            self.set_role(id, Role::Nothing);
         }
         self.deliver(outputs);
     }
@@ -234,19 +234,19 @@ impl World {
         self.deliver(outputs);
     }
 
-    /// A connection's frames are broken.
-    pub(super) fn break_off(&mut self, socket: u64, reason: CloseReason) {
+    /// Handles invalid frames on a connection.
+    pub(super) fn violation(&mut self, socket: u64, reason: CloseReason) {
         let Some(conn) = self.conns.get(&socket) else { return };
         match (self.defect, reason) {
             (Defect::BrokenFramesKill, CloseReason::BrokenFraming | CloseReason::InvalidUtf8 | CloseReason::TooBig) => {
-                self.die();
+                self.crash();
             }
             _ => self.close(conn.id, reason),
         }
     }
 
-    /// A connection has sent its close frame.
-    pub(super) fn leave(&mut self, socket: u64, code: Option<u16>) {
+    /// Handles a close frame from a connection.
+    pub(super) fn receive_close(&mut self, socket: u64, code: Option<u16>) {
         self.send(socket, &Frame::CloseReply(code));
         if let Some(conn) = self.conns.get_mut(&socket) {
             conn.open = false;
@@ -257,8 +257,8 @@ impl World {
         }
     }
 
-    /// A connection has ended.
-    pub(super) fn lose(&mut self, socket: u64) {
+    /// Removes a closed connection.
+    pub(super) fn remove(&mut self, socket: u64) {
         self.disconnect(socket);
         self.conns.remove(&socket);
         self.stolen.retain(|_, thief| *thief != socket);
@@ -282,7 +282,7 @@ impl World {
     }
 
     fn deliver(&mut self, outputs: Outputs) {
-        self.take_note(&outputs);
+        self.update_roles(&outputs);
         let mut outputs = VecDeque::from(outputs);
         while let Some((id, message)) = outputs.pop_front() {
             let Some(socket) = self.sockets.get(&id).copied() else {
@@ -291,11 +291,11 @@ impl World {
             let Some(conn) = self.conns.get(&socket).filter(|conn| conn.open) else {
                 continue;
             };
-            let left = matches!(
+            let is_opener_left = matches!(
                 message,
                 OutboundMessage::Close(CloseReason::OpenerLeft) | OutboundMessage::RoleEnded(RoleEnd::OpenerLeft)
             );
-            if left && self.defect == Defect::OpenerLeavesInSilence {
+            if is_opener_left && self.defect == Defect::OpenerLeavesInSilence {
                 continue;
             }
             match self.encode(socket, conn.dialect, message) {
@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    /// Decodes a text, and makes a key for a client that wants one.
+    /// Decodes a text, and generates a key if the client requests one.
     fn decode(&self, socket: u64, dialect: Dialect, text: &str) -> Result<InboundMessage, CloseReason> {
         match Decoder::new(dialect, &self.limits).decode(text)? {
             InboundMessage::OpenGenerated => Ok(InboundMessage::Open {
@@ -328,9 +328,9 @@ impl World {
         }
     }
 
-    /// What a message is on the wire of a socket.
+    /// Encodes a message for a socket.
     fn encode(&self, socket: u64, dialect: Dialect, message: OutboundMessage) -> Option<Frame> {
-        /// Stands out from everything that is sent.
+        /// A number that occurs in no message.
         const MARK: u32 = 4_000_000_001;
 
         let (message, index) = match message {
@@ -360,30 +360,30 @@ impl World {
         }
     }
 
-    /// Remembers what each socket is.
-    fn take_note(&mut self, outputs: &Outputs) {
+    /// Updates the roles of sockets.
+    fn update_roles(&mut self, outputs: &Outputs) {
         let mut opener = None;
         for (id, message) in outputs {
             if let OutboundMessage::PeerJoined { index } = message {
                 opener = self.sockets.get(id).copied();
-                self.note(*id, Role::Opener(index.get() + 1));
+                self.set_role(*id, Role::Opener(index.get() + 1));
             }
         }
         for (id, message) in outputs {
             match message {
                 OutboundMessage::Opened { key } => {
-                    self.note(*id, Role::Opener(0));
+                    self.set_role(*id, Role::Opener(0));
                     if let Some(conn) = self.sockets.get(id).and_then(|socket| self.conns.get_mut(socket)) {
                         conn.key = Some(key.as_str().into());
                     }
                 }
                 OutboundMessage::Joined { index } => {
                     if let Some(opener) = opener {
-                        self.note(*id, Role::Joiner(opener, index.get()));
+                        self.set_role(*id, Role::Joiner(opener, index.get()));
                     }
                 }
                 OutboundMessage::RoleEnded(_) | OutboundMessage::Close(_) => {
-                    self.note(*id, Role::Nothing);
+                    self.set_role(*id, Role::Nothing);
                 }
                 OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
@@ -393,7 +393,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, id: ConnId, role: Role) {
+    fn set_role(&mut self, id: ConnId, role: Role) {
         let conn = self.sockets.get(&id).and_then(|socket| self.conns.get_mut(socket));
         if let Some(conn) = conn.filter(|conn| conn.id == id) {
             conn.role = role;
@@ -410,30 +410,30 @@ impl World {
         let mut bytes = VecDeque::new();
         frame::write(frame, &mut bytes);
         if self.defect == Defect::WaitsForReaders {
-            // Not before what waits, and with everything locked.
+            // Waits until the client has read everything, while holding the lock.
             let backlog = &conn.backlog;
-            while backlog.bytes.load(Ordering::Relaxed) > 0 && !backlog.over.load(Ordering::Relaxed) {
+            while backlog.bytes.load(Ordering::Relaxed) > 0 && !backlog.is_closed.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_micros(50));
             }
         }
-        conn.put(bytes.into());
+        conn.queue(bytes.into());
     }
 }
 
 impl Conn {
-    fn put(&self, bytes: Vec<u8>) {
+    fn queue(&self, bytes: Vec<u8>) {
         self.backlog.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        // Fails where the connection is broken, which reading finds out.
+        // Fails if the connection is broken, which the reader detects.
         let _ = self.outgoing.send(bytes);
     }
 
-    /// Nothing follows what was put.
+    /// Ends the queue.
     fn finish(&self) {
         let _ = self.outgoing.send(Vec::new());
     }
 }
 
-/// Writes until there is nothing more to write; no bytes are the end.
+/// Writes queued bytes until the connection fails. An empty vector ends the queue.
 fn write_out(frames: &Receiver<Vec<u8>>, mut sink: &TcpStream, backlog: &Backlog) {
     for bytes in frames {
         if bytes.is_empty() || sink.write_all(&bytes).is_err() {
@@ -441,7 +441,7 @@ fn write_out(frames: &Receiver<Vec<u8>>, mut sink: &TcpStream, backlog: &Backlog
         }
         backlog.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
     }
-    backlog.over.store(true, Ordering::Relaxed);
+    backlog.is_closed.store(true, Ordering::Relaxed);
     // Fails where the connection has ended.
     let _ = sink.shutdown(Shutdown::Write);
 }

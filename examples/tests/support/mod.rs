@@ -1,6 +1,6 @@
-//! The examples as processes: found beside the tests, started, ended.
+//! Runs the examples as processes.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, reason = "each test file uses only some of these")]
 
 use std::{
     error::Error,
@@ -13,9 +13,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::kit::exchange;
 
-/// The example's binary, which cargo has built beside this test.
+/// Returns a command for the example's binary, which cargo builds next to this test.
 pub(crate) fn example(name: &str) -> Command {
-    let mut path: PathBuf = std::env::current_exe().expect("a test knows where it is");
+    let mut path: PathBuf = std::env::current_exe().expect("the path of the test");
     path.pop();
     if path.ends_with("deps") {
         path.pop();
@@ -23,7 +23,7 @@ pub(crate) fn example(name: &str) -> Command {
     Command::new(path.join("examples").join(name))
 }
 
-/// An example that serves until it is told to end.
+/// A running server of an example.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
@@ -41,18 +41,18 @@ impl Serving {
         Ok(Self { child, addr })
     }
 
-    /// Asks it to end, as whoever runs it would.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) -> Result<(), Box<dyn Error>> {
         let pid = Pid::from_raw(self.child.id().try_into()?).ok_or("no process")?;
         Ok(kill_process(pid, Signal::TERM)?)
     }
 
-    /// Waits for its end.
+    /// Waits for the process to exit.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus, Box<dyn Error>> {
         Ok(self.child.wait()?)
     }
 
-    /// What it answers to bytes that are no handshake: the status line.
+    /// Sends a request and returns the status line of the response.
     pub(crate) fn status(&self, request: &str) -> Result<String, Box<dyn Error>> {
         let answer = exchange(self.addr, request.as_bytes())?;
         Ok(answer.lines().next().unwrap_or_default().to_owned())
@@ -61,7 +61,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // Fails where it has ended by itself.
+        // Fails if the process has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
