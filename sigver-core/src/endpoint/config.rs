@@ -39,10 +39,12 @@ pub struct EndpointConfig {
     /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
     /// [`messages_per_second`](Self::messages_per_second).
     pub bytes_per_second: Option<NonZeroU32>,
-    /// The failed joins and opens a [`Source`](crate::Source) may make per minute. Default: `None`, no limit.
+    /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
+    /// Default: `None`, no limit.
     ///
-    /// This limits guessing of keys. Over the limit, until the minute is over, every join fails as if the key were unknown, and every open as
-    /// if the key were taken. 30 is a reasonable value for keys that people type.
+    /// This limits guessing of keys. An attempt is every open that names a key, free or taken, and every join of an unknown key. Without
+    /// attempts left, every join fails as if the key were unknown, and every open that names a key as if it were taken. One minute's worth may
+    /// be used at once. 30 is a reasonable value for keys that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
     /// Default: 5 seconds. With few connections it is shorter: closes are at most 10 milliseconds apart.

@@ -31,7 +31,7 @@ use crate::{
         counters::Counters,
         drain::Drain,
         io::{Input, Output},
-        key_attempts::{KeyAttempts, Source},
+        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
         pairing::{Pairing, PairingStage, Side},
         rate_limit::RateLimiter,
         timers::{ConnTable, Timers},
@@ -115,6 +115,7 @@ struct Conn {
     backlog: usize,
     messages: RateLimiter,
     bytes: RateLimiter,
+    attempts: AttemptBudget,
     /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
 }
@@ -175,6 +176,7 @@ impl Endpoint {
             backlog: 0,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
+            attempts: AttemptBudget::new(now),
             pairing: None,
         };
         self.conns.insert(id, conn);
@@ -372,7 +374,8 @@ impl Endpoint {
         if matches!(message, InboundMessage::Leave) {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         }
-        let message = if message == InboundMessage::OpenGenerated {
+        let is_generated = message == InboundMessage::OpenGenerated;
+        let message = if is_generated {
             match self.generate_key() {
                 Ok(key) => InboundMessage::Open { key },
                 Err(reason) => return self.close(now, id, reason, outputs),
@@ -382,10 +385,13 @@ impl Endpoint {
         };
         self.counters.received.add(text_bytes);
         let messages = match message {
-            InboundMessage::Open { .. } | InboundMessage::OpenGenerated | InboundMessage::Join { .. } => {
+            InboundMessage::Open { .. } | InboundMessage::Join { .. } if !is_generated => {
                 self.attempt_key(now, id, message)
             }
-            InboundMessage::Data { .. }
+            InboundMessage::Open { .. }
+            | InboundMessage::OpenGenerated
+            | InboundMessage::Join { .. }
+            | InboundMessage::Data { .. }
             | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
@@ -400,20 +406,31 @@ impl Endpoint {
         Ok(Key::from_random(bits, &self.config.limits)?)
     }
 
-    /// Handles an open or a join, unless its source has failed too often.
+    /// Handles an open or a join of a named key, unless the connection or its source has made too many attempts.
+    ///
+    /// Every open is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are taken.
+    /// A join is an attempt if it fails.
     fn attempt_key(&mut self, now: Time, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
-        let Some(source) = self.conns.get(id).map(|conn| conn.source) else {
-            return Vec::new();
-        };
-        let Some(allowed) = self.config.key_attempts_per_minute else {
+        let (Some(per_minute), Some(conn), None) = (
+            self.config.key_attempts_per_minute,
+            self.conns.get_mut(id),
+            self.hub.role(id),
+        ) else {
             return self.hub.handle(id, message);
         };
-        if self.key_attempts.is_exhausted(source, allowed.get(), now) {
+        let per_conn = per_minute.get();
+        let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
+        let source = conn.source;
+        if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
             return self.hub.deny(id, message);
         }
+        let is_open = matches!(message, InboundMessage::Open { .. });
         let messages = self.hub.handle(id, message);
-        if messages.iter().any(|(_, message)| is_failed_attempt(message)) {
-            self.key_attempts.record_failure(source, now);
+        if is_open || messages.iter().any(|(_, message)| is_unknown_key(message)) {
+            self.key_attempts.spend(source, per_source, now);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.attempts.spend(per_conn, now);
+            }
         }
         messages
     }
@@ -629,11 +646,10 @@ fn stage_of(reason: CloseReason) -> PairingStage {
     }
 }
 
-/// Whether the message reports a failed open or join.
-fn is_failed_attempt(message: &OutboundMessage) -> bool {
+/// Whether the message refuses a join, because the key has no opener.
+fn is_unknown_key(message: &OutboundMessage) -> bool {
     matches!(
         message,
-        OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::KeyTaken { .. })
-            | OutboundMessage::Close(CloseReason::UnknownKey | CloseReason::KeyTaken)
+        OutboundMessage::Refused(Refusal::UnknownKey { .. }) | OutboundMessage::Close(CloseReason::UnknownKey)
     )
 }

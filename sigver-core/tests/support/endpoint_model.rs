@@ -135,6 +135,7 @@ struct Client {
     unwritten: usize,
     messages: Bucket,
     bytes: Bucket,
+    attempts: Bucket,
     pairing: Option<Pairing>,
 }
 
@@ -172,6 +173,12 @@ impl Bucket {
         }
     }
 
+    /// Returns the spent budget.
+    fn level(&mut self, now: Duration) -> Duration {
+        self.settle(now);
+        self.level
+    }
+
     /// Returns for how long the client is paused.
     fn excess(&mut self, now: Duration) -> Duration {
         self.settle(now);
@@ -193,8 +200,8 @@ pub(crate) struct EndpointModel {
     clients: BTreeMap<usize, Client>,
     payloads: BTreeMap<usize, String>,
     scheduled: usize,
-    /// The end of the minute, and the sources of the attempts that failed in it.
-    failed: Option<(Duration, Vec<u8>)>,
+    /// The attempts at keys of each source.
+    attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
     drain: Option<Drain>,
     is_closed: bool,
@@ -216,7 +223,7 @@ impl EndpointModel {
             clients: BTreeMap::new(),
             payloads: BTreeMap::new(),
             scheduled: 0,
-            failed: None,
+            attempts: BTreeMap::new(),
             random_calls: 0,
             drain: None,
             is_closed: false,
@@ -335,6 +342,7 @@ impl EndpointModel {
             unwritten: 0,
             messages: bucket,
             bytes: bucket,
+            attempts: bucket,
             pairing: None,
         };
         self.clients.insert(who, client);
@@ -452,7 +460,9 @@ impl EndpointModel {
             self.end_pairing(who, "ended-by-joiner", outputs);
         }
         let sent = match step {
-            model::Step::Open { .. } | model::Step::Join { .. } => self.attempt(who, step),
+            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None }) => {
+                self.attempt(who, step)
+            }
             _ => self.hub.play(step),
         };
         self.deliver(Some(who), sent, outputs);
@@ -461,23 +471,26 @@ impl EndpointModel {
 
     fn attempt(&mut self, who: usize, step: model::Step) -> Vec<(usize, Sent)> {
         let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
-        if self.failed.as_ref().is_some_and(|(end, _)| self.now >= *end) {
-            self.failed = None;
-        }
-        let failed = self.failed.iter().flat_map(|(_, sources)| sources);
-        let failures = failed.filter(|failed| **failed == source).count();
-        if allowed.is_some_and(|allowed| failures >= allowed.get() as usize) {
+        let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
+            return self.hub.play(step);
+        };
+        let now = self.now;
+        let minute = Duration::from_secs(60);
+        let (of_conn, of_source) = (minute / allowed.get(), minute / allowed.get().saturating_mul(10));
+        let conn_level = self.client(who).attempts.level(now);
+        let source_level = self.attempts.entry(source).or_default().level(now);
+        if conn_level + of_conn > minute || source_level + of_source > minute {
             return self.hub.deny(step);
         }
         let sent = self.hub.play(step);
-        let is_failure = |sent: &Sent| match sent {
-            Sent::Refused { code, .. } => ["key-taken", "unknown-key"].contains(code),
-            Sent::Close(reason) => [CloseReason::KeyTaken, CloseReason::UnknownKey].contains(reason),
+        let is_unknown = |sent: &Sent| match sent {
+            Sent::Refused { code, .. } => *code == "unknown-key",
+            Sent::Close(reason) => *reason == CloseReason::UnknownKey,
             _ => false,
         };
-        if sent.iter().any(|(_, sent)| is_failure(sent)) {
-            let end = self.now + Duration::from_secs(60);
-            self.failed.get_or_insert((end, Vec::new())).1.push(source);
+        if matches!(step, model::Step::Open { .. }) || sent.iter().any(|(_, sent)| is_unknown(sent)) {
+            self.client(who).attempts.level += of_conn;
+            self.attempts.entry(source).or_default().level += of_source;
         }
         sent
     }

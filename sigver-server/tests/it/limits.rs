@@ -209,7 +209,7 @@ fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
 
 /// Beyond the limit, every join fails like one of an unknown key, and every open like one of a taken key.
 #[test]
-fn key_attempts_per_ip_hide_existing_keys() -> io::Result<()> {
+fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
     let mut config = test_config();
     config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
@@ -244,6 +244,12 @@ fn key_attempts_per_ip_hide_existing_keys() -> io::Result<()> {
     assert_eq!(ask("join", "b"), unknown("b"));
     assert_eq!(ask("join", "tea"), unknown("tea"));
     assert_eq!(ask("open", "free"), taken("free"));
+    // Plain clients get one attempt per connection, and the address ten times three.
+    for _ in 3..30 {
+        let mut plain = client(&server, FIRST_IP, "")?;
+        plain.send_text(r#"{"type":"join","key":"guess"}"#)?;
+        assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is unknown".into()));
+    }
     let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"join","key":"tea"}"#)?;
     assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is unknown".into()));

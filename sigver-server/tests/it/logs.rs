@@ -228,7 +228,7 @@ fn output_contains_no_client_secret() {
                 format,
                 "--token-file",
                 path,
-                "--key-attempts-per-ip",
+                "--attempts",
                 "1",
                 "--admin",
                 "127.0.0.1:0",

@@ -1,41 +1,33 @@
-//! Throttling of failed joins and opens.
+//! Throttling of clients that guess keys.
 
 use std::num::NonZeroU32;
 
 use super::*;
 
 const UNKNOWN: &str = r#"{"type":"join","key":"guess"}"#;
+const LEAVE: &str = r#"{"type":"leave"}"#;
+const CLOSE: &str = r#"{"type":"close"}"#;
 
 fn throttled() -> (Server, ConnId) {
     let mut server = Server::new(|config| {
         config.key_attempts_per_minute = NonZeroU32::new(3);
         config.close_timeout = Duration::ZERO;
         config.keep_alive = Duration::MAX;
+        config.limits.role_deadline = None;
     });
     let opener = server.connect_from(V1, "198.51.100.1").expect("a connection");
     server.text(opener, OPEN);
     (server, opener)
 }
 
-#[test]
-fn plain_joins_fail_as_of_an_unknown_key_until_the_minute_is_over() {
-    let (mut server, opener) = throttled();
-    server.now = at(1_000);
-    for text in [UNKNOWN, UNKNOWN, UNKNOWN, JOIN, UNKNOWN, JOIN] {
-        let a = server.connect(Plain);
-        assert_eq!(server.text(a, text), [(a, "close 1008 UnknownKey")]);
-    }
-    server.run_until(60_999);
-    let a = server.connect(Plain);
-    assert_eq!(server.text(a, JOIN), [(a, "close 1008 UnknownKey")]);
-    server.run_until(61_000);
-    let a = server.connect(Plain);
-    assert_eq!(server.text(a, JOIN), [(opener, r#"{"type":"join","index":0}"#)]);
+fn open(key: &str) -> String {
+    format!(r#"{{"type":"open","key":"{key}"}}"#)
 }
 
 #[test]
-fn v1_refusals_are_the_same_as_real_ones() {
-    let (mut server, _) = throttled();
+fn connection_is_throttled_after_its_budget_and_recovers_steadily() {
+    let (mut server, opener) = throttled();
+    server.now = at(1_000);
     let a = server.connect(V1);
     let error = |code: &str, message: &str, key: &str| {
         format!(r#"{{"type":"error","code":"{code}","message":"`key` is {message}","key":"{key}"}}"#)
@@ -47,54 +39,103 @@ fn v1_refusals_are_the_same_as_real_ones() {
     assert_eq!(server.text(a, UNKNOWN).of(a), [unknown("guess")]);
     // Exhausted: the key is open, and the other one is free.
     assert_eq!(server.text(a, JOIN).of(a), [unknown("tea")]);
-    assert_eq!(server.text(a, r#"{"type":"open","key":"free"}"#).of(a), [taken("free")]);
-    server.run_until(60_000);
-    assert_eq!(server.text(a, JOIN).of(a), [r#"{"type":"joined","index":0}"#]);
+    assert_eq!(server.text(a, &open("free")).of(a), [taken("free")]);
+    server.run_until(20_999);
+    assert_eq!(server.text(a, JOIN).of(a), [unknown("tea")]);
+    server.run_until(21_000);
+    assert_eq!(server.text(a, JOIN).of(opener).len(), 1);
 }
 
+/// `open` and `close` of one key after the other would find every key that is taken.
 #[test]
-fn plain_opens_fail_as_of_a_taken_key() {
+fn open_of_a_free_key_is_an_attempt() {
     let (mut server, _) = throttled();
-    for text in [OPEN, OPEN, OPEN, r#"{"type":"open","key":"free"}"#] {
-        let a = server.connect(Plain);
-        assert_eq!(server.text(a, text), [(a, "close 1008 KeyTaken")]);
+    let a = server.connect(V1);
+    for n in 0..3 {
+        assert!(server.text(a, &open(&format!("free {n}"))).of(a)[0].contains("opened"));
+        server.text(a, CLOSE);
     }
+    assert!(server.text(a, &open("free 3")).of(a)[0].contains("key-taken"));
+    assert!(server.text(a, JOIN).of(a)[0].contains("unknown-key"));
 }
 
 #[test]
-fn other_sources_and_successful_attempts_are_not_throttled() {
+fn open_without_a_key_is_no_attempt_and_is_never_denied() {
+    let (mut server, _) = throttled();
+    let a = server.connect(V1);
+    for _ in 0..20 {
+        assert!(server.text(a, r#"{"type":"open"}"#).of(a)[0].contains("opened"));
+        server.text(a, CLOSE);
+    }
+    for _ in 0..4 {
+        server.text(a, UNKNOWN);
+    }
+    assert!(server.text(a, r#"{"type":"open"}"#).of(a)[0].contains("opened"));
+}
+
+#[test]
+fn source_has_ten_times_the_budget_of_a_connection() {
+    let (mut server, opener) = throttled();
+    for n in 0..30 {
+        let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
+        assert_eq!(server.text(a, UNKNOWN), [(a, "close 1008 UnknownKey")], "{n}");
+    }
+    let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
+    assert_eq!(server.text(a, JOIN), [(a, "close 1008 UnknownKey")], "the key is open");
+    let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
+    assert_eq!(
+        server.text(a, &open("free")),
+        [(a, "close 1008 KeyTaken")],
+        "the key is free"
+    );
+    let other = server.connect_from(V1, "192.0.2.10").expect("a connection");
+    assert_eq!(server.text(other, JOIN).of(opener).len(), 1);
+    server.run_until(2_000);
+    let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
+    assert_eq!(server.text(a, JOIN), [(opener, r#"{"type":"join","index":1}"#)]);
+}
+
+#[test]
+fn join_that_succeeds_is_no_attempt() {
     let (mut server, opener) = throttled();
     let guesser = server.connect(V1);
     for _ in 0..2 {
         server.text(guesser, UNKNOWN);
     }
     for _ in 0..10 {
-        assert_eq!(server.text(guesser, JOIN).of(opener).len(), 1, "a join that succeeds");
-        server.text(guesser, r#"{"type":"leave"}"#);
+        assert_eq!(server.text(guesser, JOIN).of(opener).len(), 1);
+        server.text(guesser, LEAVE);
     }
     server.text(guesser, UNKNOWN);
     assert_eq!(server.text(guesser, JOIN).of(opener).len(), 0);
-    let other = server.connect_from(V1, "192.0.2.2").expect("a connection");
-    assert_eq!(server.text(other, JOIN).of(opener).len(), 1);
 }
 
 #[test]
-fn role_that_a_source_has_is_not_affected() {
+fn role_that_a_client_has_is_not_affected() {
     let (mut server, opener) = throttled();
-    let [joiner, guesser] = [V1; 2].map(|dialect| server.connect(dialect));
+    let joiner = server.connect(V1);
+    for _ in 0..2 {
+        server.text(joiner, UNKNOWN);
+    }
     server.text(joiner, JOIN);
     for _ in 0..5 {
-        server.text(guesser, UNKNOWN);
+        assert!(server.text(joiner, JOIN).of(joiner)[0].contains("has-role"));
     }
     let data = server.text(joiner, r#"{"type":"send","data":1}"#);
     assert_eq!(data, [(opener, r#"{"type":"data","index":0,"data":1}"#)]);
-    assert!(server.text(joiner, JOIN).of(joiner)[0].contains("has-role"));
+    server.text(joiner, LEAVE);
+    assert!(server.text(joiner, UNKNOWN).of(joiner)[0].contains("unknown-key"));
+    assert_eq!(
+        server.text(joiner, JOIN).of(opener).len(),
+        0,
+        "refusals with a role were no attempts, the others were"
+    );
 }
 
 #[test]
 fn addresses_of_one_ipv6_network_are_one_source() {
     let (mut server, opener) = throttled();
-    for host in 1..=3 {
+    for host in 0..30 {
         let guesser = server.connect_from(Plain, &format!("2001:db8::{host}"));
         server.text(guesser.expect("a connection"), UNKNOWN);
     }
@@ -110,9 +151,12 @@ fn denied_attempt_meets_the_role_deadline() {
         config.key_attempts_per_minute = NonZeroU32::new(1);
         config.limits.role_deadline = Some(Duration::from_secs(10));
     });
-    let [guesser, a] = [(); 2].map(|()| server.connect_from(V1, "192.0.2.1").expect("a connection"));
-    server.text(guesser, UNKNOWN);
-    assert!(server.text(a, OPEN).of(a)[0].contains("key-taken"));
+    for _ in 0..10 {
+        let a = server.connect_from(V1, "192.0.2.1").expect("a connection");
+        server.text(a, UNKNOWN);
+    }
+    let a = server.connect_from(V1, "192.0.2.1").expect("a connection");
+    assert!(server.text(a, &open("free")).of(a)[0].contains("key-taken"));
     assert_eq!(server.run_until(24_999), []);
 }
 

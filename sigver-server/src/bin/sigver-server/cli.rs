@@ -150,6 +150,10 @@ struct Limits {
     /// Rate at which a client is read; 0: no limit
     #[arg(long, env = "SIGVER_BYTES_PER_SECOND", value_name = "BYTES", default_value = "4194304", value_parser = number(0, u32::MAX))]
     bytes_per_second: u32,
+
+    /// Key attempts per minute (10x per IP); 0: no limit
+    #[arg(long, env = "SIGVER_ATTEMPTS", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
+    attempts: u32,
 }
 
 #[derive(Args)]
@@ -162,10 +166,6 @@ struct PerIp {
     /// Maximum pending handshakes of direct clients
     #[arg(long, env = "SIGVER_HANDSHAKES_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
     handshakes_per_ip: u32,
-
-    /// Maximum failed joins and opens per minute
-    #[arg(long, env = "SIGVER_KEY_ATTEMPTS_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
-    key_attempts_per_ip: u32,
 }
 
 #[derive(Args)]
@@ -372,6 +372,7 @@ impl Cli {
             backlog_bytes,
             messages_per_second,
             bytes_per_second,
+            attempts,
         } = self.limits;
         config.endpoint.limits.connections = NonZeroU32::new(connections);
         config.endpoint.limits.joiners_per_key = joiners_per_key;
@@ -385,11 +386,10 @@ impl Cli {
         let PerIp {
             connections_per_ip,
             handshakes_per_ip,
-            key_attempts_per_ip,
         } = self.per_ip;
         config.connections_per_ip = NonZeroU32::new(connections_per_ip);
         config.handshakes_per_ip = NonZeroU32::new(handshakes_per_ip);
-        config.endpoint.key_attempts_per_minute = NonZeroU32::new(key_attempts_per_ip);
+        config.endpoint.key_attempts_per_minute = NonZeroU32::new(attempts);
         let Timeouts {
             handshake_timeout,
             role_deadline,
@@ -523,7 +523,7 @@ mod tests {
             "--bytes-per-second=9",
             "--connections-per-ip=10",
             "--handshakes-per-ip=11",
-            "--key-attempts-per-ip=12",
+            "--attempts=12",
             "--handshake-timeout=0.25",
             "--role-deadline=14",
             "--keep-alive=15",
