@@ -281,6 +281,25 @@ impl<P> Hub<P> {
         outputs
     }
 
+    /// Restarts every role deadline that has passed.
+    #[cfg(feature = "json")]
+    pub(crate) fn restart_deadlines(&mut self, now: Time) {
+        let Some(allowed) = self.limits.role_deadline else {
+            return;
+        };
+        let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+        for (deadline, id) in passed.copied().collect::<Vec<_>>() {
+            let restarted = now.saturating_add(allowed);
+            self.deadlines.remove(&(deadline, id));
+            self.deadlines.insert((restarted, id));
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.state = State::Idle {
+                    deadline: Some(restarted),
+                };
+            }
+        }
+    }
+
     /// Returns an id that no connection has or will have.
     #[cfg(feature = "json")]
     pub(crate) fn dead_id(&mut self) -> ConnId {

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Invariants: every connection is open (known to the hub), closing (its last frame was returned, its socket may still exist) or unknown.
-//! Timers of one kind have one duration, so each kind is a queue in order of time. Tested in virtual time in `tests/it/endpoint.rs`, against
+//! A connection that is gone has no timer. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
+mod closing;
 pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
@@ -18,15 +19,12 @@ pub(crate) mod pairing;
 mod rate_limit;
 mod timers;
 
-use alloc::{
-    boxed::Box,
-    collections::{BTreeSet, VecDeque},
-    vec::Vec,
-};
-use core::{fmt, net::IpAddr};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use core::{fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
+        closing::ClosingTable,
         config::EndpointConfig,
         counters::Counters,
         drain::Drain,
@@ -83,9 +81,7 @@ pub struct Endpoint {
     plain: Decoder,
     v1: Decoder,
     conns: ConnTable<Conn>,
-    /// Connections whose last frame was returned and whose socket may still exist.
-    closing: BTreeSet<ConnId>,
-    close_timers: Timers,
+    closing: ClosingTable,
     ping_timers: Timers,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
@@ -109,6 +105,8 @@ pub enum Phase {
 struct Conn {
     dialect: Dialect,
     source: Source,
+    /// When the next ping is due.
+    ping_at: Option<Time>,
     /// Pings since the last frame from the client.
     missed_pings: u8,
     /// The cost of the frames that were returned and not reported as written.
@@ -122,6 +120,9 @@ struct Conn {
 
 /// When this many pings are missed and another is due, the connection is closed.
 const MAX_MISSED_PINGS: u8 = 2;
+
+/// A call of [`Endpoint::handle_timeout`] that is later than this follows a suspension of the process, or of the machine.
+const MAX_LATENESS: Duration = Duration::from_secs(1);
 
 /// Pings per call of [`Endpoint::handle_timeout`]. With many connections, messages should not wait for all of them.
 const PINGS_PER_CALL: usize = 64;
@@ -140,11 +141,10 @@ impl Endpoint {
             hub: Hub::new(config.limits.clone()),
             plain: Decoder::new(Dialect::Plain, &config.limits),
             v1: Decoder::new(Dialect::V1, &config.limits),
+            closing: ClosingTable::new(config.close_timeout),
             config,
             random: Box::new(random),
             conns: ConnTable::new(),
-            closing: BTreeSet::new(),
-            close_timers: Timers::new(),
             ping_timers: Timers::new(),
             key_attempts: KeyAttempts::new(),
             drain: None,
@@ -172,6 +172,7 @@ impl Endpoint {
         let conn = Conn {
             dialect,
             source: client.into(),
+            ping_at: None,
             missed_pings: 0,
             backlog: 0,
             messages: RateLimiter::new(now),
@@ -192,7 +193,7 @@ impl Endpoint {
     /// [`Input::Disconnected`]. After [`EndpointConfig::close_timeout`], the endpoint returns [`Output::Abort`].
     pub fn reject(&mut self, now: Time) -> ConnId {
         let id = self.hub.dead_id();
-        self.start_closing(now, id);
+        self.closing.insert(now, id, 0);
         id
     }
 
@@ -236,7 +237,6 @@ impl Endpoint {
             Input::Pong => self.limit_rate(now, id, 0, outputs),
             Input::Close(code) => {
                 self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-                self.conns.remove(id);
                 self.begin_close(now, id, Frame::CloseReply(code), outputs);
                 let messages = self.hub.disconnect(id);
                 self.deliver(now, None, messages, outputs);
@@ -247,11 +247,19 @@ impl Endpoint {
     }
 
     /// Reports frames of a connection that the kernel accepted. `cost` is the sum of their [`Frame::cost`]s; parts of a frame may be reported
-    /// separately. Frames that are never reported as written fill the connection's write buffer.
+    /// separately. Frames that are never reported as written fill the connection's write buffer. For a closing connection, written frames
+    /// from before its last frame count as [progress](Self::record_progress).
     pub fn written(&mut self, id: ConnId, cost: usize) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.backlog = conn.backlog.saturating_sub(cost);
+        match self.conns.get_mut(id) {
+            Some(conn) => conn.backlog = conn.backlog.saturating_sub(cost),
+            None => self.closing.written(id, cost),
         }
+    }
+
+    /// Reports that the client of a closing connection has read something. It is not aborted at the next
+    /// [`close_timeout`](EndpointConfig::close_timeout). Optional: for drivers that know how much the kernel still has to send.
+    pub fn record_progress(&mut self, id: ConnId) {
+        self.closing.record_progress(id);
     }
 
     /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. A second
@@ -288,7 +296,7 @@ impl Endpoint {
         let drain = self.drain.as_ref().map(Drain::next);
         [
             self.hub.poll_timeout(),
-            self.close_timers.next(),
+            self.closing.next(),
             self.ping_timers.next(),
             drain,
         ]
@@ -298,23 +306,27 @@ impl Endpoint {
     }
 
     /// Carries out what is due: role deadlines, draining, close time-outs, pings. One call does a bounded amount of work; if
-    /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless.
+    /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless: if a call is late
+    /// by more than a second, as after a suspension of the process, role deadlines and close time-outs that have passed begin again. What
+    /// these clients sent in time may not have been read yet.
     #[must_use = "the outputs must be carried out"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
+        let lateness = self.poll_timeout().map(|due| now.saturating_duration_since(due));
+        let is_late = lateness > Some(MAX_LATENESS);
+        if is_late {
+            self.hub.restart_deadlines(now);
+        }
         let messages = self.hub.handle_timeout(now);
         self.deliver(now, None, messages, &mut outputs);
         self.continue_drain(now, &mut outputs);
-        while let Some(id) = self.close_timers.pop_due(now) {
-            if self.closing.remove(&id) {
-                outputs.push((id, Output::Abort));
-            }
+        while let Some(id) = self.closing.pop_expired(now, is_late) {
+            outputs.push((id, Output::Abort));
         }
         for _ in 0..PINGS_PER_CALL {
             let Some(id) = self.ping_timers.pop_due(now) else { break };
             self.ping(now, id, &mut outputs);
         }
-        self.drop_stale_timers();
         outputs
     }
 
@@ -451,11 +463,10 @@ impl Endpoint {
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-        self.conns.remove(id);
-        self.closing.remove(&id);
+        self.remove(id);
+        self.closing.remove(id);
         let messages = self.hub.disconnect(id);
         self.deliver(now, None, messages, outputs);
-        self.drop_stale_timers();
     }
 
     /// Encodes what the hub returned, and everything that follows from it. `sender` sent the message that caused it.
@@ -473,10 +484,7 @@ impl Endpoint {
             let Some(conn) = self.conns.get(to) else { continue };
             match conn.dialect.encode(message) {
                 None => {}
-                Some(Frame::Close(reason)) => {
-                    self.conns.remove(to);
-                    self.begin_close(now, to, Frame::Close(reason), outputs);
-                }
+                Some(Frame::Close(reason)) => self.begin_close(now, to, Frame::Close(reason), outputs),
                 Some(frame) => messages.extend(self.try_enqueue(to, frame, outputs)),
             }
         }
@@ -505,20 +513,23 @@ impl Endpoint {
         Vec::new()
     }
 
-    /// Sends the last frame of a connection, which is no longer open.
+    /// Sends the last frame of an open connection.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
+        let backlog = self.remove(id).map_or(0, |conn| conn.backlog);
+        self.closing.insert(now, id, backlog);
         outputs.push((id, Output::Send(last)));
-        self.start_closing(now, id);
-        self.drop_stale_timers();
     }
 
-    fn start_closing(&mut self, now: Time, id: ConnId) {
-        self.closing.insert(id);
-        self.close_timers.schedule(now, self.config.close_timeout, id);
+    /// Removes an open connection and its timer.
+    fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.conns.remove(id)?;
+        self.ping_timers.cancel(conn.ping_at, id);
+        Some(conn)
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.ping_at = None;
         if conn.paused_until(now).is_some() {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
@@ -532,8 +543,11 @@ impl Endpoint {
     }
 
     fn schedule_ping(&mut self, now: Time, id: ConnId) {
-        if !self.config.keep_alive.is_zero() {
-            self.ping_timers.schedule(now, self.config.keep_alive, id);
+        if self.config.keep_alive.is_zero() {
+            return;
+        }
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.ping_at = self.ping_timers.schedule(now, self.config.keep_alive, id);
         }
     }
 
@@ -595,10 +609,11 @@ impl Endpoint {
         }
     }
 
-    /// Removes timers of connections that are gone from the front of each queue, so that an endpoint without connections waits for nothing.
-    fn drop_stale_timers(&mut self) {
-        self.ping_timers.drop_stale(|id| self.conns.get(id).is_some());
-        self.close_timers.drop_stale(|id| self.closing.contains(&id));
+    /// Returns the number of timers of connections. For tests: it is at most [`sockets`](Self::sockets).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn timers(&self) -> usize {
+        self.ping_timers.len() + self.closing.timers()
     }
 
     /// Panics if the tables disagree. Tests call it after every step.
@@ -611,8 +626,12 @@ impl Endpoint {
             "the hub and the endpoint have the same open connections"
         );
         for id in self.conns.ids() {
-            assert!(!self.closing.contains(&id), "a connection is open or closing");
+            assert!(!self.closing.contains(id), "a connection is open or closing");
         }
+        assert!(
+            self.timers() <= self.sockets(),
+            "a connection that is gone has no timer"
+        );
         if self.sockets() == 0 && self.drain.is_none() {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }

@@ -1,42 +1,43 @@
 //! Tables and queues by connection.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;
 
 use crate::{id::ConnId, time::Time};
 
-/// Timers of one kind, which all have the same duration: a queue in order of time. A timer whose connection is gone is skipped when it is
-/// due.
-pub(super) struct Timers(VecDeque<(Time, ConnId)>);
+/// Timers of one kind, at most one for each connection, in order of time. A connection keeps the time of its timer, to cancel it.
+pub(super) struct Timers(BTreeSet<(Time, ConnId)>);
 
 impl Timers {
     pub(super) const fn new() -> Self {
-        Self(VecDeque::new())
+        Self(BTreeSet::new())
     }
 
-    /// Adds a timer that is due `after` from now; [`Duration::MAX`] is never.
-    pub(super) fn schedule(&mut self, now: Time, after: Duration, id: ConnId) {
-        if let Some(at) = now.checked_add(after).filter(|_| after < Duration::MAX) {
-            self.0.push_back((at, id));
+    /// Adds a timer that is due `after` from now, and returns its time; [`Duration::MAX`] is never.
+    pub(super) fn schedule(&mut self, now: Time, after: Duration, id: ConnId) -> Option<Time> {
+        let at = now.checked_add(after).filter(|_| after < Duration::MAX)?;
+        self.0.insert((at, id));
+        Some(at)
+    }
+
+    /// Removes the timer of a connection, if it has one.
+    pub(super) fn cancel(&mut self, at: Option<Time>, id: ConnId) {
+        if let Some(at) = at {
+            self.0.remove(&(at, id));
         }
     }
 
     pub(super) fn next(&self) -> Option<Time> {
-        self.0.front().map(|(at, _)| *at)
+        self.0.first().map(|(at, _)| *at)
     }
 
     pub(super) fn pop_due(&mut self, now: Time) -> Option<ConnId> {
-        match self.0.front() {
-            Some((at, _)) if *at <= now => self.0.pop_front().map(|(_, id)| id),
-            _ => None,
-        }
+        self.next().filter(|at| *at <= now)?;
+        self.0.pop_first().map(|(_, id)| id)
     }
 
-    /// Removes timers from the front until one is needed.
-    pub(super) fn drop_stale(&mut self, is_needed: impl Fn(ConnId) -> bool) {
-        while self.0.front().is_some_and(|(_, id)| !is_needed(*id)) {
-            self.0.pop_front();
-        }
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -69,10 +70,9 @@ impl<T> ConnTable<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, id: ConnId) {
-        if self.get(id).is_some() {
-            self.0[id.slot()] = None;
-        }
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<T> {
+        self.get(id)?;
+        self.0[id.slot()].take().map(|(_, value)| value)
     }
 
     /// Returns every id, by slot.

@@ -197,6 +197,18 @@ impl Model {
         }
     }
 
+    /// Restarts the role deadlines that have passed.
+    #[allow(dead_code, reason = "only an endpoint restarts them")]
+    pub(crate) fn restart_deadlines(&mut self) {
+        let now = self.now;
+        let restarted = self.limits.role_deadline.map(|allowed| now + allowed);
+        for client in &mut self.clients {
+            if client.deadline().is_some_and(|until| until <= now) {
+                client.role = Role::Idle { until: restarted };
+            }
+        }
+    }
+
     /// Returns the next role deadline.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.connected().filter_map(Client::deadline).min()
@@ -504,5 +516,24 @@ impl Client {
             Role::Idle { until } => until,
             Role::Opener { .. } | Role::Joiner { .. } => None,
         }
+    }
+}
+
+/// The text of an error, from the protocol page.
+#[allow(dead_code, reason = "only an endpoint encodes it")]
+pub(crate) fn message(code: &str) -> &'static str {
+    match code {
+        "key-taken" => "`key` is taken: another opener has it",
+        "unknown-key" => "`key` is unknown: nobody has it open",
+        "too-many-joiners" => "`key` has as many joiners as it may have",
+        "has-role" => "this socket has a role already: it has to leave or close that first",
+        "no-role" => "this socket has no role: it has to open or join a key first",
+        "wrong-role" => "`type` is not for this role: kick and close are an opener's, leave is a joiner's",
+        "no-index" => "`index` is missing: an opener has to say which joiner it means",
+        "unknown-index" => "`index` names no joiner that is here",
+        "not-an-object" => {
+            "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else"
+        }
+        unknown => panic!("the protocol page has no {unknown}"),
     }
 }

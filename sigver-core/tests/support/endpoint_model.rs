@@ -133,6 +133,9 @@ struct Client {
     missed_pings: u32,
     /// The total cost of frames that were not reported as written.
     unwritten: usize,
+    /// Since the last check of its close time-out, and the number of checks.
+    has_progressed: bool,
+    checks: u32,
     messages: Bucket,
     bytes: Bucket,
     attempts: Bucket,
@@ -142,7 +145,7 @@ struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Until the socket is aborted, if it is.
+    /// Until the socket is aborted or checked again, if it is.
     Closing(Option<Duration>),
     Gone,
 }
@@ -244,6 +247,7 @@ impl EndpointModel {
             Step::Event { who, event } => self.handle(who, event, &mut outputs),
             Step::Written { who, bytes } => {
                 if let Some(client) = self.clients.get_mut(&who) {
+                    client.has_progressed |= client.unwritten.min(bytes) > 0;
                     client.unwritten = client.unwritten.saturating_sub(bytes);
                 }
             }
@@ -340,6 +344,8 @@ impl EndpointModel {
             ping: None,
             missed_pings: 0,
             unwritten: 0,
+            has_progressed: false,
+            checks: 0,
             messages: bucket,
             bytes: bucket,
             attempts: bucket,
@@ -518,8 +524,10 @@ impl EndpointModel {
 
     fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
         outputs.push((who, last));
-        let abort_at = self.after(self.config.close_timeout);
-        self.client(who).state = State::Closing(abort_at);
+        let check_at = self.after(self.config.close_timeout);
+        let client = self.client(who);
+        client.state = State::Closing(check_at);
+        client.has_progressed = false;
     }
 
     fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
@@ -585,7 +593,7 @@ impl EndpointModel {
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
             Sent::Refused { code, detail } => {
-                let message = message(code);
+                let message = model::message(code);
                 let beside = match detail {
                     // Stands for every number that is too large.
                     Detail::Nothing | Detail::Index(u32::MAX) => String::new(),
@@ -652,6 +660,11 @@ impl EndpointModel {
     }
 
     fn handle_timeout(&mut self, outputs: &mut Outputs) {
+        let is_late = |due| self.now > due + Duration::from_secs(1);
+        let is_late = self.next_timeout().is_some_and(is_late);
+        if is_late {
+            self.hub.restart_deadlines();
+        }
         let sent = self.hub.play(model::Step::Timeout);
         self.deliver(None, sent, outputs);
 
@@ -672,10 +685,17 @@ impl EndpointModel {
         }
 
         let now = self.now;
+        let next_check = self.after(self.config.close_timeout);
         for (who, client) in &mut self.clients {
-            if matches!(client.state, State::Closing(Some(at)) if at <= now) {
-                client.state = State::Gone;
-                outputs.push((*who, "abort".to_owned()));
+            while matches!(client.state, State::Closing(Some(at)) if at <= now) {
+                client.checks += 1;
+                if client.checks < 12 && (is_late || client.has_progressed) {
+                    client.state = State::Closing(next_check);
+                    client.has_progressed = false;
+                } else {
+                    client.state = State::Gone;
+                    outputs.push((*who, "abort".to_owned()));
+                }
             }
         }
 
@@ -745,23 +765,5 @@ fn with_index(payload: &str, index: u32) -> String {
             format!(r#"{before}"index":{index}{rest}"#)
         }
         None => format!(r#"{},"index":{index}}}"#, payload.trim_end_matches('}')),
-    }
-}
-
-/// The text of an error, from the protocol page.
-fn message(code: &str) -> &'static str {
-    match code {
-        "key-taken" => "`key` is taken: another opener has it",
-        "unknown-key" => "`key` is unknown: nobody has it open",
-        "too-many-joiners" => "`key` has as many joiners as it may have",
-        "has-role" => "this socket has a role already: it has to leave or close that first",
-        "no-role" => "this socket has no role: it has to open or join a key first",
-        "wrong-role" => "`type` is not for this role: kick and close are an opener's, leave is a joiner's",
-        "no-index" => "`index` is missing: an opener has to say which joiner it means",
-        "unknown-index" => "`index` names no joiner that is here",
-        "not-an-object" => {
-            "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else"
-        }
-        unknown => panic!("the protocol page has no {unknown}"),
     }
 }

@@ -51,7 +51,7 @@ fn close_frame_is_answered_with_the_same_code_and_peers_get_notices() {
         assert_eq!(server.input(opener, Input::Close(code)), expected);
         assert_eq!(
             server.run_until(5_000),
-            [(5_000, joiner, "abort"), (5_000, opener, "abort")]
+            [(5_000, opener, "abort"), (5_000, joiner, "abort")]
         );
     }
 }
@@ -84,6 +84,9 @@ fn inputs_of_closing_aborted_and_unknown_connections_do_nothing() {
         assert_eq!(server.endpoint.role(id), None);
     }
     for id in [gone, never] {
+        server.endpoint.record_progress(id);
+    }
+    for id in [gone, never] {
         assert_eq!(server.input(id, Input::Disconnected), []);
     }
     assert_eq!(format!("{:?}", server.endpoint.counters()), counted);
@@ -99,6 +102,79 @@ fn inputs_of_closing_aborted_and_unknown_connections_do_nothing() {
     }
     let roles = [opener, joiner].map(|id| server.endpoint.role(id));
     assert_eq!(roles, [Some(Role::Opener), Some(Role::Joiner)]);
+}
+
+#[test]
+fn client_that_reads_its_backlog_is_aborted_only_after_a_timeout_without_progress() {
+    let mut server = default();
+    let (opener, joiner) = server.pair(V1, Plain);
+    server.stalled.insert(opener);
+    for _ in 0..3 {
+        server.text(joiner, "{}");
+    }
+    server.input(opener, Input::Binary);
+    server.input(joiner, Input::Disconnected);
+    server.endpoint.written(opener, 1);
+    assert_eq!(server.run_until(5_000), [], "it has read something");
+    assert_eq!(server.run_until(9_000), []);
+    server.endpoint.written(opener, 1);
+    assert_eq!(server.run_until(14_999), []);
+    server.endpoint.written(opener, 0);
+    assert_eq!(server.run_until(15_000), [(15_000, opener, "abort")]);
+}
+
+#[test]
+fn last_frame_alone_is_no_progress() {
+    let mut server = default();
+    let a = server.connect(Plain);
+    server.stalled.insert(a);
+    server.input(a, Input::Binary);
+    server.endpoint.written(a, 100);
+    assert_eq!(server.run_until(5_000), [(5_000, a, "abort")]);
+}
+
+#[test]
+fn client_that_reads_for_ever_is_aborted_after_twelve_timeouts() {
+    let mut server = default();
+    let a = server.connect(Plain);
+    let rejected = server.endpoint.reject(server.now);
+    server.input(a, Input::Binary);
+    for second in 1..60 {
+        server.endpoint.record_progress(a);
+        server.endpoint.record_progress(rejected);
+        assert_eq!(server.run_until(second * 1_000), []);
+    }
+    assert_eq!(
+        server.run_until(60_000),
+        [(60_000, a, "abort"), (60_000, rejected, "abort")]
+    );
+    assert_eq!(server.endpoint.timers(), 0);
+}
+
+#[test]
+fn late_call_aborts_no_client_that_may_have_answered() {
+    let mut server = default();
+    let [a, b] = [Plain; 2].map(|dialect| server.connect(dialect));
+    server.input(a, Input::Binary);
+    server.input(b, Input::Binary);
+    server.now = at(8_000);
+    assert_eq!(server.handle_timeout(), []);
+    server.input(a, Input::Disconnected);
+    assert_eq!(server.run_until(13_000), [(13_000, b, "abort")]);
+}
+
+#[test]
+fn connections_that_are_gone_leave_no_timer() {
+    let mut server = Server::new(|config| config.close_timeout = Duration::from_secs(3600));
+    for _ in 0..100 {
+        let [lost, closed] = [Plain; 2].map(|dialect| server.connect(dialect));
+        assert_eq!(server.endpoint.timers(), 2);
+        server.input(lost, Input::Disconnected);
+        server.input(closed, Input::Binary);
+        assert_eq!(server.endpoint.timers(), 1);
+        server.input(closed, Input::Disconnected);
+        assert_eq!(server.endpoint.timers(), 0);
+    }
 }
 
 #[test]

@@ -131,5 +131,5 @@ fn closing_and_gone_clients_are_not_pinged() {
     server.input(c, Input::Disconnected);
     let e = server.connect(Plain);
     assert_eq!(e.slot(), c.slot());
-    assert_eq!(server.run_until(25_000), [(25_000, d, "ping"), (25_000, e, "ping")]);
+    assert_eq!(server.run_until(25_000), [(25_000, e, "ping"), (25_000, d, "ping")]);
 }
