@@ -112,7 +112,7 @@ fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permi
 /// Acquires the permit of a client behind a trusted proxy. A client that connects directly has one already.
 fn acquire_permit(context: &Context, peer: &Peer, permit: &mut Option<per_ip::Permit>) -> Result<(), LimitExceeded> {
     if permit.is_none() && context.per_ip.are_limited() {
-        *permit = Some(context.per_ip.acquire(Source::from(peer.client()))?);
+        *permit = Some(context.per_ip.acquire_upgraded(Source::from(peer.client()))?);
     }
     if let Some(permit) = permit {
         permit.end_handshake();

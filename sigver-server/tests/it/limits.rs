@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Shutdown, TcpStream},
     num::NonZeroU32,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -131,6 +132,29 @@ fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let _elsewhere = client(&server, SECOND_IP, "")?;
     drop(held);
     eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
+    Ok(())
+}
+
+/// The handshakes of clients behind a proxy are not limited, not even for an instant.
+#[test]
+fn handshakes_per_ip_do_not_count_forwarded_clients() -> io::Result<()> {
+    let mut config = test_config();
+    config.handshakes_per_ip = NonZeroU32::new(1);
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let server = Running::start(config);
+    let served = thread::scope(|scope| {
+        let attempts = || {
+            (0..50)
+                .filter(|_| client(&server, FIRST_IP, "X-Forwarded-For: 192.0.2.1\r\n").is_ok())
+                .count()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(attempts)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("it does not panic"))
+            .sum::<usize>()
+    });
+    assert_eq!(served, 400);
     Ok(())
 }
 
