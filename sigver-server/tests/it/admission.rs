@@ -75,6 +75,29 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
         ("/", "authorization: bearer  second-0123456789\r\n", "101"),
         ("/a?token=first-0123456789", "", "101"),
         ("/?x=y&token=second-0123456789&z", "", "101"),
+        ("/?token=first%2D01234%35678%39", "", "101"),
+        // Only the first token of each place counts.
+        ("/?token=wrong-0123456789&token=first-0123456789", "", "401"),
+        (
+            "/",
+            "Authorization: Bearer wrong-0123456789\r\nAuthorization: Bearer first-0123456789\r\n",
+            "401",
+        ),
+        (
+            "/",
+            "Sec-WebSocket-Protocol: sigver.bearer.wrong-0123456789, sigver.bearer.first-0123456789\r\n",
+            "401",
+        ),
+        (
+            "/?token=wrong-0123456789",
+            "Authorization: Bearer wrong-0123456789\r\nSec-WebSocket-Protocol: sigver.bearer.first-0123456789\r\n",
+            "101",
+        ),
+        (
+            "/",
+            "Authorization: Basic abc\r\nAuthorization: BEARER first-0123456789\r\n",
+            "101",
+        ),
         (
             "/",
             "Sec-WebSocket-Protocol: sigver.v1, sigver.bearer.first-0123456789\r\n",
