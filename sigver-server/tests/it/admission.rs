@@ -43,6 +43,9 @@ fn other_origins_are_rejected_with_403() -> io::Result<()> {
     for (headers, seen) in [
         ("Origin: https://example.org\r\n", "101"),
         ("Origin: HTTPS://EXAMPLE.ORG\r\n", "101"),
+        ("Origin: https://example.org:443\r\n", "101"),
+        ("Origin: https://evil.example/.example.org\r\n", "403"),
+        ("Origin: https://evil.example?.example.org\r\n", "403"),
         ("origin:https://a.example.org\r\n", "101"),
         ("Origin: null\r\n", "101"),
         ("", "101"),
