@@ -62,7 +62,8 @@ fn decide(head: &Head<'_>, peer: IpAddr, config: &Config, is_ending: bool) -> Re
     let client = client_ip::client(peer, &config.trusted_proxies, head.headers.all("X-Forwarded-For"));
     let handshake = Handshake {
         client,
-        target: head.target,
+        path: head.path,
+        query: head.query,
         headers: head.headers,
     };
     for admission in &config.admission {

@@ -56,11 +56,12 @@ pub(crate) fn respond(head: &Head<'_>, pages: &[Page], is_ending: bool) -> Respo
     })
 }
 
-/// Responds to GET and HEAD with what `find` returns for the path, and to any other method with 405.
+/// Responds to GET and HEAD with what `find` returns for the path, to OPTIONS with the methods, and to any other method with 405.
 pub(crate) fn get(head: &Head<'_>, find: impl FnOnce(&str) -> Response) -> Response {
     match head.method {
-        "GET" => find(head.path()),
-        "HEAD" => find(head.path()).without_body(),
+        "GET" => find(head.path),
+        "HEAD" => find(head.path).without_body(),
+        "OPTIONS" => Response::OPTIONS,
         _ => Response::METHOD,
     }
 }

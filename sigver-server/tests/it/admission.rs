@@ -79,6 +79,7 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
         ("/a?token=first-0123456789", "", "101"),
         ("/?x=y&token=second-0123456789&z", "", "101"),
         ("/?token=first%2D01234%35678%39", "", "101"),
+        ("ws://sigver.example?token=first-0123456789", "", "101"),
         // Only the first token of each place counts.
         ("/?token=wrong-0123456789&token=first-0123456789", "", "401"),
         (
@@ -177,7 +178,7 @@ fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
     let server = Running::start(config);
     let headers = "Cookie: a\r\nCookie: b\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n\
                    Sec-WebSocket-Protocol: x, sigver.v1\r\n";
-    assert_eq!(status(&answer(&server, "/a?b?c", headers)?), "101");
+    assert_eq!(status(&answer(&server, "http://sigver.example/a?b?c", headers)?), "101");
     for (code, line) in [
         ("403", "403 Forbidden"),
         ("404", "404 Not Found"),

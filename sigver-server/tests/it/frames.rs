@@ -422,7 +422,7 @@ fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> 
             "POST",
             get.replace("GET", "POST"),
             "405 Method Not Allowed",
-            Some(("Allow", "GET, HEAD")),
+            Some(("Allow", "GET, HEAD, OPTIONS")),
         ),
         (
             "HTTP/1.0",
