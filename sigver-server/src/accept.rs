@@ -144,10 +144,10 @@ impl Acceptor<'_> {
             .rejected
             .first()
             .map(|(until, _)| until.saturating_duration_since(Instant::now()));
-        let timeout = pause
+        let drain = self.lifecycle.drain_if_due(self.config.pre_stop_delay);
+        let timeout = [pause, recovery, release, drain]
             .into_iter()
-            .chain(recovery)
-            .chain(release)
+            .flatten()
             .min()
             .and_then(|timeout| timeout.try_into().ok());
         // After an error, checking every listener is always correct.
@@ -155,6 +155,7 @@ impl Acceptor<'_> {
         self.lifecycle.waker().acknowledge();
         self.is_paused = false;
         self.release();
+        self.lifecycle.drain_if_due(self.config.pre_stop_delay);
     }
 
     /// Accepts waiting connections, at most a backlog at a time.

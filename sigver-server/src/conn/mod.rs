@@ -80,7 +80,7 @@ pub(crate) fn run(accepted: Accepted, context: &Context) {
 fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permit>) -> Option<(Upgrade, Vec<u8>)> {
     let Context { config, lifecycle, .. } = context;
     log::debug!("{peer} connected");
-    let request = match handshake::read(&peer.stream, peer.addr.ip(), config, || lifecycle.is_ending()) {
+    let request = match handshake::read(&peer.stream, peer.addr.ip(), config, || !lifecycle.is_ready()) {
         Ok(request) => request,
         Err(error) => {
             log::debug!("{peer} disconnected before its request was complete: {error}");

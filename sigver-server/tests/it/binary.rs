@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
@@ -151,6 +151,30 @@ fn check_config_prints_values_and_sources() {
     }
     assert!(text.contains("unknown variable, ignored: SIGVER_KEYBYTES\n"), "{text}");
     assert!(text.contains("\nup to ") && text.contains(" MiB of memory: "), "{text}");
+}
+
+/// The first signal begins the delay, the second the drain.
+#[test]
+fn second_signal_ends_the_pre_stop_delay() {
+    let mut program = Program::start(&mut sigver_server(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--pre-stop-delay",
+        "3600",
+    ]));
+    let mut client = program.client();
+    kill_process(Pid::from_child(&program.child), Signal::TERM).expect("the program runs");
+    program.until_logged("in 3600 s");
+    eventually("the delay has begun", || {
+        get(program.addr, "/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 "))
+    });
+    let mut second = program.client();
+    second.sync();
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    for client in [&mut client, &mut second] {
+        assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+    }
 }
 
 #[test]

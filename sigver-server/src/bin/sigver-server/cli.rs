@@ -187,6 +187,10 @@ struct Timeouts {
     #[arg(long, env = "SIGVER_CLOSE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     close_timeout: Duration,
 
+    /// Time that /ready is 503 before shutdown begins
+    #[arg(long, env = "SIGVER_PRE_STOP_DELAY", value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pre_stop_delay: Duration,
+
     /// Time over which shutdown spreads close frames
     #[arg(long, env = "SIGVER_DRAIN", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     drain: Duration,
@@ -395,8 +399,10 @@ impl Cli {
             role_deadline,
             keep_alive,
             close_timeout,
+            pre_stop_delay,
             drain,
         } = self.timeouts;
+        config.pre_stop_delay = pre_stop_delay;
         config.handshake_timeout = handshake_timeout;
         config.endpoint.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
         config.endpoint.keep_alive = keep_alive;
@@ -529,6 +535,7 @@ mod tests {
             "--keep-alive=15",
             "--close-timeout=0",
             "--drain=17",
+            "--pre-stop-delay=18",
         ]);
         let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
         let shown = format!("{config:?}");
@@ -553,6 +560,7 @@ mod tests {
             "key_attempts_per_minute: Some(12),",
             "Exact(\"https://a\")",
             "drain: 17s",
+            "pre_stop_delay: 18s",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
