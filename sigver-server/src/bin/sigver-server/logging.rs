@@ -30,7 +30,7 @@ const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// Longest wait for stderr to accept the last lines at exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Warnings and errors that one line of the source may log per [`WARNING_WINDOW`].
+/// Warnings and errors of one kind that are logged per [`WARNING_WINDOW`].
 const WARNING_LIMIT: u32 = 5;
 
 /// Period of the [`WARNING_LIMIT`].
@@ -240,7 +240,11 @@ impl Log for FilteringLogger {
             return;
         }
         let suppressed = match (record.level(), record.file_static(), record.line()) {
-            (Level::Error | Level::Warn, Some(file), Some(line)) => self.limiter.admit((file, line), Instant::now()),
+            (Level::Error | Level::Warn, Some(file), Some(line)) => {
+                let reason = record.key_values().get(Key::from_str("reason"));
+                let kind = (file, line, reason.map(|reason| reason.to_string()));
+                self.limiter.admit(kind, Instant::now())
+            }
             _ => Some(0),
         };
         match suppressed {
@@ -260,21 +264,24 @@ impl Log for FilteringLogger {
     }
 }
 
-/// Rate limiter of warnings and errors, per line of the source that logs them.
+/// Rate limiter of warnings and errors, per kind.
 #[derive(Default)]
-struct WarningLimiter(Mutex<BTreeMap<(&'static str, u32), Window>>);
+struct WarningLimiter(Mutex<BTreeMap<Kind, Window>>);
 
-/// The warnings of one source line since the start of its window.
+/// The line of the source that logs a warning, and its key-value pair `reason`, of which there are only a few.
+type Kind = (&'static str, u32, Option<String>);
+
+/// The warnings of one kind since the start of its window.
 struct Window {
     start: Instant,
     count: u32,
 }
 
 impl WarningLimiter {
-    /// Counts a warning from `location`. Returns the number of warnings suppressed in the previous window if this one may be logged.
-    fn admit(&self, location: (&'static str, u32), now: Instant) -> Option<u32> {
+    /// Counts a warning. Returns the number of warnings suppressed in the previous window if this one may be logged.
+    fn admit(&self, kind: Kind, now: Instant) -> Option<u32> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.entry(location).or_insert(Window { start: now, count: 0 });
+        let window = windows.entry(kind).or_insert(Window { start: now, count: 0 });
         let mut suppressed = 0;
         if now.saturating_duration_since(window.start) >= WARNING_WINDOW {
             suppressed = window.count.saturating_sub(WARNING_LIMIT);
@@ -309,12 +316,14 @@ mod tests {
     #[test]
     fn repeated_warnings_are_suppressed_and_counted() {
         let (limiter, start) = (WarningLimiter::default(), Instant::now());
-        let (first, second) = (("a.rs", 1), ("a.rs", 2));
-        let admitted: Vec<_> = (0..100).filter_map(|_| limiter.admit(first, start)).collect();
+        let first = || ("a.rs", 1, None);
+        let admitted: Vec<_> = (0..100).filter_map(|_| limiter.admit(first(), start)).collect();
         assert_eq!(admitted, [0; WARNING_LIMIT as usize]);
-        assert_eq!(limiter.admit(second, start), Some(0), "each location has its own limit");
+        for other in [("a.rs", 2, None), ("a.rs", 1, Some("a reason".to_owned()))] {
+            assert_eq!(limiter.admit(other, start), Some(0), "each kind has its own limit");
+        }
         let later = start + WARNING_WINDOW;
-        assert_eq!(limiter.admit(first, later), Some(100 - WARNING_LIMIT));
-        assert_eq!(limiter.admit(first, later), Some(0));
+        assert_eq!(limiter.admit(first(), later), Some(100 - WARNING_LIMIT));
+        assert_eq!(limiter.admit(first(), later), Some(0));
     }
 }
