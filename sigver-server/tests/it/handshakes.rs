@@ -254,12 +254,12 @@ fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
         // Sizes.
         (
             "a long name",
-            and(&format!("{}: injected", "X".repeat(9_000))),
+            and(&format!("{}: injected", "X".repeat(17_000))),
             TOO_LARGE,
         ),
         (
             "a long line without an end",
-            "GET /".to_owned() + &"x".repeat(9_000),
+            "GET /".to_owned() + &"x".repeat(17_000),
             TOO_LARGE,
         ),
         ("65 headers", and(&["X: y"; 60].join("\r\n")), TOO_LARGE),

@@ -136,7 +136,7 @@ struct Limits {
     depth: u32,
 
     /// Maximum length of an HTTP request head
-    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value = "8192", value_parser = number(1, u32::MAX))]
+    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value = "16384", value_parser = number(1, u32::MAX))]
     head_bytes: u32,
 
     /// Unsent bytes after which a client is closed
