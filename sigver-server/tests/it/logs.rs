@@ -198,7 +198,7 @@ fn rejection_log_names_the_limit() {
 #[test]
 fn errors_are_logged_with_any_rust_log() {
     let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
-    for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
+    for (chosen, is_default) in [("", true), (" ", true), ("warning", true), ("my_app=debug", false)] {
         fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
         let mut program = Program::start(
             sigver_server(&LOOPBACK)

@@ -76,10 +76,10 @@ pub(crate) fn start(format: Format) -> Flush {
         Err(_) => Target::Stderr,
     };
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
-    let chosen = if chosen.trim().is_empty() { "info" } else { &chosen };
+    let (valid, invalid) = directives(&chosen);
     // env_logger takes a word that is not a level, such as `warning`, for a module. Errors of other modules are logged anyway.
     let logger = logger(
-        Builder::new().filter_level(LevelFilter::Error).parse_filters(chosen),
+        Builder::new().filter_level(LevelFilter::Error).parse_filters(&valid),
         format,
         target,
     );
@@ -93,8 +93,8 @@ pub(crate) fn start(format: Format) -> Flush {
     {
         log::set_max_level(level);
     }
-    for word in not_levels(chosen) {
-        log::error!("RUST_LOG: {word:?} is not a level: expected error, warn, info, debug or off");
+    for word in invalid {
+        log::error!("RUST_LOG: {word:?} is not a level and is ignored: expected error, warn, info, debug or off");
     }
     // The default hook writes to stderr directly, and its backtrace may overflow the small stack of a connection's thread.
     std::panic::set_hook(Box::new(|panic| {
@@ -104,14 +104,32 @@ pub(crate) fn start(format: Format) -> Flush {
     Flush { counts }
 }
 
-/// Returns the words of `RUST_LOG` that are neither a level nor a directive for a module that can log.
-fn not_levels(filters: &str) -> Vec<&str> {
-    let directives = filters.split('/').next().unwrap_or(filters).split(',').map(str::trim);
+/// Splits `RUST_LOG` into the directives that env_logger understands, `info` if there are none, and those that it does not. A directive is a
+/// level, a module that can log, or `MODULE=LEVEL`.
+fn directives(filters: &str) -> (String, Vec<&str>) {
+    let (directives, text) = match filters.split_once('/') {
+        Some((directives, text)) => (directives, Some(text)),
+        None => (filters, None),
+    };
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_module = |word: &str| ["sigver", "tungstenite"].iter().any(|name| word.starts_with(name));
-    directives
-        .filter(|word| !word.is_empty() && !word.contains('='))
-        .filter(|word| word.parse::<LevelFilter>().is_err() && !is_module(word))
-        .collect()
+    let (valid, invalid): (Vec<&str>, Vec<&str>) = directives
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .partition(|word| match word.split_once('=') {
+            Some((_, level)) => is_level(level.trim()),
+            None => is_level(word) || is_module(word),
+        });
+    let mut valid = if valid.is_empty() {
+        "info".to_owned()
+    } else {
+        valid.join(",")
+    };
+    if let Some(text) = text {
+        valid += &format!("/{text}");
+    }
+    (valid, invalid)
 }
 
 fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
@@ -297,20 +315,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_rust_log_are_levels_or_modules() {
-        for valid in [
-            "",
-            "info",
-            "WARN",
-            "off",
-            "sigver_server=debug,warn",
-            "my_app=debug",
-            "sigver_server::conn",
-            "info/left",
+    fn directive_that_is_no_level_is_ignored() {
+        for (filters, valid) in [
+            ("", "info"),
+            (" ", "info"),
+            ("info", "info"),
+            ("WARN", "WARN"),
+            ("off", "off"),
+            ("sigver_server=debug, warn", "sigver_server=debug,warn"),
+            ("my_app=debug", "my_app=debug"),
+            ("sigver_server::conn", "sigver_server::conn"),
+            ("info/left", "info/left"),
         ] {
-            assert!(not_levels(valid).is_empty(), "{valid}");
+            assert_eq!(directives(filters), (valid.to_owned(), vec![]), "{filters:?}");
         }
-        assert_eq!(not_levels("warning, info,verbose"), ["warning", "verbose"]);
+        for (filters, valid, invalid) in [
+            ("warning", "info", &["warning"][..]),
+            ("warning, debug,verbose", "debug", &["warning", "verbose"]),
+            ("sigver_server=dbug,warn", "warn", &["sigver_server=dbug"]),
+            ("sigver_server=", "info", &["sigver_server="]),
+            ("a=b=debug/text", "info/text", &["a=b=debug"]),
+        ] {
+            assert_eq!(directives(filters), (valid.to_owned(), invalid.to_vec()), "{filters:?}");
+        }
     }
 
     #[test]
