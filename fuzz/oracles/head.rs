@@ -194,20 +194,26 @@ impl<'a> Head<'a> {
         let refused = Expected::Plain;
         let mut words = self.request.split(|byte| *byte == b' ');
         let (method, target) = (words.next(), words.next().unwrap_or_default());
-        if self.request.ends_with(b" HTTP/1.0") {
-            return refused("505 HTTP Version Not Supported", "only HTTP/1.1 is understood\n");
-        }
-        if self.values("Host").count() != 1 {
-            return refused("400 Bad Request", "Host is missing or repeated\n");
+        let is_old = self.request.ends_with(b" HTTP/1.0");
+        match self.values("Host").count() {
+            1 => {}
+            0 if is_old => {}
+            _ => return refused("400 Bad Request", "Host is missing or repeated\n"),
         }
         let is_upgrade = self.has_item("Upgrade", "websocket") && self.has_item("Connection", "upgrade");
+        if is_upgrade && is_old {
+            return refused(
+                "505 HTTP Version Not Supported",
+                "a WebSocket handshake needs HTTP/1.1\n",
+            );
+        }
         if is_upgrade {
             return match method {
                 Some(b"GET") => self.handshake(),
                 _ => refused("405 Method Not Allowed", "a WebSocket handshake is a GET\n"),
             };
         }
-        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let path = path_of(target);
         let page = PAGES.iter().find(|(page, ..)| page.as_bytes() == path);
         let is_stripped = self.values("Sec-WebSocket-Key").count() > 0;
         let (status, body) = match (page, path) {
@@ -219,6 +225,7 @@ impl<'a> Head<'a> {
         match method {
             Some(b"GET") => refused(status, body),
             Some(b"HEAD") => refused(status, ""),
+            Some(b"OPTIONS") => refused("200 OK", ""),
             _ => refused("405 Method Not Allowed", "only GET is understood here\n"),
         }
     }
@@ -282,6 +289,26 @@ const STRIPPED: &str =
 const NOTHING: &str = "nothing is here: this is a sigver signaling server, and wants a WebSocket\n";
 
 const BAD_KEY: &str = "Sec-WebSocket-Key is missing, repeated, or not 16 bytes in base64\n";
+
+/// The path of a target: of a URL as well, which has an authority before it, and may end there.
+fn path_of(target: &[u8]) -> &[u8] {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let Some(colon) = path.iter().position(|byte| *byte == b':') else {
+        return path;
+    };
+    let (scheme, rest) = path.split_at(colon);
+    let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(byte));
+    match rest.strip_prefix(b"://") {
+        Some(rest) if is_scheme => match rest.iter().position(|byte| *byte == b'/') {
+            Some(slash) => &rest[slash..],
+            None => b"/",
+        },
+        _ => path,
+    }
+}
 
 /// The name and the value of a header line; no name where there is no colon.
 fn header(line: &[u8]) -> (&[u8], &[u8]) {

@@ -1,7 +1,7 @@
-//! The accept loop. A connection over the limit gets HTTP 503 without a thread.
+//! The accept loop. A connection over the limit gets its response without a thread.
 
 use std::{
-    fmt, io, mem,
+    io, mem,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::{Arc, mpsc::SyncSender},
@@ -9,11 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-    net::RecvFlags,
-};
+use rustix::event::{PollFd, PollFlags, poll};
 use sigver_core::Source;
 
 use crate::{
@@ -23,6 +19,7 @@ use crate::{
     conn::{self, Accepted, event::Event, peer::Peer, registry::Registry},
     counters::Counters,
     lifecycle::{Lifecycle, Stage},
+    overflow::Overflow,
     sys::{listener::BACKLOG, worker_pool::WorkerPool},
     tuning::STACK,
 };
@@ -32,10 +29,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long accepting must succeed until a shortage counts as over.
 const RECOVERY_PERIOD: Duration = Duration::from_secs(1);
-
-/// The most rejected connections that are kept open until the client has read its response, and for how long.
-const MAX_LINGERING: usize = 32;
-const LINGER: Duration = Duration::from_secs(1);
 
 /// The most requests for metrics that are answered at the same time. More are closed without a response.
 const MAX_SCRAPES: usize = 4;
@@ -68,9 +61,9 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], context: Con
     } = context;
     let pool = WorkerPool::new(move |accepted| conn::run(accepted, &conn));
     let mut acceptor = Acceptor {
+        overflow: Overflow::new(&config, &counters, &lifecycle),
         config,
         lifecycle,
-        counters,
         registry,
         per_ip,
         connections,
@@ -81,7 +74,6 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], context: Con
         scrapes: Arc::default(),
         is_paused: false,
         exhausted: None,
-        rejected: Vec::new(),
     };
     let mut stage = Stage::Serving;
     while stage < Stage::Closed {
@@ -105,7 +97,6 @@ pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], context: Con
 struct Acceptor<'a> {
     config: Arc<Config>,
     lifecycle: Arc<Lifecycle>,
-    counters: Arc<Counters>,
     registry: Arc<Registry>,
     per_ip: Arc<PerIpLimits>,
     connections: u32,
@@ -119,12 +110,11 @@ struct Acceptor<'a> {
     is_paused: bool,
     /// When descriptors, threads or memory last ran out, until that is over.
     exhausted: Option<Instant>,
-    /// Rejected connections, and until when each is kept open.
-    rejected: Vec<(Instant, Arc<Peer>)>,
+    overflow: Overflow,
 }
 
 impl Acceptor<'_> {
-    /// Sleeps until there is a connection to accept, a rejected one to close, or a reason to stop.
+    /// Sleeps until there is a connection to accept, one over the limit to read from, or a reason to stop.
     fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
         let is_accepting = self.lifecycle.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
@@ -135,26 +125,25 @@ impl Acceptor<'_> {
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
         fds.push(PollFd::new(self.lifecycle.waker().notifier(), PollFlags::IN));
-        fds.extend(self.rejected.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
+        fds.extend(self.overflow.poll_fds());
         let pause = self.is_paused.then_some(PAUSE);
         let recovery = self
             .exhausted
             .map(|since| RECOVERY_PERIOD.saturating_sub(since.elapsed()));
-        let release = self
-            .rejected
-            .first()
-            .map(|(until, _)| until.saturating_duration_since(Instant::now()));
-        let timeout = pause
+        let overflow = self.overflow.next_timeout();
+        let overflow = overflow.map(|until| until.saturating_duration_since(Instant::now()));
+        let drain = self.lifecycle.drain_if_due(self.config.pre_stop_delay);
+        let timeout = [pause, recovery, overflow, drain]
             .into_iter()
-            .chain(recovery)
-            .chain(release)
+            .flatten()
             .min()
             .and_then(|timeout| timeout.try_into().ok());
         // After an error, checking every listener is always correct.
         let _ = poll(&mut fds, timeout.as_ref());
         self.lifecycle.waker().acknowledge();
         self.is_paused = false;
-        self.release();
+        self.overflow.run();
+        self.lifecycle.drain_if_due(self.config.pre_stop_delay);
     }
 
     /// Accepts waiting connections, at most a backlog at a time.
@@ -232,18 +221,19 @@ impl Acceptor<'_> {
         }
     }
 
-    /// Starts the thread of a connection, or rejects it.
+    /// Starts the thread of a connection, unless it is over a limit.
     fn start(&mut self, stream: TcpStream, addr: SocketAddr) {
         let peer = Arc::new(Peer::new(self.serial, addr, stream));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {
-            return self.reject(peer, &"too many connections");
+            return self.overflow.push(peer, "too many connections".into());
         }
         // A trusted proxy has no limit: its clients acquire permits once their addresses are known.
-        let is_proxy = || client_ip::any_contains(&self.config.trusted_proxies, addr.ip());
+        let ip = peer.addr.ip();
+        let is_proxy = || client_ip::any_contains(&self.config.trusted_proxies, ip);
         let permit = if self.per_ip.are_limited() && !is_proxy() {
-            match self.per_ip.acquire(Source::from(addr.ip())) {
-                Err(exceeded) => return self.reject(peer, &exceeded),
+            match self.per_ip.acquire(Source::from(ip)) {
+                Err(exceeded) => return self.overflow.push(peer, exceeded.to_string()),
                 Ok(permit) => Some(permit),
             }
         } else {
@@ -257,29 +247,7 @@ impl Acceptor<'_> {
         };
         if let Err(error) = self.pool.execute(accepted) {
             self.pause("start a thread for a connection", &error);
-            self.reject(peer, &"no thread available");
+            self.overflow.push(peer, "no thread available".into());
         }
-    }
-
-    /// Responds with 503 without a thread, and keeps the connection open until the client has had time to read it.
-    fn reject(&mut self, peer: Arc<Peer>, why: &dyn fmt::Display) {
-        // The response fits into the empty buffer of a new socket; a client that has left needs none.
-        let _ = peer.reject(&self.counters, why);
-        if self.rejected.len() < MAX_LINGERING {
-            self.rejected.push((Instant::now() + LINGER, peer));
-        }
-    }
-
-    /// Closes rejected connections that have ended or lingered long enough.
-    fn release(&mut self) {
-        let now = Instant::now();
-        let mut sink = [0; 4096];
-        self.rejected.retain(|(until, peer)| {
-            *until > now
-                && match rustix::net::recv(peer, &mut sink, RecvFlags::DONTWAIT) {
-                    Ok((read, _)) => read > 0,
-                    Err(error) => error == Errno::WOULDBLOCK,
-                }
-        });
     }
 }

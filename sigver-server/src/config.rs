@@ -45,7 +45,11 @@ pub struct Config {
     pub endpoint: EndpointConfig,
     /// The time within which a client must send its request head. Default: 5 seconds. After it: HTTP 408.
     pub handshake_timeout: Duration,
-    /// The largest request head, in bytes. Default: 8,192. A larger one: HTTP 431.
+    /// How long [`Handle::shutdown`](crate::Handle::shutdown) waits before it closes connections. Default: 0.
+    ///
+    /// Meanwhile everything is served, and `/ready` responds with 503, so that load balancers stop sending clients.
+    pub pre_stop_delay: Duration,
+    /// The largest request head, in bytes. Default: 16,384. A larger one: HTTP 431.
     pub head_bytes: u32,
     /// The most connections of one source: an IPv4 address, or an IPv6 network of 64 bits. Default: `None`, no limit. One over the limit
     /// gets HTTP 503.
@@ -86,7 +90,8 @@ impl Default for Config {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8000))],
             endpoint: EndpointConfig::default(),
             handshake_timeout: Duration::from_secs(5),
-            head_bytes: 8 * 1024,
+            pre_stop_delay: Duration::ZERO,
+            head_bytes: 16 * 1024,
             connections_per_ip: None,
             handshakes_per_ip: None,
             admission: Vec::new(),

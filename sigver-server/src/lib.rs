@@ -45,6 +45,7 @@ mod counters;
 mod http;
 mod lifecycle;
 mod memory;
+mod overflow;
 mod relay;
 mod server;
 mod sync;

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     config::Config,
     conn::peer::Peer,
-    tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
+    tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, MAX_OVERFLOW, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
     write::chunk_queue::CHUNK_BYTES,
 };
 
@@ -17,7 +17,8 @@ use crate::{
 pub struct MemoryBound {
     /// The most connections at the same time.
     pub connections: u32,
-    /// Bytes of the process that do not depend on connections: the program, its permanent threads, their queues.
+    /// Bytes of the process that do not depend on connections: the program, its permanent threads, their queues, and the
+    /// connections over the limit that wait for their response.
     pub fixed: u64,
     /// Bytes of the process for each connection: its stack, the messages it sends, its write buffer.
     pub process: u64,
@@ -57,11 +58,14 @@ impl MemoryBound {
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
         // Events in the channel, and the message that is being decoded.
         let queued = (u64::from(EVENTS_PER_CONNECTION) + 1) * message;
+        // The kernel doubles the configured sizes.
+        let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
+        let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
             // The relay's text and frame.
-            fixed: PROGRAM + QUEUES + EVENT_CHANNEL as u64 * 256 + GROWTH * 2 * message,
+            fixed: PROGRAM + QUEUES + overflow + EVENT_CHANNEL as u64 * 256 + GROWTH * 2 * message,
             process: STACK as u64
                 + SIGNAL_STACK
                 + size_of::<Peer>() as u64
@@ -71,8 +75,7 @@ impl MemoryBound {
                 + backlog
                 + CHUNK_BYTES as u64
                 + hub,
-            // The kernel doubles the configured sizes.
-            kernel: KERNEL_THREAD + KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64,
+            kernel: KERNEL_THREAD + socket,
         }
     }
 

@@ -286,7 +286,7 @@ impl Relay {
                 self.endpoint.drain(now, accept_until);
             }
             (Stage::Closing, Phase::Serving | Phase::Draining) => self.close_all(now),
-            (Stage::Serving | Stage::Draining | Stage::Closing | Stage::Closed, _) => {}
+            (Stage::Serving | Stage::Announced | Stage::Draining | Stage::Closing | Stage::Closed, _) => {}
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Handle {
     counters: Arc<Counters>,
     registry: Arc<Registry>,
     admin: Arc<admin::Context>,
+    pre_stop_delay: Duration,
 }
 
 /// The error of [`Server::bind`] and [`Server::with_listeners`].
@@ -169,13 +170,14 @@ impl Server {
             admin,
             admin_addrs,
             limit,
-            config: Arc::new(config),
             handle: Handle {
+                pre_stop_delay: config.pre_stop_delay,
                 lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, has_successor)),
                 counters,
                 registry,
                 admin: Arc::new(context),
             },
+            config: Arc::new(config),
         })
     }
 
@@ -274,6 +276,7 @@ impl Server {
             counters,
             registry,
             admin,
+            ..
         } = self.handle();
         let config = Arc::clone(&self.config);
         let per_ip = Arc::new(PerIpLimits::new(config.connections_per_ip, config.handshakes_per_ip));
@@ -322,10 +325,11 @@ fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
 
 impl Handle {
     /// Begins a graceful shutdown: no further client is accepted, and all are closed with 1001, one after the other over
-    /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last. Then [`Server::run`] returns. A second call changes
-    /// nothing.
+    /// [`EndpointConfig::drain`](sigver_core::EndpointConfig::drain), openers last. Then [`Server::run`] returns.
+    ///
+    /// This begins after [`Config::pre_stop_delay`]. A second call ends the delay; after the delay it changes nothing.
     pub fn shutdown(&self) {
-        self.lifecycle.advance(Stage::Draining);
+        self.lifecycle.shut_down(self.pre_stop_delay);
     }
 
     /// Closes all remaining clients with 1001 at once. May follow a [`shutdown`](Self::shutdown) that takes too long.

@@ -9,6 +9,9 @@ pub(crate) const EVENT_CHANNEL: usize = 1024;
 /// the queue of every other connection.
 pub(crate) const EVENTS_PER_CONNECTION: u32 = if cfg!(loom) { 2 } else { 4 };
 
+/// The most connections over a limit that wait for their response without a thread. The connection limit leaves descriptors for them.
+pub(crate) const MAX_OVERFLOW: usize = 32;
+
 /// The kernel's send buffer of a connection, in bytes. The kernel doubles it. Without a limit it may grow to 4 MiB.
 pub(crate) const SEND_BUFFER: usize = 128 * 1024;
 

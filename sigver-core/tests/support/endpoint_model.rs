@@ -115,10 +115,11 @@ impl Event {
 }
 
 fn v1_data(is_object: bool, token: usize) -> String {
+    let array = format!("[{token}]");
     if is_object {
         format!(r#"{{"token":{token}}}"#)
     } else {
-        format!("[{token}]")
+        array
     }
 }
 

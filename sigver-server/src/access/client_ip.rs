@@ -1,6 +1,10 @@
 //! The address of a client, also behind trusted proxies.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -24,8 +28,11 @@ impl FromStr for Network {
     type Err = ParseNetworkError;
 
     fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
+        let text = text.trim();
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Self).map_err(|_| ParseNetworkError)
+        network
+            .map(|network| Self(canonical_network(network)))
+            .map_err(|_| ParseNetworkError)
     }
 }
 
@@ -45,6 +52,24 @@ impl Network {
 /// Whether the address is in one of these networks.
 pub(crate) fn any_contains(networks: &[Network], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(ip))
+}
+
+/// Returns the one form of an address that is compared and shown: an IPv4-mapped IPv6 address becomes IPv4.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        // Not made anew: a link-local address has a scope.
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// Returns a network of IPv4-mapped IPv6 addresses as a network of IPv4.
+fn canonical_network(network: IpNet) -> IpNet {
+    let prefix = network.prefix_len().checked_sub(96);
+    match (network.addr().to_canonical(), prefix) {
+        (ip @ IpAddr::V4(_), Some(prefix)) if network.addr().is_ipv6() => IpNet::new(ip, prefix).unwrap_or(network),
+        _ => network,
+    }
 }
 
 /// Returns the address of a client whose connection comes from `peer`, by its `X-Forwarded-For`. Each proxy appends the address that it
@@ -74,7 +99,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
     let ip = text
         .parse()
-        .or_else(|_| text.parse().map(|addr: std::net::SocketAddr| addr.ip()))
+        .or_else(|_| text.parse().map(|addr: SocketAddr| addr.ip()))
         .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     ip.ok().map(|ip| ip.to_canonical())
 }
@@ -106,6 +131,9 @@ mod tests {
             ("10.0.0.1", &["6.6.6.6", "198.51.100.1, 10.0.0.2"], "198.51.100.1"),
             ("10.0.0.1", &["10.0.0.9, 10.0.0.8"], "10.0.0.9"),
             ("10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1"),
+            ("10.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &["[::ffff:198.51.100.1]:4711"], "198.51.100.1"),
+            ("::ffff:203.0.113.1", &[], "203.0.113.1"),
             ("fd00::1", &["[2001:db8::1]:4711"], "2001:db8::1"),
             ("fd00::1", &["[2001:db8::1]"], "2001:db8::1"),
             ("fd00::1", &["2001:db8::1"], "2001:db8::1"),
@@ -115,6 +143,17 @@ mod tests {
         ] {
             let seen_as = client(ip(peer), &trusted, lines.iter().map(|line| line.as_bytes()));
             assert_eq!(seen_as, ip(seen), "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn mapped_address_becomes_ipv4_and_any_other_stays() {
+        for (addr, expected) in [
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1:80"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ] {
+            assert_eq!(canonical(addr.parse().expect("an address")).to_string(), expected);
         }
     }
 
@@ -129,6 +168,10 @@ mod tests {
             ("::1", "::1", true),
             ("2001:db8::/32", "2001:db8:1::1", true),
             ("0.0.0.0/0", "::1", false),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.1", true),
+            ("::ffff:10.0.0.0/104", "11.0.0.1", false),
+            (" 10.0.0.1 ", "10.0.0.1", true),
         ] {
             let parsed: Network = network.parse().expect("a network");
             assert_eq!(parsed.contains(ip(address)), is_in, "{network} {address}");

@@ -46,7 +46,8 @@ pub trait Admission: fmt::Debug + Send + Sync {
 /// The request of a valid WebSocket handshake (RFC 6455 section 4.1). `Debug` shows neither query nor headers, because they may have secrets.
 pub struct Handshake<'a> {
     pub(crate) client: IpAddr,
-    pub(crate) target: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
     pub(crate) headers: Headers<'a>,
 }
 
@@ -56,14 +57,14 @@ impl<'a> Handshake<'a> {
         self.client
     }
 
-    /// Returns the path of the request as it was sent.
+    /// Returns the path of the request as it was sent. If the target is a URL, its path: `/` if it has none.
     pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+        self.path
     }
 
     /// Returns the query of the request as it was sent, without the `?`.
     pub fn query(&self) -> Option<&'a str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        self.query
     }
 
     /// Returns the values of every header with this name, in order. Case does not matter.

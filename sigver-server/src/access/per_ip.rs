@@ -60,6 +60,19 @@ impl PerIpLimits {
     ///
     /// The source has reached a limit.
     pub(crate) fn acquire(self: &Arc<Self>, source: Source) -> Result<Permit, LimitExceeded> {
+        self.acquire_if_below(source, true)
+    }
+
+    /// Acquires a permit for a connection whose handshake is over, or does not count: that of a trusted proxy.
+    ///
+    /// # Errors
+    ///
+    /// The source has reached the limit on connections.
+    pub(crate) fn acquire_upgraded(self: &Arc<Self>, source: Source) -> Result<Permit, LimitExceeded> {
+        self.acquire_if_below(source, false)
+    }
+
+    fn acquire_if_below(self: &Arc<Self>, source: Source, in_handshake: bool) -> Result<Permit, LimitExceeded> {
         let is_reached = |limit: Option<NonZeroU32>, used: u32| limit.is_some_and(|limit| used >= limit.get());
         let mut all = self.used();
         // A limit is at least 1, so no rejected source leaves an empty entry behind.
@@ -67,15 +80,15 @@ impl PerIpLimits {
         if is_reached(self.connections, used.connections) {
             return Err(LimitExceeded::Connections);
         }
-        if is_reached(self.handshakes, used.handshakes) {
+        if in_handshake && is_reached(self.handshakes, used.handshakes) {
             return Err(LimitExceeded::Handshakes);
         }
         used.connections += 1;
-        used.handshakes += 1;
+        used.handshakes += u32::from(in_handshake);
         Ok(Permit {
             limits: Arc::clone(self),
             source,
-            in_handshake: true,
+            in_handshake,
         })
     }
 
@@ -131,6 +144,19 @@ mod tests {
         assert_eq!(exceeded(source), Some(LimitExceeded::Connections));
         drop((first, second, elsewhere));
         assert!(limits.used().is_empty(), "a source without connections costs nothing");
+    }
+
+    /// However many handshakes of proxied clients are under way at the same instant, none is rejected.
+    #[test]
+    fn proxied_connections_do_not_count_as_handshakes() {
+        let limits = Arc::new(PerIpLimits::new(NonZeroU32::new(4), NonZeroU32::new(1)));
+        let source = Source::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let direct = limits.acquire(source).expect("below both limits");
+        let proxied: Vec<_> = (0..4).map_while(|_| limits.acquire_upgraded(source).ok()).collect();
+        assert_eq!(proxied.len(), 3, "only the limit on connections applies");
+        assert_eq!(limits.acquire_upgraded(source).err(), Some(LimitExceeded::Connections));
+        drop((direct, proxied));
+        assert!(limits.used().is_empty());
     }
 
     #[test]

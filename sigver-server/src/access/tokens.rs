@@ -1,12 +1,13 @@
-//! Admission by bearer token. Tokens are compared in constant time, and never shown or logged.
+//! Admission by bearer token. The server keeps digests of the tokens, and never shows or logs one.
 
 use std::{
+    collections::HashSet,
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
 
-use subtle::{Choice, ConstantTimeEq};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::access::{Admission, Denied, Handshake};
@@ -24,7 +25,7 @@ pub(crate) const BEARER: &str = "sigver.bearer.";
 /// - a subprotocol `sigver.bearer.TOKEN` in addition to its dialect; it is never echoed,
 /// - `?token=TOKEN` after the path. Proxies log that, so it is the last choice.
 ///
-/// A client without a valid token gets HTTP 401.
+/// Only the first token in each place counts. In the query, characters may be percent-encoded. A client without a valid token gets HTTP 401.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -39,8 +40,11 @@ pub(crate) const BEARER: &str = "sigver.bearer.";
 /// ```
 pub struct Tokens {
     path: PathBuf,
-    tokens: RwLock<Vec<String>>,
+    digests: RwLock<HashSet<TokenDigest>>,
 }
+
+/// The SHA-256 digest of a token. Looking one up takes a time that says nothing about the tokens of the file, however many these are.
+type TokenDigest = [u8; 32];
 
 /// The error of reading a file of tokens.
 #[derive(Debug, Error)]
@@ -81,8 +85,8 @@ impl Tokens {
     /// The file cannot be read, or is not a file of tokens.
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, TokensError> {
         let path = path.into();
-        let tokens = RwLock::new(read(&path)?);
-        Ok(Self { path, tokens })
+        let digests = RwLock::new(read(&path)?);
+        Ok(Self { path, digests })
     }
 
     /// Reads the file again. Returns the number of tokens. Connected clients stay, also if their token was removed.
@@ -91,26 +95,27 @@ impl Tokens {
     ///
     /// Those of [`from_file`](Self::from_file). The tokens then stay as they were.
     pub fn reload(&self) -> Result<usize, TokensError> {
-        let tokens = read(&self.path)?;
-        let count = tokens.len();
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        let digests = read(&self.path)?;
+        let count = digests.len();
+        *self.digests.write().unwrap_or_else(PoisonError::into_inner) = digests;
         Ok(count)
     }
 
-    /// Whether this is one of the tokens. Compares with all of them, to take the same time for each.
+    /// Whether this is one of the tokens.
     fn has(&self, offered: &[u8]) -> bool {
-        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
-        tokens
-            .iter()
-            .fold(Choice::from(0), |found, token| found | token.as_bytes().ct_eq(offered))
-            .into()
+        let digests = self.digests.read().unwrap_or_else(PoisonError::into_inner);
+        digests.contains(&digest(offered))
     }
+}
+
+fn digest(token: &[u8]) -> TokenDigest {
+    Sha256::digest(token).into()
 }
 
 /// Shows the number of tokens.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.tokens.read().unwrap_or_else(PoisonError::into_inner).len();
+        let count = self.digests.read().unwrap_or_else(PoisonError::into_inner).len();
         f.debug_struct("Tokens")
             .field("path", &self.path)
             .field("count", &count)
@@ -120,21 +125,12 @@ impl fmt::Debug for Tokens {
 
 impl Admission for Tokens {
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
-        let in_header = handshake.headers("Authorization").filter_map(after_bearer);
-        let in_subprotocol = handshake
-            .subprotocols()
-            .filter_map(|name| name.strip_prefix(BEARER))
-            .map(str::as_bytes);
-        let in_query = handshake
-            .query()
-            .into_iter()
-            .flat_map(|query| query.split('&'))
-            .filter_map(|pair| pair.strip_prefix("token="))
-            .map(str::as_bytes);
-        if in_header
-            .chain(in_subprotocol)
-            .chain(in_query)
-            .any(|token| self.has(token))
+        let in_header = handshake.headers("Authorization").find_map(after_bearer);
+        let in_subprotocol = handshake.subprotocols().find_map(|name| name.strip_prefix(BEARER));
+        let in_query = handshake.query().and_then(token_parameter);
+        if in_header.is_some_and(|token| self.has(token))
+            || in_subprotocol.is_some_and(|token| self.has(token.as_bytes()))
+            || in_query.is_some_and(|token| self.has(&token))
         {
             Ok(())
         } else {
@@ -150,25 +146,55 @@ fn after_bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn read(path: &Path) -> Result<Vec<String>, TokensError> {
-    let text = fs::read_to_string(path).map_err(|source| TokensError::Read {
+/// Returns the value of the first parameter `token` of a query.
+fn token_parameter(query: &str) -> Option<Vec<u8>> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (percent_decode(name) == b"token").then(|| percent_decode(value))
+    })
+}
+
+/// Decodes a part of a URL (RFC 3986 section 2.1). A `%` without two hexadecimal digits stays.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let [first, after @ ..] = rest {
+        let digits = match (first, after) {
+            (b'%', [high, low, ..]) => hex_digit(*high).zip(hex_digit(*low)),
+            _ => None,
+        };
+        let (byte, length) = digits.map_or((*first, 1), |(high, low)| (high << 4 | low, 3));
+        decoded.push(byte);
+        rest = &rest[length..];
+    }
+    decoded
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| digit.try_into().ok())
+}
+
+/// Reads a file of tokens and returns their digests. The file may begin with a byte order mark.
+fn read(path: &Path) -> Result<HashSet<TokenDigest>, TokensError> {
+    let text = fs::read(path).map_err(|source| TokensError::Read {
         path: path.to_owned(),
         source,
     })?;
-    let mut tokens = Vec::new();
-    for (line, token) in text.lines().enumerate() {
-        let token = token.trim();
-        if token.is_empty() || token.starts_with('#') {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let mut tokens = HashSet::new();
+    for (line, token) in text.split(|byte| *byte == b'\n').enumerate() {
+        let token = token.trim_ascii();
+        if token.is_empty() || token.starts_with(b"#") {
             continue;
         }
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if token.len() < SHORTEST || !token.bytes().all(is_token) {
+        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+        if token.len() < SHORTEST || !token.iter().all(is_token) {
             return Err(TokensError::Line {
                 path: path.to_owned(),
                 line: line + 1,
             });
         }
-        tokens.push(token.to_owned());
+        tokens.insert(digest(token));
     }
     if tokens.is_empty() {
         return Err(TokensError::None { path: path.to_owned() });
@@ -209,7 +235,7 @@ mod tests {
         ));
         fs::write(
             &file.0,
-            "# of the app\n0123456789abcdef\n\n  all_of.-~-0123456789  \r\n",
+            "\u{feff}# of the app\n0123456789abcdef\n\n  all_of.-~-0123456789  \r\n",
         )
         .expect("written");
         let tokens = Tokens::from_file(&file.0)?;
@@ -248,6 +274,26 @@ mod tests {
         assert_eq!(tokens.reload()?, 2);
         assert!(tokens.has(b"fedcba9876543210") && !tokens.has(b"0123456789abcdef"));
         Ok(())
+    }
+
+    #[test]
+    fn first_parameter_of_the_query_is_decoded() {
+        for (query, token) in [
+            ("token=abc", Some(&b"abc"[..])),
+            ("a=b&token=abc&token=def", Some(b"abc")),
+            ("token=%61b%2D%2d%7e&x", Some(b"ab--~")),
+            ("%74oken=a=b", Some(b"a=b")),
+            ("token=", Some(b"")),
+            ("token=%", Some(b"%")),
+            ("token=%6", Some(b"%6")),
+            ("token=%6g%+1", Some(b"%6g%+1")),
+            ("token=%ff%00", Some(b"\xff\0")),
+            ("token", None),
+            ("Token=abc", None),
+            ("", None),
+        ] {
+            assert_eq!(token_parameter(query).as_deref(), token, "{query}");
+        }
     }
 
     #[test]

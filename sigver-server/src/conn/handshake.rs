@@ -11,6 +11,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::{
     access::{Handshake, client_ip, tokens::BEARER},
     config::Config,
+    conn::request_line::RequestLine,
     http::{
         head::{self, Head},
         page,
@@ -27,8 +28,15 @@ pub(crate) struct Upgrade {
     /// The subprotocol to echo.
     subprotocol: Option<String>,
     pub(crate) dialect: Dialect,
+}
+
+/// What the server decides on a request.
+pub(crate) struct Decision {
     /// The address of the client, behind its trusted proxies.
     pub(crate) client: IpAddr,
+    pub(crate) line: RequestLine,
+    /// An admitted handshake, or the response to any other request.
+    pub(crate) outcome: Result<Upgrade, Response>,
 }
 
 impl Upgrade {
@@ -38,7 +46,7 @@ impl Upgrade {
     }
 }
 
-/// Reads one request. Returns an admitted handshake and the bytes after it, or the response to any other request.
+/// Reads one request. Returns the decision and the bytes after the head, or the response to a head that cannot be parsed.
 ///
 /// # Errors
 ///
@@ -47,22 +55,27 @@ pub(crate) fn read(
     stream: &TcpStream,
     peer: IpAddr,
     config: &Config,
-    is_ending: impl Fn() -> bool,
-) -> io::Result<Result<(Upgrade, Vec<u8>), Response>> {
+    is_ready: impl Fn() -> bool,
+) -> io::Result<Result<(Decision, Vec<u8>), Response>> {
     head::read(stream, config.head_limits(), |head| {
-        decide(head, peer, config, is_ending())
+        let client = client_ip::client(peer, &config.trusted_proxies, head.headers.all("X-Forwarded-For"));
+        Ok(Decision {
+            client,
+            line: RequestLine::of(head, &config.pages),
+            outcome: decide(head, client, config, is_ready()),
+        })
     })
 }
 
-fn decide(head: &Head<'_>, peer: IpAddr, config: &Config, is_ending: bool) -> Result<Upgrade, Response> {
+fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> Result<Upgrade, Response> {
     let mut opening = match Request::of(head)? {
         Request::Upgrade(opening) => opening,
-        Request::Plain => return Err(page::respond(head, &config.pages, is_ending)),
+        Request::Plain => return Err(page::respond(head, &config.pages, is_ready)),
     };
-    let client = client_ip::client(peer, &config.trusted_proxies, head.headers.all("X-Forwarded-For"));
     let handshake = Handshake {
         client,
-        target: head.target,
+        path: head.path,
+        query: head.query,
         headers: head.headers,
     };
     for admission in &config.admission {
@@ -77,7 +90,6 @@ fn decide(head: &Head<'_>, peer: IpAddr, config: &Config, is_ending: bool) -> Re
         key: opening.key.to_owned(),
         subprotocol: echo.map(str::to_owned),
         dialect,
-        client,
     })
 }
 
@@ -89,8 +101,8 @@ pub fn read_head(bytes: &[u8], pages: &[page::Page]) -> Option<(Vec<u8>, usize, 
         pages: pages.to_vec(),
         ..Config::default()
     };
-    let peer = std::net::Ipv4Addr::LOCALHOST.into();
-    Some(match head::parse(bytes, |head| decide(head, peer, &config, false))? {
+    let client = std::net::Ipv4Addr::LOCALHOST.into();
+    Some(match head::parse(bytes, |head| decide(head, client, &config, true))? {
         Err(response) => (response.to_bytes(), 0, None),
         Ok((upgrade, length)) => {
             let response = switching_protocols(&upgrade.key, upgrade.subprotocol.as_deref());

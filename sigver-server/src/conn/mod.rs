@@ -7,6 +7,7 @@ pub(crate) mod handshake;
 pub(crate) mod peer;
 pub(crate) mod reader;
 pub(crate) mod registry;
+pub(crate) mod request_line;
 
 use std::{
     io::{self, Read},
@@ -22,7 +23,7 @@ use crate::{
     config::Config,
     conn::{
         event::{ConnEvent, Event},
-        handshake::Upgrade,
+        handshake::{Decision, Upgrade},
         peer::{Peer, Permit},
         reader::{End, Reader, Received},
         registry::Entry,
@@ -80,39 +81,42 @@ pub(crate) fn run(accepted: Accepted, context: &Context) {
 fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permit>) -> Option<(Upgrade, Vec<u8>)> {
     let Context { config, lifecycle, .. } = context;
     log::debug!("{peer} connected");
-    let request = match handshake::read(&peer.stream, peer.addr.ip(), config, || lifecycle.is_ending()) {
-        Ok(request) => request,
+    let decision = match handshake::read(&peer.stream, peer.addr.ip(), config, || lifecycle.is_ready()) {
+        Ok(decision) => decision,
         Err(error) => {
             log::debug!("{peer} disconnected before its request was complete: {error}");
             return None;
         }
     };
-    let response = match request {
-        Err(response) => response,
-        Ok(_) if lifecycle.rejects_handshakes() => Response::UNAVAILABLE,
-        Ok((upgrade, rest)) => {
-            peer.set_client(upgrade.client);
-            match acquire_permit(context, peer, permit) {
-                Ok(()) => return Some((upgrade, rest)),
-                Err(exceeded) => {
-                    peer.log_rejection(&exceeded);
-                    Response::UNAVAILABLE
-                }
-            }
+    let (response, line) = match decision {
+        Err(response) => (response, None),
+        Ok((Decision { client, line, outcome }, rest)) => {
+            peer.set_client(client);
+            let response = match outcome {
+                Err(response) => response,
+                Ok(_) if lifecycle.rejects_handshakes() => Response::UNAVAILABLE,
+                Ok(upgrade) => match acquire_permit(context, peer, permit) {
+                    Ok(()) => return Some((upgrade, rest)),
+                    Err(exceeded) => {
+                        peer.log_rejection(&exceeded);
+                        Response::UNAVAILABLE
+                    }
+                },
+            };
+            (response, Some(line))
         }
     };
     context.counters.record_response(response.code());
     // A client that has gone or does not read gets no response.
     let _ = response.send(&peer.stream);
-    let (client, status) = (peer.client(), &response.status);
-    log::info!(conn = peer.serial, client:%, status:%; "{peer} answered {status}");
+    peer.log_response(&response, line.as_ref());
     None
 }
 
 /// Acquires the permit of a client behind a trusted proxy. A client that connects directly has one already.
 fn acquire_permit(context: &Context, peer: &Peer, permit: &mut Option<per_ip::Permit>) -> Result<(), LimitExceeded> {
     if permit.is_none() && context.per_ip.are_limited() {
-        *permit = Some(context.per_ip.acquire(Source::from(peer.client()))?);
+        *permit = Some(context.per_ip.acquire_upgraded(Source::from(peer.client()))?);
     }
     if let Some(permit) = permit {
         permit.end_handshake();

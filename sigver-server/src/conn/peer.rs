@@ -16,6 +16,8 @@ use rustix::net::SendFlags;
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
+    access::client_ip,
+    conn::request_line::RequestLine,
     counters::Counters,
     http::response::Response,
     sync::credits::Credits,
@@ -29,6 +31,7 @@ const NO_ID: u64 = u64::MAX;
 pub(crate) struct Peer {
     /// The number of the connection in log lines, counted from 0.
     pub(crate) serial: u64,
+    /// The address that the connection comes from. An IPv4-mapped IPv6 address is stored as IPv4.
     pub(crate) addr: SocketAddr,
     pub(crate) stream: TcpStream,
     pub(crate) credits: Credits,
@@ -48,7 +51,7 @@ impl Peer {
     pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream) -> Self {
         Self {
             serial,
-            addr,
+            addr: client_ip::canonical(addr),
             stream,
             credits: Credits::new(),
             stats: ConnStats::default(),
@@ -61,12 +64,12 @@ impl Peer {
         }
     }
 
-    /// Sets the address of the client, once its handshake is complete.
+    /// Sets the address of the client, once its request head is complete.
     pub(crate) fn set_client(&self, client: IpAddr) {
         let _ = self.client.set(client);
     }
 
-    /// Returns the address of the client, or that of the connection until the handshake is complete.
+    /// Returns the address of the client, or that of the connection until the request head is complete.
     pub(crate) fn client(&self) -> IpAddr {
         self.client.get().copied().unwrap_or(self.addr.ip())
     }
@@ -127,7 +130,24 @@ impl Peer {
 
     /// Logs that the client is rejected.
     pub(crate) fn log_rejection(&self, why: &dyn fmt::Display) {
-        log::warn!(conn = self.serial, client:% = self.client(); "{self} rejected: {why}");
+        log::warn!(conn = self.serial, client:% = self.client(), reason:% = why; "{self} rejected: {why}");
+    }
+
+    /// Logs the response to a request. `line` is `None` if the request could not be parsed.
+    pub(crate) fn log_response(&self, response: &Response, line: Option<&RequestLine>) {
+        let (conn, client, status) = (self.serial, self.client(), &response.status);
+        match line {
+            Some(line) => {
+                let level = if line.is_routine {
+                    log::Level::Debug
+                } else {
+                    log::Level::Info
+                };
+                let RequestLine { method, path, .. } = line;
+                log::log!(level, conn, client:%, status:%, method, path; "{self} answered {status} to {line}");
+            }
+            None => log::info!(conn, client:%, status:%; "{self} answered {status}"),
+        }
     }
 
     /// Rejects the client with HTTP 503, on another thread than its own.
@@ -165,7 +185,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { serial, addr, .. } = self;
         match self.client.get() {
-            Some(client) if *client != addr.ip().to_canonical() => write!(f, "#{serial} from {client} by {addr}"),
+            Some(client) if *client != addr.ip() => write!(f, "#{serial} from {client} by {addr}"),
             _ => write!(f, "#{serial} from {addr}"),
         }
     }

@@ -26,17 +26,35 @@ pub(crate) struct HeadLimits {
 /// A whole request head.
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
-    pub(crate) target: &'a str,
+    /// The path of the target, as it was sent.
+    pub(crate) path: &'a str,
+    /// What follows the first `?` of the target.
+    pub(crate) query: Option<&'a str>,
     /// The minor version: 1 is HTTP/1.1.
     pub(crate) version: u8,
     pub(crate) headers: Headers<'a>,
 }
 
-impl<'a> Head<'a> {
-    /// The path of the target, without its query.
-    pub(crate) fn path(&self) -> &'a str {
-        self.target.split('?').next().unwrap_or(self.target)
-    }
+/// Splits a target into its path and query. The absolute form (RFC 9112 section 3.2.2) is `SCHEME://AUTHORITY` before them; a URL without a
+/// path has the path `/`.
+fn split_target(target: &str) -> (&str, Option<&str>) {
+    let (before, query) = match target.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (target, None),
+    };
+    let path = match before.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => rest.find('/').map_or("/", |start| &rest[start..]),
+        _ => before,
+    };
+    (path, query)
+}
+
+/// Whether this is the scheme of a URL (RFC 3986 section 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 /// Parses the head at the beginning of `bytes` and passes it to `handle`. Returns the result and the length of the head, or `None` if the
@@ -57,9 +75,11 @@ pub(crate) fn parse<T>(
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Some(Err(Response::BAD_REQUEST));
     };
+    let (path, query) = split_target(target);
     let head = Head {
         method,
-        target,
+        path,
+        query,
         version,
         headers: Headers(request.headers),
     };
@@ -114,4 +134,31 @@ fn has_timed_out(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::split_target;
+
+    #[test]
+    fn target_in_every_form_has_a_path_and_a_query() {
+        for (target, path, query) in [
+            ("/", "/", None),
+            ("/a/b?c?d", "/a/b", Some("c?d")),
+            ("/a?", "/a", Some("")),
+            ("/?u=http://x/y", "/", Some("u=http://x/y")),
+            ("/a://b", "/a://b", None),
+            ("//a/b", "//a/b", None),
+            ("http://example.org", "/", None),
+            ("http://example.org?a", "/", Some("a")),
+            ("http://example.org/", "/", None),
+            ("HTTP://example.org:80/a/b?c", "/a/b", Some("c")),
+            ("wss://u@[::1]:1/a?b", "/a", Some("b")),
+            ("web+x://a/b", "/b", None),
+            ("*", "*", None),
+            ("example.org:80", "example.org:80", None),
+        ] {
+            assert_eq!(split_target(target), (path, query), "{target}");
+        }
+    }
 }

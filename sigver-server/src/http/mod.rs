@@ -1,4 +1,4 @@
-//! HTTP/1.1, as far as a WebSocket server needs it: request heads, opening handshakes, responses.
+//! HTTP/1, as far as a WebSocket server needs it: request heads, opening handshakes, responses.
 //!
 //! Knows neither the configuration of the server nor who may connect. Bodies are not read, and every response but 101 ends its connection.
 

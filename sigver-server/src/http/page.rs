@@ -42,13 +42,13 @@ impl fmt::Debug for Page {
 }
 
 /// Responds to a request on a port that serves WebSocket.
-pub(crate) fn respond(head: &Head<'_>, pages: &[Page], is_ending: bool) -> Response {
+pub(crate) fn respond(head: &Head<'_>, pages: &[Page], is_ready: bool) -> Response {
     get(head, |path| {
         let page = pages.iter().find(|page| *page.path == *path);
         match (page, path) {
-            _ if head.headers.all("Sec-WebSocket-Key").next().is_some() => Response::STRIPPED,
+            _ if is_stripped(head) => Response::STRIPPED,
             (Some(page), _) => Response::page(&page.content_type, &page.body),
-            (None, "/ready") if is_ending => Response::ENDING,
+            (None, "/ready") if !is_ready => Response::ENDING,
             (None, "/ready" | "/health") => Response::HEALTHY,
             (None, "/") => Response::NO_UPGRADE,
             (None, _) => Response::NOT_FOUND,
@@ -56,11 +56,27 @@ pub(crate) fn respond(head: &Head<'_>, pages: &[Page], is_ending: bool) -> Respo
     })
 }
 
-/// Responds to GET and HEAD with what `find` returns for the path, and to any other method with 405.
+/// Whether this is a health probe or the request of a page: what load balancers and browsers send all the time.
+pub(crate) fn is_routine(head: &Head<'_>, pages: &[Page]) -> bool {
+    ["GET", "HEAD", "OPTIONS"].contains(&head.method)
+        && (["/health", "/ready"].contains(&head.path)
+            || head.method == "OPTIONS"
+            || pages.iter().any(|page| *page.path == *head.path))
+        && !is_stripped(head)
+        && !head.headers.lists("Upgrade", "websocket")
+}
+
+/// Whether this is a handshake without its hop-by-hop headers.
+fn is_stripped(head: &Head<'_>) -> bool {
+    head.headers.all("Sec-WebSocket-Key").next().is_some()
+}
+
+/// Responds to GET and HEAD with what `find` returns for the path, to OPTIONS with the methods, and to any other method with 405.
 pub(crate) fn get(head: &Head<'_>, find: impl FnOnce(&str) -> Response) -> Response {
     match head.method {
-        "GET" => find(head.path()),
-        "HEAD" => find(head.path()).without_body(),
+        "GET" => find(head.path),
+        "HEAD" => find(head.path).without_body(),
+        "OPTIONS" => Response::OPTIONS,
         _ => Response::METHOD,
     }
 }

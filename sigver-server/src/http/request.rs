@@ -25,17 +25,18 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     ///
-    /// The response to a request that is not valid HTTP/1.1, or to an invalid handshake.
+    /// The response to a request that is not valid HTTP, or to an invalid handshake.
     pub(crate) fn of(head: &Head<'a>) -> Result<Self, Response> {
         let headers = head.headers;
-        if head.version != 1 {
-            return Err(Response::HTTP_VERSION);
-        }
-        // RFC 9112 section 3.2.
-        if headers.only("Host").is_none() {
+        // RFC 9112 section 3.2. HTTP/1.0 does not require it.
+        let hosts = headers.all("Host").count();
+        if hosts > 1 || (hosts == 0 && head.version > 0) {
             return Err(Response::BAD_HOST);
         }
         if headers.lists("Upgrade", "websocket") && headers.lists("Connection", "upgrade") {
+            if head.version == 0 {
+                return Err(Response::HTTP_VERSION);
+            }
             OpeningHandshake::of(head).map(Self::Upgrade)
         } else {
             Ok(Self::Plain)

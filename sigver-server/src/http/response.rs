@@ -75,9 +75,11 @@ impl Response {
         "nothing is here: this is a sigver signaling server, and wants a WebSocket\n",
     );
     pub(crate) const NO_PAGE: Self = Self::new("404 Not Found", "", "only /metrics is here\n");
+    /// The response to OPTIONS, with which load balancers check that a server is there.
+    pub(crate) const OPTIONS: Self = Self::new("200 OK", "Allow: GET, HEAD, OPTIONS\r\n", "");
     pub(crate) const METHOD: Self = Self::new(
         "405 Method Not Allowed",
-        "Allow: GET, HEAD\r\n",
+        "Allow: GET, HEAD, OPTIONS\r\n",
         "only GET is understood here\n",
     );
     pub(crate) const HANDSHAKE_METHOD: Self = Self::new(
@@ -119,8 +121,11 @@ impl Response {
         "Retry-After: 5\r\nCache-Control: no-store\r\n",
         "shutting down\n",
     );
-    pub(crate) const HTTP_VERSION: Self =
-        Self::new("505 HTTP Version Not Supported", "", "only HTTP/1.1 is understood\n");
+    pub(crate) const HTTP_VERSION: Self = Self::new(
+        "505 HTTP Version Not Supported",
+        "",
+        "a WebSocket handshake needs HTTP/1.1\n",
+    );
 
     /// The metrics page.
     pub(crate) fn metrics(text: String) -> Self {

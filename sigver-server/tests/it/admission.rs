@@ -43,6 +43,9 @@ fn other_origins_are_rejected_with_403() -> io::Result<()> {
     for (headers, seen) in [
         ("Origin: https://example.org\r\n", "101"),
         ("Origin: HTTPS://EXAMPLE.ORG\r\n", "101"),
+        ("Origin: https://example.org:443\r\n", "101"),
+        ("Origin: https://evil.example/.example.org\r\n", "403"),
+        ("Origin: https://evil.example?.example.org\r\n", "403"),
         ("origin:https://a.example.org\r\n", "101"),
         ("Origin: null\r\n", "101"),
         ("", "101"),
@@ -75,6 +78,30 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
         ("/", "authorization: bearer  second-0123456789\r\n", "101"),
         ("/a?token=first-0123456789", "", "101"),
         ("/?x=y&token=second-0123456789&z", "", "101"),
+        ("/?token=first%2D01234%35678%39", "", "101"),
+        ("ws://sigver.example?token=first-0123456789", "", "101"),
+        // Only the first token of each place counts.
+        ("/?token=wrong-0123456789&token=first-0123456789", "", "401"),
+        (
+            "/",
+            "Authorization: Bearer wrong-0123456789\r\nAuthorization: Bearer first-0123456789\r\n",
+            "401",
+        ),
+        (
+            "/",
+            "Sec-WebSocket-Protocol: sigver.bearer.wrong-0123456789, sigver.bearer.first-0123456789\r\n",
+            "401",
+        ),
+        (
+            "/?token=wrong-0123456789",
+            "Authorization: Bearer wrong-0123456789\r\nSec-WebSocket-Protocol: sigver.bearer.first-0123456789\r\n",
+            "101",
+        ),
+        (
+            "/",
+            "Authorization: Basic abc\r\nAuthorization: BEARER first-0123456789\r\n",
+            "101",
+        ),
         (
             "/",
             "Sec-WebSocket-Protocol: sigver.v1, sigver.bearer.first-0123456789\r\n",
@@ -151,7 +178,7 @@ fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
     let server = Running::start(config);
     let headers = "Cookie: a\r\nCookie: b\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n\
                    Sec-WebSocket-Protocol: x, sigver.v1\r\n";
-    assert_eq!(status(&answer(&server, "/a?b?c", headers)?), "101");
+    assert_eq!(status(&answer(&server, "http://sigver.example/a?b?c", headers)?), "101");
     for (code, line) in [
         ("403", "403 Forbidden"),
         ("404", "404 Not Found"),

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
@@ -24,11 +24,18 @@ fn failure(command: &mut Command) -> (Option<i32>, String) {
 #[test]
 fn invalid_command_line_exits_with_2_and_one_line() {
     for (arguments, part) in [
-        (&["--listen", "8000"][..], "expected IP:PORT"),
+        (&["--listen", "8000"][..], "expected HOST:PORT"),
+        (
+            &["--listen", "no-such-host.invalid:8000"],
+            "cannot resolve no-such-host.invalid",
+        ),
+        (&["--allow-origin", "example.org"], "expected SCHEME://HOST"),
+        (&["--allow-origin", "https://b\u{fc}cher.example"], "xn--"),
+        (&["--trusted-proxy", "proxy"], "expected an IP address or a network"),
         (&["--listen"], "--listen"),
         (&["--message-bytes", "-1"], "-1"),
         (&["--message-bytes", "64K"], "expected a number from 1 to 2147483647"),
-        (&["--drain", "-1"], "-1"),
+        (&["--drain", "-1"], "expected a number of seconds"),
         (&["--drain", "soon"], "expected a number of seconds"),
         (&["--log-format", "xml"], "expected text, json"),
         (&["--colour"], "--colour"),
@@ -41,6 +48,12 @@ fn invalid_command_line_exits_with_2_and_one_line() {
             "{arguments:?}: {text}"
         );
     }
+    let (code, text) = failure(sigver_server(&[]).env("SIGVER_DEMO", "maybe"));
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("SIGVER_DEMO") && text.contains("expected true or false"),
+        "{text}"
+    );
     let (code, text) = failure(sigver_server(&[]).env("PORT", "65536"));
     assert_eq!(code, Some(2));
     assert!(text.contains("PORT") && text.contains("65536"), "{text}");
@@ -126,11 +139,15 @@ fn check_config_prints_values_and_sources() {
         "--key-bytes",
         "12",
         "--allow-origin",
-        "https://a,https://b",
+        "https://a, https://b",
     ]);
     command
-        .env("SIGVER_DEPTH", "64")
-        .env("PORT", "81")
+        .env("SIGVER_DEPTH", " 64 ")
+        .env("SIGVER_TRUSTED_PROXY", "127.0.0.1 , 10.0.0.0/8,")
+        .env("SIGVER_TOKEN_FILE", "")
+        .env("SIGVER_DRAIN", " ")
+        .env("SIGVER_ADMIN", "")
+        .env("PORT", "0")
         .env("SIGVER_KEYBYTES", "9");
     let output = command.output();
     let Output { status, stdout, .. } = output.expect("the program starts");
@@ -138,7 +155,9 @@ fn check_config_prints_values_and_sources() {
     assert!(status.success());
     let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
-        "--listen [::]:81 (PORT)",
+        "--listen [::]:0 (PORT)",
+        "--trusted-proxy 127.0.0.1 (environment)",
+        "--trusted-proxy 10.0.0.0/8 (environment)",
         "--allow-origin https://a (command line)",
         "--allow-origin https://b (command line)",
         "--admin off (default)",
@@ -151,6 +170,95 @@ fn check_config_prints_values_and_sources() {
     }
     assert!(text.contains("unknown variable, ignored: SIGVER_KEYBYTES\n"), "{text}");
     assert!(text.contains("\nup to ") && text.contains(" MiB of memory: "), "{text}");
+}
+
+/// A file of variables may have a line for each, most of them empty.
+#[test]
+fn empty_variable_is_unset() {
+    let variables = [
+        "PORT",
+        "SIGVER_LISTEN",
+        "SIGVER_ADMIN",
+        "SIGVER_DEMO",
+        "SIGVER_ALLOW_ORIGIN",
+        "SIGVER_CONNECTIONS",
+        "SIGVER_KEEP_ALIVE",
+        "SIGVER_LOG_FORMAT",
+        "SIGVER_COMPLETIONS",
+        "SIGVER_CHECK_CONFIG",
+    ];
+    let mut with_empty = sigver_server(&["--check-config", "--listen", "127.0.0.1:0"]);
+    with_empty.envs(variables.map(|name| (name, "")));
+    let mut without = sigver_server(&["--check-config", "--listen", "127.0.0.1:0"]);
+    let text = |command: &mut Command| {
+        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).expect("stdout is text")
+    };
+    let (with_empty, without) = (text(&mut with_empty), text(&mut without));
+    assert_eq!(with_empty, without);
+    assert!(with_empty.contains("--allow-origin all "), "{with_empty}");
+}
+
+#[test]
+fn check_config_exits_with_2_if_an_address_cannot_be_bound() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    for (flags, part) in [
+        (["--listen", &taken], "in use"),
+        (["--admin", &taken], "in use"),
+        (["--listen", "192.0.2.1:8000"], "cannot listen on 192.0.2.1:8000: "),
+    ] {
+        let (code, text) = failure(
+            sigver_server(&["--check-config", "--connections", "1"])
+                .args(flags)
+                .env("PORT", "0"),
+        );
+        assert_eq!(code, Some(2), "{flags:?}: {text}");
+        assert!(
+            text.starts_with("sigver-server: cannot listen on ") && text.contains(part),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn host_name_is_resolved() {
+    let program = Program::start(&mut sigver_server(&["--listen", "localhost:0"]));
+    assert!(program.addr.ip().is_loopback(), "{}", program.addr);
+    assert!(Client::connect(program.addr, "/").is_ok());
+}
+
+#[test]
+fn unknown_variable_is_logged() {
+    let mut command = sigver_server(&["--listen", "127.0.0.1:0"]);
+    command.env("SIGVER_LISTN", "x").env("SIGVER_SERVICE_HOST", "10.0.0.1");
+    let (_, log) = Program::start(&mut command).end(Signal::TERM);
+    assert!(log.contains("unknown variables, ignored: SIGVER_LISTN\n"), "{log}");
+}
+
+/// The first signal begins the delay, the second the drain.
+#[test]
+fn second_signal_ends_the_pre_stop_delay() {
+    let mut program = Program::start(&mut sigver_server(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--pre-stop-delay",
+        "3600",
+    ]));
+    let mut client = program.client();
+    kill_process(Pid::from_child(&program.child), Signal::TERM).expect("the program runs");
+    program.until_logged("in 3600 s");
+    eventually("the delay has begun", || {
+        get(program.addr, "/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 "))
+    });
+    let mut second = program.client();
+    second.sync();
+    let (code, log) = program.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    for client in [&mut client, &mut second] {
+        assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+    }
 }
 
 #[test]

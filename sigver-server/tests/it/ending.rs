@@ -60,6 +60,51 @@ fn drain_closes_openers_last_and_answers_probes() -> io::Result<()> {
     Ok(())
 }
 
+/// Load balancers see that the server is about to end before it rejects anybody. The delay is longer than the test: a second call ends it.
+#[test]
+fn pre_stop_delay_serves_everything_with_ready_at_503() -> io::Result<()> {
+    let mut config = test_config();
+    config.pre_stop_delay = Duration::from_secs(3600);
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    server.handle.shutdown();
+    assert!(get(server.addr, "/ready")?.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(get(server.addr, "/health")?.starts_with("HTTP/1.1 200 OK\r\n"));
+    let (new_opener, mut new_joiner) = server.pair("new");
+    joiner.send_text("{}")?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    drop(new_opener);
+    assert_eq!(new_joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
+    server.handle.shutdown();
+    assert_eq!((joiner.receive(), opener.receive()), (shutting_down(), shutting_down()));
+    Ok(())
+}
+
+#[test]
+fn drain_begins_after_the_pre_stop_delay() {
+    let mut config = test_config();
+    config.pre_stop_delay = Duration::from_millis(300);
+    let server = Running::start(config);
+    let mut client = server.client();
+    client.sync();
+    let began = Instant::now();
+    server.handle.shutdown();
+    assert_eq!(client.receive(), shutting_down());
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn pre_stop_delay_ends_at_once_with_shutdown_now() {
+    let mut config = test_config();
+    config.pre_stop_delay = Duration::MAX;
+    let server = Running::start(config);
+    let mut client = server.client();
+    client.sync();
+    server.handle.shutdown();
+    server.handle.shutdown_now();
+    assert_eq!(client.receive(), shutting_down());
+}
+
 #[test]
 fn drain_of_few_clients_ends_early() {
     let mut config = test_config();
@@ -131,7 +176,10 @@ fn second_shutdown_ends_a_drain() {
 #[test]
 fn shutdown_truncates_no_frame() -> io::Result<()> {
     for now in [false, true] {
-        let server = Running::start(test_config());
+        let mut config = test_config();
+        // A slow machine reads more slowly than it is flooded.
+        config.endpoint.backlog_bytes = u32::MAX;
+        let server = Running::start(config);
         let (mut opener, mut joiner) = server.pair("k");
         let flooded = joiner.stream().try_clone()?;
         let flood = thread::spawn(move || {

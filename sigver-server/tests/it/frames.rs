@@ -32,7 +32,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MESSAGE_MAX: usize = 65_536;
 
 /// The default maximum length of a request head.
-const HEAD_MAX: usize = 8_192;
+const HEAD_MAX: usize = 16_384;
 
 // ------------------------------------------------------------------------------------------------------------ Split frames
 
@@ -422,7 +422,7 @@ fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> 
             "POST",
             get.replace("GET", "POST"),
             "405 Method Not Allowed",
-            Some(("Allow", "GET, HEAD")),
+            Some(("Allow", "GET, HEAD, OPTIONS")),
         ),
         (
             "HTTP/1.0",
@@ -433,7 +433,7 @@ fn invalid_handshake_receives_complete_response() -> Result<(), Box<dyn Error>> 
         ("one byte too many", padded_to(HEAD_MAX + 1), TOO_LARGE, None),
         (
             "a long target",
-            HANDSHAKE.replace("/chat", &"/chat".repeat(2000)),
+            HANDSHAKE.replace("/chat", &"/chat".repeat(4000)),
             TOO_LARGE,
             None,
         ),

@@ -119,6 +119,37 @@ fn accepted_handshake_is_answered_byte_for_byte() -> io::Result<()> {
     Ok(())
 }
 
+/// Load balancers send probes in HTTP/1.0, which has no `Host`, and proxies send whole URLs (RFC 9112 section 3.2.2).
+#[test]
+fn request_of_http_1_0_or_with_a_url_is_answered() -> io::Result<()> {
+    const BAD_REQUEST: &str = "400 Bad Request";
+    const OK: &str = "200 OK";
+    let server = Running::start(test_config());
+    for (request, status) in [
+        ("GET /health HTTP/1.0\r\n\r\n", OK),
+        ("HEAD /ready HTTP/1.0\r\nHost: a\r\n\r\n", OK),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", OK),
+        ("GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", BAD_REQUEST),
+        ("GET / HTTP/1.0\r\n\r\n", "426 Upgrade Required"),
+        ("GET http://a:8000/health HTTP/1.1\r\nHost: a\r\n\r\n", OK),
+        ("GET HTTPS://a/ready?b=/c HTTP/1.1\r\nHost: a\r\n\r\n", OK),
+        ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "426 Upgrade Required"),
+        ("GET http://a/health HTTP/1.1\r\n\r\n", BAD_REQUEST),
+        ("GET http://a/none HTTP/1.1\r\nHost: a\r\n\r\n", "404 Not Found"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", OK),
+    ] {
+        for cut in [Cut::Whole, Cut::Bytes] {
+            let answer = exchange(server.addr, request.as_bytes(), cut)?;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{request}: {answer}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Bytes after a rejected request are not parsed as a second one, and no part of a request is in the response.
 #[test]
 fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
@@ -223,12 +254,12 @@ fn rejected_request_is_answered_once_without_echo() -> io::Result<()> {
         // Sizes.
         (
             "a long name",
-            and(&format!("{}: injected", "X".repeat(9_000))),
+            and(&format!("{}: injected", "X".repeat(17_000))),
             TOO_LARGE,
         ),
         (
             "a long line without an end",
-            "GET /".to_owned() + &"x".repeat(9_000),
+            "GET /".to_owned() + &"x".repeat(17_000),
             TOO_LARGE,
         ),
         ("65 headers", and(&["X: y"; 60].join("\r\n")), TOO_LARGE),

@@ -2,18 +2,20 @@
 //! the protocol, `handshakes.rs` and `frames.rs` those of a request head, `slow_reader.rs` the backlog, `binary.rs` the connection limit.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{IpAddr, Shutdown, TcpStream},
     num::NonZeroU32,
+    thread,
     time::{Duration, Instant},
 };
 
+use sigver_server::Page;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
 
-use crate::support::{Running, connect_from, eventually, handshake, test_config};
+use crate::support::{Running, connect_from, eventually, exchange, get, handshake, test_config};
 
 const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 const SECOND_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -39,6 +41,86 @@ fn connections_beyond_limit_are_rejected_with_503() -> io::Result<()> {
     assert_eq!(joiner.leftover(), Seen::Nothing);
     drop(opener);
     eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
+    Ok(())
+}
+
+/// An orchestrator would restart a full server that does not answer its probe. Connections that send nothing do not keep the probe out.
+#[test]
+fn full_server_answers_plain_requests() -> io::Result<()> {
+    let mut by_connections = test_config();
+    by_connections.endpoint.limits.connections = NonZeroU32::new(1);
+    let mut by_ip = test_config();
+    by_ip.connections_per_ip = NonZeroU32::new(1);
+    for mut config in [by_connections, by_ip] {
+        config.pages = vec![
+            Page::new("/small", "text/plain", *b"small"),
+            Page::new("/large", "text/plain", vec![b'x'; 4 << 20]),
+        ];
+        let server = Running::start(config);
+        let (mut held, _) = handshake(TcpStream::connect(server.addr)?, "/", "")?;
+        held.sync();
+        for _ in 0..3 {
+            let _silent: Vec<TcpStream> = (0..40)
+                .map(|_| TcpStream::connect(server.addr))
+                .collect::<io::Result<_>>()?;
+            for (path, status) in [
+                ("/health", "200 OK"),
+                ("/ready", "200 OK"),
+                ("/small", "200 OK"),
+                ("/none", "404 Not Found"),
+                ("/large", "503 Service Unavailable"),
+            ] {
+                let answer = get(server.addr, path)?;
+                assert!(
+                    answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                    "{path}: {answer}"
+                );
+            }
+            let mut bytewise = TcpStream::connect(server.addr)?;
+            for byte in b"GET /health HTTP/1.0\r\n\r\n" {
+                bytewise.write_all(&[*byte])?;
+            }
+            let mut answer = String::new();
+            bytewise.read_to_string(&mut answer)?;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(is_unavailable(client(&server, FIRST_IP, "")));
+            let answer = exchange(server.addr, b"GET /health HTTP/1.1\r\n\r\n")?;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            let answer = exchange(server.addr, format!("GET /{}", "x".repeat(17_000)).as_bytes())?;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        }
+        assert_eq!(held.leftover(), Seen::Nothing);
+        assert_eq!(server.handle.connections(), 1);
+    }
+    Ok(())
+}
+
+/// A client over the limit that sends nothing is rejected after a while.
+#[test]
+fn silent_client_over_the_limit_is_rejected_with_503() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.limits.connections = NonZeroU32::new(1);
+    let server = Running::start(config);
+    let mut held = server.client();
+    held.sync();
+    let mut answer = String::new();
+    TcpStream::connect(server.addr)?.read_to_string(&mut answer)?;
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    Ok(())
+}
+
+/// Nor is the end of its connection waited for: what it sends is discarded up to a limit.
+#[test]
+fn rejected_client_that_keeps_sending_is_disconnected() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.limits.connections = NonZeroU32::new(1);
+    let server = Running::start(config);
+    let mut held = server.client();
+    held.sync();
+    let mut flood = TcpStream::connect(server.addr)?;
+    flood.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let chunk = [b'x'; 4096];
+    while flood.write_all(&chunk).is_ok() {}
     Ok(())
 }
 
@@ -131,6 +213,29 @@ fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let _elsewhere = client(&server, SECOND_IP, "")?;
     drop(held);
     eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
+    Ok(())
+}
+
+/// The handshakes of clients behind a proxy are not limited, not even for an instant.
+#[test]
+fn handshakes_per_ip_do_not_count_forwarded_clients() -> io::Result<()> {
+    let mut config = test_config();
+    config.handshakes_per_ip = NonZeroU32::new(1);
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let server = Running::start(config);
+    let served = thread::scope(|scope| {
+        let attempts = || {
+            (0..50)
+                .filter(|_| client(&server, FIRST_IP, "X-Forwarded-For: 192.0.2.1\r\n").is_ok())
+                .count()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(attempts)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("it does not panic"))
+            .sum::<usize>()
+    });
+    assert_eq!(served, 400);
     Ok(())
 }
 

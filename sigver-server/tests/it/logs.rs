@@ -4,14 +4,14 @@ use std::{
     any::Any,
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
 };
 
 use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
-    exchange, get,
+    connect_from, exchange, get, handshake,
     program::{Program, sigver_server},
 };
 
@@ -144,7 +144,12 @@ fn json_log_has_one_object_per_line() {
     assert_eq!((&opener["bytes_in"], &opener["bytes_out"]), (&67.into(), &49.into()));
     assert!(opener["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
     assert_eq!(end("closed", "no role")["reason"], "key is taken");
-    assert!(lines.iter().any(|line| line["status"] == "404 Not Found"), "{log}");
+    let not_found = lines.iter().find(|line| line["status"] == "404 Not Found");
+    let not_found = not_found.unwrap_or_else(|| panic!("no response: {log}"));
+    assert_eq!(
+        (&not_found["method"], &not_found["path"]),
+        (&"GET".into(), &"/nothing".into())
+    );
 }
 
 /// The line tells whether signaling or ICE has failed.
@@ -193,7 +198,7 @@ fn rejection_log_names_the_limit() {
 #[test]
 fn errors_are_logged_with_any_rust_log() {
     let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
-    for (chosen, is_default) in [("", true), (" ", true), ("warning", false), ("my_app=debug", false)] {
+    for (chosen, is_default) in [("", true), (" ", true), ("warning", true), ("my_app=debug", false)] {
         fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
         let mut program = Program::start(
             sigver_server(&LOOPBACK)
@@ -248,7 +253,7 @@ fn output_contains_no_client_secret() {
         // Wrong tokens may be valid elsewhere, so they are secret too.
         for (target, more) in [
             ("/?token=SECRET-wrong-00000", ""),
-            ("/SECRET-path", "Authorization: Bearer SECRET-wrong-00000\r\n"),
+            ("/path?SECRET-query", "Authorization: Bearer SECRET-wrong-00000\r\n"),
             (
                 "/",
                 "Sec-WebSocket-Protocol: sigver.v1, sigver.bearer.SECRET-wrong-00000\r\n",
@@ -267,7 +272,7 @@ fn output_contains_no_client_secret() {
         );
         rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
         let log = program.until_logged("reloaded 1 token") + &program.end(Signal::TERM).1;
-        assert!(log.contains("401 Unauthorized"), "{log}");
+        assert!(log.contains("401 Unauthorized to GET /path"), "{log}");
         assert!(!log.contains("SECRET"), "{log}");
         let mut output = String::new();
         stdout.read_to_string(&mut output).expect("stdout is text");
@@ -287,4 +292,110 @@ fn repeated_rejections_are_logged_5_times() {
     let (_, log) = program.end(Signal::TERM);
     let rejections = log.lines().filter(|line| line.contains(" rejected: ")).count();
     assert_eq!(rejections, 5, "{log}");
+}
+
+/// A flood of one kind of rejection does not hide another.
+#[test]
+fn each_kind_of_rejection_is_logged() {
+    let flags = [&LOOPBACK[..], &["--connections", "2", "--connections-per-ip", "1"]].concat();
+    let program = Program::start(&mut sigver_server(&flags));
+    let mut client = program.client();
+    client.sync();
+    for _ in 0..10 {
+        assert!(Client::connect(program.addr, "/").is_err());
+    }
+    let second = connect_from(program.addr, [127, 0, 0, 2].into()).expect("the server accepts a connection");
+    let (mut second, _) = handshake(second, "/", "").expect("another address has a limit of its own");
+    second.sync();
+    assert!(Client::connect(program.addr, "/").is_err());
+    let (_, log) = program.end(Signal::TERM);
+    for (reason, count) in [
+        ("too many connections from this address", 5),
+        ("too many connections", 1),
+    ] {
+        let end = format!(" rejected: {reason}");
+        assert_eq!(log.lines().filter(|line| line.ends_with(&end)).count(), count, "{log}");
+    }
+}
+
+/// Probes and pages would fill the log. Of other requests it shows the method and the path, but not the query.
+#[test]
+fn probes_and_pages_are_logged_at_debug_only() {
+    for level in ["info", "debug"] {
+        let mut program = Program::start(sigver_server(&[&LOOPBACK[..], &["--demo"]].concat()).env("RUST_LOG", level));
+        let addr = program.addr;
+        for path in ["/health", "/ready", "/", "/chat.js", "/none?SECRET"] {
+            get(addr, path).expect("an answer");
+        }
+        exchange(addr, b"OPTIONS / HTTP/1.0\r\n\r\n").expect("an answer");
+        exchange(addr, b"POST /health?SECRET HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer");
+        exchange(
+            addr,
+            (head("/health", "X: y\r\n") + "\r\n").replace("13", "8").as_bytes(),
+        )
+        .expect("an answer");
+        let log = program.until_logged("426 Upgrade Required") + &program.end(Signal::TERM).1;
+        for (line, is_at_info) in [
+            ("answered 200 OK to GET /health\n", false),
+            ("answered 200 OK to GET /ready\n", false),
+            ("answered 200 OK to GET /\n", false),
+            ("answered 200 OK to GET /chat.js\n", false),
+            ("answered 200 OK to OPTIONS /\n", false),
+            ("answered 404 Not Found to GET /none\n", true),
+            ("answered 405 Method Not Allowed to POST /health\n", true),
+            ("answered 426 Upgrade Required to GET /health\n", true),
+        ] {
+            assert_eq!(log.contains(line), is_at_info || level == "debug", "{line}: {log}");
+        }
+        assert!(!log.contains("SECRET"), "{log}");
+    }
+}
+
+/// Clients that are not admitted are those whose address matters most.
+#[test]
+fn log_names_the_client_behind_a_trusted_proxy() {
+    for format in ["text", "json"] {
+        let flags = [
+            "--listen",
+            "[::]:0",
+            "--trusted-proxy",
+            "127.0.0.1",
+            "--allow-origin",
+            "https://a",
+            "--connections-per-ip",
+            "1",
+            "--log-format",
+            format,
+        ];
+        let program = Program::start(&mut sigver_server(&flags));
+        let addr = SocketAddr::from(([127, 0, 0, 1], program.addr.port()));
+        let send = |head: String| exchange(addr, (head + "\r\n").as_bytes()).expect("an answer");
+        send(head("/", "X-Forwarded-For: 203.0.113.1\r\nOrigin: https://b\r\n"));
+        send("GET /none HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.2\r\n".into());
+        send("GET /old HTTP/1.1\r\nX-Forwarded-For: ::ffff:203.0.113.3\r\n".into());
+        let connect = || TcpStream::connect(addr).expect("the server accepts a connection");
+        let headers = "X-Forwarded-For: 203.0.113.4\r\n";
+        let held = handshake(connect(), "/", headers).expect("it is admitted");
+        assert!(handshake(connect(), "/", headers).is_err());
+        drop(held);
+        exchange(addr, b"nonsense\r\n\r\n").expect("an answer");
+        let (_, log) = program.end(Signal::TERM);
+        let parts = [
+            ("203.0.113.1", "answered 403 Forbidden to GET /"),
+            ("203.0.113.2", "answered 404 Not Found to GET /none"),
+            ("203.0.113.3", "answered 400 Bad Request to GET /old"),
+            ("203.0.113.4", "rejected: too many connections from this address"),
+            ("203.0.113.4", " after "),
+            ("127.0.0.1", "answered 400 Bad Request"),
+        ];
+        for (client, what) in parts {
+            let client = match format {
+                "json" => format!(r#""client":"{client}""#),
+                _ => format!(" from {client}"),
+            };
+            let is_found = log.lines().any(|line| line.contains(&client) && line.contains(what));
+            assert!(is_found, "{client} {what}: {log}");
+        }
+        assert!(!log.contains("::ffff:"), "{log}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The command line: parses flags and environment variables into [`ServeOptions`], and prints what flags such as `--help` ask for.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Write},
     net::{Ipv6Addr, SocketAddr},
     num::NonZeroU32,
@@ -13,15 +13,19 @@ use std::{
 
 use clap::{
     Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser,
-    builder::BoolishValueParser,
+    builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 use clap_complete::Shell;
 use clap_mangen::Man;
-use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Tokens};
+use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Server, Tokens};
 
-use crate::{demo, logging::Format};
+use crate::{
+    demo,
+    logging::Format,
+    values::{self, List, number, positive_seconds, seconds, switch},
+};
 
 /// The name of the binary, in usage texts and error messages.
 pub(crate) const NAME: &str = "sigver-server";
@@ -39,7 +43,7 @@ const DEFAULT_PORT: u16 = 8000;
     version,
     max_term_width = 110,
     after_help = "Every flag is also an environment variable: --key-bytes is SIGVER_KEY_BYTES. Flags take precedence.\n\
-        In a variable, values of a repeatable flag are separated by commas.\n\
+        Values of a repeatable flag may also be separated by commas or spaces. An empty variable is unset.\n\
         PORT sets the port if --listen is not given.\n\
         RUST_LOG sets the level of the log on stderr: error, warn, info (default) or debug.\n\n\
         Behind a reverse proxy on the same machine, for pages of one site:\n  \
@@ -61,13 +65,13 @@ struct Cli {
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 struct Serving {
-    /// IP:PORT to listen on (0: any port); repeatable [default: [::]:8000]
-    #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
-    listen: Vec<SocketAddr>,
+    /// HOST:PORT to listen on (0: any); repeatable [default: [::]:8000]
+    #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_parser = values::addrs)]
+    listen: Vec<List<SocketAddr>>,
 
-    /// IP:PORT that serves OpenMetrics at /metrics; repeatable [default: off]
-    #[arg(long, env = "SIGVER_ADMIN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_addr)]
-    admin: Vec<SocketAddr>,
+    /// HOST:PORT that serves /metrics (OpenMetrics); repeatable [default: off]
+    #[arg(long, env = "SIGVER_ADMIN", value_name = "ADDR", value_parser = values::addrs)]
+    admin: Vec<List<SocketAddr>>,
 
     /// Log format: text or json
     #[arg(
@@ -75,12 +79,13 @@ struct Serving {
         env = "SIGVER_LOG_FORMAT",
         value_name = "FORMAT",
         default_value = "text",
-        hide_possible_values = true
+        hide_possible_values = true,
+        ignore_case = true
     )]
     log_format: Format,
 
     /// Print the effective configuration and its bounds, then exit
-    #[arg(long, env = "SIGVER_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "SIGVER_CHECK_CONFIG", value_parser = switch)]
     check_config: bool,
 
     /// Print completions for bash, elvish, fish, powershell or zsh, then exit
@@ -88,11 +93,11 @@ struct Serving {
     completions: Option<Shell>,
 
     /// Print the manual page in roff, then exit
-    #[arg(long, env = "SIGVER_MAN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "SIGVER_MAN", value_parser = switch)]
     man: bool,
 
     /// Serve a demo chat at /
-    #[arg(long, env = "SIGVER_DEMO", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "SIGVER_DEMO", value_parser = switch)]
     demo: bool,
 }
 
@@ -100,16 +105,16 @@ struct Serving {
 #[command(next_help_heading = "Access control")]
 struct Admission {
     /// Origin to allow (https://*.example.org); repeatable [default: all]
-    #[arg(long, env = "SIGVER_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    allow_origin: Vec<Origin>,
+    #[arg(long, env = "SIGVER_ALLOW_ORIGIN", value_name = "ORIGIN", value_parser = values::list::<Origin>)]
+    allow_origin: Vec<List<Origin>>,
 
     /// Require a bearer token of this file; reloaded on SIGHUP
     #[arg(long, env = "SIGVER_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
 
     /// Trust X-Forwarded-For from this IP or CIDR network; repeatable
-    #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
-    trusted_proxy: Vec<Network>,
+    #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_parser = values::list::<Network>)]
+    trusted_proxy: Vec<List<Network>>,
 }
 
 #[derive(Args)]
@@ -136,7 +141,7 @@ struct Limits {
     depth: u32,
 
     /// Maximum length of an HTTP request head
-    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value = "8192", value_parser = number(1, u32::MAX))]
+    #[arg(long, env = "SIGVER_HEAD_BYTES", value_name = "BYTES", default_value = "16384", value_parser = number(1, u32::MAX))]
     head_bytes: u32,
 
     /// Unsent bytes after which a client is closed
@@ -187,6 +192,10 @@ struct Timeouts {
     #[arg(long, env = "SIGVER_CLOSE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     close_timeout: Duration,
 
+    /// Time that /ready is 503 before shutdown begins
+    #[arg(long, env = "SIGVER_PRE_STOP_DELAY", value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pre_stop_delay: Duration,
+
     /// Time over which shutdown spreads close frames
     #[arg(long, env = "SIGVER_DRAIN", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     drain: Duration,
@@ -199,6 +208,8 @@ pub(crate) struct ServeOptions {
     pub(crate) log_format: Format,
     /// The tokens to reload on SIGHUP.
     pub(crate) tokens: Option<Arc<Tokens>>,
+    /// Variables that look like those of flags and belong to none.
+    pub(crate) unknown_variables: Vec<String>,
 }
 
 /// Reason to exit without serving.
@@ -230,7 +241,13 @@ impl Exit {
 pub(crate) fn parse() -> Result<ServeOptions, Exit> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The help text explains the names of variables once instead of listing them.
-    let command = Cli::command().mut_args(|arg| arg.hide_env(true));
+    let command = Cli::command().mut_args(|arg| {
+        let is_unset = arg.get_env().is_some_and(|name| variable(name).is_none());
+        // A negative number is an invalid value, not an unknown flag.
+        let takes_value = arg.get_action().takes_values();
+        let arg = arg.hide_env(true).allow_negative_numbers(takes_value);
+        if is_unset { arg.env(Resettable::Reset) } else { arg }
+    });
     let matches = command.try_get_matches_from(&arguments);
     let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = parsed.map_err(|error| {
@@ -262,15 +279,27 @@ pub(crate) fn parse() -> Result<ServeOptions, Exit> {
         let tokens = Arc::clone(tokens);
         config.admission.push(tokens);
     }
+    let unknown_variables = unknown_variables(std::env::vars_os());
     if cli.serving.check_config {
-        return Err(print(effective(&matches, &config).as_bytes()));
+        let printed = print(effective(&matches, &config, &unknown_variables).as_bytes());
+        let is_printed = matches!(printed, Exit::Printed(Ok(())));
+        return Err(match Server::bind(config) {
+            Err(error) if is_printed => Exit::Usage(error.to_string()),
+            _ => printed,
+        });
     }
     Ok(ServeOptions {
         config,
         demo: cli.serving.demo,
         log_format: cli.serving.log_format,
         tokens,
+        unknown_variables,
     })
+}
+
+/// Returns the value of a variable. An empty one is unset, as in files of variables that have a line for each.
+fn variable(name: impl AsRef<OsStr>) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.as_encoded_bytes().trim_ascii().is_empty())
 }
 
 fn print(output: &[u8]) -> Exit {
@@ -290,7 +319,7 @@ fn man_page() -> Vec<u8> {
 }
 
 /// Returns a line for each flag with its value and source, then the bounds that follow from them.
-fn effective(matches: &ArgMatches, config: &Config) -> String {
+fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]) -> String {
     let mut text = String::new();
     let mut line = |flag: &str, value: &str, source: &str| {
         text.push_str(&format!("{:36}({source})\n", format!("--{flag} {value}")));
@@ -310,22 +339,28 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
             .flatten()
             .map(|value| value.to_string_lossy().into_owned())
             .collect();
+        let is_port = flag == "listen" && values.is_empty() && variable("PORT").is_some();
+        let source = if is_port { "PORT" } else { source };
         match (&values[..], flag) {
-            ([], "listen") => {
-                let is_chosen = std::env::var_os("PORT").is_some();
-                let source = if is_chosen { "PORT" } else { source };
-                config
-                    .listen
-                    .iter()
-                    .for_each(|addr| line(flag, &addr.to_string(), source));
-            }
+            (_, "listen") => config
+                .listen
+                .iter()
+                .for_each(|addr| line(flag, &addr.to_string(), source)),
+            ([_, ..], "admin") => config
+                .admin
+                .iter()
+                .for_each(|addr| line(flag, &addr.to_string(), source)),
             ([], "allow-origin") => line(flag, "all", source),
             ([], "admin" | "token-file") => line(flag, "off", source),
             ([], _) => line(flag, "none", source),
-            (values, _) => values.iter().for_each(|value| line(flag, value, source)),
+            (values, "allow-origin" | "trusted-proxy") => values
+                .iter()
+                .flat_map(|value| values::items(value))
+                .for_each(|item| line(flag, item, source)),
+            (values, _) => values.iter().for_each(|value| line(flag, value.trim(), source)),
         }
     }
-    for name in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+    for name in unknown_variables {
         text.push_str(&format!("\nunknown variable, ignored: {name}"));
     }
     let limit = ConnectionLimit::of(config);
@@ -334,14 +369,23 @@ fn effective(matches: &ArgMatches, config: &Config) -> String {
     text
 }
 
-/// Returns the names that begin with `SIGVER_` and belong to no flag.
-fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+/// Returns the names that begin with `SIGVER_` and belong to no flag, in order. Kubernetes sets variables such as `SIGVER_SERVICE_HOST` and
+/// `SIGVER_PORT=tcp://…` for a service named `sigver`: these are left out.
+fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let command = Cli::command();
     let is_known = |name: &str| command.get_arguments().any(|arg| arg.get_env() == Some(name.as_ref()));
+    let is_of_kubernetes = |name: &str, value: &OsStr| {
+        name.starts_with("SIGVER_SERVICE_")
+            || name.starts_with("SIGVER_PORT_")
+            || (name == "SIGVER_PORT" && value.to_string_lossy().contains("://"))
+    };
+    let mut names: Vec<String> = variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, value)| name.starts_with("SIGVER_") && !is_known(name) && !is_of_kubernetes(name, value))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort();
     names
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with("SIGVER_") && !is_known(name))
-        .collect()
 }
 
 fn prints_and_exits(arg: &Arg) -> bool {
@@ -352,16 +396,16 @@ impl Cli {
     /// Returns the configuration that the flags describe, without tokens and the default address.
     fn config(&self) -> Config {
         let mut config = Config::default();
-        config.listen.clone_from(&self.serving.listen);
-        config.admin.clone_from(&self.serving.admin);
+        config.listen = values::flatten(&self.serving.listen);
+        config.admin = values::flatten(&self.serving.admin);
         if self.serving.demo {
             config.pages = demo::pages();
         }
         if !self.admission.allow_origin.is_empty() {
-            let origins: Origins = self.admission.allow_origin.iter().cloned().collect();
+            let origins: Origins = values::flatten(&self.admission.allow_origin).into_iter().collect();
             config.admission.push(Arc::new(origins));
         }
-        config.trusted_proxies.clone_from(&self.admission.trusted_proxy);
+        config.trusted_proxies = values::flatten(&self.admission.trusted_proxy);
         let Limits {
             connections,
             joiners_per_key,
@@ -395,8 +439,10 @@ impl Cli {
             role_deadline,
             keep_alive,
             close_timeout,
+            pre_stop_delay,
             drain,
         } = self.timeouts;
+        config.pre_stop_delay = pre_stop_delay;
         config.handshake_timeout = handshake_timeout;
         config.endpoint.limits.role_deadline = (!role_deadline.is_zero()).then_some(role_deadline);
         config.endpoint.keep_alive = keep_alive;
@@ -408,40 +454,15 @@ impl Cli {
 
 /// Returns the port to listen on if no address is given.
 fn port() -> Result<u16, Exit> {
-    let Some(port) = std::env::var_os("PORT") else {
+    let Some(port) = variable("PORT") else {
         return Ok(DEFAULT_PORT);
     };
-    let number = port.to_str().and_then(|port| port.parse().ok());
+    let number = port.to_str().and_then(|port| port.trim().parse().ok());
     number.ok_or_else(|| {
         Exit::Usage(format!(
             "invalid value {port:?} for PORT: expected a number from 0 to 65535"
         ))
     })
-}
-
-fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "expected IP:PORT, as in 127.0.0.1:8000 or [::]:8000")
-}
-
-/// Returns a parser of numbers from `min` to `max`.
-fn number(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    move |text| match text.parse() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(format!("expected a number from {min} to {max}")),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
-    seconds.and_then(Result::ok).ok_or("expected a number of seconds")
-}
-
-fn positive_seconds(text: &str) -> Result<Duration, &'static str> {
-    match seconds(text) {
-        Ok(Duration::ZERO) => Err("expected more than 0 seconds"),
-        parsed => parsed,
-    }
 }
 
 /// Returns the first line of clap's message, with the permitted values, and the variable if the invalid value is from the environment.
@@ -529,6 +550,7 @@ mod tests {
             "--keep-alive=15",
             "--close-timeout=0",
             "--drain=17",
+            "--pre-stop-delay=18",
         ]);
         let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
         let shown = format!("{config:?}");
@@ -553,10 +575,30 @@ mod tests {
             "key_attempts_per_minute: Some(12),",
             "Exact(\"https://a\")",
             "drain: 17s",
+            "pre_stop_delay: 18s",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert_eq!(config.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn unknown_variable_is_reported_unless_kubernetes_sets_it() {
+        let variables = [
+            ("SIGVER_LISTEM", "x"),
+            ("SIGVER_PORT", "8000"),
+            ("SIGVER_LISTEN", ""),
+            ("OTHER", "x"),
+            ("SIGVER_SERVICE_HOST", "10.0.0.1"),
+            ("SIGVER_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ];
+        let os = |(name, value): (&str, &str)| (OsString::from(name), OsString::from(value));
+        assert_eq!(
+            unknown_variables(variables.map(os).into_iter()),
+            ["SIGVER_LISTEM", "SIGVER_PORT"]
+        );
+        let link = [os(("SIGVER_PORT", "tcp://10.0.0.1:8000"))];
+        assert!(unknown_variables(link.into_iter()).is_empty());
     }
 
     #[test]

@@ -30,7 +30,7 @@ const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// Longest wait for stderr to accept the last lines at exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Warnings and errors that one line of the source may log per [`WARNING_WINDOW`].
+/// Warnings and errors of one kind that are logged per [`WARNING_WINDOW`].
 const WARNING_LIMIT: u32 = 5;
 
 /// Period of the [`WARNING_LIMIT`].
@@ -76,10 +76,10 @@ pub(crate) fn start(format: Format) -> Flush {
         Err(_) => Target::Stderr,
     };
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
-    let chosen = if chosen.trim().is_empty() { "info" } else { &chosen };
+    let (valid, invalid) = directives(&chosen);
     // env_logger takes a word that is not a level, such as `warning`, for a module. Errors of other modules are logged anyway.
     let logger = logger(
-        Builder::new().filter_level(LevelFilter::Error).parse_filters(chosen),
+        Builder::new().filter_level(LevelFilter::Error).parse_filters(&valid),
         format,
         target,
     );
@@ -93,8 +93,8 @@ pub(crate) fn start(format: Format) -> Flush {
     {
         log::set_max_level(level);
     }
-    for word in not_levels(chosen) {
-        log::error!("RUST_LOG: {word:?} is not a level: expected error, warn, info, debug or off");
+    for word in invalid {
+        log::error!("RUST_LOG: {word:?} is not a level and is ignored: expected error, warn, info, debug or off");
     }
     // The default hook writes to stderr directly, and its backtrace may overflow the small stack of a connection's thread.
     std::panic::set_hook(Box::new(|panic| {
@@ -104,14 +104,32 @@ pub(crate) fn start(format: Format) -> Flush {
     Flush { counts }
 }
 
-/// Returns the words of `RUST_LOG` that are neither a level nor a directive for a module that can log.
-fn not_levels(filters: &str) -> Vec<&str> {
-    let directives = filters.split('/').next().unwrap_or(filters).split(',').map(str::trim);
+/// Splits `RUST_LOG` into the directives that env_logger understands, `info` if there are none, and those that it does not. A directive is a
+/// level, a module that can log, or `MODULE=LEVEL`.
+fn directives(filters: &str) -> (String, Vec<&str>) {
+    let (directives, text) = match filters.split_once('/') {
+        Some((directives, text)) => (directives, Some(text)),
+        None => (filters, None),
+    };
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_module = |word: &str| ["sigver", "tungstenite"].iter().any(|name| word.starts_with(name));
-    directives
-        .filter(|word| !word.is_empty() && !word.contains('='))
-        .filter(|word| word.parse::<LevelFilter>().is_err() && !is_module(word))
-        .collect()
+    let (valid, invalid): (Vec<&str>, Vec<&str>) = directives
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .partition(|word| match word.split_once('=') {
+            Some((_, level)) => is_level(level.trim()),
+            None => is_level(word) || is_module(word),
+        });
+    let mut valid = if valid.is_empty() {
+        "info".to_owned()
+    } else {
+        valid.join(",")
+    };
+    if let Some(text) = text {
+        valid += &format!("/{text}");
+    }
+    (valid, invalid)
 }
 
 fn logger(builder: &mut Builder, format: Format, target: Target) -> Logger {
@@ -240,7 +258,11 @@ impl Log for FilteringLogger {
             return;
         }
         let suppressed = match (record.level(), record.file_static(), record.line()) {
-            (Level::Error | Level::Warn, Some(file), Some(line)) => self.limiter.admit((file, line), Instant::now()),
+            (Level::Error | Level::Warn, Some(file), Some(line)) => {
+                let reason = record.key_values().get(Key::from_str("reason"));
+                let kind = (file, line, reason.map(|reason| reason.to_string()));
+                self.limiter.admit(kind, Instant::now())
+            }
             _ => Some(0),
         };
         match suppressed {
@@ -260,21 +282,24 @@ impl Log for FilteringLogger {
     }
 }
 
-/// Rate limiter of warnings and errors, per line of the source that logs them.
+/// Rate limiter of warnings and errors, per kind.
 #[derive(Default)]
-struct WarningLimiter(Mutex<BTreeMap<(&'static str, u32), Window>>);
+struct WarningLimiter(Mutex<BTreeMap<Kind, Window>>);
 
-/// The warnings of one source line since the start of its window.
+/// The line of the source that logs a warning, and its key-value pair `reason`, of which there are only a few.
+type Kind = (&'static str, u32, Option<String>);
+
+/// The warnings of one kind since the start of its window.
 struct Window {
     start: Instant,
     count: u32,
 }
 
 impl WarningLimiter {
-    /// Counts a warning from `location`. Returns the number of warnings suppressed in the previous window if this one may be logged.
-    fn admit(&self, location: (&'static str, u32), now: Instant) -> Option<u32> {
+    /// Counts a warning. Returns the number of warnings suppressed in the previous window if this one may be logged.
+    fn admit(&self, kind: Kind, now: Instant) -> Option<u32> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.entry(location).or_insert(Window { start: now, count: 0 });
+        let window = windows.entry(kind).or_insert(Window { start: now, count: 0 });
         let mut suppressed = 0;
         if now.saturating_duration_since(window.start) >= WARNING_WINDOW {
             suppressed = window.count.saturating_sub(WARNING_LIMIT);
@@ -290,31 +315,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_rust_log_are_levels_or_modules() {
-        for valid in [
-            "",
-            "info",
-            "WARN",
-            "off",
-            "sigver_server=debug,warn",
-            "my_app=debug",
-            "sigver_server::conn",
-            "info/left",
+    fn directive_that_is_no_level_is_ignored() {
+        for (filters, valid) in [
+            ("", "info"),
+            (" ", "info"),
+            ("info", "info"),
+            ("WARN", "WARN"),
+            ("off", "off"),
+            ("sigver_server=debug, warn", "sigver_server=debug,warn"),
+            ("my_app=debug", "my_app=debug"),
+            ("sigver_server::conn", "sigver_server::conn"),
+            ("info/left", "info/left"),
         ] {
-            assert!(not_levels(valid).is_empty(), "{valid}");
+            assert_eq!(directives(filters), (valid.to_owned(), vec![]), "{filters:?}");
         }
-        assert_eq!(not_levels("warning, info,verbose"), ["warning", "verbose"]);
+        for (filters, valid, invalid) in [
+            ("warning", "info", &["warning"][..]),
+            ("warning, debug,verbose", "debug", &["warning", "verbose"]),
+            ("sigver_server=dbug,warn", "warn", &["sigver_server=dbug"]),
+            ("sigver_server=", "info", &["sigver_server="]),
+            ("a=b=debug/text", "info/text", &["a=b=debug"]),
+        ] {
+            assert_eq!(directives(filters), (valid.to_owned(), invalid.to_vec()), "{filters:?}");
+        }
     }
 
     #[test]
     fn repeated_warnings_are_suppressed_and_counted() {
         let (limiter, start) = (WarningLimiter::default(), Instant::now());
-        let (first, second) = (("a.rs", 1), ("a.rs", 2));
-        let admitted: Vec<_> = (0..100).filter_map(|_| limiter.admit(first, start)).collect();
+        let first = || ("a.rs", 1, None);
+        let admitted: Vec<_> = (0..100).filter_map(|_| limiter.admit(first(), start)).collect();
         assert_eq!(admitted, [0; WARNING_LIMIT as usize]);
-        assert_eq!(limiter.admit(second, start), Some(0), "each location has its own limit");
+        for other in [("a.rs", 2, None), ("a.rs", 1, Some("a reason".to_owned()))] {
+            assert_eq!(limiter.admit(other, start), Some(0), "each kind has its own limit");
+        }
         let later = start + WARNING_WINDOW;
-        assert_eq!(limiter.admit(first, later), Some(100 - WARNING_LIMIT));
-        assert_eq!(limiter.admit(first, later), Some(0));
+        assert_eq!(limiter.admit(first(), later), Some(100 - WARNING_LIMIT));
+        assert_eq!(limiter.admit(first(), later), Some(0));
     }
 }

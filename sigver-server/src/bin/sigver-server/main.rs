@@ -11,6 +11,7 @@ mod logging;
 mod serve;
 mod signals;
 mod systemd;
+mod values;
 
 fn main() -> ExitCode {
     let options = match cli::parse() {
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
         Err(exit) => return exit.report(),
     };
     let log = logging::start(options.log_format);
+    if !options.unknown_variables.is_empty() {
+        log::warn!("unknown variables, ignored: {}", options.unknown_variables.join(", "));
+    }
     let outcome = serve::serve(options);
     // The last error goes to stderr after the last line of the log.
     log.flush();

@@ -19,13 +19,15 @@ use crate::{
 /// The server cannot start, or one of its threads has failed.
 pub(crate) fn serve(options: ServeOptions) -> Result<(), Box<dyn Error>> {
     let inherited = systemd::listeners().map_err(|error| format!("invalid inherited socket: {error}"))?;
+    let pre_stop_delay = options.config.pre_stop_delay;
     let server = if inherited.is_empty() {
         Server::bind(options.config)?
     } else {
         log::info!("listening on inherited sockets; --listen is ignored");
         Server::with_listeners(options.config, inherited)?
     };
-    signals::handle(server.handle(), options.tokens).map_err(|error| format!("cannot handle signals: {error}"))?;
+    signals::handle(server.handle(), pre_stop_delay, options.tokens)
+        .map_err(|error| format!("cannot handle signals: {error}"))?;
     announce(&server, options.demo);
     systemd::ready();
     Ok(server.run()?)

@@ -1,10 +1,11 @@
 //! Signal handling, in threads and not in signal handlers. The first SIGTERM or SIGINT starts a graceful shutdown, the second closes all
-//! connections, the third exits immediately. SIGHUP reloads the tokens.
+//! connections, the third exits immediately. A signal during the pre-stop delay ends the delay and is not counted. SIGHUP reloads the tokens.
 
 use std::{
     io, process,
     sync::{Arc, mpsc::sync_channel},
     thread,
+    time::{Duration, Instant},
 };
 
 use signal_hook::{
@@ -17,7 +18,7 @@ use sigver_server::{Handle, Tokens};
 use crate::systemd;
 
 /// Starts the threads that handle signals.
-pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
+pub(crate) fn handle(server: Handle, pre_stop_delay: Duration, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     // Reading the token file may block, for example on a FIFO, so it has a thread. Requests during a reload are merged into one.
     let (requests, reloads) = sync_channel(1);
@@ -28,16 +29,33 @@ pub(crate) fn handle(server: Handle, tokens: Option<Arc<Tokens>>) -> io::Result<
     })?;
     thread::Builder::new().name("sigver-signals".into()).spawn(move || {
         let mut received = 0;
+        // When the pre-stop delay began, until it has ended.
+        let mut delayed = None;
         for signal in signals.forever() {
             if signal == SIGHUP {
                 let _ = requests.try_send(());
                 continue;
             }
-            received += 1;
+            let is_in_delay = delayed
+                .take()
+                .is_some_and(|since: Instant| since.elapsed() < pre_stop_delay);
             let name = signal_name(signal).unwrap_or("signal");
+            if is_in_delay {
+                log::info!("shutting down before the end of the delay on a second {name}");
+                server.shutdown();
+                continue;
+            }
+            received += 1;
             match received {
-                1 => {
+                1 if pre_stop_delay.is_zero() => {
                     log::info!("shutting down on {name}; a second signal closes all connections immediately");
+                    systemd::stopping();
+                    server.shutdown();
+                }
+                1 => {
+                    let seconds = pre_stop_delay.as_secs_f64();
+                    log::info!("shutting down on {name} in {seconds} s; a second signal ends the delay");
+                    delayed = Some(Instant::now());
                     systemd::stopping();
                     server.shutdown();
                 }

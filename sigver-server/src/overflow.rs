@@ -1,0 +1,194 @@
+//! Connections over a limit. They get no thread: the accept loop reads their request, rejects a WebSocket handshake with HTTP 503, and responds
+//! to any other request as usual, so that a full server still answers health probes.
+//!
+//! At most [`MAX_OVERFLOW`] connections wait here. One more takes the place of the oldest.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+    net::RecvFlags,
+};
+
+use crate::{
+    access::client_ip,
+    config::Config,
+    conn::{peer::Peer, request_line::RequestLine},
+    counters::Counters,
+    http::{
+        head::{self, Head},
+        page,
+        request::Request,
+        response::Response,
+    },
+    lifecycle::Lifecycle,
+    tuning::{MAX_OVERFLOW, SEND_BUFFER},
+};
+
+/// How long a connection may take to send its request, and how long it then stays open for the client to read the response.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The bytes that are discarded after a response. A client that sends more is disconnected.
+const DISCARD_BYTES: usize = 64 * 1024;
+
+/// The connections over a limit.
+pub(crate) struct Overflow {
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    lifecycle: Arc<Lifecycle>,
+    /// The oldest first.
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    peer: Arc<Peer>,
+    until: Instant,
+    state: State,
+}
+
+enum State {
+    /// The beginning of a request, and the limit that the connection is over.
+    Reading(Vec<u8>, String),
+    /// The response was sent; so many more bytes are discarded.
+    Answered(usize),
+}
+
+/// What becomes of a request.
+enum Outcome {
+    /// A handshake, which is rejected.
+    Rejected,
+    Answered(Response, Option<RequestLine>),
+}
+
+impl Overflow {
+    pub(crate) fn new(config: &Arc<Config>, counters: &Arc<Counters>, lifecycle: &Arc<Lifecycle>) -> Self {
+        Self {
+            config: Arc::clone(config),
+            counters: Arc::clone(counters),
+            lifecycle: Arc::clone(lifecycle),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Takes a connection that is over a limit.
+    pub(crate) fn push(&mut self, peer: Arc<Peer>, why: String) {
+        if self.waiting.len() >= MAX_OVERFLOW {
+            if let Some(oldest) = self.waiting.pop_front() {
+                // Its request may have arrived meanwhile.
+                if let Some(unanswered) = self.advance(oldest) {
+                    self.expire(unanswered);
+                }
+            }
+        }
+        let timeout = self.config.handshake_timeout.min(TIMEOUT);
+        let waiting = Waiting {
+            peer,
+            until: Instant::now() + timeout,
+            state: State::Reading(Vec::new(), why),
+        };
+        let waiting = self.advance(waiting);
+        self.waiting.extend(waiting);
+    }
+
+    /// Returns what the accept loop polls.
+    pub(crate) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.waiting
+            .iter()
+            .map(|waiting| PollFd::new(&waiting.peer, PollFlags::IN))
+    }
+
+    /// Returns when the next connection runs out of time.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.waiting.iter().map(|waiting| waiting.until).min()
+    }
+
+    /// Reads what has arrived, and closes what has ended or run out of time.
+    pub(crate) fn run(&mut self) {
+        let now = Instant::now();
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            match self.advance(waiting) {
+                Some(waiting) if waiting.until <= now => self.expire(waiting),
+                waiting => self.waiting.extend(waiting),
+            }
+        }
+    }
+
+    /// Reads what has arrived. Returns the connection unless it has ended.
+    fn advance(&self, mut waiting: Waiting) -> Option<Waiting> {
+        let mut chunk = [0; 4096];
+        let read = match rustix::net::recv(&waiting.peer, &mut chunk, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return None,
+            Ok((read, _)) => &chunk[..read],
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Some(waiting),
+            Err(_) => return None,
+        };
+        match &mut waiting.state {
+            State::Reading(bytes, why) => {
+                bytes.extend_from_slice(read);
+                let Some(outcome) = self.respond(&waiting.peer, bytes) else {
+                    return Some(waiting);
+                };
+                // The response fits into the empty buffer of a new socket; a client that has left needs none.
+                match outcome {
+                    Outcome::Rejected => {
+                        let _ = waiting.peer.reject(&self.counters, why);
+                    }
+                    Outcome::Answered(response, line) => {
+                        self.counters.record_response(response.code());
+                        let _ = waiting.peer.finish(&response.to_bytes());
+                        waiting.peer.log_response(&response, line.as_ref());
+                    }
+                }
+                waiting.until = Instant::now() + TIMEOUT;
+                waiting.state = State::Answered(DISCARD_BYTES);
+            }
+            State::Answered(left) => *left = left.checked_sub(read.len())?,
+        }
+        Some(waiting)
+    }
+
+    /// Decides on a request, unless its head is incomplete.
+    fn respond(&self, peer: &Peer, bytes: &[u8]) -> Option<Outcome> {
+        let limit = self.config.head_bytes as usize;
+        let decide = |head: &Head<'_>| {
+            let forwarded_for = head.headers.all("X-Forwarded-For");
+            peer.set_client(client_ip::client(
+                peer.addr.ip(),
+                &self.config.trusted_proxies,
+                forwarded_for,
+            ));
+            let pages = &self.config.pages;
+            let response = match Request::of(head) {
+                Ok(Request::Upgrade(_)) => return Ok(Outcome::Rejected),
+                Ok(Request::Plain) => page::respond(head, pages, self.lifecycle.is_ready()),
+                Err(response) => response,
+            };
+            // A page that may not fit into the buffer of the socket would need a thread.
+            let response = if response.to_bytes().len() <= SEND_BUFFER {
+                response
+            } else {
+                Response::UNAVAILABLE
+            };
+            Ok(Outcome::Answered(response, Some(RequestLine::of(head, pages))))
+        };
+        match head::parse(&bytes[..bytes.len().min(limit)], decide) {
+            Some(Ok((outcome, _))) => Some(outcome),
+            Some(Err(response)) => Some(Outcome::Answered(response, None)),
+            None if bytes.len() >= limit => Some(Outcome::Answered(Response::HEAD_TOO_LARGE, None)),
+            None => None,
+        }
+    }
+
+    /// Rejects a connection that has sent no request in time, and closes it.
+    fn expire(&self, waiting: Waiting) {
+        if let State::Reading(_, why) = &waiting.state {
+            let _ = waiting.peer.reject(&self.counters, why);
+        }
+    }
+}
