@@ -2,18 +2,12 @@
 
 use std::{
     fmt, io, mem,
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-    net::RecvFlags,
-};
 use sigver_core::Source;
 
 use crate::{
@@ -23,7 +17,12 @@ use crate::{
     conn::{self, Accepted, event::Event, peer::Peer, registry::Registry},
     counters::Counters,
     lifecycle::{Lifecycle, Stage},
-    sys::{listener::BACKLOG, worker_pool::WorkerPool},
+    sys::{
+        listener::BACKLOG,
+        poll,
+        stream::{self, Stream},
+        worker_pool::WorkerPool,
+    },
     tuning::STACK,
 };
 
@@ -129,13 +128,9 @@ impl Acceptor<'_> {
         let is_accepting = self.lifecycle.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
         let admin = if self.is_paused { &[] } else { admin };
-        let mut fds: Vec<PollFd<'_>> = clients
-            .iter()
-            .chain(admin)
-            .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
-            .collect();
-        fds.push(PollFd::new(self.lifecycle.waker().notifier(), PollFlags::IN));
-        fds.extend(self.rejected.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
+        let mut fds: Vec<_> = clients.iter().chain(admin).map(poll::readable).collect();
+        fds.push(poll::readable(self.lifecycle.waker().notifier()));
+        fds.extend(self.rejected.iter().map(|(_, peer)| poll::readable(peer)));
         let pause = self.is_paused.then_some(PAUSE);
         let recovery = self
             .exhausted
@@ -144,14 +139,9 @@ impl Acceptor<'_> {
             .rejected
             .first()
             .map(|(until, _)| until.saturating_duration_since(Instant::now()));
-        let timeout = pause
-            .into_iter()
-            .chain(recovery)
-            .chain(release)
-            .min()
-            .and_then(|timeout| timeout.try_into().ok());
+        let timeout = pause.into_iter().chain(recovery).chain(release).min();
         // After an error, checking every listener is always correct.
-        let _ = poll(&mut fds, timeout.as_ref());
+        let _ = poll::wait(&mut fds, timeout);
         self.lifecycle.waker().acknowledge();
         self.is_paused = false;
         self.release();
@@ -197,9 +187,9 @@ impl Acceptor<'_> {
 
     /// Accepts the next waiting connection, if there is one.
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
-    fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, listener: &TcpListener) -> Option<(Stream, SocketAddr)> {
         loop {
-            let error = match listener.accept() {
+            let error = match stream::accept(listener) {
                 Ok(accepted) => return Some(accepted),
                 Err(error) => error,
             };
@@ -233,7 +223,7 @@ impl Acceptor<'_> {
     }
 
     /// Starts the thread of a connection, or rejects it.
-    fn start(&mut self, stream: TcpStream, addr: SocketAddr) {
+    fn start(&mut self, stream: Stream, addr: SocketAddr) {
         let peer = Arc::new(Peer::new(self.serial, addr, stream));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {
@@ -276,9 +266,9 @@ impl Acceptor<'_> {
         let mut sink = [0; 4096];
         self.rejected.retain(|(until, peer)| {
             *until > now
-                && match rustix::net::recv(peer, &mut sink, RecvFlags::DONTWAIT) {
-                    Ok((read, _)) => read > 0,
-                    Err(error) => error == Errno::WOULDBLOCK,
+                && match peer.stream.try_read(&mut sink) {
+                    Ok(read) => read > 0,
+                    Err(error) => error.kind() == io::ErrorKind::WouldBlock,
                 }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr},
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::SendFlags;
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
     counters::Counters,
     http::response::Response,
     sync::credits::Credits,
+    sys::stream::Stream,
     write::outbox::{Backlog, Flushed, Outbox, SendOutcome, Wire},
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct Peer {
     /// The number of the connection in log lines, counted from 0.
     pub(crate) serial: u64,
     pub(crate) addr: SocketAddr,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) credits: Credits,
     pub(crate) stats: ConnStats,
     outbox: Outbox,
@@ -45,7 +45,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream) -> Self {
+    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: Stream) -> Self {
         Self {
             serial,
             addr,
@@ -240,13 +240,9 @@ impl Drop for Permit {
     }
 }
 
-impl Wire for TcpStream {
+impl Wire for Stream {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(
-            self,
-            bytes,
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        )?)
+        self.try_write(bytes)
     }
 
     fn shutdown_write(&self) {
