@@ -2,14 +2,12 @@
 
 use std::{
     io, mem,
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
 use sigver_core::Source;
 
 use crate::{
@@ -20,7 +18,12 @@ use crate::{
     counters::Counters,
     lifecycle::{Lifecycle, Stage},
     overflow::Overflow,
-    sys::{listener::BACKLOG, worker_pool::WorkerPool},
+    sys::{
+        listener::BACKLOG,
+        poll,
+        stream::{self, Stream},
+        worker_pool::WorkerPool,
+    },
     tuning::STACK,
 };
 
@@ -119,12 +122,8 @@ impl Acceptor<'_> {
         let is_accepting = self.lifecycle.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
         let admin = if self.is_paused { &[] } else { admin };
-        let mut fds: Vec<PollFd<'_>> = clients
-            .iter()
-            .chain(admin)
-            .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
-            .collect();
-        fds.push(PollFd::new(self.lifecycle.waker().notifier(), PollFlags::IN));
+        let mut fds: Vec<_> = clients.iter().chain(admin).map(poll::readable).collect();
+        fds.push(poll::readable(self.lifecycle.waker().notifier()));
         fds.extend(self.overflow.poll_fds());
         let pause = self.is_paused.then_some(PAUSE);
         let recovery = self
@@ -133,13 +132,9 @@ impl Acceptor<'_> {
         let overflow = self.overflow.next_timeout();
         let overflow = overflow.map(|until| until.saturating_duration_since(Instant::now()));
         let drain = self.lifecycle.drain_if_due(self.config.pre_stop_delay);
-        let timeout = [pause, recovery, overflow, drain]
-            .into_iter()
-            .flatten()
-            .min()
-            .and_then(|timeout| timeout.try_into().ok());
+        let timeout = [pause, recovery, overflow, drain].into_iter().flatten().min();
         // After an error, checking every listener is always correct.
-        let _ = poll(&mut fds, timeout.as_ref());
+        let _ = poll::wait(&mut fds, timeout);
         self.lifecycle.waker().acknowledge();
         self.is_paused = false;
         self.overflow.run();
@@ -186,9 +181,9 @@ impl Acceptor<'_> {
 
     /// Accepts the next waiting connection, if there is one.
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
-    fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, listener: &TcpListener) -> Option<(Stream, SocketAddr)> {
         loop {
-            let error = match listener.accept() {
+            let error = match stream::accept(listener) {
                 Ok(accepted) => return Some(accepted),
                 Err(error) => error,
             };
@@ -222,7 +217,7 @@ impl Acceptor<'_> {
     }
 
     /// Starts the thread of a connection, unless it is over a limit.
-    fn start(&mut self, stream: TcpStream, addr: SocketAddr) {
+    fn start(&mut self, stream: Stream, addr: SocketAddr) {
         let peer = Arc::new(Peer::new(self.serial, addr, stream));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {

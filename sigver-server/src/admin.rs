@@ -1,8 +1,7 @@
 //! The metrics endpoint, in the OpenMetrics 1.0 format. No label contains a key, an address or a token.
 
 use std::{
-    fmt, fs, io,
-    net::TcpStream,
+    fmt, io,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +22,7 @@ use crate::{
         page,
         response::Response,
     },
+    sys::{process, stream::Stream},
 };
 
 /// What the threads that serve metrics share with others.
@@ -36,9 +36,7 @@ pub(crate) struct Context {
 }
 
 /// Serves one request.
-pub(crate) fn serve(stream: &TcpStream, context: &Arc<Context>) -> io::Result<()> {
-    // On some systems an accepted socket inherits this from its listener.
-    stream.set_nonblocking(false)?;
+pub(crate) fn serve(stream: &Stream, context: &Arc<Context>) -> io::Result<()> {
     let respond = |head: &Head<'_>| {
         page::get(head, |path| match path {
             "/metrics" => Response::metrics(metrics(context)),
@@ -214,26 +212,19 @@ impl Encoder<'_> {
         encoder.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 
-    /// What the system says of this process, where it says it as Linux does.
+    /// What the system reports about this process.
     fn process(&mut self) -> fmt::Result {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        if let Some(kib) = field("VmRSS:") {
+        if let Some(bytes) = process::resident_bytes() {
             let help = "Resident memory";
-            self.gauge_in("process_resident_memory", help, Some(&Unit::Bytes), kib * 1024)?;
+            self.gauge_in("process_resident_memory", help, Some(&Unit::Bytes), bytes)?;
         }
-        if let Some(threads) = field("Threads:") {
+        if let Some(threads) = process::threads() {
             self.gauge("process_threads", "Threads", threads)?;
         }
-        if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-            let count = descriptors.count() as u64;
-            self.gauge("process_open_fds", "Open file descriptors", count)?;
+        if let Some(descriptors) = process::open_files() {
+            self.gauge("process_open_fds", "Open file descriptors", descriptors)?;
         }
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        let seconds = process::cpu_time().as_secs_f64();
         self.counter("process_cpu", "User and system CPU time", Some(&Unit::Seconds), seconds)
     }
 }

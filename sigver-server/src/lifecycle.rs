@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::waker::{Pipe, Waker};
+use crate::{sync::waker::Waker, sys::pipe::Pipe};
 
 /// How far a server has come. A server never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

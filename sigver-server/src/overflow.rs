@@ -5,14 +5,9 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::Arc,
     time::{Duration, Instant},
-};
-
-use rustix::{
-    event::{PollFd, PollFlags},
-    io::Errno,
-    net::RecvFlags,
 };
 
 use crate::{
@@ -27,6 +22,7 @@ use crate::{
         response::Response,
     },
     lifecycle::Lifecycle,
+    sys::poll::{self, PollFd},
     tuning::{MAX_OVERFLOW, SEND_BUFFER},
 };
 
@@ -97,9 +93,7 @@ impl Overflow {
 
     /// Returns what the accept loop polls.
     pub(crate) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.waiting
-            .iter()
-            .map(|waiting| PollFd::new(&waiting.peer, PollFlags::IN))
+        self.waiting.iter().map(|waiting| poll::readable(&waiting.peer))
     }
 
     /// Returns when the next connection runs out of time.
@@ -122,10 +116,12 @@ impl Overflow {
     /// Reads what has arrived. Returns the connection unless it has ended.
     fn advance(&self, mut waiting: Waiting) -> Option<Waiting> {
         let mut chunk = [0; 4096];
-        let read = match rustix::net::recv(&waiting.peer, &mut chunk, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return None,
-            Ok((read, _)) => &chunk[..read],
-            Err(Errno::WOULDBLOCK | Errno::INTR) => return Some(waiting),
+        let read = match waiting.peer.stream.try_read(&mut chunk) {
+            Ok(0) => return None,
+            Ok(read) => &chunk[..read],
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Some(waiting);
+            }
             Err(_) => return None,
         };
         match &mut waiting.state {

@@ -24,8 +24,7 @@ use crate::{
     lifecycle::{CloseOnDrop, Lifecycle, Stage},
     memory::MemoryBound,
     relay::{self, Relay},
-    sync::waker::Pipe,
-    sys::{clock::Clock, connection_limit::ConnectionLimit, listener},
+    sys::{clock::Clock, connection_limit::ConnectionLimit, listener, pipe::Pipe},
     tuning::EVENT_CHANNEL,
     write::{
         flusher::{self, FlushQueue},

@@ -115,12 +115,8 @@ impl Event {
 }
 
 fn v1_data(is_object: bool, token: usize) -> String {
-    let array = format!("[{token}]");
-    if is_object {
-        format!(r#"{{"token":{token}}}"#)
-    } else {
-        array
-    }
+    let (open, close) = if is_object { (r#"{"token":"#, "}") } else { ("[", "]") };
+    format!("{open}{token}{close}")
 }
 
 struct Client {

@@ -1,9 +1,6 @@
 //! The opening handshake: request head, client address, admission, subprotocol.
 
-use std::{
-    io,
-    net::{IpAddr, TcpStream},
-};
+use std::{io, net::IpAddr};
 
 use sigver_core::Dialect;
 use tungstenite::handshake::derive_accept_key;
@@ -18,6 +15,7 @@ use crate::{
         request::Request,
         response::{Response, switching_protocols},
     },
+    sys::stream::Stream,
 };
 
 /// An admitted handshake.
@@ -52,7 +50,7 @@ impl Upgrade {
 ///
 /// The client has closed the connection, or the socket fails.
 pub(crate) fn read(
-    stream: &TcpStream,
+    stream: &Stream,
     peer: IpAddr,
     config: &Config,
     is_ready: impl Fn() -> bool,

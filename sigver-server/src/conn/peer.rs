@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr},
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::SendFlags;
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     counters::Counters,
     http::response::Response,
     sync::credits::Credits,
+    sys::stream::Stream,
     write::outbox::{Backlog, Flushed, Outbox, SendOutcome, Wire},
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Peer {
     pub(crate) serial: u64,
     /// The address that the connection comes from. An IPv4-mapped IPv6 address is stored as IPv4.
     pub(crate) addr: SocketAddr,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) credits: Credits,
     pub(crate) stats: ConnStats,
     outbox: Outbox,
@@ -48,7 +48,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: TcpStream) -> Self {
+    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: Stream) -> Self {
         Self {
             serial,
             addr: client_ip::canonical(addr),
@@ -260,13 +260,9 @@ impl Drop for Permit {
     }
 }
 
-impl Wire for TcpStream {
+impl Wire for Stream {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(
-            self,
-            bytes,
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        )?)
+        self.try_write(bytes)
     }
 
     fn shutdown_write(&self) {

@@ -3,10 +3,8 @@
 use std::{
     io::{self, Read, Write},
     mem,
-    net::TcpStream,
 };
 
-use rustix::{io::Errno, net::RecvFlags};
 use sigver_core::{CloseReason, Limits};
 use tungstenite::{
     Bytes, Error, Message, Utf8Bytes,
@@ -14,7 +12,7 @@ use tungstenite::{
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
 };
 
-use crate::tuning::READ_BUFFER;
+use crate::{sys::stream::Stream, tuning::READ_BUFFER};
 
 /// A frame or message that continues the connection.
 pub(crate) enum Received {
@@ -46,7 +44,7 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads from `stream`, after the bytes in `rest`.
     #[inline(never)]
-    pub(crate) fn new(stream: &'a TcpStream, rest: Vec<u8>, limits: &Limits) -> Self {
+    pub(crate) fn new(stream: &'a Stream, rest: Vec<u8>, limits: &Limits) -> Self {
         let message_bytes = limits.message_bytes as usize;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -84,7 +82,7 @@ impl<'a> Reader<'a> {
 /// The socket as tungstenite sees it. Reads count against a quota. Writes are discarded: tungstenite would send pongs and close frames
 /// itself, but the relay sends them, in order with all other frames.
 struct QuotaStream<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     /// Bytes that may still arrive before a message is complete.
     quota: u64,
     full_quota: u64,
@@ -100,7 +98,7 @@ const WIRE_FACTOR: u64 = 8;
 const CONTROL_HEADER: u64 = 6;
 
 impl<'a> QuotaStream<'a> {
-    fn new(stream: &'a TcpStream, limits: &Limits) -> Self {
+    fn new(stream: &'a Stream, limits: &Limits) -> Self {
         let full_quota = WIRE_FACTOR * u64::from(limits.message_bytes.max(READ_BUFFER as u32));
         Self {
             stream,
@@ -140,11 +138,10 @@ impl Read for QuotaStream<'_> {
             return Err(io::ErrorKind::InvalidData.into());
         }
         loop {
-            // Not `TcpStream::read`: it is a cancellation point of C threads, which costs time.
-            match rustix::net::recv(self.stream, &mut *buffer, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok((read, _)) => {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(read) => {
                     self.quota = self.quota.saturating_sub(read as u64);
                     self.count += read;
                     return Ok(read);

@@ -2,15 +2,17 @@
 
 use std::{
     io::{self, Read},
-    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use httparse::{EMPTY_HEADER, Status};
 
-use crate::http::{
-    headers::Headers,
-    response::{Response, remaining},
+use crate::{
+    http::{
+        headers::Headers,
+        response::{Response, remaining},
+    },
+    sys::stream::Stream,
 };
 
 /// The most headers of a request. nginx and browsers together send about 30.
@@ -93,7 +95,7 @@ pub(crate) fn parse<T>(
 ///
 /// The client has closed the connection, or the socket fails.
 pub(crate) fn read<T>(
-    mut stream: &TcpStream,
+    mut stream: &Stream,
     limits: HeadLimits,
     handle: impl Fn(&Head<'_>) -> Result<T, Response>,
 ) -> io::Result<Result<(T, Vec<u8>), Response>> {

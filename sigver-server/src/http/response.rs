@@ -3,10 +3,12 @@
 use std::{
     borrow::Cow,
     io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::Shutdown,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use crate::sys::stream::Stream;
 
 /// An HTTP response after which the connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +215,7 @@ impl Response {
     /// # Errors
     ///
     /// The client has gone or does not read.
-    pub(crate) fn send(&self, mut stream: &TcpStream) -> io::Result<()> {
+    pub(crate) fn send(&self, mut stream: &Stream) -> io::Result<()> {
         stream.set_write_timeout(Some(LINGER))?;
         stream.write_all(&self.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;

@@ -1,16 +1,9 @@
 //! Wakes a thread that blocks in `poll`, with a pipe and a flag that limits it to one byte. Model-checked in `write/loom_models.rs`.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+use crate::{
+    sync::{AtomicBool, Ordering},
+    sys::pipe::Pipe,
 };
-
-use rustix::{
-    io::Errno,
-    pipe::{PipeFlags, pipe_with},
-};
-
-use crate::sync::{AtomicBool, Ordering};
 
 /// What the sleeping thread polls.
 pub(crate) trait Notify {
@@ -53,34 +46,12 @@ impl<B: Notify> Waker<B> {
     }
 }
 
-/// A notifier for `poll`.
-pub(crate) struct Pipe {
-    reader: OwnedFd,
-    writer: OwnedFd,
-}
-
-impl Pipe {
-    pub(crate) fn new() -> io::Result<Self> {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { reader, writer })
-    }
-}
-
 impl Notify for Pipe {
     fn notify(&self) {
-        // A full pipe wakes the thread as well.
-        while let Err(Errno::INTR) = rustix::io::write(&self.writer, &[1]) {}
+        self.fill();
     }
 
     fn clear(&self) {
-        let mut sink = [0; 16];
-        while let Ok(1..) | Err(Errno::INTR) = rustix::io::read(&self.reader, &mut sink) {}
-    }
-}
-
-/// Readable from `notify` to `clear`.
-impl AsFd for Pipe {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reader.as_fd()
+        self.drain();
     }
 }

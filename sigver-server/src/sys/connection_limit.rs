@@ -46,6 +46,9 @@ const OTHER_MAPS: u64 = 3072;
 const OTHER_THREADS: u64 = 64;
 const OTHER_FILES: u64 = 64;
 
+/// `OPEN_MAX` of macOS, which rejects an infinite soft limit on open files although the hard limit is infinite; see its setrlimit(2).
+const MACOS_OPEN_MAX: u64 = 10_240;
+
 impl ConnectionLimit {
     /// Returns the number of connections.
     pub fn connections(&self) -> u32 {
@@ -123,18 +126,19 @@ fn cgroup_pids(number: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     number(&format!("/sys/fs/cgroup{path}/pids.max"))
 }
 
-/// Raises the soft limit on open files to the hard limit. Returns it, unless it is infinite.
+/// Raises the soft limit on open files to the hard limit. Returns the soft limit, unless it is infinite.
 fn raise_open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    match setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        Ok(()) => maximum,
-        Err(_) => current,
+    let raise = |soft| {
+        let limit = Rlimit { current: soft, maximum };
+        setrlimit(Resource::Nofile, limit).is_ok()
+    };
+    if raise(maximum) {
+        maximum
+    } else if current.is_some_and(|current| current < MACOS_OPEN_MAX) && raise(Some(MACOS_OPEN_MAX)) {
+        Some(MACOS_OPEN_MAX)
+    } else {
+        current
     }
 }
 

@@ -1,8 +1,12 @@
-//! What the server asks of the operating system.
+//! The operating system. All code that differs between systems is here.
 
 pub(crate) mod clock;
 pub(crate) mod connection_limit;
 pub(crate) mod listener;
+pub(crate) mod pipe;
+pub(crate) mod poll;
+pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod sched;
+pub(crate) mod stream;
 pub(crate) mod worker_pool;

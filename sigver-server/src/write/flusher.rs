@@ -8,13 +8,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
-
 use crate::{
     sync::{
         AtomicBool, Mutex, Ordering, lock,
-        waker::{Notify, Pipe, Waker},
+        waker::{Notify, Waker},
     },
+    sys::{pipe::Pipe, poll},
     write::outbox::Flushed,
 };
 
@@ -77,11 +76,10 @@ pub(crate) fn start<P: AsFd + Send + 'static>(
 
 /// Sleeps until the kernel accepts bytes for one of `blocked`, or the queue changes. Returns for which connections it accepts bytes.
 fn sleep<P: AsFd>(blocked: &[P], notifier: &Pipe) -> Vec<bool> {
-    let mut fds: Vec<PollFd<'_>> = blocked.iter().map(|peer| PollFd::new(peer, PollFlags::OUT)).collect();
-    fds.push(PollFd::new(notifier, PollFlags::IN));
-    match poll(&mut fds, None) {
-        // Errors and hang-ups count as ready: the flush returns them.
-        Ok(_) => fds[..blocked.len()].iter().map(|fd| !fd.revents().is_empty()).collect(),
+    let mut fds: Vec<_> = blocked.iter().map(poll::writable).collect();
+    fds.push(poll::readable(notifier));
+    match poll::wait(&mut fds, None) {
+        Ok(_) => fds[..blocked.len()].iter().map(poll::is_ready).collect(),
         // Interrupted, or out of memory: flushing every connection is always correct.
         Err(_) => vec![true; blocked.len()],
     }

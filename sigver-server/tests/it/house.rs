@@ -131,6 +131,19 @@ fn tungstenite_is_used_by_handshake_reader_and_frame_only() -> Fallible {
     Ok(())
 }
 
+#[test]
+fn platform_code_is_in_sys_only() -> Fallible {
+    let sys = root().join("sigver-server/src/sys");
+    for path in sources("sigver-server/src")? {
+        let text = fs::read_to_string(&path)?;
+        for platform in ["rustix::", "libc::", "target_os", "target_vendor", "\"/proc/"] {
+            let found = text.lines().filter(is_code).any(|line| line.contains(platform));
+            assert!(!found || path.starts_with(&sys), "{} has {platform}", path.display());
+        }
+    }
+    Ok(())
+}
+
 /// Without wildcard arms, a new message, role or event is a compile error in every match that must handle it.
 #[test]
 fn crates_warn_about_wildcard_match_arms() -> Fallible {

@@ -1,0 +1,181 @@
+//! Accepted connections.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+
+use crate::sys::poll::{self, PollFd};
+
+/// Whether sockets are in non-blocking mode. On Linux they are not: with `MSG_DONTWAIT`, the relay does not block on a socket that another
+/// thread blocks on. macOS and NetBSD ignore this flag in `send`.
+const NON_BLOCKING: bool = !cfg!(target_os = "linux");
+
+/// Makes writing to a closed connection an error and not a signal. Apple systems have a socket option instead.
+const NO_SIGNAL: SendFlags = {
+    #[cfg(not(target_vendor = "apple"))]
+    let flag = SendFlags::NOSIGNAL;
+    #[cfg(target_vendor = "apple")]
+    let flag = SendFlags::empty();
+    flag
+};
+
+/// A TCP connection. [`Read`] and [`Write`] block, at most as long as the timeouts allow; [`try_read`](Self::try_read) and
+/// [`try_write`](Self::try_write) do not.
+///
+/// The parameter is for tests.
+pub(crate) struct Stream<const IS_NON_BLOCKING: bool = NON_BLOCKING>(TcpStream);
+
+/// Accepts a connection. `WouldBlock` if none is waiting.
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<(Stream, SocketAddr)> {
+    let (socket, addr) = listener.accept()?;
+    // On macOS, setting an option fails if the client has already left.
+    let stream = Stream::new(socket).map_err(|_| io::ErrorKind::ConnectionAborted)?;
+    Ok((stream, addr))
+}
+
+impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
+    fn new(socket: TcpStream) -> io::Result<Self> {
+        // On Linux, an accepted socket is blocking. On other systems it inherits the mode of the listener.
+        if IS_NON_BLOCKING {
+            socket.set_nonblocking(true)?;
+        }
+        #[cfg(target_vendor = "apple")]
+        rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
+        Ok(Self(socket))
+    }
+
+    /// Reads without blocking. `WouldBlock` if nothing has arrived.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(read)
+    }
+
+    /// Writes some of `bytes` without blocking. `WouldBlock` if the kernel accepts none now.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(&self.0, bytes, SendFlags::DONTWAIT | NO_SIGNAL)?)
+    }
+
+    /// Sets how long a read may block.
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_read_timeout(timeout)
+    }
+
+    /// Sets how long a write may block.
+    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_write_timeout(timeout)
+    }
+
+    /// Shuts down one or both directions. A thread that is blocked in that direction returns.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.shutdown(how)
+    }
+}
+
+impl<const IS_NON_BLOCKING: bool> Read for &Stream<IS_NON_BLOCKING> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Not `TcpStream::read`: it is a cancellation point of C threads, which costs time.
+            match recv(&self.0, &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::AGAIN) if IS_NON_BLOCKING => wait(poll::readable(&self.0), self.0.read_timeout()?)?,
+                read => return Ok(read?.0),
+            }
+        }
+    }
+}
+
+impl<const IS_NON_BLOCKING: bool> Write for &Stream<IS_NON_BLOCKING> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match send(&self.0, bytes, NO_SIGNAL) {
+                Err(Errno::AGAIN) if IS_NON_BLOCKING => wait(poll::writable(&self.0), self.0.write_timeout()?)?,
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until `fd` is ready. `WouldBlock` after the timeout.
+fn wait(fd: PollFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    match poll::wait(&mut [fd], timeout)? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+impl<const IS_NON_BLOCKING: bool> AsFd for Stream<IS_NON_BLOCKING> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{net::Ipv4Addr, thread};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// Tests the mode of this system and the mode of the others.
+    #[test]
+    fn both_modes_block_in_read_and_write_only() -> io::Result<()> {
+        test_mode::<NON_BLOCKING>()?;
+        test_mode::<true>()
+    }
+
+    fn test_mode<const IS_NON_BLOCKING: bool>() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        // Some systems let accepted sockets inherit this.
+        listener.set_nonblocking(true)?;
+        let mut fds = [poll::readable(&listener)];
+        assert_eq!(poll::wait(&mut fds, None)?, 1);
+        let stream = Stream::<IS_NON_BLOCKING>::new(listener.accept()?.0)?;
+
+        // Nothing has arrived.
+        let would_block = |done: io::Result<usize>| done.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let mut bytes = [0; 8];
+        assert!(would_block(stream.try_read(&mut bytes)));
+        stream.set_read_timeout(Some(SHORT))?;
+        assert!(would_block((&stream).read(&mut bytes)));
+        stream.set_read_timeout(None)?;
+        let read = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut bytes = [0; 8];
+                (&stream).read(&mut bytes).map(|read| bytes[..read].to_vec())
+            });
+            thread::sleep(SHORT);
+            client.write_all(b"hello")?;
+            reader.join().expect("no panic")
+        })?;
+        assert_eq!(read, b"hello");
+
+        // The client does not read.
+        let full = [0; 65_536];
+        while !would_block(stream.try_write(&full)) {}
+        stream.set_write_timeout(Some(SHORT))?;
+        assert!(would_block((&stream).write(&full)));
+
+        // The relay aborts the connection while its thread reads.
+        let read = thread::scope(|scope| {
+            let reader = scope.spawn(|| (&stream).read(&mut [0; 8]));
+            thread::sleep(SHORT);
+            stream.shutdown(Shutdown::Both)?;
+            reader.join().expect("no panic")
+        })?;
+        assert_eq!(read, 0);
+        Ok(())
+    }
+}
