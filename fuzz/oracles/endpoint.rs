@@ -106,7 +106,7 @@ impl Script<'_> {
         config.limits.joiners_per_key = 3;
         config.limits.role_deadline = Some(Duration::from_millis(100));
         if self.starts_with(b'L') {
-            config.limits.connections = NonZeroU32::new(self.limit(1));
+            config.limits.connections = self.optional_limit(1);
             config.limits.joiners_per_key = self.limit(1);
             config.limits.role_deadline = Some(self.time()).filter(|time| *time < Duration::MAX);
         }
@@ -114,9 +114,9 @@ impl Script<'_> {
             config.keep_alive = self.time();
             config.close_timeout = self.time();
             config.backlog_bytes = self.limit(10);
-            config.messages_per_second = NonZeroU32::new(self.limit(1));
-            config.bytes_per_second = NonZeroU32::new(self.limit(10));
-            config.key_attempts_per_minute = NonZeroU32::new(self.limit(1));
+            config.messages_per_second = self.optional_limit(1);
+            config.bytes_per_second = self.optional_limit(10);
+            config.key_attempts_per_minute = self.optional_limit(1);
             config.drain = self.time();
         }
         config
@@ -127,6 +127,10 @@ impl Script<'_> {
         let is_there = rest.is_some();
         self.bytes = rest.unwrap_or(self.bytes.as_slice()).iter();
         is_there
+    }
+
+    fn optional_limit(&mut self, factor: u32) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.limit(factor)).filter(|limit| *limit < NonZeroU32::MAX)
     }
 
     fn limit(&mut self, factor: u32) -> u32 {

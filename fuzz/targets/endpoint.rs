@@ -1,7 +1,10 @@
 //! Runs a script of endpoint calls. `oracles/endpoint.rs` checks the outputs.
 
 #![no_main]
-#![allow(dead_code, reason = "only the tests of the core use the rest of `model` and `endpoint_run`")]
+#![allow(
+    dead_code,
+    reason = "only the tests of the core use the rest of `model` and `endpoint_run`"
+)]
 
 use libfuzzer_sys::fuzz_target;
 

@@ -41,7 +41,7 @@ pub struct EndpointConfig {
     /// [`Output::PauseReading`](crate::Output::PauseReading): rate-limited clients are delayed, not closed.
     pub messages_per_second: Option<NonZeroU32>,
     /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
-    /// [`messages_per_second`](Self::messages_per_second).
+    /// [`messages_per_second`](Self::messages_per_second), but at most a quarter of [`backlog_bytes`](Self::backlog_bytes) may arrive at once.
     pub bytes_per_second: Option<NonZeroU32>,
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.

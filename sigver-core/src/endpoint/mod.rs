@@ -31,7 +31,7 @@ use crate::{
         io::{Input, Output},
         key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
         pairing::{Pairing, PairingStage, Side},
-        rate_limit::RateLimiter,
+        rate_limit::{MAX_BURST, RateLimiter, byte_burst},
         timers::{ConnTable, Timers},
     },
     frame::Frame,
@@ -76,6 +76,7 @@ use crate::{
 /// ```
 pub struct Endpoint {
     config: EndpointConfig,
+    byte_burst: Duration,
     random: Box<dyn FnMut() -> Option<u128> + Send>,
     hub: Hub,
     plain: Decoder,
@@ -142,6 +143,7 @@ impl Endpoint {
             plain: Decoder::new(Dialect::Plain, &config.limits),
             v1: Decoder::new(Dialect::V1, &config.limits),
             closing: ClosingTable::new(config.close_timeout),
+            byte_burst: byte_burst(config.bytes_per_second, config.backlog_bytes),
             config,
             random: Box::new(random),
             conns: ConnTable::new(),
@@ -451,7 +453,7 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.messages.spend(1, self.config.messages_per_second, now);
         conn.bytes.spend(bytes, self.config.bytes_per_second, now);
-        if let Some(until) = conn.paused_until(now) {
+        if let Some(until) = conn.paused_until(now, self.byte_burst) {
             outputs.push((id, Output::PauseReading(until)));
         }
     }
@@ -530,7 +532,7 @@ impl Endpoint {
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ping_at = None;
-        if conn.paused_until(now).is_some() {
+        if conn.paused_until(now, self.byte_burst).is_some() {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
@@ -640,8 +642,9 @@ impl Endpoint {
 
 impl Conn {
     /// Returns when reading from the client resumes, if it is paused.
-    fn paused_until(&self, now: Time) -> Option<Time> {
-        self.messages.ready_at(now).max(self.bytes.ready_at(now))
+    fn paused_until(&self, now: Time, byte_burst: Duration) -> Option<Time> {
+        let messages = self.messages.ready_at(now, MAX_BURST);
+        messages.max(self.bytes.ready_at(now, byte_burst))
     }
 }
 

@@ -4,15 +4,23 @@ use core::{num::NonZeroU32, time::Duration};
 
 use crate::time::Time;
 
-/// A budget that refills at a steady rate and holds at most what arrives in [`BURST`]: the generic cell rate algorithm. It is stored as
-/// the time at which it will be full.
+/// A budget that refills at a steady rate and holds at most a burst: the generic cell rate algorithm. It is stored as the time at which it
+/// will be full.
 #[derive(Clone, Copy)]
 pub(super) struct RateLimiter {
     full_at: Time,
 }
 
-/// The largest budget, as the time in which it refills.
-const BURST: Duration = Duration::from_secs(1);
+/// The largest burst, as the time in which the budget refills.
+pub(super) const MAX_BURST: Duration = Duration::from_secs(1);
+
+/// Returns the burst of bytes: at most a quarter of a write buffer. A client that is within its rate must not fill the buffer of a peer before
+/// the peer can read.
+pub(super) fn byte_burst(bytes_per_second: Option<NonZeroU32>, backlog_bytes: u32) -> Duration {
+    let Some(rate) = bytes_per_second else { return MAX_BURST };
+    let nanos = u64::from(backlog_bytes / 4) * 1_000_000_000 / u64::from(rate.get());
+    Duration::from_nanos(nanos).min(MAX_BURST)
+}
 
 impl RateLimiter {
     /// Returns a full budget.
@@ -30,8 +38,8 @@ impl RateLimiter {
     }
 
     /// Returns the time from which the budget is not negative, if that is after `now`.
-    pub(super) fn ready_at(&self, now: Time) -> Option<Time> {
-        let ready = self.full_at.saturating_sub(BURST);
+    pub(super) fn ready_at(&self, now: Time, burst: Duration) -> Option<Time> {
+        let ready = self.full_at.saturating_sub(burst);
         (ready > now).then_some(ready)
     }
 }
@@ -49,7 +57,7 @@ mod tests {
         let mut limiter = RateLimiter::new(at(0));
         let mut spend = |count, now| {
             limiter.spend(count, NonZeroU32::new(10), at(now));
-            limiter.ready_at(at(now))
+            limiter.ready_at(at(now), MAX_BURST)
         };
         for _ in 0..10 {
             assert_eq!(spend(1, 0), None);
@@ -62,14 +70,23 @@ mod tests {
     }
 
     #[test]
+    fn burst_of_bytes_is_a_quarter_of_the_write_buffer_or_one_second() {
+        let burst = |rate, backlog| byte_burst(NonZeroU32::new(rate), backlog);
+        assert_eq!(burst(4 * 1024 * 1024, 1024 * 1024), Duration::from_micros(62_500));
+        assert_eq!(burst(1000, 1024 * 1024), MAX_BURST);
+        assert_eq!(burst(u32::MAX, 0), Duration::ZERO);
+        assert_eq!(byte_burst(None, u32::MAX), MAX_BURST);
+    }
+
+    #[test]
     fn extreme_rates_and_counts_do_not_overflow() {
         let mut limiter = RateLimiter::new(at(0));
         limiter.spend(usize::MAX, None, at(0));
-        assert_eq!(limiter.ready_at(at(0)), None, "no limit");
+        assert_eq!(limiter.ready_at(at(0), MAX_BURST), None, "no limit");
         limiter.spend(3, Some(NonZeroU32::MIN), at(0));
-        assert_eq!(limiter.ready_at(at(0)), Some(at(2_000)));
+        assert_eq!(limiter.ready_at(at(0), MAX_BURST), Some(at(2_000)));
         limiter.spend(usize::MAX, Some(NonZeroU32::MIN), at(0));
         limiter.spend(usize::MAX, Some(NonZeroU32::MIN), at(0));
-        assert!(limiter.ready_at(at(0)).is_some());
+        assert!(limiter.ready_at(at(0), MAX_BURST).is_some());
     }
 }

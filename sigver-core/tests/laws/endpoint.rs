@@ -479,10 +479,11 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
             config.keep_alive = keep_alive;
             config.close_timeout = close_timeout;
             config.backlog_bytes = backlog_bytes;
+            let limit = |limit| NonZeroU32::new(limit).filter(|limit| *limit < NonZeroU32::MAX);
             let (messages, bytes, key_attempts) = rates;
-            config.messages_per_second = NonZeroU32::new(messages);
-            config.bytes_per_second = NonZeroU32::new(bytes);
-            config.key_attempts_per_minute = NonZeroU32::new(key_attempts);
+            config.messages_per_second = limit(messages);
+            config.bytes_per_second = limit(bytes);
+            config.key_attempts_per_minute = limit(key_attempts);
             config.drain = drain;
             config
         },

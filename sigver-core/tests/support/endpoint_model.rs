@@ -180,10 +180,18 @@ impl Bucket {
     }
 
     /// Returns for how long the client is paused.
-    fn excess(&mut self, now: Duration) -> Duration {
+    fn excess(&mut self, now: Duration, burst: Duration) -> Duration {
         self.settle(now);
-        self.level.saturating_sub(Duration::from_secs(1))
+        self.level.saturating_sub(burst)
     }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Returns the time in which a quarter of the write buffer arrives, at most a second.
+fn burst(config: &EndpointConfig) -> Duration {
+    let rate = config.bytes_per_second.map_or(u32::MAX, NonZeroU32::get);
+    SECOND.min(SECOND * (config.backlog_bytes / 4) / rate)
 }
 
 struct Drain {
@@ -505,10 +513,11 @@ impl EndpointModel {
         let rates = [self.config.messages_per_second, self.config.bytes_per_second];
         let [messages, per_second] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
         let now = self.now;
+        let burst = burst(&self.config);
         let client = self.client(who);
         client.messages.spend(1, messages, now);
         client.bytes.spend(bytes, per_second, now);
-        let pause = client.messages.excess(now).max(client.bytes.excess(now));
+        let pause = client.messages.excess(now, SECOND).max(client.bytes.excess(now, burst));
         if !pause.is_zero() {
             outputs.push((who, format!("pause until {:?}", now + pause)));
         }
@@ -711,9 +720,9 @@ impl EndpointModel {
     }
 
     fn ping(&mut self, who: usize, outputs: &mut Outputs) {
-        let now = self.now;
+        let (now, burst) = (self.now, burst(&self.config));
         let client = self.client(who);
-        if !(client.messages.excess(now).is_zero() && client.bytes.excess(now).is_zero()) {
+        if !(client.messages.excess(now, SECOND).is_zero() && client.bytes.excess(now, burst).is_zero()) {
             client.missed_pings = 0;
         }
         if client.missed_pings == 2 {

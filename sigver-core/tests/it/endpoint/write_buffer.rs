@@ -7,7 +7,10 @@ const COST: usize = r#"{"index":0}"#.len() + 2 + Frame::OVERHEAD;
 
 /// A stalled opener with an empty write buffer of this size, and its joiner.
 fn stalled(backlog_bytes: usize) -> (Server, ConnId, ConnId) {
-    let mut server = Server::new(|config| config.backlog_bytes = backlog_bytes.try_into().expect("small"));
+    let mut server = Server::new(|config| {
+        config.backlog_bytes = backlog_bytes.try_into().expect("small");
+        config.bytes_per_second = None;
+    });
     let (opener, joiner) = server.pair(Plain, V1);
     server.stalled.insert(opener);
     (server, opener, joiner)
@@ -94,7 +97,10 @@ fn pong_payload_fills_the_buffer() {
 
 #[test]
 fn slow_joiner_is_closed_alone_and_its_opener_gets_a_notice() {
-    let mut server = Server::new(|config| config.backlog_bytes = 1);
+    let mut server = Server::new(|config| {
+        config.backlog_bytes = 1;
+        config.bytes_per_second = None;
+    });
     let (opener, slow) = server.pair(V1, V1);
     let other = server.connect(V1);
     server.text(other, JOIN);
@@ -124,4 +130,22 @@ fn cost_is_the_length_on_the_wire_and_the_overhead() {
         2 + 2 + "key is taken".len()
     );
     assert_eq!(Frame::Ping.cost(), 6);
+}
+
+/// A joiner that sends as fast as it may must not fill the buffer of an opener that has had no time to read.
+#[test]
+fn burst_of_a_client_fills_at_most_a_quarter_of_a_buffer() {
+    let mut server = default();
+    let (_, joiner) = server.pair(Plain, Plain);
+    let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000));
+    let mut sent = 0;
+    loop {
+        let outputs = server.text(joiner, &message);
+        sent += message.len();
+        if outputs.of(joiner).iter().any(|output| output.starts_with("pause")) {
+            break;
+        }
+    }
+    let quarter = 1024 * 1024 / 4;
+    assert!(sent > quarter && sent <= quarter + message.len(), "{sent}");
 }
