@@ -5,7 +5,7 @@ use std::{fmt, fs, num::NonZeroU32};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::{config::Config, sys::worker_pool::MAX_IDLE_THREADS};
 
 /// The most connections at the same time: [`Limits::connections`](sigver_core::Limits::connections), or less if the system can carry less.
 ///
@@ -31,9 +31,9 @@ enum LimitedBy {
 /// The memory maps of one thread: its stack, its signal stack, and a guard page for each.
 const MAPS_PER_THREAD: u64 = 4;
 
-/// The maps, threads and descriptors of the rest of the process, rounded up.
-const OTHER_MAPS: u64 = 1024;
-const OTHER_THREADS: u64 = 64;
+/// The maps, threads and descriptors of the rest of the process, rounded up: permanent threads, and those that wait for a connection.
+const OTHER_MAPS: u64 = 1024 + MAX_IDLE_THREADS as u64 * MAPS_PER_THREAD;
+const OTHER_THREADS: u64 = 64 + MAX_IDLE_THREADS as u64;
 const OTHER_FILES: u64 = 64;
 
 impl ConnectionLimit {
