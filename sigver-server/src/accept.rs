@@ -24,7 +24,7 @@ use crate::{
     counters::Counters,
     lifecycle::{Lifecycle, Stage},
     sys::{listener::BACKLOG, worker_pool::WorkerPool},
-    tuning::STACK,
+    tuning::{DISCARD_BYTES, DISCARD_SINK, STACK},
 };
 
 /// How long accepting pauses when the process has no more file descriptors, threads or memory.
@@ -119,8 +119,15 @@ struct Acceptor<'a> {
     is_paused: bool,
     /// When descriptors, threads or memory last ran out, until that is over.
     exhausted: Option<Instant>,
-    /// Rejected connections, and until when each is kept open.
-    rejected: Vec<(Instant, Arc<Peer>)>,
+    rejected: Vec<Rejected>,
+}
+
+/// A rejected connection that is kept open until its client has read the response.
+struct Rejected {
+    until: Instant,
+    peer: Arc<Peer>,
+    /// The bytes that may still be read and discarded. With none left, the kernel's window stops the client.
+    budget: usize,
 }
 
 impl Acceptor<'_> {
@@ -135,7 +142,8 @@ impl Acceptor<'_> {
             .map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN))
             .collect();
         fds.push(PollFd::new(self.lifecycle.waker().notifier(), PollFlags::IN));
-        fds.extend(self.rejected.iter().map(|(_, peer)| PollFd::new(peer, PollFlags::IN)));
+        let reading = self.rejected.iter().filter(|rejected| rejected.budget > 0);
+        fds.extend(reading.map(|rejected| PollFd::new(&rejected.peer, PollFlags::IN)));
         let pause = self.is_paused.then_some(PAUSE);
         let recovery = self
             .exhausted
@@ -143,7 +151,7 @@ impl Acceptor<'_> {
         let release = self
             .rejected
             .first()
-            .map(|(until, _)| until.saturating_duration_since(Instant::now()));
+            .map(|rejected| rejected.until.saturating_duration_since(Instant::now()));
         let timeout = pause
             .into_iter()
             .chain(recovery)
@@ -234,7 +242,7 @@ impl Acceptor<'_> {
 
     /// Starts the thread of a connection, or rejects it.
     fn start(&mut self, stream: TcpStream, addr: SocketAddr) {
-        let peer = Arc::new(Peer::new(self.serial, addr, stream));
+        let peer = Arc::new(Peer::new(self.serial, addr, stream, self.config.endpoint.close_timeout));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {
             return self.reject(peer, &"too many connections");
@@ -263,23 +271,36 @@ impl Acceptor<'_> {
 
     /// Responds with 503 without a thread, and keeps the connection open until the client has had time to read it.
     fn reject(&mut self, peer: Arc<Peer>, why: &dyn fmt::Display) {
+        peer.limit_delivery();
         // The response fits into the empty buffer of a new socket; a client that has left needs none.
         let _ = peer.reject(&self.counters, why);
         if self.rejected.len() < MAX_LINGERING {
-            self.rejected.push((Instant::now() + LINGER, peer));
+            self.rejected.push(Rejected {
+                until: Instant::now() + LINGER,
+                peer,
+                budget: DISCARD_BYTES,
+            });
         }
     }
 
     /// Closes rejected connections that have ended or lingered long enough.
     fn release(&mut self) {
         let now = Instant::now();
-        let mut sink = [0; 4096];
-        self.rejected.retain(|(until, peer)| {
-            *until > now
-                && match rustix::net::recv(peer, &mut sink, RecvFlags::DONTWAIT) {
-                    Ok((read, _)) => read > 0,
-                    Err(error) => error == Errno::WOULDBLOCK,
+        let mut sink = [0; DISCARD_SINK];
+        self.rejected.retain_mut(|Rejected { until, peer, budget }| {
+            if *until <= now {
+                return false;
+            }
+            if *budget == 0 {
+                return true;
+            }
+            match rustix::net::recv(&*peer, &mut sink, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => {
+                    *budget = budget.saturating_sub(read);
+                    read > 0
                 }
+                Err(error) => error == Errno::WOULDBLOCK,
+            }
         });
     }
 }

@@ -5,4 +5,5 @@ pub(crate) mod connection_limit;
 pub(crate) mod listener;
 pub(crate) mod random;
 pub(crate) mod sched;
+pub(crate) mod socket;
 pub(crate) mod worker_pool;
