@@ -218,7 +218,7 @@ impl Acceptor<'_> {
 
     /// Starts the thread of a connection, unless it is over a limit.
     fn start(&mut self, stream: Stream, addr: SocketAddr) {
-        let peer = Arc::new(Peer::new(self.serial, addr, stream));
+        let peer = Arc::new(Peer::new(self.serial, addr, stream, self.config.endpoint.close_timeout));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {
             return self.overflow.push(peer, "too many connections".into());

@@ -5,20 +5,22 @@ use std::fmt;
 use crate::{
     config::Config,
     conn::peer::Peer,
+    sys::worker_pool::MAX_IDLE_THREADS,
     tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, MAX_OVERFLOW, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER, STACK},
     write::chunk_queue::CHUNK_BYTES,
 };
 
 /// The upper bound of a server's memory, in the worst case that every client reaches every limit at the same time. `Display` is one line.
 ///
-/// Not included: connections in the kernel's backlog, fragmentation of the allocator, and memory of an [`Admission`](crate::Admission).
+/// Not included: connections in the kernel's backlog, what the kernel still has to send to rejected clients and after HTTP responses (for at
+/// most the close time-out), fragmentation of the allocator, and memory of an [`Admission`](crate::Admission).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryBound {
     /// The most connections at the same time.
     pub connections: u32,
-    /// Bytes of the process that do not depend on connections: the program, its permanent threads, their queues, and the
-    /// connections over the limit that wait for their response.
+    /// Bytes that do not depend on connections: the program, its permanent threads and their queues, threads that wait for a connection, and
+    /// the connections over the limit that wait for their response.
     pub fixed: u64,
     /// Bytes of the process for each connection: its stack, the messages it sends, its write buffer.
     pub process: u64,
@@ -61,11 +63,17 @@ impl MemoryBound {
         // The kernel doubles the configured sizes.
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
+        let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
         Self {
             connections,
             // The relay's text and frame.
-            fixed: PROGRAM + QUEUES + overflow + EVENT_CHANNEL as u64 * 256 + GROWTH * 2 * message,
+            fixed: PROGRAM
+                + QUEUES
+                + overflow
+                + EVENT_CHANNEL as u64 * 256
+                + GROWTH * 2 * message
+                + MAX_IDLE_THREADS as u64 * idle_thread,
             process: STACK as u64
                 + SIGNAL_STACK
                 + size_of::<Peer>() as u64
@@ -130,6 +138,12 @@ mod tests {
             assert!(larger > bound.total());
         }
         assert!(MemoryBound::of(&Config::default(), 1001).total() > bound.total());
+    }
+
+    #[test]
+    fn threads_that_wait_for_a_connection_are_counted() {
+        let without_connections = MemoryBound::of(&Config::default(), 0).total();
+        assert!(without_connections > (MAX_IDLE_THREADS * STACK) as u64 + PROGRAM + QUEUES);
     }
 
     #[test]

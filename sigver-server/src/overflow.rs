@@ -73,6 +73,7 @@ impl Overflow {
 
     /// Takes a connection that is over a limit.
     pub(crate) fn push(&mut self, peer: Arc<Peer>, why: String) {
+        peer.limit_delivery();
         if self.waiting.len() >= MAX_OVERFLOW {
             if let Some(oldest) = self.waiting.pop_front() {
                 // Its request may have arrived meanwhile.

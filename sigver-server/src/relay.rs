@@ -23,6 +23,7 @@ use crate::{
     counters::{Counters, Histogram, RelayCounters},
     lifecycle::{Lifecycle, Stage},
     sys::{clock::Clock, random, sched},
+    tuning::EVENT_CHANNEL,
     write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
 
@@ -79,19 +80,20 @@ impl Relay {
         }
     }
 
-    /// Runs until every connection is disconnected and the server has dropped its end of the channel.
+    /// Runs until [`Event::End`].
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
         sched::run_as_batch();
         while let Ok(first) = self.wait(events) {
             let now = self.context.clock.now();
             let mut next = first;
-            for _ in 0..BATCH {
-                let Some(event) = next.take() else { break };
+            let mut left = self.batch(now);
+            while let Some(event) = next {
+                if matches!(event, Event::End) {
+                    return self.publish();
+                }
                 self.handle(event, now);
-                next = events.try_recv().ok();
-            }
-            if let Some(event) = next {
-                self.handle(event, now);
+                left -= 1;
+                next = (left > 0).then(|| events.try_recv().ok()).flatten();
             }
             self.follow_stage(now);
             let outputs = self.endpoint.handle_timeout(now);
@@ -109,6 +111,13 @@ impl Relay {
             }
         }
         self.publish();
+    }
+
+    /// Returns how many events are handled before the clock is read again. If a timeout is due, all that are in the channel: a deadline must
+    /// not close a client whose request is there.
+    fn batch(&self, now: Time) -> usize {
+        let is_due = self.endpoint.poll_timeout().is_some_and(|due| due <= now);
+        if is_due { EVENT_CHANNEL } else { BATCH }
     }
 
     fn publish(&self) {
@@ -134,7 +143,8 @@ impl Relay {
         let (peer, event) = match event {
             Event::Conn { peer, event } => (peer, event),
             Event::Written { id, cost } => return self.endpoint.written(id, cost),
-            Event::Wake => return,
+            Event::Progress { id } => return self.endpoint.record_progress(id),
+            Event::Wake | Event::End => return,
         };
         let id = peer.id();
         let mut origin = None;
@@ -218,7 +228,7 @@ impl Relay {
                 }
                 Output::Abort => {
                     if let Some(peer) = self.unregister(id) {
-                        peer.abort();
+                        peer.reset();
                     }
                 }
                 Output::PairingEnded(pairing) => {

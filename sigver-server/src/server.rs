@@ -112,7 +112,8 @@ impl Server {
     /// ignored.
     ///
     /// After [`Handle::shutdown`], the server accepts no connection from them and closes those it has with 1001. New clients wait in the
-    /// kernel for the next server on the same listeners, so a restart rejects no client.
+    /// kernel for the next server on the same listeners, so a restart rejects no client. Handshakes in progress, including a blocked
+    /// [`Admission`](crate::Admission), delay the end by up to [`Config::handshake_timeout`].
     ///
     /// ```
     /// use std::{net::TcpListener, thread};
@@ -207,7 +208,8 @@ impl Server {
     }
 
     /// Accepts on this thread and serves until [`Handle::shutdown`]. Returns when every client was sent a close frame with 1001, and has
-    /// answered it or was aborted: within a second after the last close frame.
+    /// answered it or was aborted: within a second after the last close frame. It does not wait for an [`Admission`](crate::Admission) that
+    /// blocks: the client is disconnected, and the thread ends when the admission returns.
     ///
     /// # Errors
     ///
@@ -242,10 +244,10 @@ impl Server {
                 log::warn!("{} connections have not ended yet", registry.len());
             }
         }
-        // The relay ends when the flusher and this thread have dropped their ends of the channel.
         flush_queue.stop();
         let flushed = flusher.join();
-        drop(events);
+        // Connections that have not ended still have a sender. If the relay has failed, there is no receiver.
+        let _ = events.send(Event::End);
         let outcome = relay.join();
         log::info!("ended");
         outcome.map_err(|_| RunError::Relay)?;

@@ -24,5 +24,10 @@ pub(crate) const READ_BUFFER: usize = 2 * 1024;
 /// The stack of a connection's thread, in bytes. Only touched pages cost memory; a panic that prints a backtrace needs room.
 pub(crate) const STACK: usize = 256 * 1024;
 
+/// The most bytes that are read and discarded from a client that was sent its last frame or response, and how many at a time. After that,
+/// nothing is read: the kernel's window stops the client.
+pub(crate) const DISCARD_BYTES: usize = 256 * 1024;
+pub(crate) const DISCARD_SINK: usize = 8 * 1024;
+
 /// How often a thread that waits checks whether its connection has ended.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);

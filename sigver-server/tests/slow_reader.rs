@@ -1,11 +1,12 @@
 //! Slow consumers use a bounded amount of memory and affect no other client.
 
-use std::{fs, net::Shutdown, thread};
+use std::{fs, net::Shutdown, thread, time::Duration};
 
 use sigver_transcripts::{
     Seen,
     socket::{Opcode, Piece},
 };
+use socket2::SockRef;
 use support::{Running, eventually, test_config};
 
 #[path = "it/support/mod.rs"]
@@ -28,6 +29,12 @@ fn slow_opener_is_closed_without_delaying_others() {
         .expect("it is connected");
     second.sync();
 
+    // The server stops reading from a joiner that it has closed. What the joiner's kernel has is discarded in the end.
+    let flooding = SockRef::from(joiner.stream());
+    let timeout = flooding.set_write_timeout(Some(Duration::from_secs(1)));
+    timeout
+        .and_then(|()| flooding.set_linger(Some(Duration::ZERO)))
+        .expect("sockets have these options");
     let before = resident();
     let sender = thread::spawn(move || {
         let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));

@@ -3,7 +3,11 @@
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-use crate::{endpoint::timers::Timers, id::ConnId, time::Time};
+use crate::{
+    endpoint::timers::{Timer, Timers},
+    id::ConnId,
+    time::Time,
+};
 
 /// How many times the close time-out may pass before a connection is aborted although its client still reads.
 const MAX_PERIODS: u8 = 12;
@@ -16,7 +20,7 @@ pub(super) struct ClosingTable {
 }
 
 struct ClosingConn {
-    check_at: Option<Time>,
+    check_timer: Option<Timer>,
     /// The close time-outs that have passed.
     periods: u8,
     /// The cost of the frames before the last one that were not reported as written.
@@ -37,7 +41,7 @@ impl ClosingTable {
     /// Adds a connection with this much unwritten before its last frame.
     pub(super) fn insert(&mut self, now: Time, id: ConnId, backlog: usize) {
         let conn = ClosingConn {
-            check_at: self.timers.schedule(now, self.timeout, id),
+            check_timer: self.timers.schedule(now, self.timeout, id),
             periods: 0,
             backlog,
             has_progressed: false,
@@ -47,7 +51,7 @@ impl ClosingTable {
 
     pub(super) fn remove(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.remove(&id) {
-            self.timers.cancel(conn.check_at, id);
+            self.timers.cancel(conn.check_timer, id);
         }
     }
 
@@ -81,7 +85,7 @@ impl ClosingTable {
                 self.conns.remove(&id);
                 return Some(id);
             }
-            conn.check_at = self.timers.schedule(now, self.timeout, id);
+            conn.check_timer = self.timers.schedule(now, self.timeout, id);
         }
         None
     }

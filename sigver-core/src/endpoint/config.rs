@@ -26,8 +26,8 @@ pub struct EndpointConfig {
     /// The time from a close frame to [`Output::Abort`](crate::Output::Abort). Default: 5 seconds; [`Duration::MAX`] for no limit.
     ///
     /// If the client has read some of what was sent before ([`Endpoint::written`](crate::Endpoint::written),
-    /// [`Endpoint::record_progress`](crate::Endpoint::record_progress)), the time begins again when it is over, up to 12 times in total: a slow
-    /// reader receives its close code within a minute.
+    /// [`Endpoint::record_progress`](crate::Endpoint::record_progress)), the time begins again when it is over, 12 times in total: with
+    /// the default, a slow reader has a minute to receive its close code.
     pub close_timeout: Duration,
     /// The size of a client's write buffer, in bytes: frames that were returned by the endpoint and not yet reported to
     /// [`Endpoint::written`](crate::Endpoint::written). Default: 1 MiB.

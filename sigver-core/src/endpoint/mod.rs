@@ -32,7 +32,7 @@ use crate::{
         key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
         pairing::{Pairing, PairingStage, Side},
         rate_limit::{MAX_BURST, RateLimiter, byte_burst},
-        timers::{ConnTable, Timers},
+        timers::{ConnTable, Timer, Timers},
     },
     frame::Frame,
     hub::{Hub, Role},
@@ -107,7 +107,7 @@ struct Conn {
     dialect: Dialect,
     source: Source,
     /// When the next ping is due.
-    ping_at: Option<Time>,
+    ping_timer: Option<Timer>,
     /// Pings since the last frame from the client.
     missed_pings: u8,
     /// The cost of the frames that were returned and not reported as written.
@@ -174,7 +174,7 @@ impl Endpoint {
         let conn = Conn {
             dialect,
             source: client.into(),
-            ping_at: None,
+            ping_timer: None,
             missed_pings: 0,
             backlog: 0,
             messages: RateLimiter::new(now),
@@ -525,13 +525,13 @@ impl Endpoint {
     /// Removes an open connection and its timer.
     fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(id)?;
-        self.ping_timers.cancel(conn.ping_at, id);
+        self.ping_timers.cancel(conn.ping_timer, id);
         Some(conn)
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.ping_at = None;
+        conn.ping_timer = None;
         if conn.paused_until(now, self.byte_burst).is_some() {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
@@ -549,7 +549,7 @@ impl Endpoint {
             return;
         }
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.ping_at = self.ping_timers.schedule(now, self.config.keep_alive, id);
+            conn.ping_timer = self.ping_timers.schedule(now, self.config.keep_alive, id);
         }
     }
 

@@ -5,39 +5,58 @@ use core::time::Duration;
 
 use crate::{id::ConnId, time::Time};
 
-/// Timers of one kind, at most one for each connection, in order of time. A connection keeps the time of its timer, to cancel it.
-pub(super) struct Timers(BTreeSet<(Time, ConnId)>);
+/// Timers of one kind, at most one for each connection, in order of time. A connection keeps its [`Timer`], to cancel it.
+pub(super) struct Timers {
+    queue: BTreeSet<(Timer, ConnId)>,
+    scheduled: u64,
+}
+
+/// The time of a timer, and its number. Timers that are due at the same time fire in the order in which they were scheduled: an order by id
+/// would let connections of other keys, which take slots, change it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Timer {
+    at: Time,
+    number: u64,
+}
 
 impl Timers {
     pub(super) const fn new() -> Self {
-        Self(BTreeSet::new())
+        Self {
+            queue: BTreeSet::new(),
+            scheduled: 0,
+        }
     }
 
-    /// Adds a timer that is due `after` from now, and returns its time; [`Duration::MAX`] is never.
-    pub(super) fn schedule(&mut self, now: Time, after: Duration, id: ConnId) -> Option<Time> {
+    /// Adds a timer that is due `after` from now, and returns it; [`Duration::MAX`] is never.
+    pub(super) fn schedule(&mut self, now: Time, after: Duration, id: ConnId) -> Option<Timer> {
         let at = now.checked_add(after).filter(|_| after < Duration::MAX)?;
-        self.0.insert((at, id));
-        Some(at)
+        self.scheduled += 1;
+        let timer = Timer {
+            at,
+            number: self.scheduled,
+        };
+        self.queue.insert((timer, id));
+        Some(timer)
     }
 
     /// Removes the timer of a connection, if it has one.
-    pub(super) fn cancel(&mut self, at: Option<Time>, id: ConnId) {
-        if let Some(at) = at {
-            self.0.remove(&(at, id));
+    pub(super) fn cancel(&mut self, timer: Option<Timer>, id: ConnId) {
+        if let Some(timer) = timer {
+            self.queue.remove(&(timer, id));
         }
     }
 
     pub(super) fn next(&self) -> Option<Time> {
-        self.0.first().map(|(at, _)| *at)
+        self.queue.first().map(|(timer, _)| timer.at)
     }
 
     pub(super) fn pop_due(&mut self, now: Time) -> Option<ConnId> {
         self.next().filter(|at| *at <= now)?;
-        self.0.pop_first().map(|(_, id)| id)
+        self.queue.pop_first().map(|(_, id)| id)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.queue.len()
     }
 }
 

@@ -173,12 +173,6 @@ impl Bucket {
         }
     }
 
-    /// Returns the spent budget.
-    fn level(&mut self, now: Duration) -> Duration {
-        self.settle(now);
-        self.level
-    }
-
     /// Returns for how long the client is paused.
     fn excess(&mut self, now: Duration, burst: Duration) -> Duration {
         self.settle(now);
@@ -488,8 +482,8 @@ impl EndpointModel {
         let now = self.now;
         let minute = Duration::from_secs(60);
         let (of_conn, of_source) = (minute / allowed.get(), minute / allowed.get().saturating_mul(10));
-        let conn_level = self.client(who).attempts.level(now);
-        let source_level = self.attempts.entry(source).or_default().level(now);
+        let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
+        let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
         if conn_level + of_conn > minute || source_level + of_source > minute {
             return self.hub.deny(step);
         }

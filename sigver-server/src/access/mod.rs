@@ -12,7 +12,8 @@ use crate::http::headers::Headers;
 /// Decides whether a client may connect, by the request of its WebSocket handshake.
 ///
 /// It is called on the connection's own thread, so it may block, for example on a look-up in a database: no other client waits. The client
-/// counts as a connection meanwhile. A panic ends that connection only.
+/// counts as a connection meanwhile, even if it leaves: use a time-out. A panic ends that connection only. [`Server::run`](crate::Server::run)
+/// does not wait for a call that blocks, so a call may outlive the server.
 ///
 /// ```
 /// use sigver_server::{Admission, Config, Denied, Handshake};

@@ -12,8 +12,12 @@ pub(crate) enum Event {
     Conn { peer: Permit, event: ConnEvent },
     /// The flusher wrote some of a connection's backlog.
     Written { id: ConnId, cost: usize },
+    /// The client of a closing connection has read something. Sent by the connection's thread.
+    Progress { id: ConnId },
     /// The server's stage may have changed, or a handshake failed.
     Wake,
+    /// The relay ends, although connections may still have a sender.
+    End,
 }
 
 /// What happened on a connection.

@@ -4,16 +4,16 @@
 
 pub(crate) mod event;
 pub(crate) mod handshake;
+mod linger;
 pub(crate) mod peer;
 pub(crate) mod reader;
 pub(crate) mod registry;
 pub(crate) mod request_line;
 
 use std::{
-    io::{self, Read},
     sync::{Arc, mpsc::SyncSender},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
@@ -24,6 +24,7 @@ use crate::{
     conn::{
         event::{ConnEvent, Event},
         handshake::{Decision, Upgrade},
+        linger::DRAIN_WAIT,
         peer::{Peer, Permit},
         reader::{End, Reader, Received},
         registry::Entry,
@@ -31,12 +32,9 @@ use crate::{
     counters::Counters,
     http::response::Response,
     lifecycle::Lifecycle,
-    sys::clock::Clock,
+    sys::{clock::Clock, socket},
     tuning::POLL_INTERVAL,
 };
-
-/// How long a connection that has ended waits until the relay has handled its events.
-const DRAIN_WAIT: Duration = Duration::from_millis(100);
 
 /// What the threads of all connections share.
 pub(crate) struct Context {
@@ -88,6 +86,11 @@ fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permi
             return None;
         }
     };
+    if peer.is_aborted() {
+        // The server has ended during the admission, or a read.
+        log::debug!("{peer} aborted before its request was answered");
+        return None;
+    }
     let (response, line) = match decision {
         Err(response) => (response, None),
         Ok((Decision { client, line, outcome }, rest)) => {
@@ -108,6 +111,7 @@ fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permi
     };
     context.counters.record_response(response.code());
     // A client that has gone or does not read gets no response.
+    peer.limit_delivery();
     let _ = response.send(&peer.stream);
     peer.log_response(&response, line.as_ref());
     None
@@ -139,7 +143,10 @@ fn serve(
         received: Traffic::default(),
     };
     let end = conn.serve(upgrade, rest);
-    report(peer, upgrade.dialect, conn.received, &end, started);
+    let received = conn.received;
+    // The relay handles the end first: logging may block, and the key of an opener must be free.
+    drop(conn);
+    report(peer, upgrade.dialect, received, &end, started);
 }
 
 /// Logs the end of a connection. Not inlined, as all that runs once: the stack that a connection has touched stays in memory while it lives.
@@ -196,9 +203,12 @@ impl Conn<'_> {
             End::CloseFrame(code) => self.events.send(ConnEvent::CloseFrame { code }),
             End::Violation(reason) => self.events.send(ConnEvent::Violation(reason)),
             End::Closed => {}
-            End::Lost => return end,
+            End::Lost => {
+                self.peer.reset();
+                return end;
+            }
         }
-        self.discard();
+        linger::linger(self.peer, || self.events.report_progress());
         end
     }
 
@@ -215,7 +225,7 @@ impl Conn<'_> {
         loop {
             self.wait_while_paused();
             let received = reader.read();
-            if self.peer.close_reason().is_some() {
+            if self.peer.is_closing() {
                 return End::Closed;
             }
             if let Err(end) = received.and_then(|received| self.handle(received, &decoder)) {
@@ -254,31 +264,13 @@ impl Conn<'_> {
                 return;
             }
             let left = until.saturating_duration_since(self.context.clock.now());
-            if left.is_zero() || self.peer.close_reason().is_some() || self.peer.is_aborted() {
+            if left.is_zero() || self.peer.is_closing() || self.peer.is_aborted() {
                 return;
             }
-            thread::sleep(left.min(POLL_INTERVAL));
-        }
-    }
-
-    /// Reads and discards until both sides have closed, or the connection is aborted. Closing a socket that has unread bytes resets the
-    /// connection, and the client would not receive its close code.
-    fn discard(&self) {
-        let mut sink = [0; 256];
-        let mut stream = &self.peer.stream;
-        loop {
-            match stream.read(&mut sink) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
+            // Nothing follows from a client that has closed its side: what the kernel has is read at once, so that its end is noticed.
+            if socket::wait_hang_up(&self.peer.stream, left.min(POLL_INTERVAL)) {
+                return;
             }
-        }
-        // The client has closed its side and may still have a backlog to read. Until it has, it counts as a connection: its place under
-        // every limit is returned when this thread ends.
-        self.peer.credits.wait_idle(DRAIN_WAIT);
-        while !self.peer.is_over() {
-            thread::sleep(POLL_INTERVAL);
         }
     }
 }
@@ -292,6 +284,12 @@ impl EventSender<'_> {
         };
         // Without a relay the server is ending, and the socket is about to be closed.
         let _ = self.events.send(event);
+    }
+
+    /// Reports that the client of a closing connection reads.
+    fn report_progress(&self) {
+        let id = self.peer.id();
+        let _ = self.events.send(Event::Progress { id });
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     counters::Counters,
     http::response::Response,
     sync::credits::Credits,
-    sys::stream::Stream,
+    sys::{socket, stream::Stream},
     write::outbox::{Backlog, Flushed, Outbox, SendOutcome, Wire},
 };
 
@@ -42,13 +42,16 @@ pub(crate) struct Peer {
     close_reason: OnceLock<CloseReason>,
     /// The address of the client behind its proxies.
     client: OnceLock<IpAddr>,
+    is_closing: AtomicBool,
     is_aborted: AtomicBool,
+    /// How long the client may read nothing after its last frame.
+    pub(crate) close_timeout: Duration,
     /// When the connection's thread reads again, in nanoseconds of the server's [`Time`].
     paused_until: AtomicU64,
 }
 
 impl Peer {
-    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: Stream) -> Self {
+    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: Stream, close_timeout: Duration) -> Self {
         Self {
             serial,
             addr: client_ip::canonical(addr),
@@ -59,7 +62,9 @@ impl Peer {
             id: AtomicU64::new(NO_ID),
             close_reason: OnceLock::new(),
             client: OnceLock::new(),
+            is_closing: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
+            close_timeout,
             paused_until: AtomicU64::new(0),
         }
     }
@@ -116,12 +121,28 @@ impl Peer {
         } else {
             Backlog::Flush
         };
-        self.outbox.finish(&self.stream, frame, backlog)
+        self.send_last(frame, backlog)
     }
 
     /// Sends the last bytes of a connection that the endpoint did not close: the reply to a close frame, an HTTP response.
     pub(crate) fn finish(&self, bytes: &[u8]) -> SendOutcome {
-        self.outbox.finish(&self.stream, bytes, Backlog::Flush)
+        self.send_last(bytes, Backlog::Flush)
+    }
+
+    fn send_last(&self, bytes: &[u8], backlog: Backlog) -> SendOutcome {
+        self.is_closing.store(true, Ordering::Relaxed);
+        self.outbox.finish(&self.stream, bytes, backlog)
+    }
+
+    /// Whether the last frame or response was sent or queued.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Limits how long the kernel keeps bytes that the client does not accept. For connections that the server no longer watches: the kernel
+    /// does not always notice that a slow reader makes progress.
+    pub(crate) fn limit_delivery(&self) {
+        socket::limit_delivery(&self.stream, self.close_timeout);
     }
 
     pub(crate) fn flush(&self) -> Flushed {
@@ -162,9 +183,20 @@ impl Peer {
         self.outbox.backlog_bytes()
     }
 
-    /// Whether nothing more will be sent: the kernel has accepted the last bytes, or the connection was aborted.
-    pub(crate) fn is_over(&self) -> bool {
-        self.outbox.is_over()
+    /// Returns the bytes that wait for the client to read, and those that it has not acknowledged.
+    pub(crate) fn undelivered_bytes(&self) -> usize {
+        self.backlog_bytes() + socket::undelivered(&self.stream)
+    }
+
+    /// Whether the client has received the last bytes, or the connection was aborted.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.is_aborted() || (self.outbox.is_over() && socket::undelivered(&self.stream) == 0)
+    }
+
+    /// Aborts the connection of a client that is gone or does not read. The kernel discards what it has not delivered.
+    pub(crate) fn reset(&self) {
+        socket::reset_if_undelivered(&self.stream);
+        self.abort();
     }
 
     /// Ends the connection at once, in both directions. A thread that is blocked in a read returns.

@@ -72,10 +72,23 @@ impl<'a> Reader<'a> {
             Message::Binary(_) => Err(End::Violation(CloseReason::Binary)),
             Message::Ping(payload) => Ok(Received::Ping(payload)),
             Message::Pong(_) => Ok(Received::Pong),
-            Message::Close(Some(frame)) if is_violation(&frame) => Err(End::Violation(CloseReason::BrokenFraming)),
+            Message::Close(Some(frame)) if self.is_violation(&frame) => Err(End::Violation(CloseReason::BrokenFraming)),
             Message::Close(frame) => Err(End::CloseFrame(frame.map(|frame| frame.code.into()))),
             Message::Frame(_) => Err(End::Violation(CloseReason::BrokenFraming)),
         }
+    }
+
+    /// Whether tungstenite returned this close frame in place of one with a reserved code (RFC 6455 section 7.4). A client may send the same
+    /// code and text itself, but only tungstenite's text is static.
+    fn is_violation(&mut self, frame: &CloseFrame) -> bool {
+        if frame.code != CloseCode::Protocol || frame.reason != "Protocol violation" {
+            return false;
+        }
+        // The read buffer shares a client's text until it is dropped. Nothing is read after a close frame.
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+        *self.socket = WebSocketContext::new(Role::Server, Some(config));
+        let text: &Bytes = frame.reason.as_ref();
+        !text.is_unique()
     }
 }
 
@@ -159,11 +172,6 @@ impl Write for QuotaStream<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Whether this is what tungstenite returns for a close frame with a reserved code (RFC 6455 section 7.4).
-fn is_violation(frame: &CloseFrame) -> bool {
-    frame.code == CloseCode::Protocol && frame.reason == "Protocol violation"
 }
 
 fn end_of(error: &Error) -> End {

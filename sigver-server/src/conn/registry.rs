@@ -61,6 +61,7 @@ impl Registry {
     /// Aborts every connection, also in the middle of a handshake or frame.
     pub(crate) fn abort_all(&self) {
         for (_, peer) in self.peers().iter() {
+            peer.limit_delivery();
             peer.abort();
         }
     }

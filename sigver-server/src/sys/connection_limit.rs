@@ -5,7 +5,7 @@ use std::{fmt, fs, num::NonZeroU32, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::{config::Config, sys::worker_pool::MAX_IDLE_THREADS};
 
 /// The most connections at the same time: [`Limits::connections`](sigver_core::Limits::connections), or less if the system can carry less.
 ///
@@ -40,10 +40,10 @@ const MAPS_PER_LARGE_READ: u64 = 2;
 /// The memory maps of malloc for each core, on a 64-bit system: up to eight arenas, of two maps each.
 const MAPS_PER_CORE: u64 = 16;
 
-/// The maps, threads and descriptors of the rest of the process, rounded up. A process at its limit of maps aborts when it starts a thread, so
+/// The maps, threads and descriptors of the rest of the process, rounded up: permanent threads, and those that wait for a connection. A process at its limit of maps aborts when it starts a thread, so
 /// the headroom of maps is large: it covers the arenas of a machine whose cores the process does not see, and 32 GB in heaps of malloc.
-const OTHER_MAPS: u64 = 3072;
-const OTHER_THREADS: u64 = 64;
+const OTHER_MAPS: u64 = 3072 + MAX_IDLE_THREADS as u64 * MAPS_PER_THREAD;
+const OTHER_THREADS: u64 = 64 + MAX_IDLE_THREADS as u64;
 const OTHER_FILES: u64 = 64;
 
 /// `OPEN_MAX` of macOS, which rejects an infinite soft limit on open files although the hard limit is infinite; see its setrlimit(2).
@@ -158,10 +158,10 @@ mod tests {
     fn maps_of_arenas_and_large_messages_lower_the_limit() {
         let mut config = Config::default();
         let default = connections_by_maps(65_530, 2, &config);
-        assert_eq!(default, 15_606);
-        assert_eq!(connections_by_maps(65_530, 64, &config), 15_358);
+        assert_eq!(default, 15_542);
+        assert_eq!(connections_by_maps(65_530, 64, &config), 15_294);
         config.endpoint.limits.message_bytes = 65_537;
-        assert_eq!(connections_by_maps(65_530, 2, &config), 10_404);
+        assert_eq!(connections_by_maps(65_530, 2, &config), 10_361);
         assert_eq!(connections_by_maps(1000, 2, &config), 0);
     }
 }

@@ -8,5 +8,6 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod sched;
+pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod worker_pool;

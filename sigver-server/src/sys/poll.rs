@@ -15,6 +15,11 @@ pub(crate) fn writable(fd: &impl AsFd) -> PollFd<'_> {
     PollFd::new(fd, PollFlags::OUT)
 }
 
+/// Waits until `fd` has ended.
+pub(crate) fn ended(fd: &impl AsFd) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::empty())
+}
+
 /// Whether the descriptor was ready when [`wait`] returned. Errors and hang-ups count: reading or writing returns them.
 pub(crate) fn is_ready(fd: &PollFd<'_>) -> bool {
     !fd.revents().is_empty()

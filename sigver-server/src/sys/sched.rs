@@ -1,4 +1,4 @@
-//! The scheduling policy of the server's threads. Has the only unsafe code of this crate.
+//! The scheduling policy of the server's threads.
 
 /// Sets `SCHED_BATCH` for this thread (Linux only; see sched(7)): when it wakes up, it does not preempt the running thread.
 ///

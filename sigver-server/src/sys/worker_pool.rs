@@ -14,7 +14,7 @@ use crate::{sys::sched, tuning::STACK};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most threads that wait at the same time. One more ends at once.
-const MAX_IDLE_THREADS: usize = 64;
+pub(crate) const MAX_IDLE_THREADS: usize = 64;
 
 /// Threads that run one job of type `J` after the other.
 pub(crate) struct WorkerPool<J> {

@@ -3,7 +3,8 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sigver_server::{Admission, Denied, Handshake, Origins, Tokens};
@@ -235,5 +236,93 @@ fn panic_in_admission_ends_only_its_connection() -> io::Result<()> {
     assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
     eventually("the threads have exited", || server.handle.connections() == 2);
     server.stop().expect("the server shuts down without an error");
+    Ok(())
+}
+
+/// Blocks until the test ends.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// The number of calls, and whether they may return.
+    calls: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Blocks {
+    fn calls(&self) -> usize {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn release(&self) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Admission for Blocks {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+        if handshake.path() == "/blocks" {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.0 += 1;
+            drop(self.changed.wait_while(calls, |(_, may_return)| !*may_return));
+        }
+        Ok(())
+    }
+}
+
+/// Starts a server with two clients in a blocked admission, one of which has left, and a pair. Returns after its end, while both block.
+fn end_with_blocked_admissions(shut_down: impl FnOnce(&Running)) -> io::Result<()> {
+    let blocks = Arc::new(Blocks::default());
+    let mut config = test_config();
+    config.admission.push(Arc::clone(&blocks) as Arc<dyn Admission>);
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    let request = "GET /blocks HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut waiting = TcpStream::connect(server.addr)?;
+    waiting.write_all(request.as_bytes())?;
+    let mut gone = TcpStream::connect(server.addr)?;
+    gone.write_all(request.as_bytes())?;
+    eventually("both block", || blocks.calls() == 2);
+    drop(gone);
+    shut_down(&server);
+    let shutting_down = Seen::Close(Some(1001), "server shutting down".into());
+    assert_eq!(
+        (joiner.receive(), opener.receive()),
+        (shutting_down.clone(), shutting_down)
+    );
+    let handle = server.handle.clone();
+    server.stop().expect("the server shuts down without an error");
+    assert_eq!(handle.connections(), 2, "the admissions still block");
+    assert_eq!(waiting.read(&mut [0])?, 0, "the client is disconnected");
+    blocks.release();
+    eventually("their threads have ended", || handle.connections() == 0);
+    assert_eq!(handle.stats().connections, 0, "none was let in");
+    Ok(())
+}
+
+#[test]
+fn blocked_admission_does_not_delay_shutdown() -> io::Result<()> {
+    end_with_blocked_admissions(|server| server.handle.shutdown_now())?;
+    end_with_blocked_admissions(|server| server.handle.shutdown())
+}
+
+/// A restart lets in the clients that were accepted last, but waits no longer than for a slow request.
+#[test]
+fn blocked_admission_does_not_delay_shutdown_with_a_successor() -> io::Result<()> {
+    let blocks = Arc::new(Blocks::default());
+    let mut config = test_config();
+    config.handshake_timeout = Duration::from_millis(100);
+    config.admission.push(Arc::clone(&blocks) as Arc<dyn Admission>);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let server = sigver_server::Server::with_listeners(config, vec![listener.try_clone()?]).expect("it is a listener");
+    let (addr, handle) = (server.local_addr(), server.handle());
+    let running = std::thread::spawn(|| server.run());
+    let client = std::thread::spawn(move || handshake(TcpStream::connect(addr)?, "/blocks", ""));
+    eventually("it blocks", || blocks.calls() == 1);
+    handle.shutdown();
+    let outcome = running.join().expect("it does not panic");
+    outcome.expect("the server shuts down without an error");
+    assert!(client.join().expect("it does not panic").is_err());
+    blocks.release();
     Ok(())
 }

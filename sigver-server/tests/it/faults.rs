@@ -183,6 +183,28 @@ fn clock_jump_closes_no_client() -> io::Result<()> {
     Ok(())
 }
 
+#[test]
+fn clock_jump_closes_no_client_that_asked_in_time() -> io::Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let program = Program::start(&mut sigver_server(&[LISTEN, &["--role-deadline", "2"]].concat()));
+    let connected = Instant::now();
+    let mut clients: Vec<Client> = (0..20).map(|_| program.client()).collect();
+    kill_process(program.pid(), Signal::STOP)?;
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send_text(&format!(r#"{{"type":"open","key":"{number}"}}"#))?;
+    }
+    // On a busy machine, the clients may be too late. The test is then inconclusive.
+    let in_time = connected.elapsed() < DEADLINE;
+    // The length of the jump.
+    thread::sleep(DEADLINE * 2);
+    kill_process(program.pid(), Signal::CONT)?;
+    for client in &mut clients {
+        let seen = client.leftover();
+        assert!(!in_time || seen == Seen::Nothing, "{seen}");
+    }
+    Ok(())
+}
+
 /// Nothing reads the log, and its pipe is full.
 #[test]
 fn stalled_stderr_blocks_no_client() -> io::Result<()> {

@@ -648,7 +648,10 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 #[test]
 fn endless_empty_fragments_are_closed_with_1009() {
     for ping in [&[][..], &frame(Opcode::Ping, Piece::Last, b"still here")] {
-        let server = Running::start(test_config());
+        let mut config = test_config();
+        // The client is blocked in sending until it is aborted.
+        config.endpoint.close_timeout = Duration::from_millis(500);
+        let server = Running::start(config);
         let mut client = server.client();
         client
             .send_frame(Opcode::Text, Piece::More, b"{")

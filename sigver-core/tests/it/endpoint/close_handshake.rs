@@ -51,7 +51,7 @@ fn close_frame_is_answered_with_the_same_code_and_peers_get_notices() {
         assert_eq!(server.input(opener, Input::Close(code)), expected);
         assert_eq!(
             server.run_until(5_000),
-            [(5_000, opener, "abort"), (5_000, joiner, "abort")]
+            [(5_000, joiner, "abort"), (5_000, opener, "abort")]
         );
     }
 }
@@ -146,7 +146,7 @@ fn client_that_reads_for_ever_is_aborted_after_twelve_timeouts() {
     }
     assert_eq!(
         server.run_until(60_000),
-        [(60_000, a, "abort"), (60_000, rejected, "abort")]
+        [(60_000, rejected, "abort"), (60_000, a, "abort")]
     );
     assert_eq!(server.endpoint.timers(), 0);
 }

@@ -131,5 +131,17 @@ fn closing_and_gone_clients_are_not_pinged() {
     server.input(c, Input::Disconnected);
     let e = server.connect(Plain);
     assert_eq!(e.slot(), c.slot());
-    assert_eq!(server.run_until(25_000), [(25_000, e, "ping"), (25_000, d, "ping")]);
+    assert_eq!(server.run_until(25_000), [(25_000, d, "ping"), (25_000, e, "ping")]);
+}
+
+/// Slots are reused, so an order by id would let clients of other keys change what follows from a ping.
+#[test]
+fn clients_whose_ping_is_due_at_the_same_time_are_pinged_in_the_order_of_their_connection() {
+    let mut server = default();
+    let first = server.connect(Plain);
+    let a = server.connect(Plain);
+    server.input(first, Input::Disconnected);
+    let b = server.connect(Plain);
+    assert!(b < a, "it has the slot of the first");
+    assert_eq!(server.run_until(25_000), [(25_000, a, "ping"), (25_000, b, "ping")]);
 }
