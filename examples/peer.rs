@@ -228,6 +228,9 @@ fn connect(url: &str) -> Result<(WebSocket<Duplex>, WebSocket<Duplex>), Box<dyn 
     request
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if request.uri().scheme_str() != Some("ws") {
+        return Err(format!("unsupported URL {url}: this example has no TLS, use ws:").into());
+    }
     let host = request.uri().host().ok_or("the URL has no host")?;
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), request.uri().port_u16().unwrap_or(80)))?;
     // Small messages must not wait for more data.

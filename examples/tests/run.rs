@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     io::{BufRead, BufReader, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, ExitStatus, Stdio},
     time::Duration,
 };
@@ -171,6 +171,19 @@ fn peers_exchange_lines_and_exit() -> Result<(), Box<dyn Error>> {
     assert!(opener.exit()?.success());
     assert_eq!(other.stderr_line()?, "peer: opener-left");
     assert_eq!(other.exit()?.code(), Some(1));
+    Ok(())
+}
+
+/// A token in the URL must not be sent in clear text.
+#[test]
+fn peer_rejects_wss_urls_without_connecting() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("wss://{}/?token=secret", listener.local_addr()?);
+    let mut peer = Terminal::start(&[&url, "open"])?;
+    assert!(peer.stderr_line()?.starts_with("peer: unsupported URL wss:"));
+    assert_eq!(peer.exit()?.code(), Some(1));
+    listener.set_nonblocking(true)?;
+    assert!(listener.accept().is_err(), "nothing has connected");
     Ok(())
 }
 
