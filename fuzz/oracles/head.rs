@@ -1,4 +1,4 @@
-//! Holds the server's reading of request heads to RFC 9112 and RFC 6455 section 4.2 as read here, line by line. Never sends anything.
+//! An independent reading of request heads by RFC 9112 and RFC 6455 section 4.2, compared with the server's.
 
 use sigver_core::Dialect;
 use sigver_server::{Page, read_head};
@@ -14,15 +14,15 @@ fn pages() -> Vec<Page> {
     PAGES.map(page).into()
 }
 
-/// Headers that a request may have.
+/// The most headers of a request.
 const MOST_HEADERS: usize = 64;
 
-/// Whatever the bytes: a handshake is accepted only if all is there that has to be, once, and refused only for a reason; the answer is of
-/// the words of the server but for a subprotocol that was offered; and bytes that come one by one get the same answer as all at once.
+/// Checks the server's response to any bytes: a handshake is accepted exactly if it is valid, the response has only the server's own texts
+/// and an offered subprotocol, and bytes that arrive one by one get the same response as all at once.
 ///
 /// # Panics
 ///
-/// When that is not so.
+/// The server responds differently.
 pub(crate) fn check(bytes: &[u8]) {
     let pages = pages();
     let read = read_head(bytes, &pages);
@@ -52,12 +52,12 @@ pub(crate) fn check(bytes: &[u8]) {
     );
 }
 
-/// A refusal that does not wait for the end of the head.
+/// Whether this is a rejection that is sent before the head is complete.
 fn is_early(answer: &[u8]) -> bool {
     NOT_HTTP.is(answer) || TOO_LARGE.is(answer)
 }
 
-/// What every answer has to have, and may have.
+/// Checks what every response has.
 fn check_form(answer: &[u8], is_upgrade: bool) {
     let answer = core::str::from_utf8(answer).expect("an answer is text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
@@ -99,7 +99,7 @@ fn check_form(answer: &[u8], is_upgrade: bool) {
     assert!(headers.iter().all(|(name, _)| known.contains(name)), "{head:?}");
 }
 
-/// How a request is to be answered.
+/// The expected response.
 #[derive(Debug)]
 enum Expected<'a> {
     /// A handshake with this key, and the subprotocol to echo.
@@ -150,7 +150,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// A head ends with its first line that is empty, those before the request line not counted.
+    /// A head ends with its first empty line after the request line.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut length = 0;
         let mut lines = Vec::new();
@@ -172,7 +172,7 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Whether every line is as the RFC has it: the others are refused, or understood as here.
+    /// Whether every line is valid by the RFC. Other lines are rejected, or parsed as here.
     fn is_clean(&self) -> bool {
         let is_header = |line: &&[u8]| {
             let (name, value) = header(line);
@@ -262,7 +262,7 @@ impl<'a> Head<'a> {
         Expected::Upgrade(key, known.or(offers.first()).copied())
     }
 
-    /// Of all headers of this name.
+    /// Returns the values of all headers with this name.
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         let headers = self.headers.iter().map(|line| header(line));
         headers
@@ -290,7 +290,7 @@ const NOTHING: &str = "nothing is here: this is a sigver signaling server, and w
 
 const BAD_KEY: &str = "Sec-WebSocket-Key is missing, repeated, or not 16 bytes in base64\n";
 
-/// The path of a target: of a URL as well, which has an authority before it, and may end there.
+/// Returns the path of a target, which may be a URL.
 fn path_of(target: &[u8]) -> &[u8] {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let Some(colon) = path.iter().position(|byte| *byte == b':') else {
@@ -310,7 +310,7 @@ fn path_of(target: &[u8]) -> &[u8] {
     }
 }
 
-/// The name and the value of a header line; no name where there is no colon.
+/// Returns the name and the value of a header line; no name if there is no colon.
 fn header(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|byte| *byte == b':') {
         Some(colon) => (&line[..colon], &line[colon + 1..]),

@@ -1,5 +1,5 @@
-// Holds the schemas to what JSON Schema and AsyncAPI say a document must be, by the validators of others, and the two to each other.
-// Never knows what the server does: that is for tests/schema.rs of the transcripts.
+// Validates the schemas against the meta-schemas of JSON Schema and AsyncAPI with independent validators, and compares the two documents.
+// tests/schema.rs compares the schemas with the server.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
