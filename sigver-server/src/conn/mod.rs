@@ -204,7 +204,8 @@ impl Conn<'_> {
             End::Violation(reason) => self.events.send(ConnEvent::Violation(reason)),
             End::Closed => {}
             End::Lost => {
-                self.peer.reset();
+                // The relay closes the socket once it has handled the disconnect: a client that sees the end may open its key again at once.
+                self.peer.discard_undelivered();
                 return end;
             }
         }

@@ -193,9 +193,14 @@ impl Peer {
         self.is_aborted() || (self.outbox.is_over() && socket::undelivered(&self.stream) == 0)
     }
 
-    /// Aborts the connection of a client that is gone or does not read. The kernel discards what it has not delivered.
-    pub(crate) fn reset(&self) {
+    /// Makes the kernel discard what it has not delivered when the socket is closed.
+    pub(crate) fn discard_undelivered(&self) {
         socket::reset_if_undelivered(&self.stream);
+    }
+
+    /// Aborts the connection of a client that does not read. The kernel discards what it has not delivered.
+    pub(crate) fn reset(&self) {
+        self.discard_undelivered();
         self.abort();
     }
 

@@ -10,7 +10,7 @@ use std::{
 use sigver_server::Server;
 use sigver_transcripts::{Seen, socket::Client};
 
-use crate::support::{Running, eventually, get, test_config};
+use crate::support::{Running, eventually, get, handshake, test_config};
 
 const PAIRS: usize = 50;
 
@@ -207,6 +207,21 @@ fn shutdown_truncates_no_frame() -> io::Result<()> {
         // the connection has been reset.
         let _ = flooded.shutdown(Shutdown::Both);
         flood.join().expect("the thread only sends");
+    }
+    Ok(())
+}
+
+/// A client that sees the end of its connection may open its key again at once.
+#[test]
+fn key_of_a_vanished_opener_is_free_when_its_connection_is_closed() -> io::Result<()> {
+    let server = Running::start(test_config());
+    for n in 0..300 {
+        let stream = TcpStream::connect(server.addr)?;
+        let (mut opener, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n")?;
+        opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
+        let opened = Seen::Text(r#"{"type":"opened","key":"tea"}"#.into());
+        assert_eq!(opener.receive(), opened, "{n}");
+        opener.vanish()?;
     }
     Ok(())
 }
