@@ -157,7 +157,10 @@ impl Relay {
                 wire_bytes,
                 read_at,
             } => {
-                asks_for_role = matches!(message, InboundMessage::Open { .. } | InboundMessage::Join { .. });
+                asks_for_role = matches!(
+                    message,
+                    InboundMessage::Open { .. } | InboundMessage::OpenGenerated | InboundMessage::Join { .. }
+                );
                 if let InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } = message {
                     origin = Some(Origin { sender: id, read_at });
                 }

@@ -399,3 +399,19 @@ fn log_names_the_client_behind_a_trusted_proxy() {
         assert!(!log.contains("::ffff:"), "{log}");
     }
 }
+
+#[test]
+fn opener_of_a_generated_key_is_logged_as_an_opener() {
+    let mut program = Program::start(sigver_server(&LOOPBACK).env("RUST_LOG", "info"));
+    let (mut opener, _) = handshake(
+        TcpStream::connect(program.addr).expect("the server accepts a connection"),
+        "/",
+        "Sec-WebSocket-Protocol: sigver.v1\r\n",
+    )
+    .expect("a handshake");
+    opener.send_text(r#"{"type":"open"}"#).expect("connected");
+    assert!(matches!(opener.receive(), Seen::Text(text) if text.contains("opened")));
+    drop(opener);
+    let log = program.until_logged(" s: ");
+    assert!(log.contains(" s: opener, sigver.v1, "), "{log}");
+}
