@@ -74,7 +74,7 @@ impl ClosingTable {
         self.timers.next()
     }
 
-    /// Carries out the checks that are due until one fails. Returns and removes its connection, which is to be aborted. A late check passes.
+    /// Runs the due checks until one fails. Removes that connection and returns it: the driver aborts it. A late check passes.
     pub(super) fn pop_expired(&mut self, now: Time, is_late: bool) -> Option<ConnId> {
         // A time-out of zero is due again at once.
         while let Some(id) = self.timers.pop_due(now) {

@@ -106,7 +106,7 @@ pub enum Phase {
 struct Conn {
     dialect: Dialect,
     source: Source,
-    /// When the next ping is due.
+    /// The timer of the next ping.
     ping_timer: Option<Timer>,
     /// Pings since the last frame from the client.
     missed_pings: u8,
@@ -388,29 +388,19 @@ impl Endpoint {
         if matches!(message, InboundMessage::Leave) {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         }
-        let is_generated = message == InboundMessage::OpenGenerated;
-        let message = if is_generated {
-            match self.generate_key() {
-                Ok(key) => InboundMessage::Open { key },
-                Err(reason) => return self.close(now, id, reason, outputs),
-            }
-        } else {
-            message
-        };
-        self.counters.received.add(text_bytes);
         let messages = match message {
-            InboundMessage::Open { .. } | InboundMessage::Join { .. } if !is_generated => {
-                self.attempt_key(now, id, message)
-            }
-            InboundMessage::Open { .. }
-            | InboundMessage::OpenGenerated
-            | InboundMessage::Join { .. }
-            | InboundMessage::Data { .. }
+            InboundMessage::OpenGenerated => match self.generate_key() {
+                Ok(key) => self.hub.handle(id, InboundMessage::Open { key }),
+                Err(reason) => return self.close(now, id, reason, outputs),
+            },
+            InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),
+            InboundMessage::Data { .. }
             | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
             | InboundMessage::CloseKey => self.hub.handle(id, message),
         };
+        self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
         self.limit_rate(now, id, wire_bytes, outputs);
     }
