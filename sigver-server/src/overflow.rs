@@ -127,8 +127,9 @@ impl Overflow {
         };
         match &mut waiting.state {
             State::Reading(bytes, why) => {
+                let known = bytes.len();
                 bytes.extend_from_slice(read);
-                let Some(outcome) = self.respond(&waiting.peer, bytes) else {
+                let Some(outcome) = self.respond(&waiting.peer, bytes, known) else {
                     return Some(waiting);
                 };
                 // The response fits into the empty buffer of a new socket; a client that has left needs none.
@@ -150,8 +151,8 @@ impl Overflow {
         Some(waiting)
     }
 
-    /// Decides on a request, unless its head is incomplete.
-    fn respond(&self, peer: &Peer, bytes: &[u8]) -> Option<Outcome> {
+    /// Decides on a request, of which more than the first `known` bytes has just arrived, unless its head is incomplete.
+    fn respond(&self, peer: &Peer, bytes: &[u8], known: usize) -> Option<Outcome> {
         let limit = self.config.head_bytes as usize;
         let decide = |head: &Head<'_>| {
             let forwarded_for = head.headers.all("X-Forwarded-For");
@@ -166,20 +167,18 @@ impl Overflow {
                 Ok(Request::Plain) => page::respond(head, pages, self.lifecycle.is_ready()),
                 Err(response) => response,
             };
-            // A page that may not fit into the buffer of the socket would need a thread.
-            let response = if response.to_bytes().len() <= SEND_BUFFER {
+            // A page that may not fit into the buffer of the socket would need a thread. The kernel doubles its size, so the head fits.
+            let response = if response.body_len() <= SEND_BUFFER {
                 response
             } else {
                 Response::UNAVAILABLE
             };
             Ok(Outcome::Answered(response, Some(RequestLine::of(head, pages))))
         };
-        match head::parse(&bytes[..bytes.len().min(limit)], decide) {
-            Some(Ok((outcome, _))) => Some(outcome),
-            Some(Err(response)) => Some(Outcome::Answered(response, None)),
-            None if bytes.len() >= limit => Some(Outcome::Answered(Response::HEAD_TOO_LARGE, None)),
-            None => None,
-        }
+        Some(match head::parse_arrived(bytes, known, limit, decide)? {
+            Ok((outcome, _)) => outcome,
+            Err(response) => Outcome::Answered(response, None),
+        })
     }
 
     /// Rejects a connection that has sent no request in time, and closes it.

@@ -116,19 +116,29 @@ pub(crate) fn read<T>(
             Err(error) => return Err(error),
         };
         bytes.truncate(known + read);
-        // A head that arrives byte by byte is parsed twice: when it starts, to reject nonsense early, and when it may be complete.
-        let may_be_complete = bytes[known.saturating_sub(3)..]
-            .windows(2)
-            .any(|pair| pair == b"\n\n" || pair == b"\n\r");
-        if known == 0 || may_be_complete || bytes.len() >= limit {
-            match parse(&bytes, &handle) {
-                Some(Ok((handled, length))) => return Ok(Ok((handled, bytes.split_off(length)))),
-                Some(Err(response)) => return Ok(Err(response)),
-                None if bytes.len() >= limit => return Ok(Err(Response::HEAD_TOO_LARGE)),
-                None => {}
-            }
+        if let Some(parsed) = parse_arrived(&bytes, known, limit, &handle) {
+            return Ok(parsed.map(|(handled, length)| (handled, bytes.split_off(length))));
         }
     }
+}
+
+/// Parses a head of which more than the first `known` bytes has just arrived. `None` if more must arrive.
+///
+/// A head that arrives byte by byte is parsed twice: when it starts, to reject nonsense early, and when it may be complete.
+pub(crate) fn parse_arrived<T>(
+    bytes: &[u8],
+    known: usize,
+    limit: usize,
+    handle: impl FnOnce(&Head<'_>) -> Result<T, Response>,
+) -> Option<Result<(T, usize), Response>> {
+    let is_full = bytes.len() >= limit;
+    let may_be_complete = bytes[known.saturating_sub(3)..]
+        .windows(2)
+        .any(|pair| pair == b"\n\n" || pair == b"\n\r");
+    if known > 0 && !may_be_complete && !is_full {
+        return None;
+    }
+    parse(&bytes[..bytes.len().min(limit)], handle).or(is_full.then_some(Err(Response::HEAD_TOO_LARGE)))
 }
 
 fn has_timed_out(error: &io::Error) -> bool {

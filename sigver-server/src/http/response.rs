@@ -183,6 +183,11 @@ impl Response {
         }
     }
 
+    /// Returns the length of the body in bytes, also of a response without it.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body.as_bytes().len()
+    }
+
     /// Returns the response's bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let Self {
