@@ -16,7 +16,7 @@ impl ModuleGraph {
     /// # Errors
     ///
     /// If a file cannot be read.
-    pub fn read(src: &Path) -> io::Result<Self> {
+    fn read(src: &Path) -> io::Result<Self> {
         let mut sources = Vec::new();
         collect(src, "", &mut sources)?;
         Ok(Self::of(sources))
@@ -35,19 +35,43 @@ impl ModuleGraph {
         Self(edges.collect())
     }
 
+    /// Checks that the modules in a folder form layers: none uses another in a circle, or the root. There must be at least this many modules
+    /// and uses, so that a change of the layout does not make the check void.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// The modules do not form layers.
+    #[track_caller]
+    pub fn assert_layers(src: &Path, least: usize) -> io::Result<()> {
+        let graph = Self::read(src)?;
+        let src = src.display();
+        assert_eq!(graph.circle(), None, "in {src}");
+        assert_eq!(graph.users_of_root(), Vec::<&str>::new(), "use the root of {src}");
+        let (modules, uses) = graph.size();
+        assert!(
+            modules >= least && uses >= least,
+            "only {modules} modules and {uses} uses in {src}"
+        );
+        Ok(())
+    }
+
     /// Returns the number of modules and the number of uses between them.
-    pub fn size(&self) -> (usize, usize) {
+    fn size(&self) -> (usize, usize) {
         (self.0.len(), self.0.values().map(BTreeSet::len).sum())
     }
 
     /// Returns the modules that use re-exports of the root, in place of the module that defines the item.
-    pub fn users_of_root(&self) -> Vec<&str> {
+    fn users_of_root(&self) -> Vec<&str> {
         let users = self.0.iter().filter(|(_, used)| used.contains("crate"));
         users.map(|(module, _)| module.as_str()).collect()
     }
 
     /// Returns the modules of an import cycle, if there is one.
-    pub fn circle(&self) -> Option<Vec<&str>> {
+    fn circle(&self) -> Option<Vec<&str>> {
         let mut done = BTreeSet::new();
         self.0
             .keys()
