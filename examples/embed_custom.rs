@@ -217,8 +217,8 @@ impl Lobby {
     fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage<Signal>)>) {
         for (to, message) in outputs {
             let is_last = matches!(message, OutboundMessage::Close(_));
-            if let Some(player) = self.players.get(&to) {
-                let _ = player.send(encode(message));
+            if let (Some(player), Some(notice)) = (self.players.get(&to), encode(message)) {
+                let _ = player.send(notice);
             }
             if is_last {
                 self.players.remove(&to);
@@ -249,9 +249,10 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
     })
 }
 
-/// Converts a message of the hub for a player. The match is exhaustive, so that a new kind of message does not compile.
-fn encode(message: OutboundMessage<Signal>) -> Notice {
-    match message {
+/// Converts a message of the hub for a player; `None` for replies to requests that players do not have. The match is exhaustive, so that a
+/// new kind of message does not compile.
+fn encode(message: OutboundMessage<Signal>) -> Option<Notice> {
+    Some(match message {
         OutboundMessage::Opened { .. } => Notice::Hosting,
         OutboundMessage::Joined { .. } => Notice::Entered,
         OutboundMessage::PeerJoined { index } => Notice::GuestEntered(index.get()),
@@ -259,6 +260,7 @@ fn encode(message: OutboundMessage<Signal>) -> Notice {
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
         OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
+        OutboundMessage::Pong => return None,
         OutboundMessage::Close(reason) => Notice::Closed(reason),
-    }
+    })
 }

@@ -128,7 +128,8 @@ fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
             InboundMessage::OpenGenerated
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
-            | InboundMessage::CloseKey,
+            | InboundMessage::CloseKey
+            | InboundMessage::Ping,
         )
         | Err(_) => {}
     }

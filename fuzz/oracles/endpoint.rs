@@ -13,6 +13,7 @@
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
+//! | `hw` | `w` sends the message `ping` |
 //! | `iw`, `bw` | `w` sends invalid JSON, a binary message |
 //! | `gwn`, `nw` | `w` sends a ping of `n` bytes, a pong |
 //! | `ewc` | `w` sends a close frame with code 1000 + `c`; `-`: without a code |
@@ -183,7 +184,7 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojdlkvxibgnerq".contains(&letter);
+                let is_event = b"ojdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
                 let event = self.event(letter)?;
                 Step::Event { who, event }
@@ -215,6 +216,7 @@ impl Script<'_> {
             },
             b'v' => Event::Leave,
             b'x' => Event::CloseKey,
+            b'h' => Event::PingMessage,
             b'i' => Event::InvalidJson,
             b'b' => Event::Binary,
             b'g' => Event::Ping {

@@ -180,6 +180,8 @@ impl<P> Hub<P> {
             InboundMessage::Kick { index } => self.kick(from, index, outputs),
             InboundMessage::Leave => self.leave(from, outputs),
             InboundMessage::CloseKey => self.close_key(from, outputs),
+            InboundMessage::Ping if self.conns.get(from).is_some() => outputs.push((from, OutboundMessage::Pong)),
+            InboundMessage::Ping => {}
         }
     }
 

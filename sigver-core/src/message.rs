@@ -55,6 +55,8 @@ pub enum InboundMessage<P = Payload> {
     Leave,
     /// End the sender's role as an opener and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     CloseKey,
+    /// Reply with [`OutboundMessage::Pong`]. Allowed in every state, and changes none: it is no request for a role.
+    Ping,
 }
 
 /// The addressee of data, as its sender wrote it. The sender's role decides what a missing or wrong one means.
@@ -104,6 +106,8 @@ pub enum OutboundMessage<P = Payload> {
     Refused(Refusal),
     /// The recipient's role has ended. It may take another.
     RoleEnded(RoleEnd),
+    /// The reply to [`InboundMessage::Ping`]. Everything that the recipient sent before it has been handled.
+    Pong,
     /// The recipient is closed. The last message to this connection; its id is no longer valid.
     Close(CloseReason),
 }

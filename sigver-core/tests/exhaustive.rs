@@ -267,7 +267,7 @@ impl Run {
                     .map(|&(to, kind)| Step::UnknownControl { who, to, kind, token }),
             );
             steps.extend(KICKED.map(|index| Step::Kick { who, index }));
-            steps.extend([Step::Leave { who }, Step::CloseKey { who }]);
+            steps.extend([Step::Leave { who }, Step::CloseKey { who }, Step::Ping { who }]);
             steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
         }
         steps

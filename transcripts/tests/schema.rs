@@ -497,8 +497,8 @@ const NAMES: &[&str] = &["type", "key", "index", "data", "code", "Type"];
 /// Frames from a client, most of them almost valid.
 fn frames() -> impl Strategy<Value = Value> {
     const TYPES: &[&str] = &[
-        "open", "join", "send", "kick", "close", "leave", "opened", "joined", "data", "closed", "error", "Open",
-        "offer", "",
+        "open", "join", "send", "kick", "close", "leave", "ping", "opened", "joined", "data", "closed", "error",
+        "pong", "Open", "offer", "",
     ];
     const NEAR: &[&str] = &[
         "00",
@@ -593,6 +593,7 @@ fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
         }),
         (select(&Role::ALL[..]), refusal).prop_map(|(role, refusal)| (role, OutboundMessage::Refused(refusal))),
         select(&ENDS[..]).prop_map(|end| (Role::Joiner, OutboundMessage::RoleEnded(end))),
+        select(&Role::ALL[..]).prop_map(|role| (role, OutboundMessage::Pong)),
     ]
 }
 
@@ -605,7 +606,8 @@ fn is_text(message: &OutboundMessage) -> bool {
         | OutboundMessage::PeerJoined { .. }
         | OutboundMessage::Data { .. }
         | OutboundMessage::PeerLeft { .. }
-        | OutboundMessage::Refused(_) => true,
+        | OutboundMessage::Refused(_)
+        | OutboundMessage::Pong => true,
         OutboundMessage::Close(_) => false,
     }
 }
@@ -679,9 +681,15 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
             // Any object is valid.
             Dialect::Plain => {}
             Dialect::V1 => {
-                let is_error = matches!(message, OutboundMessage::Refused(_));
+                let is_for_any_role = matches!(message, OutboundMessage::Refused(_) | OutboundMessage::Pong);
                 for other in Role::ALL.into_iter().filter(|other| *other != role) {
-                    prop_assert_eq!(schema.accepts_to(other, &value), is_error, "{:?}: {}", other, &text);
+                    prop_assert_eq!(
+                        schema.accepts_to(other, &value),
+                        is_for_any_role,
+                        "{:?}: {}",
+                        other,
+                        &text
+                    );
                 }
                 // `data` has an index to an opener and none to a joiner. In some errors the index is optional.
                 let index_is_optional = matches!(

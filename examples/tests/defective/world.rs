@@ -388,7 +388,8 @@ impl World {
                 OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
                 | OutboundMessage::PeerLeft { .. }
-                | OutboundMessage::Refused(_) => {}
+                | OutboundMessage::Refused(_)
+                | OutboundMessage::Pong => {}
             }
         }
     }

@@ -398,7 +398,8 @@ impl Endpoint {
             | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
-            | InboundMessage::CloseKey => self.hub.handle(id, message),
+            | InboundMessage::CloseKey
+            | InboundMessage::Ping => self.hub.handle(id, message),
         };
         self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
@@ -588,7 +589,7 @@ impl Endpoint {
                 self.counters.refused.add_close(*reason);
                 self.end_pairing(now, to, stage_of(*reason), outputs);
             }
-            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } => {}
+            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } | OutboundMessage::Pong => {}
         }
     }
 

@@ -46,7 +46,8 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerLeft { .. }
         | OutboundMessage::Refused(_)
-        | OutboundMessage::RoleEnded(_) => None,
+        | OutboundMessage::RoleEnded(_)
+        | OutboundMessage::Pong => None,
         OutboundMessage::PeerJoined { .. } => Some(Frame::Text(r#"{"type":"join"}"#.into())),
         OutboundMessage::Data { from: None, payload } => Some(Frame::Text(payload.into_string())),
         OutboundMessage::Data {

@@ -41,6 +41,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         },
         Some("leave") => Ok(InboundMessage::Leave),
         Some("close") => Ok(InboundMessage::CloseKey),
+        Some("ping") => Ok(InboundMessage::Ping),
         Some(_) | None => Err(CloseReason::UnknownMessage),
     }
 }
@@ -70,6 +71,7 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
         }
         OutboundMessage::Refused(refusal) => write_error(&refusal, out),
         OutboundMessage::RoleEnded(end) => write!(out, r#"{{"type":"closed","code":"{}"}}"#, end.name()),
+        OutboundMessage::Pong => out.write_str(r#"{"type":"pong"}"#),
         OutboundMessage::Close(reason) => return Some(Frame::Close(reason)),
     };
     Some(Frame::Text(text))

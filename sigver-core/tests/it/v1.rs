@@ -104,6 +104,7 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
     (r#"{"type":"kick","index":18446744073709551616}"#,  Decoded::Kick(u32::MAX)),
     (r#"{"type":"leave"}"#,                              Decoded::Leave),
     (r#"{"type":"close"}"#,                              Decoded::Close),
+    (r#"{"type":"ping"}"#,                               Decoded::Ping),
     // Any order, white space and escapes.
     (" {\t\"data\" : 1 ,\r\n\"type\" : \"send\" } ",     Decoded::Send(None, PayloadKind::Any, "1")),
     (r#"{"\u0064ata":1,"t\u0079pe":"\u0073end"}"#,       Decoded::Send(None, PayloadKind::Any, "1")),
@@ -124,6 +125,7 @@ enum Decoded<'a> {
     Kick(u32),
     Leave,
     Close,
+    Ping,
 }
 
 /// Requests that are invalid in the current state: the sender, its text, the code of the error, and its further members.
@@ -256,6 +258,7 @@ fn valid_text_is_decoded_in_every_spelling() {
             Ok(InboundMessage::Kick { index }) => Decoded::Kick(index.map_or(u32::MAX, Index::get)),
             Ok(InboundMessage::Leave) => Decoded::Leave,
             Ok(InboundMessage::CloseKey) => Decoded::Close,
+            Ok(InboundMessage::Ping) => Decoded::Ping,
         };
         assert_eq!(decoded, *expected, "{text}");
     }
@@ -297,6 +300,7 @@ fn v1_control_messages_are_data_in_the_plain_dialect() {
         r#"{"type":"kick","index":0}"#,
         r#"{"type":"leave"}"#,
         r#"{"type":"close"}"#,
+        r#"{"type":"ping"}"#,
     ] {
         let message = Decoder::new(Dialect::Plain, &Limits::default()).decode(text);
         assert!(matches!(message, Ok(InboundMessage::Data { .. })), "{text}");
@@ -575,12 +579,25 @@ fn other_requests_do_not_end_the_role_deadline() {
         r#"{"type":"send","data":1}"#,
         r#"{"type":"leave"}"#,
         r#"{"type":"kick","index":0}"#,
+        r#"{"type":"ping"}"#,
     ] {
         let mut fixture = Fixture::new();
         let _ = fixture.send('S', text);
         let late = fixture.hub.handle_timeout(Time::from_duration(Duration::from_secs(60)));
         let expected = ['S', 'T'].map(|who| close(who, CloseReason::NoRoleInTime));
         assert_eq!(fixture.encode(late), expected, "{text}");
+    }
+}
+
+#[test]
+fn ping_is_answered_in_every_role_and_reaches_nobody_else() {
+    for who in ['A', 'B', 'C', 'S'] {
+        let mut fixture = Fixture::new();
+        assert_eq!(
+            fixture.send(who, r#"{"type":"ping"}"#),
+            [frame(who, r#"{"type":"pong"}"#)]
+        );
+        fixture.assert_unchanged();
     }
 }
 

@@ -202,7 +202,8 @@ fn kind(reading: &Reading) -> &'static str {
         | Reading::Join(_)
         | Reading::Kick(_)
         | Reading::Leave
-        | Reading::CloseKey => "control",
+        | Reading::CloseKey
+        | Reading::Ping => "control",
         Reading::Data(Addressee::Unnamed, ..) => "data",
         Reading::Data(Addressee::Index(_) | Addressee::OutOfRange, ..) => "data to an index",
         Reading::Data(Addressee::Malformed, ..) => "data to a malformed index",
@@ -341,7 +342,8 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
             InboundMessage::OpenGenerated
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
-            | InboundMessage::CloseKey,
+            | InboundMessage::CloseKey
+            | InboundMessage::Ping,
         ) => {
             assert_eq!(dialect, Dialect::V1, "the plain dialect has no such message");
         }
@@ -423,6 +425,7 @@ fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Ve
             OutboundMessage::RoleEnded(RoleEnd::Kicked),
             Some(json!({ "type": "closed", "code": "kicked" })),
         ),
+        (OutboundMessage::Pong, Some(json!({ "type": "pong" }))),
     ];
     for refusal in refusals(key, index) {
         let mut error = json!({ "type": "error", "code": refusal.name(), "message": refusal.to_string() });

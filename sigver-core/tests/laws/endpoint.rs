@@ -384,7 +384,7 @@ fn record(run: &Run) -> Vec<Record> {
 }
 
 /// An event of each kind.
-const EVENTS: [Event; 15] = [
+const EVENTS: [Event; 16] = [
     Event::Open { key: Some(0) },
     Event::Open { key: None },
     Event::Join { key: 0 },
@@ -396,6 +396,7 @@ const EVENTS: [Event; 15] = [
     Event::Kick { index: 0 },
     Event::Leave,
     Event::CloseKey,
+    Event::PingMessage,
     Event::InvalidJson,
     Event::Binary,
     Event::Ping { bytes: 1 },
@@ -523,6 +524,7 @@ fn event() -> impl Strategy<Value = Event> {
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
         3 => Just(Event::Leave),
         3 => Just(Event::CloseKey),
+        3 => Just(Event::PingMessage),
         1 => Just(Event::InvalidJson),
         1 => Just(Event::Binary),
         6 => (0..126_usize).prop_map(|bytes| Event::Ping { bytes }),

@@ -323,7 +323,11 @@ impl Observed {
                 Sent::Joined { .. } => self.set_role(*to, ObservedRole::Joiner),
                 Sent::RoleEnded(_) => self.set_role(*to, ObservedRole::Idle),
                 Sent::Close(_) => self.mark_ended(*to),
-                Sent::PeerJoined { .. } | Sent::Data { .. } | Sent::PeerLeft { .. } | Sent::Refused { .. } => {}
+                Sent::PeerJoined { .. }
+                | Sent::Data { .. }
+                | Sent::PeerLeft { .. }
+                | Sent::Refused { .. }
+                | Sent::Pong => {}
             }
         }
         if let Some(who) = resigned(event) {
@@ -495,6 +499,7 @@ fn actor(step: &Step) -> Option<usize> {
         | Step::Kick { who, .. }
         | Step::Leave { who }
         | Step::CloseKey { who }
+        | Step::Ping { who }
         | Step::Close { who, .. }
         | Step::Disconnect { who } => Some(who),
         Step::Wait { .. } | Step::Timeout | Step::Shutdown => None,
@@ -511,7 +516,7 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 }
 
 /// Returns every call that a connection can make, and every call about it.
-fn calls_of(who: usize) -> [Step; 10] {
+fn calls_of(who: usize) -> [Step; 11] {
     let (key, index, token) = (0, 0, usize::MAX);
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
@@ -529,6 +534,7 @@ fn calls_of(who: usize) -> [Step; 10] {
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },
+        Step::Ping { who },
         Step::Close { who, reason },
         Step::Disconnect { who },
     ]

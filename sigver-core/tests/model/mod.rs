@@ -59,6 +59,9 @@ pub(crate) enum Step {
     CloseKey {
         who: usize,
     },
+    Ping {
+        who: usize,
+    },
     Close {
         who: usize,
         reason: CloseReason,
@@ -84,6 +87,7 @@ pub(crate) enum Sent {
     PeerLeft { index: u32 },
     Refused { code: &'static str, detail: Detail },
     RoleEnded(RoleEnd),
+    Pong,
     Close(CloseReason),
 }
 
@@ -166,6 +170,7 @@ impl Model {
             Step::Kick { who, index } => self.kick(who, index),
             Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. })),
             Step::CloseKey { who } => self.resign(who, |role| matches!(role, Role::Opener { .. })),
+            Step::Ping { who } => self.role(who).map(|_| (who, Sent::Pong)).into_iter().collect(),
             Step::Close { who, reason } => self.close(who, reason),
             Step::Disconnect { who } => self.end(who),
             Step::Wait { time } => {

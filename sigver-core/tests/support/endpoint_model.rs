@@ -42,6 +42,8 @@ pub(crate) enum Event {
     },
     Leave,
     CloseKey,
+    /// Sends the message `ping`, which is data in the plain dialect.
+    PingMessage,
     InvalidJson,
     Binary,
     Ping {
@@ -108,6 +110,7 @@ impl Event {
             (Self::Kick { index }, _) => format!(r#"{{"type":"kick","index":{index}}}"#),
             (Self::Leave, _) => r#"{"type":"leave"}"#.to_owned(),
             (Self::CloseKey, _) => r#"{"type":"close"}"#.to_owned(),
+            (Self::PingMessage, _) => r#"{"type":"ping"}"#.to_owned(),
             (Self::InvalidJson, _) => "{".to_owned(),
             _ => return None,
         })
@@ -451,6 +454,7 @@ impl EndpointModel {
             (Dialect::V1, Event::Kick { index }) => (model::Step::Kick { who, index }, text),
             (Dialect::V1, Event::Leave) => (model::Step::Leave { who }, text),
             (Dialect::V1, Event::CloseKey) => (model::Step::CloseKey { who }, text),
+            (Dialect::V1, Event::PingMessage) => (model::Step::Ping { who }, text),
             (Dialect::V1, _) => return Err(CloseReason::UnknownMessage),
         };
         self.payloads.insert(token, payload);
@@ -592,6 +596,7 @@ impl EndpointModel {
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::Pong => r#"{"type":"pong"}"#.to_owned(),
             Sent::Refused { code, detail } => {
                 let message = model::message(code);
                 let beside = match detail {
@@ -644,7 +649,7 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } => {}
+            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {}
         }
     }
 

@@ -86,6 +86,7 @@ impl HubDriver {
             }
             Step::Leave { who } => self.handle(who, InboundMessage::Leave),
             Step::CloseKey { who } => self.handle(who, InboundMessage::CloseKey),
+            Step::Ping { who } => self.handle(who, InboundMessage::Ping),
             Step::Close { who, reason } => match self.id(who) {
                 Some(id) => self.hub.close(id, reason),
                 None => Vec::new(),
@@ -164,6 +165,7 @@ fn read(message: &OutboundMessage<Token>) -> Sent {
             detail: detail(refusal),
         },
         OutboundMessage::RoleEnded(end) => Sent::RoleEnded(*end),
+        OutboundMessage::Pong => Sent::Pong,
         OutboundMessage::Close(reason) => Sent::Close(*reason),
     }
 }
@@ -209,7 +211,7 @@ pub(crate) fn assert_order(record: &[Event]) {
         for (to, sent) in &event.sent {
             let latest = received.get_mut(to);
             match sent {
-                Sent::Rejected(_) | Sent::Refused { .. } => {}
+                Sent::Rejected(_) | Sent::Refused { .. } | Sent::Pong => {}
                 Sent::Close(_) => drop(received.remove(to)),
                 Sent::Opened { .. } => {
                     assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
@@ -297,6 +299,7 @@ pub(crate) fn assert_indexes(record: &[Event]) {
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
                 | Sent::RoleEnded(_)
+                | Sent::Pong
                 | Sent::Close(_) => {}
             }
         }

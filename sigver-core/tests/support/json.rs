@@ -18,6 +18,7 @@ pub(crate) enum Reading {
     Kick(Option<Index>),
     Leave,
     CloseKey,
+    Ping,
 }
 
 /// A JSON object, as the pieces of its text.
@@ -148,6 +149,7 @@ impl Object {
             },
             Some("leave") => Ok(Reading::Leave),
             Some("close") => Ok(Reading::CloseKey),
+            Some("ping") => Ok(Reading::Ping),
             _ => Err(CloseReason::UnknownMessage),
         }
     }
@@ -280,5 +282,6 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
         InboundMessage::Kick { index } => Reading::Kick(index),
         InboundMessage::Leave => Reading::Leave,
         InboundMessage::CloseKey => Reading::CloseKey,
+        InboundMessage::Ping => Reading::Ping,
     }
 }

@@ -93,6 +93,7 @@ enum Op {
     Kick(Who, u32),
     Leave(Who),
     CloseKey(Who),
+    Ping(Who),
     Close(Who, CloseReason),
     Disconnect(Who),
     Wait(Duration),
@@ -150,6 +151,7 @@ fn ops() -> impl Strategy<Value = Op> {
         40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
         30 => mostly(&[Joiners]).prop_map(Op::Leave),
         35 => mostly(&[Openers]).prop_map(Op::CloseKey),
+        20 => anyone().prop_map(Op::Ping),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
         50 => mostly(&[Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
         25 => wait.prop_map(Op::Wait),
@@ -251,6 +253,9 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             who: who.among(model)?.name,
         },
         Op::CloseKey(who) => Step::CloseKey {
+            who: who.among(model)?.name,
+        },
+        Op::Ping(who) => Step::Ping {
             who: who.among(model)?.name,
         },
         Op::Close(who, reason) => Step::Close {

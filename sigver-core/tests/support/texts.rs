@@ -104,11 +104,11 @@ fn kinds() -> BoxedStrategy<Value> {
 
 /// Returns values of `type` in `sigver.v1`.
 fn v1_kinds() -> BoxedStrategy<Value> {
-    const KINDS: &[&str] = &[
-        "open", "join", "send", "send", "send", "send", "send", "send", "kick", "kick", "leave", "close", "Send",
-        "data",
-    ];
-    select(KINDS).prop_flat_map(spelling).boxed()
+    const CONTROL: &[&str] = &["open", "join", "kick", "kick", "leave", "close", "ping"];
+    const UNKNOWN: &[&str] = &["Send", "data"];
+    prop_oneof![7 => Just("send"), 6 => select(CONTROL), 1 => select(UNKNOWN)]
+        .prop_flat_map(spelling)
+        .boxed()
 }
 
 /// Returns valid and invalid indexes, as numbers and as strings.
