@@ -31,8 +31,9 @@ use core::time::Duration;
 use sigver_core::{CloseReason, Dialect, EndpointConfig};
 
 use crate::{
-    endpoint_model::{EndpointModel, Event, Step, To},
+    endpoint_model::EndpointModel,
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, finish, play},
+    endpoint_steps::{Event, Step, To},
 };
 
 /// The model is slower the more calls there were.

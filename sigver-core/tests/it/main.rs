@@ -17,6 +17,9 @@ mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod endpoint_run;
+#[path = "../support/endpoint_steps.rs"]
+#[allow(dead_code, reason = "the laws use the rest")]
+mod endpoint_steps;
 #[path = "../support/json.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod json;

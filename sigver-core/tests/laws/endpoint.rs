@@ -7,8 +7,9 @@ use proptest::{prelude::*, sample::select};
 use sigver_core::{CloseReason, ConnId, Dialect, EndpointConfig, Phase, Role, Time};
 
 use crate::{
-    endpoint_model::{self, EndpointModel, Event, Step, To},
+    endpoint_model::EndpointModel,
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, by_recipient, compare, is_last, state},
+    endpoint_steps::{Event, Step, To, address},
     search::{SAMPLES, count, for_a_third, for_all, more_often_than, samples},
 };
 
@@ -235,7 +236,7 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
             config.messages_per_second = NonZeroU32::new(per_second);
             config.bytes_per_second = NonZeroU32::new(bytes_per_second);
             let mut endpoint = sigver_core::Endpoint::new(config, || None);
-            let id = endpoint.connect(Time::ZERO, Dialect::V1, endpoint_model::address(1).into());
+            let id = endpoint.connect(Time::ZERO, Dialect::V1, address(1).into());
             let id = id.expect("a connection");
             let (mut now, mut ready) = (Time::ZERO, Time::ZERO);
             let mut sent: Vec<(Duration, usize)> = Vec::new();

@@ -13,6 +13,8 @@ mod describe;
 mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 mod endpoint_run;
+#[path = "../support/endpoint_steps.rs"]
+mod endpoint_steps;
 #[path = "../support/hub_driver.rs"]
 mod hub_driver;
 #[path = "../support/json.rs"]

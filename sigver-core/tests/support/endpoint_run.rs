@@ -9,7 +9,8 @@ use sigver_core::{
 
 use crate::{
     describe::describe,
-    endpoint_model::{EndpointModel, Event, Outputs, Step, address, random},
+    endpoint_model::{EndpointModel, Outputs},
+    endpoint_steps::{Event, Step, address, random},
 };
 
 /// A step and the outputs that followed.
