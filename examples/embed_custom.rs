@@ -236,9 +236,11 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
     Ok(match request {
         Request::Host(name) => InboundMessage::Open {
             key: Key::new(&name, limits)?,
+            id: None,
         },
         Request::Enter(name) => InboundMessage::Join {
             key: Key::new(&name, limits)?,
+            id: None,
         },
         Request::Send(to, signal) => InboundMessage::Data {
             to: to.map_or(Addressee::Unnamed, |number| Addressee::Index(Index::new(number))),
@@ -255,7 +257,7 @@ fn encode(message: OutboundMessage<Signal>) -> Option<Notice> {
     Some(match message {
         OutboundMessage::Opened { .. } => Notice::Hosting,
         OutboundMessage::Joined { .. } => Notice::Entered,
-        OutboundMessage::PeerJoined { index } => Notice::GuestEntered(index.get()),
+        OutboundMessage::PeerJoined { index, .. } => Notice::GuestEntered(index.get()),
         OutboundMessage::Data { from, payload } => Notice::Received(from.map(Index::get), payload),
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),

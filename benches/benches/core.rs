@@ -99,17 +99,36 @@ impl HubFixture {
                 opener,
                 InboundMessage::Open {
                     key: key(&format!("key {n}")),
+                    id: None,
                 },
             );
         }
         let opener = connect(&mut hub);
-        let _ = hub.handle(opener, InboundMessage::Open { key: key("the key") });
+        let _ = hub.handle(
+            opener,
+            InboundMessage::Open {
+                key: key("the key"),
+                id: None,
+            },
+        );
         for _ in 0..joiners {
             let joiner = connect(&mut hub);
-            let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+            let _ = hub.handle(
+                joiner,
+                InboundMessage::Join {
+                    key: key("the key"),
+                    id: None,
+                },
+            );
         }
         let joiner = connect(&mut hub);
-        let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+        let _ = hub.handle(
+            joiner,
+            InboundMessage::Join {
+                key: key("the key"),
+                id: None,
+            },
+        );
         Self {
             hub,
             opener,
@@ -139,7 +158,16 @@ impl HubFixture {
             .hub
             .connect(Time::ZERO, Dialect::Plain.profile())
             .expect("connection limit not reached");
-        let joined = self.hub.handle(joiner, InboundMessage::Join { key: key.clone() }).len();
+        let joined = self
+            .hub
+            .handle(
+                joiner,
+                InboundMessage::Join {
+                    key: key.clone(),
+                    id: None,
+                },
+            )
+            .len();
         joined + self.hub.disconnect(joiner).len()
     }
 }

@@ -2,7 +2,7 @@
 
 use sigver_core::{
     CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
-    Refusal,
+    PeerId, Refusal,
 };
 
 use crate::{
@@ -52,7 +52,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     };
     let key_length = |dialect| match is {
         Text::Object(object) => match object.reading(dialect, &Limits::default()) {
-            Ok(Reading::Open(key) | Reading::Join(key)) => Some(key.len()),
+            Ok(Reading::Open(request) | Reading::Join(request)) => Some(request.key.len()),
             Ok(_) | Err(_) => None,
         },
         Text::Other(_) | Text::Broken(_) => None,
@@ -120,17 +120,15 @@ fn check_invalid_json(
 /// Encodes the decoded text in both dialects.
 fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
-        Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => check_key(&key),
+        Ok(InboundMessage::Open { key, id } | InboundMessage::Join { key, id }) => {
+            check_key(&key);
+            check_id(id);
+        }
+        Ok(InboundMessage::OpenGenerated { id }) => check_id(id),
         Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => {
             check_payload(dialect, text, object, payload);
         }
-        Ok(
-            InboundMessage::OpenGenerated
-            | InboundMessage::Kick { .. }
-            | InboundMessage::Leave
-            | InboundMessage::CloseKey
-            | InboundMessage::Ping,
-        )
+        Ok(InboundMessage::Kick { .. } | InboundMessage::Leave | InboundMessage::CloseKey | InboundMessage::Ping)
         | Err(_) => {}
     }
 }
@@ -151,6 +149,23 @@ fn check_key(key: &Key) {
         };
         let keys: Vec<_> = values(&object, "key").map(|value| value.decoded.as_deref()).collect();
         assert_eq!(keys, [Some(key().as_str())], "{out}");
+    }
+}
+
+/// Checks that any id is encoded without loss.
+fn check_id(id: Option<PeerId>) {
+    let index = Index::new(0);
+    let expected: Vec<Option<&str>> = id.iter().map(|id| Some(id.as_str())).collect();
+    for message in [
+        OutboundMessage::Joined { index, id: id.clone() },
+        OutboundMessage::PeerJoined { index, id: id.clone() },
+    ] {
+        let out = encoded(Dialect::V1, &message);
+        let Text::Object(object) = reader::read(&out) else {
+            panic!("{out} is no object");
+        };
+        let ids: Vec<_> = values(&object, "id").map(|value| value.decoded.as_deref()).collect();
+        assert_eq!(ids, expected, "{out}");
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
-//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a key that the server generates |
+//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a generated key. Every other client has an id |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
@@ -187,17 +187,19 @@ impl Script<'_> {
             _ => {
                 let is_event = b"ojdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
-                let event = self.event(letter)?;
+                let event = self.event(letter, who)?;
                 Step::Event { who, event }
             }
         }))
     }
 
-    fn event(&mut self, letter: u8) -> Option<Event> {
+    fn event(&mut self, letter: u8, who: usize) -> Option<Event> {
+        let id = (who % 2 == 1).then_some(who);
         Some(match letter {
-            b'o' => Event::Open { key: self.key()? },
+            b'o' => Event::Open { key: self.key()?, id },
             b'j' => Event::Join {
                 key: self.key()?.unwrap_or_default(),
+                id,
             },
             b'd' => Event::Data {
                 to: match self.byte()? {

@@ -16,6 +16,7 @@
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
@@ -23,7 +24,7 @@ use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
 
 use crate::{
     arena::Arena,
-    id::{ConnId, Index, Key},
+    id::{ConnId, Index, Key, PeerId},
     limits::Limits,
     message::{Addressee, InboundMessage, OutboundMessage},
     payload::Payload,
@@ -55,8 +56,8 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// let profile = Profile { role_lifetime: RoleLifetime::Reusable, accepts: PayloadKind::Any };
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
-/// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone() });
-/// let _ = hub.handle(joiner, InboundMessage::Join { key });
+/// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone(), id: None });
+/// let _ = hub.handle(joiner, InboundMessage::Join { key, id: None });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
 /// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
@@ -95,16 +96,20 @@ enum State {
         /// The role deadline, until the first request for a role.
         deadline: Option<Time>,
     },
-    Opener {
-        key: Key,
-        joiners: BTreeMap<Index, ConnId>,
-        /// The index of the next joiner, which is also the number of joiners so far.
-        next: u32,
-    },
+    /// Boxed, because most connections are joiners.
+    Opener(Box<Opener>),
     Joiner {
         opener: ConnId,
         index: Index,
     },
+}
+
+struct Opener {
+    key: Key,
+    id: Option<PeerId>,
+    joiners: BTreeMap<Index, ConnId>,
+    /// The index of the next joiner, which is also the number of joiners so far.
+    next: u32,
 }
 
 impl Hub {
@@ -169,13 +174,13 @@ impl<P> Hub<P> {
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
     ) {
         match message {
-            InboundMessage::Open { key } => self.open(from, key, outputs),
-            InboundMessage::OpenGenerated => self.close_into(from, CloseReason::Internal, outputs),
-            InboundMessage::Join { key } => self.join(from, key, outputs),
+            InboundMessage::Open { key, id } => self.open(from, key, id, outputs),
+            InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
+            InboundMessage::Join { key, id } => self.join(from, key, id, outputs),
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
                 Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
-                Some(State::Opener { .. } | State::Joiner { .. }) | None => self.data(from, to, kind, payload, outputs),
+                Some(State::Opener(_) | State::Joiner { .. }) | None => self.data(from, to, kind, payload, outputs),
             },
             InboundMessage::Kick { index } => self.kick(from, index, outputs),
             InboundMessage::Leave => self.leave(from, outputs),
@@ -190,8 +195,8 @@ impl<P> Hub<P> {
     #[must_use = "the outputs must be sent"]
     pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let refusal = match (&message, self.state(from)) {
-            (InboundMessage::Open { key }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
-            (InboundMessage::Join { key }, Some(State::Idle { .. })) => Refusal::UnknownKey { key: key.clone() },
+            (InboundMessage::Open { key, .. }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
+            (InboundMessage::Join { key, .. }, Some(State::Idle { .. })) => Refusal::UnknownKey { key: key.clone() },
             _ => return self.handle(from, message),
         };
         self.meet_deadline(from);
@@ -332,7 +337,7 @@ impl<P> Hub<P> {
     pub fn role(&self, conn: ConnId) -> Option<Role> {
         match self.state(conn)? {
             State::Idle { .. } => None,
-            State::Opener { .. } => Some(Role::Opener),
+            State::Opener(_) => Some(Role::Opener),
             State::Joiner { .. } => Some(Role::Joiner),
         }
     }
@@ -343,51 +348,50 @@ impl<P> Hub<P> {
         &self.limits
     }
 
-    fn open(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
+    fn open(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
         match self.state(from) {
             None => return,
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
+            Some(State::Opener(_) | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
             Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
         if self.keys.contains_key(&key) {
             return self.refuse(from, Refusal::KeyTaken { key }, outputs);
         }
-        self.set_state(
-            from,
-            State::Opener {
-                key: key.clone(),
-                joiners: BTreeMap::new(),
-                next: 0,
-            },
-        );
+        let opener = Opener {
+            key: key.clone(),
+            id,
+            joiners: BTreeMap::new(),
+            next: 0,
+        };
+        self.set_state(from, State::Opener(Box::new(opener)));
         self.keys.insert(key.clone(), from);
         outputs.push((from, OutboundMessage::Opened { key }));
     }
 
-    fn join(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
+    fn join(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
         match self.state(from) {
             None => return,
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
+            Some(State::Opener(_) | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
             Some(State::Idle { .. }) => {}
         }
         self.meet_deadline(from);
         let opener = self.keys.get(&key).copied();
-        let Some((opener, State::Opener { joiners, next, .. })) =
-            opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
+        let Some((opener, State::Opener(its))) = opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
         else {
             return self.refuse(from, Refusal::UnknownKey { key }, outputs);
         };
-        if joiners.len() >= self.limits.joiners_per_key as usize || *next == u32::MAX {
+        if its.joiners.len() >= self.limits.joiners_per_key as usize || its.next == u32::MAX {
             return self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
         }
-        let index = Index::new(*next);
-        *next += 1;
-        joiners.insert(index, from);
+        let index = Index::new(its.next);
+        its.next += 1;
+        its.joiners.insert(index, from);
+        let opener_id = its.id.clone();
         self.joiners += 1;
         self.set_state(from, State::Joiner { opener, index });
-        outputs.push((from, OutboundMessage::Joined { index }));
-        outputs.push((opener, OutboundMessage::PeerJoined { index }));
+        outputs.push((from, OutboundMessage::Joined { index, id: opener_id }));
+        outputs.push((opener, OutboundMessage::PeerJoined { index, id }));
     }
 
     fn data(&mut self, from: ConnId, to: Addressee, kind: PayloadKind, payload: P, outputs: &mut Outputs<P>) {
@@ -395,14 +399,14 @@ impl<P> Hub<P> {
             None => return,
             Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
             Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
-            Some(State::Opener { joiners, .. }) => match to {
+            Some(State::Opener(opener)) => match to {
                 Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
                 Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),
                 Addressee::OutOfRange => {
                     self.counters.dropped += 1;
                     return self.refuse(from, Refusal::UnknownIndex { index: None }, outputs);
                 }
-                Addressee::Index(index) => match joiners.get(&index) {
+                Addressee::Index(index) => match opener.joiners.get(&index) {
                     Some(joiner) => (*joiner, None, Some(index)),
                     // The joiner may have just left: the opener must keep its other joiners.
                     None => {
@@ -429,7 +433,7 @@ impl<P> Hub<P> {
             None => return,
             Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
             Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Opener { joiners, .. }) => index.and_then(|index| Some((index, joiners.remove(&index)?))),
+            Some(State::Opener(opener)) => index.and_then(|index| Some((index, opener.joiners.remove(&index)?))),
         };
         match joiner {
             Some((index, joiner)) => {
@@ -443,7 +447,7 @@ impl<P> Hub<P> {
     fn leave(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
         match self.state(from) {
             Some(State::Joiner { .. }) => self.resign(from, outputs),
-            Some(State::Opener { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
+            Some(State::Opener(_)) => self.refuse(from, Refusal::WrongRole, outputs),
             Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
             None => {}
         }
@@ -451,7 +455,7 @@ impl<P> Hub<P> {
 
     fn close_key(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
         match self.state(from) {
-            Some(State::Opener { .. }) => self.resign(from, outputs),
+            Some(State::Opener(_)) => self.resign(from, outputs),
             Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
             Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
             None => {}
@@ -488,15 +492,15 @@ impl<P> Hub<P> {
     fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
-            State::Opener { key, joiners, .. } => {
-                self.keys.remove(&key);
-                for joiner in joiners.into_values() {
+            State::Opener(opener) => {
+                self.keys.remove(&opener.key);
+                for joiner in opener.joiners.into_values() {
                     self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
             }
             State::Joiner { opener, index } => {
-                if let Some(State::Opener { joiners, .. }) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
-                    joiners.remove(&index);
+                if let Some(State::Opener(its)) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
+                    its.joiners.remove(&index);
                     self.joiners -= 1;
                     outputs.push((opener, OutboundMessage::PeerLeft { index }));
                 }
@@ -559,11 +563,11 @@ impl<P> Hub<P> {
                     waiting += 1;
                     assert!(self.deadlines.contains(&(*deadline, id)));
                 }
-                State::Opener { key, joiners, next } => {
+                State::Opener(opener) => {
                     openers += 1;
-                    assert_eq!(self.keys.get(key), Some(&id), "a key points at its opener");
-                    for (index, joiner) in joiners {
-                        assert!(index.get() < *next);
+                    assert_eq!(self.keys.get(&opener.key), Some(&id), "a key points at its opener");
+                    for (index, joiner) in &opener.joiners {
+                        assert!(index.get() < opener.next);
                         assert!(
                             matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
                             "a joiner refers to its opener and its index"
@@ -573,7 +577,7 @@ impl<P> Hub<P> {
                 State::Joiner { opener, index } => {
                     joined += 1;
                     assert!(
-                        matches!(self.state(*opener), Some(State::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
+                        matches!(self.state(*opener), Some(State::Opener(opener)) if opener.joiners.get(index) == Some(&id)),
                         "an opener refers to its joiners"
                     );
                 }

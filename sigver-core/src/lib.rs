@@ -272,7 +272,7 @@ pub use endpoint::{
 };
 pub use frame::Frame;
 pub use hub::{Hub, Role};
-pub use id::{ConnId, Index, Key, KeyError};
+pub use id::{ConnId, Index, InvalidPeerId, Key, KeyError, PeerId};
 pub use limits::Limits;
 pub use message::{Addressee, InboundMessage, OutboundMessage};
 pub use payload::Payload;

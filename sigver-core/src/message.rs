@@ -3,7 +3,7 @@
 //! The message enums are exhaustive: a new message is a compile error in every codec.
 
 use crate::{
-    id::{Index, Key},
+    id::{Index, Key, PeerId},
     payload::Payload,
     profile::PayloadKind,
     reason::{CloseReason, Refusal, RoleEnd},
@@ -16,16 +16,23 @@ pub enum InboundMessage<P = Payload> {
     Open {
         /// The key to open.
         key: Key,
+        /// The sender's name for itself, which each of its joiners gets.
+        id: Option<PeerId>,
     },
     /// Become the opener of a key that the server generates.
     ///
     /// An [`Endpoint`](crate::Endpoint) generates the key. The hub has no randomness: an embedder that calls it replaces this message by
     /// [`Open`](Self::Open) with [`Key::from_random`]. The hub itself closes the sender with [`CloseReason::Internal`].
-    OpenGenerated,
+    OpenGenerated {
+        /// As in [`Open`](Self::Open).
+        id: Option<PeerId>,
+    },
     /// Become a joiner of `key`.
     Join {
         /// The key to join.
         key: Key,
+        /// The sender's name for itself, which its opener gets.
+        id: Option<PeerId>,
     },
     /// Deliver `payload` to the other side.
     Data {
@@ -84,11 +91,15 @@ pub enum OutboundMessage<P = Payload> {
     Joined {
         /// Its index at the opener.
         index: Index,
+        /// The opener's name for itself, if it has one.
+        id: Option<PeerId>,
     },
     /// A joiner has joined the recipient's key. The first has index 0, the next 1, without gaps.
     PeerJoined {
         /// The joiner's index.
         index: Index,
+        /// The joiner's name for itself, if it has one.
+        id: Option<PeerId>,
     },
     /// Data from the other side.
     Data {

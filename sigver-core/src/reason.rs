@@ -4,7 +4,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use crate::id::{Index, Key, KeyError};
+use crate::id::{Index, InvalidPeerId, Key, KeyError};
 
 /// Declares [`CloseReason`] from one list, so that no reason is missing in a table.
 macro_rules! close_reasons {
@@ -37,6 +37,7 @@ macro_rules! close_reasons {
                 Self::Duplicate(Member::Key),
                 Self::Duplicate(Member::Index),
                 Self::Duplicate(Member::Data),
+                Self::Duplicate(Member::Id),
             ];
 
             /// Returns the WebSocket close code.
@@ -55,6 +56,7 @@ macro_rules! close_reasons {
                     Self::Duplicate(Member::Key) => "duplicate-key",
                     Self::Duplicate(Member::Index) => "duplicate-index",
                     Self::Duplicate(Member::Data) => "duplicate-data",
+                    Self::Duplicate(Member::Id) => "duplicate-id",
                 }
             }
         }
@@ -97,6 +99,8 @@ close_reasons! {
     IndexMissing = 1007, "index-missing", "`index` is missing";
     /// 1007: in `sigver.v1`, send without `data`.
     DataMissing = 1007, "data-missing", "`data` is missing";
+    /// 1007: in `sigver.v1`, open or join with an `id` that is not a string of 1 to [`PeerId::MAX_BYTES`](crate::PeerId::MAX_BYTES) bytes.
+    IdMalformed = 1007, "id-malformed", "`id` is not a string of 1 to 64 bytes";
 
     /// 1008: no open or join within [`Limits::role_deadline`](crate::Limits::role_deadline).
     NoRoleInTime = 1008, "no-role-in-time", "no open or join in time";
@@ -139,6 +143,12 @@ impl From<KeyError> for CloseReason {
     }
 }
 
+impl From<InvalidPeerId> for CloseReason {
+    fn from(_: InvalidPeerId) -> Self {
+        Self::IdMalformed
+    }
+}
+
 /// A member of a message that the server reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
@@ -150,11 +160,13 @@ pub enum Member {
     Index,
     /// `data`
     Data,
+    /// `id`
+    Id,
 }
 
 impl Member {
     /// Every member.
-    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data];
+    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data, Self::Id];
 
     /// Returns the member's name in a message.
     pub const fn name(self) -> &'static str {
@@ -163,6 +175,7 @@ impl Member {
             Self::Key => "key",
             Self::Index => "index",
             Self::Data => "data",
+            Self::Id => "id",
         }
     }
 }

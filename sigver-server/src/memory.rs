@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sigver_core::PeerId;
+
 use crate::{
     config::Config,
     conn::peer::Peer,
@@ -49,6 +51,9 @@ const GROWTH: u64 = 2;
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
+/// The name that a client gives itself, and the allocation that holds it.
+const PEER_ID: u64 = PeerId::MAX_BYTES as u64 + 32;
+
 impl MemoryBound {
     /// Returns the bound of a server with this configuration and this many connections
     /// ([`ConnectionLimit::connections`](crate::ConnectionLimit::connections)).
@@ -64,7 +69,7 @@ impl MemoryBound {
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
-        let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
+        let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + PEER_ID + 1024;
         Self {
             connections,
             // The relay's text and frame.

@@ -389,8 +389,8 @@ impl Endpoint {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         }
         let messages = match message {
-            InboundMessage::OpenGenerated => match self.generate_key() {
-                Ok(key) => self.hub.handle(id, InboundMessage::Open { key }),
+            InboundMessage::OpenGenerated { id: peer_id } => match self.generate_key() {
+                Ok(key) => self.hub.handle(id, InboundMessage::Open { key, id: peer_id }),
                 Err(reason) => return self.close(now, id, reason, outputs),
             },
             InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),

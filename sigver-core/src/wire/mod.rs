@@ -113,7 +113,7 @@ impl Dialect {
 ///
 /// let decoder = Decoder::new(Dialect::V1, &Limits::default());
 /// let message = decoder.decode(r#"{"type":"join","key":"tea"}"#)?;
-/// assert!(matches!(message, InboundMessage::Join { key } if key.as_str() == "tea"));
+/// assert!(matches!(message, InboundMessage::Join { key, .. } if key.as_str() == "tea"));
 /// assert_eq!(decoder.decode("tea"), Err(CloseReason::InvalidJson));
 /// # Ok::<(), CloseReason>(())
 /// ```

@@ -22,9 +22,11 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         return match scan::string(message_type).as_deref() {
             Some("open") => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
+                id: None,
             }),
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
+                id: None,
             }),
             Some(_) | None => Ok(InboundMessage::UnknownControl {
                 to,

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::{
-    id::{Index, Key},
+    id::{Index, Key, PeerId},
     limits::Limits,
     message::Addressee,
     payload::Spot,
@@ -24,6 +24,7 @@ pub(super) struct Members<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) index: Option<&'a str>,
     pub(super) data: Option<&'a str>,
+    pub(super) id: Option<&'a str>,
     /// The value of the last member, whatever its name.
     pub(super) last: Option<&'a str>,
 }
@@ -94,6 +95,12 @@ pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
 /// Reads the raw JSON value of `key`.
 pub(super) fn key(value: &str, limits: &Limits) -> Result<Key, CloseReason> {
     Ok(Key::new(&string(value).ok_or(CloseReason::KeyNotString)?, limits)?)
+}
+
+/// Reads the raw JSON value of `id`, if there is one.
+pub(super) fn id(value: Option<&str>) -> Result<Option<PeerId>, CloseReason> {
+    let Some(value) = value else { return Ok(None) };
+    Ok(Some(PeerId::new(&string(value).ok_or(CloseReason::IdMalformed)?)?))
 }
 
 /// Reads the raw JSON value of `index`: an integer, or a string that is one, as `0|[1-9][0-9]*`.
@@ -185,6 +192,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
                 Member::Key => &mut members.key,
                 Member::Index => &mut members.index,
                 Member::Data => &mut members.data,
+                Member::Id => &mut members.id,
             };
             if place.replace(value).is_some() {
                 *self.twice = Some(member);
@@ -202,6 +210,7 @@ fn member(name: &str) -> Option<Member> {
         "key" => Some(Member::Key),
         "index" => Some(Member::Index),
         "data" => Some(Member::Data),
+        "id" => Some(Member::Id),
         _ => None,
     }
 }

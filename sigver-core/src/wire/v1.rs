@@ -7,6 +7,7 @@ use core::fmt::Write;
 
 use crate::{
     frame::Frame,
+    id::PeerId,
     limits::Limits,
     message::{Addressee, InboundMessage, OutboundMessage},
     payload::Payload,
@@ -18,7 +19,7 @@ use crate::{
 const ENVELOPE: usize = 48;
 
 /// The members that this dialect reads. Each may occur once.
-const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index, Member::Data];
+const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index, Member::Data, Member::Id];
 
 pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
@@ -26,11 +27,15 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         Some("open") => match members.key {
             Some(key) => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
+                id: scan::id(members.id)?,
             }),
-            None => Ok(InboundMessage::OpenGenerated),
+            None => Ok(InboundMessage::OpenGenerated {
+                id: scan::id(members.id)?,
+            }),
         },
         Some("join") => Ok(InboundMessage::Join {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
+            id: scan::id(members.id)?,
         }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
@@ -59,8 +64,16 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
             scan::quote(key.as_str(), out);
             out.write_char('}')
         }
-        OutboundMessage::Joined { index } => write!(out, r#"{{"type":"joined","index":{index}}}"#),
-        OutboundMessage::PeerJoined { index } => write!(out, r#"{{"type":"join","index":{index}}}"#),
+        OutboundMessage::Joined { index, id } => {
+            let _ = write!(out, r#"{{"type":"joined","index":{index}"#);
+            write_id(id.as_ref(), out);
+            out.write_char('}')
+        }
+        OutboundMessage::PeerJoined { index, id } => {
+            let _ = write!(out, r#"{{"type":"join","index":{index}"#);
+            write_id(id.as_ref(), out);
+            out.write_char('}')
+        }
         OutboundMessage::PeerLeft { index } => write!(out, r#"{{"type":"leave","index":{index}}}"#),
         OutboundMessage::Data { from, payload } => {
             out.push_str(r#"{"type":"data","#);
@@ -89,6 +102,13 @@ fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
         kind: payload.kind(),
         payload,
     })
+}
+
+fn write_id(id: Option<&PeerId>, out: &mut String) {
+    if let Some(id) = id {
+        out.push_str(r#","id":"#);
+        scan::quote(id.as_str(), out);
+    }
 }
 
 fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {

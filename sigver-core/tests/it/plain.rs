@@ -235,6 +235,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`key` given more than once"),
     (1007, "`index` given more than once"),
     (1007, "`data` given more than once"),
+    (1007, "`id` given more than once"),
     (1007, "first message has a `key` but its `type` is neither open nor join"),
     (1007, "`type` is missing or none of sigver.v1"),
     (1007, "`key` is missing"),
@@ -244,6 +245,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`index` is not a non-negative integer"),
     (1007, "`index` is missing"),
     (1007, "`data` is missing"),
+    (1007, "`id` is not a string of 1 to 64 bytes"),
     (1008, "no open or join in time"),
     (1008, "first message must contain `type` and `key`: data before open or join"),
     (1008, "second open or join: one role and one key for life"),
@@ -262,10 +264,12 @@ const CODES: &[(u16, &str)] = &[
 /// Reasons of `sigver.v1` only.
 const NOT_PLAIN: &[&str] = &[
     "`data` given more than once",
+    "`id` given more than once",
     "`type` is missing or none of sigver.v1",
     "`key` is missing",
     "`index` is missing",
     "`data` is missing",
+    "`id` is not a string of 1 to 64 bytes",
 ];
 
 /// Reasons that no message of the closed connection causes: time, other connections, or what only an embedder detects.
@@ -464,7 +468,8 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     let key = Key::new("tea", &Limits::default()).expect("a legal key");
     for message in [
         OutboundMessage::Opened { key },
-        OutboundMessage::Joined { index },
+        OutboundMessage::Joined { index, id: None },
+        OutboundMessage::Pong,
         OutboundMessage::PeerLeft { index },
         OutboundMessage::Refused(Refusal::UnknownIndex { index: Some(index) }),
         OutboundMessage::RoleEnded(RoleEnd::OpenerLeft),
@@ -473,7 +478,7 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     }
     let last = Dialect::Plain.encode(OutboundMessage::Close(CloseReason::TooSlow));
     assert_eq!(last, Some(Frame::Close(CloseReason::TooSlow)));
-    let notice = Dialect::Plain.encode(OutboundMessage::PeerJoined { index });
+    let notice = Dialect::Plain.encode(OutboundMessage::PeerJoined { index, id: None });
     assert_eq!(notice, Some(Frame::Text(r#"{"type":"join"}"#.into())));
 }
 

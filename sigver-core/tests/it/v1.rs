@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use sigver_core::{
     Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, KeyError, Limits, Member,
-    OutboundMessage, PayloadKind, Refusal, Stats, Time,
+    OutboundMessage, PayloadKind, PeerId, Refusal, Stats, Time,
 };
 
 mod data;
@@ -62,10 +62,38 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
 ];
 
 #[test]
+fn ids_go_to_the_peer_in_sigver_v1_only() {
+    let mut fixture = Fixture::new();
+    let _ = fixture.send('A', r#"{"type":"close"}"#);
+    let _ = fixture.send('A', r#"{"type":"open","key":"pot","id":"\u0061\""}"#);
+    assert_eq!(
+        fixture.send('B', r#"{"type":"join","key":"pot","id":"b"}"#),
+        [
+            frame('B', r#"{"type":"joined","index":0,"id":"a\""}"#),
+            frame('A', r#"{"type":"join","index":0,"id":"b"}"#)
+        ]
+    );
+    // The plain dialect ignores the member, and has no place for it.
+    assert_eq!(
+        fixture.send('T', r#"{"type":"join","key":"pot","id":7,"id":null}"#),
+        [frame('A', r#"{"type":"join","index":1}"#)]
+    );
+    let _ = fixture.end('C');
+    let _ = fixture.end('Q');
+    assert_eq!(
+        fixture.send('S', r#"{"type":"join","key":"cup","id":"s"}"#),
+        [
+            frame('S', r#"{"type":"joined","index":2}"#),
+            frame('O', r#"{"type":"join"}"#)
+        ]
+    );
+}
+
+#[test]
 fn hub_without_randomness_closes_the_sender() {
     let mut hub = Hub::new(Limits::default());
     let id = hub.connect(Time::ZERO, Dialect::V1.profile()).expect("no limit");
-    let outputs = hub.handle(id, InboundMessage::OpenGenerated);
+    let outputs = hub.handle(id, InboundMessage::OpenGenerated { id: None });
     assert_eq!(outputs, [(id, OutboundMessage::Close(CloseReason::Internal))]);
 }
 

@@ -354,10 +354,14 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
         Step::Event { who, event } => {
             let event = match event {
                 // All random keys come from one source.
-                Event::Open { key } => Event::Open {
+                Event::Open { key, id } => Event::Open {
+                    id,
                     key: key.or(Some(0)).map(other_key),
                 },
-                Event::Join { key } => Event::Join { key: other_key(key) },
+                Event::Join { key, id } => Event::Join {
+                    key: other_key(key),
+                    id,
+                },
                 other => other,
             };
             Step::Event {
@@ -386,9 +390,9 @@ fn record(run: &Run) -> Vec<Record> {
 
 /// An event of each kind.
 const EVENTS: [Event; 16] = [
-    Event::Open { key: Some(0) },
-    Event::Open { key: None },
-    Event::Join { key: 0 },
+    Event::Open { key: Some(0), id: None },
+    Event::Open { key: None, id: None },
+    Event::Join { key: 0, id: None },
     Event::Data {
         to: To::Index(0),
         is_object: true,
@@ -447,8 +451,8 @@ fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
         let mut ops = Vec::new();
         for (source, dialect) in (1..).zip(dialects) {
             let event = match source {
-                1 => Event::Open { key: Some(0) },
-                _ => Event::Join { key: 0 },
+                1 => Event::Open { key: Some(0), id: None },
+                _ => Event::Join { key: 0, id: None },
             };
             ops.extend([(Op::Connect(dialect, source), 1), (Op::Event(event), 1)]);
         }
@@ -509,6 +513,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn event() -> impl Strategy<Value = Event> {
     let key = || 0..3_usize;
+    let id = || prop::option::of(0..3_usize);
     let to = prop_oneof![8 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
     let reasons = [
         CloseReason::BrokenFraming,
@@ -517,9 +522,9 @@ fn event() -> impl Strategy<Value = Event> {
         CloseReason::Internal,
     ];
     prop_oneof![
-        18 => key().prop_map(|key| Event::Open { key: Some(key) }),
-        5 => Just(Event::Open { key: None }),
-        22 => key().prop_map(|key| Event::Join { key }),
+        18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
+        5 => id().prop_map(|id| Event::Open { key: None, id }),
+        22 => (key(), id()).prop_map(|(key, id)| Event::Join { key, id }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),

@@ -431,7 +431,7 @@ impl Session {
 
     fn open(&mut self, key: usize) {
         let who = self.connect_client();
-        let sent = self.play(Step::Open { who, key });
+        let sent = self.play(Step::Open { who, key, id: None });
         assert_eq!(sent, [(who, Sent::Opened { key })]);
     }
 
@@ -440,13 +440,13 @@ impl Session {
         let mut indexes = Vec::new();
         for _ in 0..count {
             let who = self.connect_client();
-            match self.play(Step::Join { who, key })[..] {
-                [(to, Sent::Joined { index }), _] if to == who => indexes.push(index),
+            match self.play(Step::Join { who, key, id: None })[..] {
+                [(to, Sent::Joined { index, .. }), _] if to == who => indexes.push(index),
                 ref sent => panic!("joiner is refused: {sent:?}"),
             }
         }
         let who = self.connect_client();
-        let sent = self.play(Step::Join { who, key });
+        let sent = self.play(Step::Join { who, key, id: None });
         let is_refusal =
             |sent: &Sent| is_too_many_joiners(sent) && is_close(sent) != self.observed.reusable.contains(&who);
         assert!(
@@ -529,8 +529,8 @@ fn calls_of(who: usize) -> [Step; 11] {
             token,
         },
         Step::UnknownControl { who, to, kind, token },
-        Step::Open { who, key },
-        Step::Join { who, key },
+        Step::Open { who, key, id: None },
+        Step::Join { who, key, id: None },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },
@@ -656,7 +656,9 @@ fn features_of_clients(model: &Model, sent: &[(usize, Sent)]) -> Vec<&'static st
                 features.push("both profiles under one key");
             }
             (Role::Opener { .. }, Some(Role::Opener { announced: 1.., .. }))
-                if sent.contains(&(client.name, Sent::PeerJoined { index: 0 })) =>
+                if sent
+                    .iter()
+                    .any(|sent| matches!(sent, (to, Sent::PeerJoined { index: 0, .. }) if *to == client.name)) =>
             {
                 features.push("an index starts again from 0");
             }

@@ -1,6 +1,6 @@
 //! A naive hub, written from the protocol page and not from the source: one list of all connections, searched from the front.
 //!
-//! The property tests and the exhaustive tests compare the real hub with it. Connections, keys and payloads are numbers here.
+//! The property tests and the exhaustive tests compare the real hub with it. Connections, keys, names of peers and payloads are numbers here.
 
 use core::{num::NonZeroU32, time::Duration};
 
@@ -32,10 +32,12 @@ pub(crate) enum Step {
     Open {
         who: usize,
         key: usize,
+        id: Option<usize>,
     },
     Join {
         who: usize,
         key: usize,
+        id: Option<usize>,
     },
     Data {
         who: usize,
@@ -81,8 +83,8 @@ pub(crate) enum Step {
 pub(crate) enum Sent {
     Rejected(ConnectError),
     Opened { key: usize },
-    Joined { index: u32 },
-    PeerJoined { index: u32 },
+    Joined { index: u32, id: Option<usize> },
+    PeerJoined { index: u32, id: Option<usize> },
     Data { from: Option<u32>, token: usize },
     PeerLeft { index: u32 },
     Refused { code: &'static str, detail: Detail },
@@ -108,6 +110,7 @@ pub(crate) enum Role {
     /// `announced` is the number of joiners so far.
     Opener {
         key: usize,
+        id: Option<usize>,
         announced: u32,
     },
     Joiner {
@@ -160,8 +163,8 @@ impl Model {
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, key } => self.open(who, key),
-            Step::Join { who, key } => self.join(who, key),
+            Step::Open { who, key, id } => self.open(who, key, id),
+            Step::Join { who, key, id } => self.join(who, key, id),
             Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
             Step::UnknownControl { who, to, kind, token } => match self.role(who) {
                 Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
@@ -192,8 +195,8 @@ impl Model {
     #[allow(dead_code, reason = "only an endpoint denies")]
     pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Sent)> {
         let (who, code, key) = match step {
-            Step::Open { who, key } => (who, "key-taken", key),
-            Step::Join { who, key } => (who, "unknown-key", key),
+            Step::Open { who, key, .. } => (who, "key-taken", key),
+            Step::Join { who, key, .. } => (who, "unknown-key", key),
             _ => return self.play(step),
         };
         match self.request_role(who) {
@@ -276,31 +279,38 @@ impl Model {
         Vec::new()
     }
 
-    fn open(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+    fn open(&mut self, who: usize, key: usize, id: Option<usize>) -> Vec<(usize, Sent)> {
         match self.request_role(who) {
             None => Vec::new(),
             Some(false) => self.refuse(who, "has-role", Detail::Nothing),
             Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", Detail::Key(key)),
             Some(true) => {
-                self.find_mut(who).role = Role::Opener { key, announced: 0 };
+                self.find_mut(who).role = Role::Opener { key, id, announced: 0 };
                 vec![(who, Sent::Opened { key })]
             }
         }
     }
 
-    fn join(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+    fn join(&mut self, who: usize, key: usize, id: Option<usize>) -> Vec<(usize, Sent)> {
         match (self.request_role(who), self.opener_of(key)) {
             (None, _) => Vec::new(),
             (Some(false), _) => self.refuse(who, "has-role", Detail::Nothing),
             (Some(true), None) => self.refuse(who, "unknown-key", Detail::Key(key)),
-            (Some(true), Some((opener, index))) => {
+            (Some(true), Some((opener, its_id, index))) => {
                 if self.joiners_of(opener).len() >= self.limits.joiners_per_key as usize {
                     return self.refuse(who, "too-many-joiners", Detail::Key(key));
                 }
                 let announced = index + 1;
-                self.find_mut(opener).role = Role::Opener { key, announced };
+                self.find_mut(opener).role = Role::Opener {
+                    key,
+                    id: its_id,
+                    announced,
+                };
                 self.find_mut(who).role = Role::Joiner { opener, index };
-                vec![(who, Sent::Joined { index }), (opener, Sent::PeerJoined { index })]
+                vec![
+                    (who, Sent::Joined { index, id: its_id }),
+                    (opener, Sent::PeerJoined { index, id }),
+                ]
             }
         }
     }
@@ -467,11 +477,11 @@ impl Model {
         self.connected().find(|c| c.name == who).map(|c| c.role)
     }
 
-    /// Returns the opener of `key`, and the number of its joiners so far.
-    fn opener_of(&self, key: usize) -> Option<(usize, u32)> {
+    /// Returns the opener of `key`, its name for itself, and the number of its joiners so far.
+    fn opener_of(&self, key: usize) -> Option<(usize, Option<usize>, u32)> {
         let opener = self.connected().find(|client| client.key() == Some(key))?;
         match opener.role {
-            Role::Opener { announced, .. } => Some((opener.name, announced)),
+            Role::Opener { id, announced, .. } => Some((opener.name, id, announced)),
             Role::Idle { .. } | Role::Joiner { .. } => None,
         }
     }

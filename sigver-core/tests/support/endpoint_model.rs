@@ -8,7 +8,7 @@ use sigver_core::{
 };
 
 use crate::{
-    endpoint_steps::{Event, Step, To, key_text, random, v1_data},
+    endpoint_steps::{Event, Step, To, id_text, key_text, random, v1_data},
     model::{self, Detail, Model, Sent},
 };
 
@@ -320,8 +320,14 @@ impl EndpointModel {
         let index = |index| Addressee::Index(Index::new(index));
         let (step, payload) = match (dialect, event) {
             (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
-            (_, Event::Open { key: Some(key) }) => (model::Step::Open { who, key }, text),
-            (_, Event::Join { key }) => (model::Step::Join { who, key }, text),
+            (_, Event::Open { key: Some(key), id }) => {
+                let id = id.filter(|_| dialect == Dialect::V1);
+                (model::Step::Open { who, key, id }, text)
+            }
+            (_, Event::Join { key, id }) => {
+                let id = id.filter(|_| dialect == Dialect::V1);
+                (model::Step::Join { who, key, id }, text)
+            }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::UnknownType) => {
@@ -329,11 +335,11 @@ impl EndpointModel {
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
             (Dialect::Plain, _) => (data(Addressee::Unnamed, PayloadKind::Object), text),
-            (Dialect::V1, Event::Open { .. }) => {
+            (Dialect::V1, Event::Open { key: None, id }) => {
                 let bits = random(self.random_calls);
                 self.random_calls += 1;
                 let key = bits.ok_or(CloseReason::Internal)? as usize;
-                (model::Step::Open { who, key }, text)
+                (model::Step::Open { who, key, id }, text)
             }
             (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
             (Dialect::V1, Event::Data { to, is_object }) => {
@@ -362,7 +368,7 @@ impl EndpointModel {
             self.end_pairing(who, "ended-by-joiner", outputs);
         }
         let sent = match step {
-            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None }) => {
+            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None, .. }) => {
                 self.attempt(who, step)
             }
             _ => self.hub.play(step),
@@ -479,8 +485,8 @@ impl EndpointModel {
         }
         Some(match sent {
             Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
-            Sent::Joined { index } => format!(r#"{{"type":"joined","index":{index}}}"#),
-            Sent::PeerJoined { index } => format!(r#"{{"type":"join","index":{index}}}"#),
+            Sent::Joined { index, id } => format!(r#"{{"type":"joined","index":{index}{}}}"#, id_text(id)),
+            Sent::PeerJoined { index, id } => format!(r#"{{"type":"join","index":{index}{}}}"#, id_text(id)),
             Sent::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
             Sent::Data { from: None, token } => format!(r#"{{"type":"data","data":{}}}"#, payload(token)),
             Sent::Data {

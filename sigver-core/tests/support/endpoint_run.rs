@@ -107,7 +107,7 @@ impl Driver {
             Event::Close { code } => Input::Close(code),
             Event::Violation { reason } => Input::Violation(reason),
             Event::Disconnected => Input::Disconnected,
-            Event::Open { key: None } => Input::Text(&text),
+            Event::Open { key: None, .. } => Input::Text(&text),
             _ if token % 2 == 1 => Input::Text(&text),
             _ => match Decoder::new(dialect, &self.endpoint.config().limits).decode(&text) {
                 Ok(message) => Input::Message {

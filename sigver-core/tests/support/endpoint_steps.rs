@@ -22,9 +22,11 @@ pub(crate) enum Event {
     /// Opens this key, or one that the server generates.
     Open {
         key: Option<usize>,
+        id: Option<usize>,
     },
     Join {
         key: usize,
+        id: Option<usize>,
     },
     Data {
         to: To,
@@ -82,6 +84,11 @@ pub(crate) fn key_text(key: usize) -> String {
     }
 }
 
+/// Returns the member of a message, if there is an id.
+pub(crate) fn id_text(id: Option<usize>) -> String {
+    id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default()
+}
+
 impl Event {
     /// Returns the text of this event; `None` if it is not a text message. `token` makes data unique.
     pub(crate) fn text(self, dialect: Dialect, token: usize) -> Option<String> {
@@ -90,10 +97,16 @@ impl Event {
             To::Index(index) => format!(r#""index":{index},"#),
             To::Malformed => r#""index":"x","#.to_owned(),
         };
+        let named = |key| format!(r#","key":"{}""#, key_text(key));
         Some(match (self, dialect) {
-            (Self::Open { key: Some(key) }, _) => format!(r#"{{"type":"open","key":"{}"}}"#, key_text(key)),
-            (Self::Open { key: None }, _) => r#"{"type":"open"}"#.to_owned(),
-            (Self::Join { key }, _) => format!(r#"{{"type":"join","key":"{}"}}"#, key_text(key)),
+            (Self::Open { key, id }, _) => {
+                format!(
+                    r#"{{"type":"open"{}{}}}"#,
+                    key.map(named).unwrap_or_default(),
+                    id_text(id)
+                )
+            }
+            (Self::Join { key, id }, _) => format!(r#"{{"type":"join"{}{}}}"#, named(key), id_text(id)),
             (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
             (Self::Data { to, is_object }, Dialect::V1) => {
                 format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))

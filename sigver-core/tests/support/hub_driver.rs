@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use sigver_core::{
-    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PeerId, Refusal, Stats, Time,
 };
 
 use crate::model::{Detail, Sent, Step};
@@ -70,8 +70,14 @@ impl HubDriver {
                 self.ids.push((who, id));
                 Vec::new()
             }
-            Step::Open { who, key } => self.handle(who, InboundMessage::Open { key: name(key) }),
-            Step::Join { who, key } => self.handle(who, InboundMessage::Join { key: name(key) }),
+            Step::Open { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Open { key, id })
+            }
+            Step::Join { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Join { key, id })
+            }
             Step::Data { who, to, kind, token } => {
                 let payload = self.token(token);
                 self.handle(who, InboundMessage::Data { to, kind, payload })
@@ -153,8 +159,14 @@ impl HubDriver {
 fn read(message: &OutboundMessage<Token>) -> Sent {
     match message {
         OutboundMessage::Opened { key } => Sent::Opened { key: number(key) },
-        OutboundMessage::Joined { index } => Sent::Joined { index: index.get() },
-        OutboundMessage::PeerJoined { index } => Sent::PeerJoined { index: index.get() },
+        OutboundMessage::Joined { index, id } => Sent::Joined {
+            index: index.get(),
+            id: id.as_ref().map(id_number),
+        },
+        OutboundMessage::PeerJoined { index, id } => Sent::PeerJoined {
+            index: index.get(),
+            id: id.as_ref().map(id_number),
+        },
         OutboundMessage::Data { from, payload } => Sent::Data {
             from: from.map(Index::get),
             token: payload.number,
@@ -198,6 +210,15 @@ fn number(key: &Key) -> usize {
     number.expect("the hub has only keys of the run")
 }
 
+fn peer_id(id: usize) -> PeerId {
+    PeerId::new(&id.to_string()).expect("a number is a valid id")
+}
+
+fn id_number(id: &PeerId) -> usize {
+    let number = id.as_str().parse();
+    number.expect("the hub has only ids of the run")
+}
+
 /// Asserts the order of messages. From one sender to one recipient: first in, first out. In each role of a recipient, `Opened` or `Joined`
 /// is first. An opener receives `PeerJoined` before all data of that index, and nothing of it after `PeerLeft`. Nothing of a role follows
 /// its end.
@@ -221,7 +242,7 @@ pub(crate) fn assert_order(record: &[Event]) {
                     assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
                     received.insert(*to, BTreeMap::from([(None, None)]));
                 }
-                Sent::PeerJoined { index } => {
+                Sent::PeerJoined { index, .. } => {
                     let latest = latest.expect("an opener received `Opened`");
                     let known = latest.insert(Some(*index), None);
                     assert!(known.is_none(), "{index} joins {to} twice");
@@ -287,8 +308,8 @@ pub(crate) fn assert_indexes(record: &[Event]) {
         for (to, sent) in &event.sent {
             match sent {
                 Sent::Opened { .. } => drop(next.insert(*to, 0)),
-                Sent::Joined { index } => to_joiner = Some(*index),
-                Sent::PeerJoined { index } => {
+                Sent::Joined { index, .. } => to_joiner = Some(*index),
+                Sent::PeerJoined { index, .. } => {
                     let next = next.get_mut(to).expect("an opener received `Opened`");
                     assert_eq!(index, next, "to {to}");
                     *next += 1;

@@ -2,16 +2,17 @@
 //! the oracle of the fuzz target `decode` splits texts.
 
 use sigver_core::{
-    Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Limits, Member, OutboundMessage,
-    PayloadKind,
+    Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, Member, OutboundMessage,
+    PayloadKind, PeerId,
 };
 
 /// The meaning of a text, by the protocol page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    Open(String),
-    OpenGenerated,
-    Join(String),
+    Open(Request),
+    /// With the `id`, if there is one.
+    OpenGenerated(Option<String>),
+    Join(Request),
     /// The payload has this kind and this text.
     Data(Addressee, PayloadKind, String),
     UnknownControl(Addressee, PayloadKind, String),
@@ -19,6 +20,13 @@ pub(crate) enum Reading {
     Leave,
     CloseKey,
     Ping,
+}
+
+/// The members of a message that requests a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) key: String,
+    pub(crate) id: Option<String>,
 }
 
 /// A JSON object, as the pieces of its text.
@@ -117,8 +125,8 @@ impl Object {
             return Ok(Reading::Data(to, PayloadKind::Object, self.text()));
         };
         match kind.decoded.as_deref() {
-            Some("open") => key.key(limits).map(Reading::Open),
-            Some("join") => key.key(limits).map(Reading::Join),
+            Some("open") => key.key(limits).map(Request::without_id).map(Reading::Open),
+            Some("join") => key.key(limits).map(Request::without_id).map(Reading::Join),
             _ => Ok(Reading::UnknownControl(to, PayloadKind::Object, self.text())),
         }
     }
@@ -128,10 +136,13 @@ impl Object {
         let kind = self.value(Member::Type).and_then(|kind| kind.decoded.as_deref());
         match kind {
             Some("open") => match key {
-                Some(key) => key.key(limits).map(Reading::Open),
-                None => Ok(Reading::OpenGenerated),
+                Some(key) => self.request(key, limits).map(Reading::Open),
+                None => self.id().map(Reading::OpenGenerated),
             },
-            Some("join") => key.ok_or(CloseReason::KeyMissing)?.key(limits).map(Reading::Join),
+            Some("join") => {
+                let key = key.ok_or(CloseReason::KeyMissing)?;
+                self.request(key, limits).map(Reading::Join)
+            }
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
                 match to {
@@ -151,6 +162,21 @@ impl Object {
             Some("close") => Ok(Reading::CloseKey),
             Some("ping") => Ok(Reading::Ping),
             _ => Err(CloseReason::UnknownMessage),
+        }
+    }
+
+    fn request(&self, key: &Value, limits: &Limits) -> Result<Request, CloseReason> {
+        Ok(Request {
+            key: key.key(limits)?,
+            id: self.id()?,
+        })
+    }
+
+    fn id(&self) -> Result<Option<String>, CloseReason> {
+        match self.value(Member::Id) {
+            None => Ok(None),
+            Some(Value { decoded: Some(id), .. }) if (1..=64).contains(&id.len()) => Ok(Some(id.clone())),
+            Some(_) => Err(CloseReason::IdMalformed),
         }
     }
 
@@ -185,6 +211,12 @@ impl Object {
     }
 }
 
+impl Request {
+    fn without_id(key: String) -> Self {
+        Self { key, id: None }
+    }
+}
+
 impl Attribute {
     fn means(&self) -> Option<Member> {
         match self.name.decoded.as_deref()? {
@@ -192,6 +224,7 @@ impl Attribute {
             "key" => Some(Member::Key),
             "index" => Some(Member::Index),
             "data" => Some(Member::Data),
+            "id" => Some(Member::Id),
             _ => None,
         }
     }
@@ -272,9 +305,9 @@ pub(crate) fn relayed(sender: Dialect, text: &str, recipient: Dialect, index: Op
 /// Returns the meaning of a decoded message.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
-        InboundMessage::Open { key } => Reading::Open(key.as_str().to_owned()),
-        InboundMessage::OpenGenerated => Reading::OpenGenerated,
-        InboundMessage::Join { key } => Reading::Join(key.as_str().to_owned()),
+        InboundMessage::Open { key, id } => Reading::Open(request(&key, id)),
+        InboundMessage::OpenGenerated { id } => Reading::OpenGenerated(id.map(|id| id.as_str().to_owned())),
+        InboundMessage::Join { key, id } => Reading::Join(request(&key, id)),
         InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
         InboundMessage::UnknownControl { to, kind, payload } => {
             Reading::UnknownControl(to, kind, payload.as_str().to_owned())
@@ -283,5 +316,12 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
         InboundMessage::Leave => Reading::Leave,
         InboundMessage::CloseKey => Reading::CloseKey,
         InboundMessage::Ping => Reading::Ping,
+    }
+}
+
+fn request(key: &Key, id: Option<PeerId>) -> Request {
+    Request {
+        key: key.as_str().to_owned(),
+        id: id.map(|id| id.as_str().to_owned()),
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
 const DEADLINE: Duration = Duration::from_millis(100);
 
 fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
-    (limits, vec(ops(), 0..160)).prop_map(|(limits, ops)| {
+    (limits, vec(ops(), 0..200)).prop_map(|(limits, ops)| {
         let steps = resolve(&limits, &ops, 0);
         Run { limits, steps }
     })
@@ -86,8 +86,8 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
 #[derive(Clone, Debug)]
 enum Op {
     Connect(Profile),
-    Open(Who, Meeting),
-    Join(Who, Meeting),
+    Open(Who, Meeting, Option<usize>),
+    Join(Who, Meeting, Option<usize>),
     Data(Who, To, PayloadKind),
     UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
@@ -144,13 +144,13 @@ fn ops() -> impl Strategy<Value = Op> {
     let wait = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
     prop_oneof![
         260 => profile().prop_map(Op::Connect),
-        100 => (mostly(&[Idle, FormerOpeners]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
-        240 => (mostly(&[Idle]), to_join).prop_map(|(who, meeting)| Op::Join(who, meeting)),
+        100 => (mostly(&[Idle, FormerOpeners]), to_open, id()).prop_map(|(who, meeting, id)| Op::Open(who, meeting, id)),
+        240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
         30 => mostly(&[Joiners]).prop_map(Op::Leave),
-        35 => mostly(&[Openers]).prop_map(Op::CloseKey),
+        45 => mostly(&[Openers]).prop_map(Op::CloseKey),
         20 => anyone().prop_map(Op::Ping),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
         50 => mostly(&[Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
@@ -191,6 +191,11 @@ fn profile() -> impl Strategy<Value = Profile> {
     ]
 }
 
+/// A name that a client has for itself.
+fn id() -> impl Strategy<Value = Option<usize>> {
+    prop::option::of(0..10_usize)
+}
+
 fn kind() -> impl Strategy<Value = PayloadKind> {
     prop_oneof![3 => Just(PayloadKind::Object), 1 => Just(PayloadKind::Any)]
 }
@@ -216,13 +221,15 @@ fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
 fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Step> {
     Some(match *op {
         Op::Connect(profile) => Step::Connect { who: number, profile },
-        Op::Open(who, meeting) => Step::Open {
+        Op::Open(who, meeting, id) => Step::Open {
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
+            id,
         },
-        Op::Join(who, meeting) => Step::Join {
+        Op::Join(who, meeting, id) => Step::Join {
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
+            id,
         },
         Op::Data(who, to, kind) => {
             let sender = who.among(model)?;

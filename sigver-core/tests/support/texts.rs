@@ -7,23 +7,27 @@ use crate::json::{Attribute, Object, Value};
 /// Returns any object: few members, mostly those that the plain dialect reads, sometimes repeated.
 pub(crate) fn objects() -> BoxedStrategy<Object> {
     let index = option::of(index_member());
-    object((0.7, kinds()), 0.7, index, Just(None), Just(None))
+    object((0.7, kinds()), 0.7, vec![index.boxed()])
 }
 
 /// Returns any object of `sigver.v1`: most have the members that their `type` requires, and others.
 pub(crate) fn frames() -> BoxedStrategy<Object> {
-    let index = option::weighted(0.4, index_member());
     let data = || attribute(spelling("data"), data_values());
-    let again = option::weighted(0.03, data());
-    object((0.9, v1_kinds()), 0.5, index, option::weighted(0.8, data()), again)
+    let id = || attribute(spelling("id"), ids());
+    let members = vec![
+        option::weighted(0.4, index_member()).boxed(),
+        option::weighted(0.8, data()).boxed(),
+        option::weighted(0.03, data()).boxed(),
+        option::weighted(0.3, id()).boxed(),
+        option::weighted(0.03, id()).boxed(),
+    ];
+    object((0.9, v1_kinds()), 0.5, members)
 }
 
 fn object(
     (typed, kinds): (f64, BoxedStrategy<Value>),
     keys: f64,
-    index: impl Strategy<Value = Option<Attribute>> + 'static,
-    data: impl Strategy<Value = Option<Attribute>> + 'static,
-    more: impl Strategy<Value = Option<Attribute>> + 'static,
+    members: Vec<BoxedStrategy<Option<Attribute>>>,
 ) -> BoxedStrategy<Object> {
     let kind = move || {
         let kinds = kinds.clone();
@@ -34,14 +38,12 @@ fn object(
     let members = (
         option::weighted(typed, kind()),
         option::weighted(keys, key()),
-        index,
-        data,
-        more,
+        members,
         vec(other, 0..4),
     );
     let members = members
-        .prop_map(|(kind, key, index, data, more, others)| {
-            let members = [kind, key, index, data, more].into_iter().flatten();
+        .prop_map(|(kind, key, members, others)| {
+            let members = [kind, key].into_iter().chain(members).flatten();
             members.chain(others).collect::<Vec<_>>()
         })
         .prop_shuffle();
@@ -57,6 +59,16 @@ fn object(
 
 fn index_member() -> BoxedStrategy<Attribute> {
     attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
+}
+
+/// Returns values of `id`: strings of the shortest and the longest valid length, one byte more, and any other value.
+fn ids() -> BoxedStrategy<Value> {
+    const EDGES: &[&str] = &["", "i", "é"];
+    let longest = select(&["i", "é"]).prop_flat_map(|unit| {
+        let longest = unit.repeat(64 / unit.len());
+        prop_oneof![spelling(&longest), spelling(&(longest.clone() + "i"))]
+    });
+    prop_oneof![4 => strings(), 1 => select(EDGES).prop_flat_map(spelling), 1 => longest, 1 => values()].boxed()
 }
 
 /// Returns values of `data`: an object with known pieces, or any other value.
@@ -92,7 +104,7 @@ fn gap() -> BoxedStrategy<String> {
 
 /// Returns names that the server does not read, some of them similar.
 fn names() -> BoxedStrategy<Value> {
-    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data"];
+    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data", "ID"];
     prop_oneof![2 => strings(), 1 => select(NEAR).prop_flat_map(spelling)].boxed()
 }
 

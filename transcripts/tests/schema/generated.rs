@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
-use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, Refusal};
+use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, PeerId, Refusal};
 
 use crate::{ENDS, Role};
 
@@ -28,7 +28,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-const NAMES: &[&str] = &["type", "key", "index", "data", "code", "Type"];
+const NAMES: &[&str] = &["type", "key", "index", "data", "id", "code", "Type"];
 
 /// Frames from a client, most of them almost valid.
 pub(crate) fn frames() -> impl Strategy<Value = Value> {
@@ -58,6 +58,11 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         1 => Just(Value::from("")),
         1 => values(),
     ];
+    let id = prop_oneof![
+        8 => ids().prop_map(|id| Value::from(id.as_str())),
+        1 => select(&["", "i"]).prop_map(|id| Value::from(id.repeat(65))),
+        1 => values().prop_filter("a schema cannot count bytes", |id| !id.as_str().is_some_and(is_too_long_in_bytes_only)),
+    ];
     let index = prop_oneof![
         4 => (0..3_u32).prop_map(Value::from),
         2 => any::<u64>().prop_map(Value::from),
@@ -70,17 +75,29 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         option::weighted(0.9, kind),
         option::of(key),
         option::of(index),
+        option::of(id),
         option::of(values()),
         vec((any::<String>(), values()), 0..2),
     );
-    let object = members.prop_map(|(kind, key, index, data, others)| {
-        let named = [("type", kind), ("key", key), ("index", index), ("data", data)];
+    let object = members.prop_map(|(kind, key, index, id, data, others)| {
+        let named = [
+            ("type", kind),
+            ("key", key),
+            ("index", index),
+            ("id", id),
+            ("data", data),
+        ];
         let named = named
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(others.into_iter().chain(named).collect())
     });
     prop_oneof![16 => object, 1 => values()]
+}
+
+/// Whether an id is over the limit, but not in characters.
+fn is_too_long_in_bytes_only(id: &str) -> bool {
+    id.len() > 64 && id.chars().count() <= 64
 }
 
 /// Keys within the limits, with any characters.
@@ -93,6 +110,16 @@ fn keys() -> impl Strategy<Value = Key> {
     .prop_filter_map("a key has 1 to 256 bytes", |text| {
         Key::new(&text, &Limits::default()).ok()
     })
+}
+
+/// Ids within the limit, with any characters.
+fn ids() -> impl Strategy<Value = PeerId> {
+    prop_oneof![
+        any::<String>(),
+        "[\"\\\\\u{0}-\u{1f}\u{7f}]{1,64}",
+        Just("i".repeat(64))
+    ]
+    .prop_filter_map("an id has 1 to 64 bytes", |text| PeerId::new(&text).ok())
 }
 
 fn indexes() -> impl Strategy<Value = Index> {
@@ -119,8 +146,9 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
     ];
     prop_oneof![
         keys().prop_map(|key| (Role::Opener, OutboundMessage::Opened { key })),
-        indexes().prop_map(|index| (Role::Joiner, OutboundMessage::Joined { index })),
-        indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerJoined { index })),
+        (indexes(), option::of(ids())).prop_map(|(index, id)| (Role::Joiner, OutboundMessage::Joined { index, id })),
+        (indexes(), option::of(ids()))
+            .prop_map(|(index, id)| (Role::Opener, OutboundMessage::PeerJoined { index, id })),
         indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerLeft { index })),
         (option::of(indexes()), prop_oneof![values(), frames()]).prop_map(|(from, data)| {
             let role = from.map_or(Role::Joiner, |_| Role::Opener);

@@ -157,8 +157,9 @@ impl Core {
     fn handle(&mut self, from: ConnId, text: &str) -> (Verdict, Sent) {
         let (dialect, role) = self.clients[&from];
         let message = match Decoder::new(dialect, &self.limits).decode(text) {
-            Ok(InboundMessage::OpenGenerated) => InboundMessage::Open {
+            Ok(InboundMessage::OpenGenerated { id }) => InboundMessage::Open {
                 key: Key::from_random(MADE, &self.limits).expect("within the limit"),
+                id,
             },
             Ok(message) => message,
             Err(reason) => {
@@ -230,13 +231,14 @@ const STAND_INS: [(&str, &str); 3] = [
 ];
 
 /// Known limitations: texts that the schema accepts although the core closes the client. Reasons, a snippet of the text, and an explanation.
-const LIMITATIONS: [(&[CloseReason], &str, &str); 8] = [
+const LIMITATIONS: [(&[CloseReason], &str, &str); 9] = [
     (
         &[
             CloseReason::Duplicate(Member::Type),
             CloseReason::Duplicate(Member::Key),
             CloseReason::Duplicate(Member::Index),
             CloseReason::Duplicate(Member::Data),
+            CloseReason::Duplicate(Member::Id),
         ],
         "",
         "a parsed object has each member only once",
@@ -255,6 +257,11 @@ const LIMITATIONS: [(&[CloseReason], &str, &str); 8] = [
         &[CloseReason::KeyTooLong],
         "",
         "JSON Schema counts characters, not bytes, and the transcript lowers the limit",
+    ),
+    (
+        &[CloseReason::IdMalformed],
+        "éé",
+        "JSON Schema counts characters, not bytes",
     ),
     (&[CloseReason::IndexMalformed], r#""index":-0,"#, "-0 is the integer 0"),
     (
@@ -575,7 +582,9 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
                         | OutboundMessage::Refused(Refusal::UnknownIndex { .. } | Refusal::NotAnObject { .. })
                 );
                 for wrong in invalid_variants(object) {
-                    let is_valid = index_is_optional && wrong.get("index").is_some() != object.contains_key("index");
+                    let other_index = wrong.get("index").is_some() != object.contains_key("index");
+                    let without_id = wrong.get("id").is_none() && object.contains_key("id");
+                    let is_valid = index_is_optional && other_index || without_id;
                     prop_assert!(is_valid || !schema.accepts("server-to-client", &wrong), "{wrong}");
                 }
             }

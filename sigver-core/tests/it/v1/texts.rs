@@ -31,6 +31,8 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"leave","index":0,"\u0069ndex":0}"#,     CloseReason::Duplicate(Member::Index)),
     (r#"{"type":"send","data":1,"data":1}"#,             CloseReason::Duplicate(Member::Data)),
     (r#"{"type":"leave","data":1,"d\u0061ta":1}"#,       CloseReason::Duplicate(Member::Data)),
+    (r#"{"type":"join","key":"a","id":"a","id":"a"}"#,   CloseReason::Duplicate(Member::Id)),
+    (r#"{"type":"leave","id":1,"\u0069d":1}"#,           CloseReason::Duplicate(Member::Id)),
 
     // An unknown `type`.
     (r#"{}"#,                                            CloseReason::UnknownMessage),
@@ -75,6 +77,13 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"send"}"#,                               CloseReason::DataMissing),
     (r#"{"type":"send","index":0}"#,                     CloseReason::DataMissing),
     (r#"{"type":"send","index":0,"Data":1}"#,            CloseReason::DataMissing),
+
+    // An invalid id. `null` is not none.
+    (r#"{"type":"open","id":null}"#,                     CloseReason::IdMalformed),
+    (r#"{"type":"open","key":"tea","id":1}"#,            CloseReason::IdMalformed),
+    (r#"{"type":"join","key":"tea","id":["a"]}"#,        CloseReason::IdMalformed),
+    (r#"{"type":"join","key":"tea","id":""}"#,           CloseReason::IdMalformed),
+    (r#"{"type":"join","key":"tea","id":"\ud800"}"#,     CloseReason::IdMalformed),
 ];
 
 /// Reasons that this decoder does not return: there is no text yet, or it is a plain one.
@@ -83,8 +92,11 @@ const NOT_FOUND_HERE: &[CloseReason] = &[CloseReason::InvalidUtf8, CloseReason::
 /// Valid texts in every spelling, and the decoded message.
 #[rustfmt::skip]
 const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
-    (r#"{"type":"open","key":"pot"}"#,                   Decoded::Open("pot")),
-    (r#"{"type":"join","key":"t\u0065a"}"#,              Decoded::Join("tea")),
+    (r#"{"type":"open","key":"pot"}"#,                   Decoded::Open("pot", None)),
+    (r#"{"type":"join","key":"t\u0065a"}"#,              Decoded::Join("tea", None)),
+    (r#"{"type":"open","key":"pot","id":"a"}"#,          Decoded::Open("pot", Some("a"))),
+    (r#"{"type":"open","\u0069d":"\u00e9"}"#,            Decoded::OpenGenerated(Some("é"))),
+    (r#"{"id":"null","key":"tea","type":"join"}"#,       Decoded::Join("tea", Some("null"))),
     (r#"{"type":"send","data":1}"#,                      Decoded::Send(None, PayloadKind::Any, "1")),
     (r#"{"type":"send","index":2,"data":{}}"#,           Decoded::Send(Some(2), PayloadKind::Object, "{}")),
     (r#"{"type":"send","index":"2","data":[]}"#,         Decoded::Send(Some(2), PayloadKind::Any, "[]")),
@@ -102,7 +114,8 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
     // Unknown members are ignored.
     (r#"{"type":"leave","key":1,"data":[],"a":2}"#,      Decoded::Leave),
     (r#"{"type":"send","key":null,"data":1}"#,           Decoded::Send(None, PayloadKind::Any, "1")),
-    (r#"{"type":"join","key":"tea","data":1}"#,          Decoded::Join("tea")),
+    (r#"{"type":"join","key":"tea","data":1}"#,          Decoded::Join("tea", None)),
+    (r#"{"type":"kick","index":0,"id":null}"#,           Decoded::Kick(0)),
     // At the limits of depth and size.
     (r#"{"type":"send","data":[[]]}"#,                   Decoded::Send(None, PayloadKind::Any, "[[]]")),
     (r#"{"type":"send","data":11111111111111111111111111111111111111111}"#, Decoded::Send(None, PayloadKind::Any, "11111111111111111111111111111111111111111")),
@@ -110,8 +123,9 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
 
 #[derive(Debug, PartialEq, Eq)]
 enum Decoded<'a> {
-    Open(&'a str),
-    Join(&'a str),
+    Open(&'a str, Option<&'a str>),
+    OpenGenerated(Option<&'a str>),
+    Join(&'a str, Option<&'a str>),
     Send(Option<u32>, PayloadKind, &'a str),
     Kick(u32),
     Leave,
@@ -161,9 +175,9 @@ fn valid_text_is_decoded_in_every_spelling() {
         let message = Decoder::new(Dialect::V1, &tight()).decode(text);
         let decoded = match &message {
             Err(reason) => panic!("{reason:?} for {text}"),
-            Ok(InboundMessage::Open { key }) => Decoded::Open(key.as_str()),
-            Ok(InboundMessage::OpenGenerated) => panic!("{text} has a key"),
-            Ok(InboundMessage::Join { key }) => Decoded::Join(key.as_str()),
+            Ok(InboundMessage::Open { key, id }) => Decoded::Open(key.as_str(), id.as_ref().map(PeerId::as_str)),
+            Ok(InboundMessage::OpenGenerated { id }) => Decoded::OpenGenerated(id.as_ref().map(PeerId::as_str)),
+            Ok(InboundMessage::Join { key, id }) => Decoded::Join(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::Data { to, kind, payload }) => {
                 assert_eq!(payload.kind(), *kind);
                 let to = match to {
@@ -187,13 +201,35 @@ fn valid_text_is_decoded_in_every_spelling() {
 #[test]
 fn open_without_key_requests_a_generated_one() {
     let open = Decoder::new(Dialect::V1, &Limits::default()).decode(r#"{"type":"open"}"#);
-    assert_eq!(open, Ok(InboundMessage::OpenGenerated));
+    assert_eq!(open, Ok(InboundMessage::OpenGenerated { id: None }));
     let key = Key::from_random(0x00ab_cdef, &Limits::default());
     assert_eq!(
         key.as_ref().map(Key::as_str),
         Ok("00000000000000000000000000abcdef"),
         "128 bits are 32 digits"
     );
+}
+
+#[test]
+fn id_has_at_most_64_bytes_after_decoding() {
+    for (id, is_valid) in [
+        ("i".repeat(64), true),
+        ("i".repeat(65), false),
+        ("é".repeat(32), true),
+        ("é".repeat(33), false),
+        (r"\u0069".repeat(64), true),
+        (r"\u0069".repeat(65), false),
+    ] {
+        for text in [
+            format!(r#"{{"type":"open","id":"{id}"}}"#),
+            format!(r#"{{"type":"open","key":"tea","id":"{id}"}}"#),
+            format!(r#"{{"type":"join","key":"tea","id":"{id}"}}"#),
+        ] {
+            let message = Decoder::new(Dialect::V1, &Limits::default()).decode(&text);
+            let expected = if is_valid { None } else { Some(CloseReason::IdMalformed) };
+            assert_eq!(message.err(), expected, "{text}");
+        }
+    }
 }
 
 #[test]
