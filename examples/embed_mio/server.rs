@@ -24,7 +24,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     low_level::pipe,
 };
-use sigver_core::{ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
+use sigver_core::{ConnId, Dialect, Endpoint, Frame, Input, Output, Time};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
@@ -84,14 +84,13 @@ impl Server {
     pub(crate) fn bind(options: Options) -> io::Result<Self> {
         let Options {
             listen: addr,
-            mut limits,
+            endpoint: mut config,
         } = options;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let most: u32 = files.saturating_sub(OTHER_FILES).try_into().unwrap_or(u32::MAX);
         let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
-        limits.connections = Some(limits.connections.map_or(most, |limit| limit.min(most)));
-        let mut config = EndpointConfig::default();
-        config.limits = limits;
+        let connections = &mut config.limits.connections;
+        *connections = Some(connections.map_or(most, |limit| limit.min(most)));
 
         let poll = Poll::new()?;
         let mut listener = listen(addr)?;

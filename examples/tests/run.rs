@@ -200,6 +200,7 @@ fn embed_mio_passes_every_transcript() -> Result<(), Box<dyn Error>> {
             let flag = match limit {
                 Limit::Depth => "--depth",
                 Limit::JoinersPerKey => "--joiners-per-key",
+                Limit::KeyAttempts => "--attempts",
                 Limit::KeyBytes => "--key-bytes",
                 Limit::MessageBytes => "--message-bytes",
             };

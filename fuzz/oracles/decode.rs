@@ -141,6 +141,7 @@ fn check_key(key: &Key) {
         OutboundMessage::Refused(Refusal::KeyTaken { key: key() }),
         OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),
+        OutboundMessage::Refused(Refusal::TooManyAttempts { key: key() }),
     ] {
         assert_eq!(Dialect::Plain.encode(message.clone()), None);
         let out = encoded(Dialect::V1, &message);

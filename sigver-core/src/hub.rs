@@ -190,18 +190,24 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Like [`handle`](Self::handle), but if the connection has no role, an open fails as if the key were taken, and a join as if it were
-    /// unknown. For clients that have guessed too many keys.
+    /// Refuses a request for a role by a decision of the embedder, in place of handling it. Like every such request, it cancels the role
+    /// deadline. A connection that has a role is refused with [`Refusal::HasRole`], as by [`handle`](Self::handle).
+    ///
+    /// ```
+    /// # use sigver_core::{Dialect, Hub, Key, Limits, OutboundMessage, Refusal, Time};
+    /// # let mut hub = Hub::new(Limits::default());
+    /// # let guesser = hub.connect(Time::ZERO, Dialect::V1.profile())?;
+    /// # let key = Key::new("tea", hub.limits())?;
+    /// let outputs = hub.refuse_request(guesser, Refusal::TooManyAttempts { key });
+    /// assert!(matches!(&outputs[..], [(to, OutboundMessage::Refused(_))] if *to == guesser));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[must_use = "the outputs must be sent"]
-    pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let refusal = match (&message, self.state(from)) {
-            (InboundMessage::Open { key, .. }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
-            (InboundMessage::Join { key, .. }, Some(State::Idle { .. })) => Refusal::UnknownKey { key: key.clone() },
-            _ => return self.handle(from, message),
-        };
-        self.meet_deadline(from);
+    pub fn refuse_request(&mut self, conn: ConnId, refusal: Refusal) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        self.refuse(from, refusal, &mut outputs);
+        if self.may_take_role(conn, &mut outputs) {
+            self.refuse(conn, refusal, &mut outputs);
+        }
         outputs
     }
 
@@ -348,13 +354,26 @@ impl<P> Hub<P> {
         &self.limits
     }
 
-    fn open(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            None => return,
-            Some(State::Opener(_) | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
-            Some(State::Idle { .. }) => {}
+    /// Returns whether a connection that requests a role has none. Cancels its role deadline, whatever the result of the request.
+    fn may_take_role(&mut self, from: ConnId, outputs: &mut Outputs<P>) -> bool {
+        match self.conns.get_mut(from).map(|conn| &mut conn.state) {
+            None => false,
+            Some(State::Opener(_) | State::Joiner { .. }) => {
+                self.refuse(from, Refusal::HasRole, outputs);
+                false
+            }
+            Some(State::Idle { deadline }) => {
+                let deadline = deadline.take();
+                self.cancel_deadline(from, deadline);
+                true
+            }
         }
-        self.meet_deadline(from);
+    }
+
+    fn open(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+        if !self.may_take_role(from, outputs) {
+            return;
+        }
         if self.keys.contains_key(&key) {
             return self.refuse(from, Refusal::KeyTaken { key }, outputs);
         }
@@ -370,12 +389,9 @@ impl<P> Hub<P> {
     }
 
     fn join(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            None => return,
-            Some(State::Opener(_) | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
-            Some(State::Idle { .. }) => {}
+        if !self.may_take_role(from, outputs) {
+            return;
         }
-        self.meet_deadline(from);
         let opener = self.keys.get(&key).copied();
         let Some((opener, State::Opener(its))) = opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
         else {
@@ -531,14 +547,6 @@ impl<P> Hub<P> {
     fn set_state(&mut self, conn: ConnId, state: State) {
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.state = state;
-        }
-    }
-
-    /// Removes the role deadline of a connection that requests a role, whatever the result.
-    fn meet_deadline(&mut self, conn: ConnId) {
-        if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
-            let deadline = deadline.take();
-            self.cancel_deadline(conn, deadline);
         }
     }
 

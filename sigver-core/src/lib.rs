@@ -172,8 +172,8 @@
 //! ## Methods
 //!
 //! - **Events of the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
-//! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::deny`] (too many failed
-//!   joins), [`Hub::shutdown`].
+//! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::refuse_request`]
+//!   (too many attempts at keys), [`Hub::shutdown`].
 //! - **Time**: [`Hub::poll_timeout`] returns when to call [`Hub::handle_timeout`]. Early calls are harmless.
 //! - **Without an allocation per call**: [`Hub::handle_into`], [`Hub::close_into`].
 //! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].

@@ -125,6 +125,8 @@ close_reasons! {
 
     /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
     TooManyJoiners = 1013, "too-many-joiners", "too many joiners on the key";
+    /// 1013: the connection or its source has made too many attempts at keys. Says nothing about the key.
+    TooManyAttempts = 1013, "too-many-attempts", "too many attempts at keys";
     /// 1013: a slow consumer, whose write buffer is full.
     TooSlow = 1013, "too-slow", "reading too slowly";
 
@@ -238,6 +240,13 @@ refusals! {
         /// The requested key.
         key: Key
     } = "too-many-joiners", closes Some(CloseReason::TooManyJoiners), "`key` has as many joiners as it may have";
+    /// Open or join of a named key from a connection that, or whose source, has made too many attempts. Says nothing about the key. The hub
+    /// does not count attempts: an embedder refuses with [`Hub::refuse_request`](crate::Hub::refuse_request).
+    TooManyAttempts {
+        /// The requested key.
+        key: Key
+    } = "too-many-attempts", closes Some(CloseReason::TooManyAttempts),
+        "too many attempts at keys: try again in a minute";
     /// Open or join from a connection that has a role.
     HasRole = "has-role", closes Some(CloseReason::HasRole),
         "this socket has a role already: it has to leave or close that first";

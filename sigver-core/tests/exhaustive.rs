@@ -270,6 +270,7 @@ impl Run {
                     .map(|&(to, kind)| Step::UnknownControl { who, to, kind, token }),
             );
             steps.extend(KICKED.map(|index| Step::Kick { who, index }));
+            steps.push(Step::Throttle { who, key: 0 });
             steps.extend([Step::Leave { who }, Step::CloseKey { who }, Step::Ping { who }]);
             steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
         }

@@ -1,6 +1,6 @@
 //! A [`Stage`] that runs an [`Endpoint`] and its clients in one process and in virtual time. A naive frame reader parses raw bytes.
 
-use core::{net::Ipv4Addr, time::Duration};
+use core::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -16,16 +16,21 @@ use crate::{
 /// Returns the default configuration with the limits that a transcript sets.
 pub fn config(transcript: &Transcript) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    let limits = &mut config.limits;
     for (limit, value) in &transcript.limits {
-        match limit {
-            Limit::Depth => limits.depth = *value,
-            Limit::JoinersPerKey => limits.joiners_per_key = *value,
-            Limit::KeyBytes => limits.key_bytes = *value,
-            Limit::MessageBytes => limits.message_bytes = *value,
-        }
+        set(&mut config, *limit, *value);
     }
     config
+}
+
+/// Sets a limit of a transcript.
+pub fn set(config: &mut EndpointConfig, limit: Limit, value: u32) {
+    match limit {
+        Limit::Depth => config.limits.depth = value,
+        Limit::JoinersPerKey => config.limits.joiners_per_key = value,
+        Limit::KeyAttempts => config.key_attempts_per_minute = NonZeroU32::new(value),
+        Limit::KeyBytes => config.limits.key_bytes = value,
+        Limit::MessageBytes => config.limits.message_bytes = value,
+    }
 }
 
 /// An endpoint and its clients, in virtual time.

@@ -24,6 +24,8 @@ pub enum Limit {
     Depth,
     /// `joiners-per-key`
     JoinersPerKey,
+    /// `key-attempts`: per minute and connection
+    KeyAttempts,
     /// `key-bytes`
     KeyBytes,
     /// `message-bytes`
@@ -149,6 +151,7 @@ impl Limit {
         match name {
             "depth" => Some(Self::Depth),
             "joiners-per-key" => Some(Self::JoinersPerKey),
+            "key-attempts" => Some(Self::KeyAttempts),
             "key-bytes" => Some(Self::KeyBytes),
             "message-bytes" => Some(Self::MessageBytes),
             _ => None,
@@ -160,6 +163,7 @@ impl Limit {
         match self {
             Self::Depth => "depth",
             Self::JoinersPerKey => "joiners-per-key",
+            Self::KeyAttempts => "key-attempts",
             Self::KeyBytes => "key-bytes",
             Self::MessageBytes => "message-bytes",
         }

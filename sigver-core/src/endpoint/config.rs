@@ -47,8 +47,9 @@ pub struct EndpointConfig {
     /// Default: `None`, no limit.
     ///
     /// This limits guessing of keys. An attempt is every open that names a key, free or taken, and every join of an unknown key. Without
-    /// attempts left, every join fails as if the key were unknown, and every open that names a key as if it were taken. One minute's worth may
-    /// be used at once. 30 is a reasonable value for keys that people type.
+    /// attempts left, every open and join that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
+    /// key; in the plain dialect, the client is closed with 1013. One minute's worth may be used at once. 30 is a reasonable value for keys
+    /// that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
     /// Default: 5 seconds. With few connections it is shorter: closes are at most 10 milliseconds apart.

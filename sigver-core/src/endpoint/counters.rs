@@ -93,6 +93,7 @@ impl Refused {
                 Refusal::KeyTaken { .. }
                 | Refusal::UnknownKey { .. }
                 | Refusal::TooManyJoiners { .. }
+                | Refusal::TooManyAttempts { .. }
                 | Refusal::HasRole
                 | Refusal::NoRole
                 | Refusal::NoIndex

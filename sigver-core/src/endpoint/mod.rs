@@ -393,7 +393,10 @@ impl Endpoint {
                 Ok(key) => self.hub.handle(id, InboundMessage::Open { key, id: peer_id }),
                 Err(reason) => return self.close(now, id, reason, outputs),
             },
-            InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),
+            InboundMessage::Open { ref key, .. } | InboundMessage::Join { ref key, .. } => {
+                let key = key.clone();
+                self.attempt_key(now, id, key, message)
+            }
             InboundMessage::Data { .. }
             | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
@@ -415,7 +418,13 @@ impl Endpoint {
     ///
     /// Every open is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are taken.
     /// A join is an attempt if it fails.
-    fn attempt_key(&mut self, now: Time, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
+    fn attempt_key(
+        &mut self,
+        now: Time,
+        id: ConnId,
+        key: Key,
+        message: InboundMessage,
+    ) -> Vec<(ConnId, OutboundMessage)> {
         let (Some(per_minute), Some(conn), None) = (
             self.config.key_attempts_per_minute,
             self.conns.get_mut(id),
@@ -427,7 +436,7 @@ impl Endpoint {
         let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
         let source = conn.source;
         if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
-            return self.hub.deny(id, message);
+            return self.hub.refuse_request(id, Refusal::TooManyAttempts { key });
         }
         let is_open = matches!(message, InboundMessage::Open { .. });
         let messages = self.hub.handle(id, message);

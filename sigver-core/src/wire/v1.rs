@@ -118,7 +118,10 @@ fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
         refusal.name()
     )?;
     match refusal {
-        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
+        Refusal::KeyTaken { key }
+        | Refusal::UnknownKey { key }
+        | Refusal::TooManyJoiners { key }
+        | Refusal::TooManyAttempts { key } => {
             out.push_str(r#","key":"#);
             scan::quote(key.as_str(), out);
         }

@@ -1,6 +1,5 @@
 //! The tests of the core, except for the laws and the exhaustive tests, in one binary.
 
-mod denied;
 mod endpoint;
 mod house;
 mod plain;

@@ -125,9 +125,33 @@ fn refusal_goes_to_its_sender_and_changes_nothing() {
 
 #[test]
 fn every_refusal_has_a_row() {
-    for code in Refusal::NAMES {
+    for code in Refusal::NAMES.iter().filter(|code| **code != "too-many-attempts") {
         assert!(REFUSALS.iter().any(|(_, _, shown, _)| shown == code), "{code}");
     }
+}
+
+#[test]
+fn request_that_an_embedder_refuses_changes_nothing_but_the_deadline() {
+    let key = || Key::new("pot", &Limits::default()).expect("a valid key");
+    let error = r#"{"type":"error","code":"too-many-attempts","message":"too many attempts at keys: try again in a minute","key":"pot"}"#;
+    let mut fixture = Fixture::new();
+    let mut refuse = |who| {
+        let (_, id) = fixture.find(who);
+        let outputs = fixture.hub.refuse_request(id, Refusal::TooManyAttempts { key: key() });
+        fixture.encode(outputs)
+    };
+    assert_eq!(refuse('S'), [frame('S', error)]);
+    assert_eq!(refuse('T'), [close('T', CloseReason::TooManyAttempts)]);
+    assert_eq!(refuse('T'), [], "dead ids are inert");
+    for who in ['A', 'B', 'C'] {
+        let received = refuse(who);
+        assert!(
+            matches!(&received[..], [Received::Frame(to, error)] if *to == who && error.contains("has-role")),
+            "{received:?}"
+        );
+    }
+    assert_eq!(refuse('Q'), [close('Q', CloseReason::HasRole)]);
+    assert_eq!(fixture.hub.poll_timeout(), None);
 }
 
 #[test]

@@ -460,7 +460,10 @@ fn outputs(
     for refusal in refusals(key, index) {
         let mut error = json!({ "type": "error", "code": refusal.name(), "message": refusal.to_string() });
         match refusal {
-            Refusal::KeyTaken { .. } | Refusal::UnknownKey { .. } | Refusal::TooManyJoiners { .. } => {
+            Refusal::KeyTaken { .. }
+            | Refusal::UnknownKey { .. }
+            | Refusal::TooManyJoiners { .. }
+            | Refusal::TooManyAttempts { .. } => {
                 error["key"] = k.into();
             }
             Refusal::UnknownIndex { .. } | Refusal::NotAnObject { index: Some(_) } => {

@@ -262,6 +262,7 @@ fn generated_runs_reach_deep_states() {
         "a request without a role",
         "a second open or join",
         "a shutdown that closes several",
+        "a throttled request",
         "an index starts again from 0",
         "an opener leaves several joiners",
         "both profiles under one key",
@@ -312,7 +313,9 @@ impl Observed {
     fn record_event(&mut self, event: &Event) {
         match event.step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, .. } | Step::Join { who, .. } => drop(self.waiting.remove(&who)),
+            Step::Open { who, .. } | Step::Join { who, .. } | Step::Throttle { who, .. } => {
+                self.waiting.remove(&who);
+            }
             Step::Disconnect { who } => self.mark_ended(who),
             _ => {}
         }
@@ -500,6 +503,7 @@ fn actor(step: &Step) -> Option<usize> {
         | Step::Leave { who }
         | Step::CloseKey { who }
         | Step::Ping { who }
+        | Step::Throttle { who, .. }
         | Step::Close { who, .. }
         | Step::Disconnect { who } => Some(who),
         Step::Wait { .. } | Step::Timeout | Step::Shutdown => None,
@@ -516,7 +520,7 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 }
 
 /// Returns every call that a connection can make, and every call about it.
-fn calls_of(who: usize) -> [Step; 11] {
+fn calls_of(who: usize) -> [Step; 12] {
     let (key, index, token) = (0, 0, usize::MAX);
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
@@ -535,6 +539,7 @@ fn calls_of(who: usize) -> [Step; 11] {
         Step::Leave { who },
         Step::CloseKey { who },
         Step::Ping { who },
+        Step::Throttle { who, key },
         Step::Close { who, reason },
         Step::Disconnect { who },
     ]
@@ -635,6 +640,7 @@ fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usiz
                 "no-role" => Some("a request without a role"),
                 "not-an-object" => Some("data that is not an object"),
                 "too-many-joiners" => Some("too many joiners"),
+                "too-many-attempts" => Some("a throttled request"),
                 "unknown-index" if matches!(step, Step::Data { .. }) => Some("dropped data"),
                 "wrong-role" => Some("a request of another role"),
                 _ => None,

@@ -64,6 +64,11 @@ pub(crate) enum Step {
     Ping {
         who: usize,
     },
+    /// The embedder refuses a request for this key.
+    Throttle {
+        who: usize,
+        key: usize,
+    },
     Close {
         who: usize,
         reason: CloseReason,
@@ -173,6 +178,7 @@ impl Model {
             Step::Kick { who, index } => self.kick(who, index),
             Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. })),
             Step::CloseKey { who } => self.resign(who, |role| matches!(role, Role::Opener { .. })),
+            Step::Throttle { who, key } => self.throttle(who, key),
             Step::Ping { who } => self.role(who).map(|_| (who, Sent::Pong)).into_iter().collect(),
             Step::Close { who, reason } => self.close(who, reason),
             Step::Disconnect { who } => self.end(who),
@@ -191,17 +197,12 @@ impl Model {
         }
     }
 
-    /// Plays an open or a join that fails, whether the key is open or not.
-    #[allow(dead_code, reason = "only an endpoint denies")]
-    pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Sent)> {
-        let (who, code, key) = match step {
-            Step::Open { who, key, .. } => (who, "key-taken", key),
-            Step::Join { who, key, .. } => (who, "unknown-key", key),
-            _ => return self.play(step),
-        };
+    /// Refuses a request for a role.
+    fn throttle(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
         match self.request_role(who) {
-            Some(true) => self.refuse(who, code, Detail::Key(key)),
-            Some(false) | None => self.play(step),
+            Some(true) => self.refuse(who, "too-many-attempts", Detail::Key(key)),
+            Some(false) => self.refuse(who, "has-role", Detail::Nothing),
+            None => Vec::new(),
         }
     }
 
@@ -398,6 +399,7 @@ impl Model {
             "key-taken" => Some(CloseReason::KeyTaken),
             "unknown-key" => Some(CloseReason::UnknownKey),
             "too-many-joiners" => Some(CloseReason::TooManyJoiners),
+            "too-many-attempts" => Some(CloseReason::TooManyAttempts),
             "has-role" => Some(CloseReason::HasRole),
             "no-role" => Some(CloseReason::NoRole),
             "no-index" => Some(CloseReason::NoIndex),
@@ -541,6 +543,7 @@ pub(crate) fn message(code: &str) -> &'static str {
         "key-taken" => "`key` is taken: another opener has it",
         "unknown-key" => "`key` is unknown: nobody has it open",
         "too-many-joiners" => "`key` has as many joiners as it may have",
+        "too-many-attempts" => "too many attempts at keys: try again in a minute",
         "has-role" => "this socket has a role already: it has to leave or close that first",
         "no-role" => "this socket has no role: it has to open or join a key first",
         "wrong-role" => "`type` is not for this role: kick and close are an opener's, leave is a joiner's",

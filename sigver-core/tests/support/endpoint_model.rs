@@ -388,7 +388,10 @@ impl EndpointModel {
         let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
         let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
         if conn_level + of_conn > minute || source_level + of_source > minute {
-            return self.hub.deny(step);
+            let (model::Step::Open { key, .. } | model::Step::Join { key, .. }) = step else {
+                panic!("{step:?} names no key");
+            };
+            return self.hub.play(model::Step::Throttle { who, key });
         }
         let sent = self.hub.play(step);
         let is_unknown = |sent: &Sent| match sent {

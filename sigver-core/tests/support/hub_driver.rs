@@ -93,6 +93,13 @@ impl HubDriver {
             Step::Leave { who } => self.handle(who, InboundMessage::Leave),
             Step::CloseKey { who } => self.handle(who, InboundMessage::CloseKey),
             Step::Ping { who } => self.handle(who, InboundMessage::Ping),
+            Step::Throttle { who, key } => match self.id(who) {
+                Some(id) => {
+                    let key = name(key);
+                    self.hub.refuse_request(id, Refusal::TooManyAttempts { key })
+                }
+                None => Vec::new(),
+            },
             Step::Close { who, reason } => match self.id(who) {
                 Some(id) => self.hub.close(id, reason),
                 None => Vec::new(),
@@ -184,9 +191,10 @@ fn read(message: &OutboundMessage<Token>) -> Sent {
 
 fn detail(refusal: &Refusal) -> Detail {
     match refusal {
-        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
-            Detail::Key(number(key))
-        }
+        Refusal::KeyTaken { key }
+        | Refusal::UnknownKey { key }
+        | Refusal::TooManyJoiners { key }
+        | Refusal::TooManyAttempts { key } => Detail::Key(number(key)),
         Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
             Detail::Index(index.get())
         }

@@ -94,6 +94,7 @@ enum Op {
     Leave(Who),
     CloseKey(Who),
     Ping(Who),
+    Throttle(Who, Meeting),
     Close(Who, CloseReason),
     Disconnect(Who),
     Wait(Duration),
@@ -152,6 +153,7 @@ fn ops() -> impl Strategy<Value = Op> {
         30 => mostly(&[Joiners]).prop_map(Op::Leave),
         45 => mostly(&[Openers]).prop_map(Op::CloseKey),
         20 => anyone().prop_map(Op::Ping),
+        15 => (mostly(&[Idle]), any_key()).prop_map(|(who, meeting)| Op::Throttle(who, meeting)),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
         50 => mostly(&[Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
         25 => wait.prop_map(Op::Wait),
@@ -261,6 +263,10 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
         },
         Op::CloseKey(who) => Step::CloseKey {
             who: who.among(model)?.name,
+        },
+        Op::Throttle(who, meeting) => Step::Throttle {
+            who: who.among(model)?.name,
+            key: meeting.among(model, first_key)?,
         },
         Op::Ping(who) => Step::Ping {
             who: who.among(model)?.name,

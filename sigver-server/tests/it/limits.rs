@@ -312,9 +312,9 @@ fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
     Ok(())
 }
 
-/// Beyond the limit, every join fails like one of an unknown key, and every open like one of a taken key.
+/// Beyond the limit, the reply is the same whether the key exists or not.
 #[test]
-fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
+fn attempts_over_the_limit_are_refused_whatever_the_key() -> io::Result<()> {
     let mut config = test_config();
     config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
@@ -333,6 +333,11 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
             r#"{{"type":"error","code":"key-taken","message":"`key` is taken: another opener has it","key":"{key}"}}"#
         ))
     };
+    let throttled = |key: &str| {
+        Seen::Text(format!(
+            r#"{{"type":"error","code":"too-many-attempts","message":"too many attempts at keys: try again in a minute","key":"{key}"}}"#
+        ))
+    };
     let mut attacker = client(&server, FIRST_IP, v1)?;
     let mut ask = |kind: &str, key: &str| {
         let _ = attacker.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
@@ -347,8 +352,8 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
         attacker.receive()
     };
     assert_eq!(ask("join", "b"), unknown("b"));
-    assert_eq!(ask("join", "tea"), unknown("tea"));
-    assert_eq!(ask("open", "free"), taken("free"));
+    assert_eq!(ask("join", "tea"), throttled("tea"));
+    assert_eq!(ask("open", "free"), throttled("free"));
     // Plain clients get one attempt per connection, and the address ten times three.
     for _ in 3..30 {
         let mut plain = client(&server, FIRST_IP, "")?;
@@ -357,10 +362,16 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
     }
     let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"join","key":"tea"}"#)?;
-    assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is unknown".into()));
+    assert_eq!(
+        plain.receive(),
+        Seen::Close(Some(1013), "too many attempts at keys".into())
+    );
     let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"open","key":"free"}"#)?;
-    assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is taken".into()));
+    assert_eq!(
+        plain.receive(),
+        Seen::Close(Some(1013), "too many attempts at keys".into())
+    );
     // Existing roles and other client IPs are not affected.
     let mut joiner = client(&server, SECOND_IP, v1)?;
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;

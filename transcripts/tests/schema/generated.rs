@@ -137,6 +137,7 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
         keys().prop_map(|key| Refusal::KeyTaken { key }),
         keys().prop_map(|key| Refusal::UnknownKey { key }),
         keys().prop_map(|key| Refusal::TooManyJoiners { key }),
+        keys().prop_map(|key| Refusal::TooManyAttempts { key }),
         Just(Refusal::HasRole),
         Just(Refusal::NoRole),
         Just(Refusal::WrongRole),

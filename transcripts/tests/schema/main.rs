@@ -15,7 +15,7 @@ use sigver_core::{
     CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Key, Limits, Member, OutboundMessage, Refusal,
     RoleEnd, Time,
 };
-use sigver_transcripts::{self as transcripts, Limit, StepKind, Transcript, all};
+use sigver_transcripts::{self as transcripts, StepKind, Transcript, all};
 
 use crate::generated::{frames, outbound};
 
@@ -340,16 +340,7 @@ impl Judge {
     }
 
     fn transcript(&mut self, transcript: &Transcript) {
-        let mut limits = Limits::default();
-        for (limit, value) in &transcript.limits {
-            match limit {
-                Limit::Depth => limits.depth = *value,
-                Limit::JoinersPerKey => limits.joiners_per_key = *value,
-                Limit::KeyBytes => limits.key_bytes = *value,
-                Limit::MessageBytes => limits.message_bytes = *value,
-            }
-        }
-        let mut core = Core::new(limits);
+        let mut core = Core::new(transcripts::endpoint::config(transcript).limits);
         let mut names = BTreeMap::new();
         for step in &transcript.steps {
             let place = format!("{}.txt:{}", transcript.name, step.line);
