@@ -210,6 +210,9 @@ impl Server {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.hung_up |= event.is_read_closed();
         let hung_up = conn.hung_up;
+        if hung_up && conn.is_stopped {
+            return self.remove(slot);
+        }
         if event.is_writable() {
             self.write(slot);
         }
@@ -331,13 +334,19 @@ impl Server {
                 Output::Send(frame) => {
                     self.conns.send(slot, &frame);
                     if matches!(frame, Frame::Close(_) | Frame::CloseReply(_)) {
+                        self.conns[slot].is_stopped = false;
                         self.resume_reading(slot);
                         self.conns[slot].state = State::Ending { id: Some(id) };
                     }
                 }
                 Output::PauseReading(until) => self.conns.set_due(slot, Some(self.instant(until))),
+                Output::StopReading => self.conns[slot].is_stopped = true,
+                Output::ResumeReading => {
+                    self.conns[slot].is_stopped = false;
+                    self.unread.push(slot);
+                }
                 Output::Abort => self.remove(slot),
-                // `PairingEnded` is for logs.
+                // `ProbeProgress` is for servers that ask the kernel what it has not sent, `PairingEnded` for logs.
                 _ => {}
             }
         }
@@ -383,7 +392,8 @@ impl Server {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let written = conn.flush();
         if let Some(id) = conn.id() {
-            self.endpoint.written(id, written);
+            let outputs = self.endpoint.written(self.time(), id, written);
+            self.carry_out(outputs);
         }
     }
 

@@ -250,8 +250,8 @@ fn closes_slow_consumer(serving: &Serving) -> Result<(), Box<dyn Error>> {
     };
     assert_eq!(last, Seen::Close(Some(1013), "reading too slowly".into()));
     assert!(
-        (17..100).contains(&whole),
-        "expected about 1 MiB in the queue, not {whole} messages"
+        (2..100).contains(&whole),
+        "expected a joiner's share and the kernel's buffers, not {whole} messages"
     );
     Ok(())
 }

@@ -348,6 +348,21 @@ impl<P> Hub<P> {
         }
     }
 
+    /// Returns the opener of a joiner.
+    #[cfg(feature = "json")]
+    pub(crate) fn opener_of(&self, conn: ConnId) -> Option<ConnId> {
+        match self.state(conn)? {
+            State::Joiner { opener, .. } => Some(*opener),
+            State::Idle { .. } | State::Opener { .. } => None,
+        }
+    }
+
+    /// Returns the opener of a key.
+    #[cfg(feature = "json")]
+    pub(crate) fn opener(&self, key: &Key) -> Option<ConnId> {
+        self.keys.get(key).copied()
+    }
+
     /// Returns the limits that the hub was created with.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -547,6 +562,15 @@ impl<P> Hub<P> {
     fn set_state(&mut self, conn: ConnId, state: State) {
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.state = state;
+        }
+    }
+
+    /// Removes the role deadline of a connection that has asked for a role and waits.
+    #[cfg(feature = "json")]
+    pub(crate) fn meet_deadline(&mut self, conn: ConnId) {
+        if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
+            let deadline = deadline.take();
+            self.cancel_deadline(conn, deadline);
         }
     }
 

@@ -88,9 +88,11 @@
 //!             match output {
 //!                 Output::Send(frame) => {
 //!                     send(&frame);
-//!                     self.shared.lock().unwrap().endpoint.written(id, frame.cost());
+//!                     self.call(|endpoint, now| endpoint.written(now, id, frame.cost()));
 //!                 }
 //!                 Output::PauseReading(_) => {} // the reading thread sleeps until then
+//!                 Output::StopReading => {}     // the reading thread waits
+//!                 Output::ResumeReading => {}   // and is woken up
 //!                 Output::Abort => return,      // shut the socket down
 //!                 _ => {}
 //!             }

@@ -91,6 +91,11 @@ impl Collector for Metrics {
             "Connections that have joined a key",
             counters.hub.joiners,
         )?;
+        page.gauge(
+            "sigver_blocked_joiners",
+            "Joiners that are not read, because their opener reads too slowly",
+            counters.blocked_joiners,
+        )?;
         let waiting = context.registry.backlog_bytes();
         page.gauge_in(
             "sigver_backlog",

@@ -63,8 +63,8 @@ impl MemoryBound {
         let head = u64::from(config.head_bytes) + 4096;
         // The frame that is being read, and the fragments before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
-        // Events in the channel, and the message that is being decoded.
-        let queued = (u64::from(EVENTS_PER_CONNECTION) + 1) * message;
+        // Events in the channel or waiting for room in an opener's write buffer, the one that is handled, and the one that is decoded.
+        let queued = (u64::from(EVENTS_PER_CONNECTION) + 2) * message;
         // The kernel doubles the configured sizes.
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);

@@ -3,7 +3,7 @@
 //! It never waits for a socket and never sends into its own channel.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -97,7 +97,7 @@ impl Relay {
             }
             self.follow_stage(now);
             let outputs = self.endpoint.handle_timeout(now);
-            self.carry_out(None, outputs);
+            self.carry_out(now, None, outputs);
             self.finish_drain(now);
             if self.endpoint.phase() == Phase::Closed && self.context.lifecycle.stage() < Stage::Closed {
                 self.context.lifecycle.advance(Stage::Closed);
@@ -142,7 +142,10 @@ impl Relay {
     fn handle(&mut self, event: Event, now: Time) {
         let (peer, event) = match event {
             Event::Conn { peer, event } => (peer, event),
-            Event::Written { id, cost } => return self.endpoint.written(id, cost),
+            Event::Written { id, cost } => {
+                let outputs = self.endpoint.written(now, id, cost);
+                return self.carry_out(now, None, outputs);
+            }
             Event::Progress { id } => return self.endpoint.record_progress(id),
             Event::Wake | Event::End => return,
         };
@@ -177,7 +180,7 @@ impl Relay {
             ConnEvent::CloseFrame { code } => self.endpoint.handle(now, id, Input::Close(code)),
             ConnEvent::Disconnected => {
                 let outputs = self.endpoint.handle(now, id, Input::Disconnected);
-                self.carry_out(None, outputs);
+                self.carry_out(now, None, outputs);
                 self.unregister(id);
                 return peer.abort();
             }
@@ -187,7 +190,7 @@ impl Relay {
                 peer.stats.set_role(role);
             }
         }
-        self.carry_out(origin, outputs);
+        self.carry_out(now, origin, outputs);
     }
 
     fn accept(&mut self, now: Time, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
@@ -210,8 +213,9 @@ impl Relay {
     }
 
     /// Carries out the outputs of one call of the endpoint.
-    fn carry_out(&mut self, origin: Option<Origin>, outputs: Vec<(ConnId, Output)>) {
-        for (id, output) in outputs {
+    fn carry_out(&mut self, now: Time, origin: Option<Origin>, outputs: Vec<(ConnId, Output)>) {
+        let mut outputs = VecDeque::from(outputs);
+        while let Some((id, output)) = outputs.pop_front() {
             match output {
                 Output::Send(Frame::Close(reason)) => {
                     let Some(peer) = self.begin_close(id) else { continue };
@@ -223,12 +227,23 @@ impl Relay {
                     frame::encode(&reply, &mut self.frame);
                     self.flush_later(&peer, peer.finish(&self.frame));
                 }
-                Output::Send(frame) => self.send(origin, id, &frame),
+                Output::Send(frame) => outputs.extend(self.send(now, origin, id, &frame)),
                 Output::PauseReading(until) => {
                     if let Some(peer) = find(&self.peers, id) {
                         peer.pause_reading(until);
                     }
                 }
+                Output::StopReading => {
+                    if let Some(peer) = find(&self.peers, id) {
+                        peer.stop_reading();
+                    }
+                }
+                Output::ResumeReading => {
+                    if let Some(peer) = find(&self.peers, id) {
+                        peer.resume_reading();
+                    }
+                }
+                Output::ProbeProgress => self.probe_progress(id),
                 Output::Abort => {
                     if let Some(peer) = self.unregister(id) {
                         peer.reset();
@@ -245,19 +260,31 @@ impl Relay {
         }
     }
 
-    fn send(&mut self, origin: Option<Origin>, id: ConnId, frame: &Frame) {
-        let Some(peer) = find(&self.peers, id) else { return };
+    /// Sends a frame. Returns the outputs that follow from its being written.
+    fn send(&mut self, now: Time, origin: Option<Origin>, id: ConnId, frame: &Frame) -> Vec<(ConnId, Output)> {
+        let Some(peer) = find(&self.peers, id) else {
+            return Vec::new();
+        };
         frame::encode(frame, &mut self.frame);
-        match peer.send(&self.frame) {
-            SendOutcome::Accepted => self.endpoint.written(id, frame.cost()),
-            SendOutcome::Queued => {}
-            SendOutcome::Blocked => self.context.flush_queue.push(Arc::clone(peer)),
+        let sent = peer.send(&self.frame);
+        if sent == SendOutcome::Blocked {
+            self.context.flush_queue.push(Arc::clone(peer));
         }
         if let Frame::Text(text) = frame {
             peer.stats.record_sent(text.len());
             if let Some(Origin { read_at, .. }) = origin.filter(|origin| origin.sender != id) {
                 self.latency.record(read_at.elapsed());
             }
+        }
+        match sent {
+            SendOutcome::Accepted => self.endpoint.written(now, id, frame.cost()),
+            SendOutcome::Queued | SendOutcome::Blocked => Vec::new(),
+        }
+    }
+
+    fn probe_progress(&mut self, id: ConnId) {
+        if find(&self.peers, id).is_some_and(|peer| peer.has_read_since_probe()) {
+            self.endpoint.record_progress(id);
         }
     }
 
@@ -315,7 +342,7 @@ impl Relay {
 
     fn close_all(&mut self, now: Time) {
         let outputs = self.endpoint.close_all(now);
-        self.carry_out(None, outputs);
+        self.carry_out(now, None, outputs);
     }
 }
 

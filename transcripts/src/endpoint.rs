@@ -92,11 +92,12 @@ impl InMemory {
 
     fn carry_out(&mut self, outputs: Vec<(ConnId, Output)>) -> io::Result<()> {
         self.endpoint.assert_invariants();
-        for (to, output) in outputs {
+        let mut outputs = VecDeque::from(outputs);
+        while let Some((to, output)) = outputs.pop_front() {
             let who = self.names[&to];
             match output {
                 Output::Send(frame) => {
-                    self.endpoint.written(to, frame.cost());
+                    outputs.extend(self.endpoint.written(self.now, to, frame.cost()));
                     self.receive_frame(who, frame)?;
                 }
                 Output::Abort => self.vanish(who)?,

@@ -27,13 +27,21 @@ pub struct EndpointConfig {
     ///
     /// If the client has read some of what was sent before ([`Endpoint::written`](crate::Endpoint::written),
     /// [`Endpoint::record_progress`](crate::Endpoint::record_progress)), the time begins again when it is over, 12 times in total: with
-    /// the default, a slow reader has a minute to receive its close code.
+    /// the default, a slow reader has a minute to receive its close code. The time also limits how long an opener may read nothing while
+    /// joiners wait: see [`backlog_bytes`](Self::backlog_bytes).
     pub close_timeout: Duration,
     /// The size of a client's write buffer, in bytes: frames that were returned by the endpoint and not yet reported to
     /// [`Endpoint::written`](crate::Endpoint::written). Default: 1 MiB.
     ///
     /// A frame that does not fit closes the client with 1013 [`TooSlow`](crate::CloseReason::TooSlow). A single frame of any size fits into
     /// an empty buffer.
+    ///
+    /// Joiners do not fill the buffer of their opener: each may use an eighth of it, or one message, and an eighth is for the opener's
+    /// own frames. A joiner for whose next message there is no room is not read ([`Output::StopReading`](crate::Output::StopReading)), and
+    /// what it has sent waits. Of such frames the endpoint returns up to an eighth of the buffer, at most 16 KiB, before they are
+    /// reported as written; the others wait in the endpoint, where each counts 128 bytes more, and are returned one of each joiner in turn.
+    /// The opener is closed with [`TooSlow`](crate::CloseReason::TooSlow) if it has read nothing for a
+    /// [`close_timeout`](Self::close_timeout) while joiners wait.
     pub backlog_bytes: u32,
     /// The messages a client may send per second, pings and pongs included. Default: 1,000; `None` for no limit.
     ///

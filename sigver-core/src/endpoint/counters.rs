@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::{
     endpoint::pairing::PairingStage,
+    frame::Frame,
     reason::{CloseReason, Refusal},
     stats::Stats,
 };
@@ -20,6 +21,8 @@ pub struct Counters {
     pub sent: Traffic,
     /// Refusals and closes, by reason.
     pub refused: Refused,
+    /// Gauge: joiners that are not read, because their opener reads more slowly than its joiners send.
+    pub blocked_joiners: u32,
     /// How often each stage was reached, in the order of [`PairingStage::ALL`].
     pub pairings: [u64; PairingStage::ALL.len()],
 }
@@ -27,6 +30,12 @@ pub struct Counters {
 impl Counters {
     pub(super) fn reach(&mut self, stage: PairingStage) {
         self.pairings[stage as usize] += 1;
+    }
+
+    pub(super) fn count_sent(&mut self, frame: &Frame) {
+        if let Frame::Text(text) = frame {
+            self.sent.add(text.len());
+        }
     }
 }
 

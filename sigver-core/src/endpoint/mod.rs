@@ -9,10 +9,13 @@
 //! A connection that is gone has no timer. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
+mod back_pressure;
+mod blocked;
 mod closing;
 pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
+mod fair_queue;
 pub(crate) mod io;
 pub(crate) mod key_attempts;
 pub(crate) mod pairing;
@@ -24,10 +27,12 @@ use core::{fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
+        blocked::{Blocked, Received},
         closing::ClosingTable,
         config::EndpointConfig,
         counters::Counters,
         drain::Drain,
+        fair_queue::{FairQueue, stall_check},
         io::{Input, Output},
         key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
         pairing::{Pairing, PairingStage, Side},
@@ -84,6 +89,11 @@ pub struct Endpoint {
     conns: ConnTable<Conn>,
     closing: ClosingTable,
     ping_timers: Timers,
+    stall_timers: Timers,
+    /// The time between two checks of an opener that joiners wait for.
+    stall_check: Duration,
+    /// Joiners that wait for a connection that is gone, or no opener any more.
+    released: VecDeque<ConnId>,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
     /// The counters, except for the hub's.
@@ -111,7 +121,11 @@ struct Conn {
     /// Pings since the last frame from the client.
     missed_pings: u8,
     /// The cost of the frames that were returned and not reported as written.
-    backlog: usize,
+    unwritten: usize,
+    /// Of an opener that reads more slowly than its joiners send.
+    queue: Option<Box<FairQueue>>,
+    /// Of a joiner that is not read.
+    blocked: Option<Box<Blocked>>,
     messages: RateLimiter,
     bytes: RateLimiter,
     attempts: AttemptBudget,
@@ -144,10 +158,13 @@ impl Endpoint {
             v1: Decoder::new(Dialect::V1, &config.limits),
             closing: ClosingTable::new(config.close_timeout),
             byte_burst: byte_burst(config.bytes_per_second, config.backlog_bytes),
+            stall_check: stall_check(config.close_timeout),
             config,
             random: Box::new(random),
             conns: ConnTable::new(),
             ping_timers: Timers::new(),
+            stall_timers: Timers::new(),
+            released: VecDeque::new(),
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
@@ -176,7 +193,9 @@ impl Endpoint {
             source: client.into(),
             ping_timer: None,
             missed_pings: 0,
-            backlog: 0,
+            unwritten: 0,
+            queue: None,
+            blocked: None,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
             attempts: AttemptBudget::new(now),
@@ -209,59 +228,102 @@ impl Endpoint {
 
     /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each event.
     pub fn handle_into(&mut self, now: Time, id: ConnId, input: Input<'_>, outputs: &mut Vec<(ConnId, Output)>) {
-        if let Input::Disconnected = input {
-            return self.disconnect(now, id, outputs);
-        }
         let Some(conn) = self.conns.get_mut(id) else {
+            if let Input::Disconnected = input {
+                self.closing.remove(id);
+            }
             return;
         };
         conn.missed_pings = 0;
-        match input {
+        let received = match input {
             Input::Text(text) => match (match conn.dialect {
                 Dialect::Plain => &self.plain,
                 Dialect::V1 => &self.v1,
             })
             .decode(text)
             {
-                Ok(message) => self.handle_message(now, id, message, text.len(), text.len(), outputs),
-                Err(reason) => self.close(now, id, reason, outputs),
+                Ok(message) => Received::Message {
+                    message,
+                    text_bytes: text.len(),
+                    wire_bytes: text.len(),
+                },
+                Err(reason) => Received::Violation(reason),
             },
             Input::Message {
                 message,
                 text_bytes,
                 wire_bytes,
-            } => self.handle_message(now, id, message, text_bytes, wire_bytes, outputs),
-            Input::Binary => self.close(now, id, CloseReason::Binary, outputs),
-            Input::Ping(payload) => {
-                self.enqueue(now, id, Frame::Pong(payload.into()), outputs);
-                self.limit_rate(now, id, payload.len(), outputs);
+            } => Received::Message {
+                message,
+                text_bytes,
+                wire_bytes,
+            },
+            Input::Binary => Received::Violation(CloseReason::Binary),
+            Input::Ping(payload) => Received::Ping(payload.into()),
+            Input::Pong => Received::Pong,
+            Input::Close(code) => Received::CloseFrame(code),
+            Input::Violation(reason) => Received::Violation(reason),
+            Input::Disconnected => {
+                self.disconnect(now, id, outputs);
+                return self.resume_released(now, outputs);
             }
-            Input::Pong => self.limit_rate(now, id, 0, outputs),
-            Input::Close(code) => {
+        };
+        self.receive(now, id, received, outputs);
+        self.resume_released(now, outputs);
+    }
+
+    fn dispatch(&mut self, now: Time, id: ConnId, received: Received, outputs: &mut Outputs) {
+        match received {
+            Received::Message {
+                message,
+                text_bytes,
+                wire_bytes,
+            } => self.handle_message(now, id, message, text_bytes, wire_bytes, outputs),
+            Received::Ping(payload) => {
+                let bytes = payload.len();
+                self.enqueue(now, id, Frame::Pong(payload), outputs);
+                self.limit_rate(now, id, bytes, outputs);
+            }
+            Received::Pong => self.limit_rate(now, id, 0, outputs),
+            Received::CloseFrame(code) => {
                 self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
                 self.begin_close(now, id, Frame::CloseReply(code), outputs);
                 let messages = self.hub.disconnect(id);
-                self.deliver(now, None, messages, outputs);
+                self.deliver(now, Some(id), messages, outputs);
             }
-            Input::Violation(reason) => self.close(now, id, reason, outputs),
-            Input::Disconnected => {}
+            Received::Violation(reason) => self.close(now, id, reason, outputs),
         }
     }
 
     /// Reports frames of a connection that the kernel accepted. `cost` is the sum of their [`Frame::cost`]s; parts of a frame may be reported
-    /// separately. Frames that are never reported as written fill the connection's write buffer. For a closing connection, written frames
-    /// from before its last frame count as [progress](Self::record_progress).
-    pub fn written(&mut self, id: ConnId, cost: usize) {
+    /// separately. Returns the frames that have waited for this, and whose joiners are read again. Frames that are never reported as written
+    /// fill the connection's write buffer. For a closing connection, written frames from before its last frame count as
+    /// [progress](Self::record_progress).
+    #[must_use = "the outputs must be carried out"]
+    pub fn written(&mut self, now: Time, id: ConnId, cost: usize) -> Vec<(ConnId, Output)> {
+        let mut outputs = Vec::new();
         match self.conns.get_mut(id) {
-            Some(conn) => conn.backlog = conn.backlog.saturating_sub(cost),
+            Some(conn) => {
+                conn.unwritten = conn.unwritten.saturating_sub(cost);
+                if conn.queue.is_some() && cost > 0 {
+                    conn.record_progress();
+                    self.continue_sending(now, id, &mut outputs);
+                    self.resume_released(now, &mut outputs);
+                }
+            }
             None => self.closing.written(id, cost),
         }
+        outputs
     }
 
-    /// Reports that the client of a closing connection has read something. It is not aborted at the next
-    /// [`close_timeout`](EndpointConfig::close_timeout). Optional: for drivers that know how much the kernel still has to send.
+    /// Reports that the client of a connection has read something: see [`Output::ProbeProgress`]. If the connection is closing, it is not
+    /// aborted at the next [`close_timeout`](EndpointConfig::close_timeout). Optional: for drivers that know how much the kernel still has to
+    /// send.
     pub fn record_progress(&mut self, id: ConnId) {
-        self.closing.record_progress(id);
+        match self.conns.get_mut(id) {
+            Some(conn) => conn.record_progress(),
+            None => self.closing.record_progress(id),
+        }
     }
 
     /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. A second
@@ -289,6 +351,7 @@ impl Endpoint {
         self.is_closed = true;
         let messages = self.hub.shutdown();
         self.deliver(now, None, messages, &mut outputs);
+        self.resume_released(now, &mut outputs);
         outputs
     }
 
@@ -300,6 +363,7 @@ impl Endpoint {
             self.hub.poll_timeout(),
             self.closing.next(),
             self.ping_timers.next(),
+            self.stall_timers.next(),
             drain,
         ]
         .into_iter()
@@ -307,7 +371,7 @@ impl Endpoint {
         .min()
     }
 
-    /// Carries out what is due: role deadlines, draining, close time-outs, pings. One call does a bounded amount of work; if
+    /// Carries out what is due: role deadlines, draining, close time-outs, pings, checks of openers that do not read. One call does a bounded amount of work; if
     /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless: if a call is late
     /// by more than a second, as after a suspension of the process, role deadlines and close time-outs that have passed begin again. What
     /// these clients sent in time may not have been read yet.
@@ -325,10 +389,12 @@ impl Endpoint {
         while let Some(id) = self.closing.pop_expired(now, is_late) {
             outputs.push((id, Output::Abort));
         }
+        self.check_stalls(now, is_late, &mut outputs);
         for _ in 0..PINGS_PER_CALL {
             let Some(id) = self.ping_timers.pop_due(now) else { break };
             self.ping(now, id, &mut outputs);
         }
+        self.resume_released(now, &mut outputs);
         outputs
     }
 
@@ -387,6 +453,9 @@ impl Endpoint {
     ) {
         if matches!(message, InboundMessage::Leave) {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
+        }
+        if matches!(message, InboundMessage::CloseKey) {
+            self.release_joiners(id);
         }
         let messages = match message {
             InboundMessage::OpenGenerated { id: peer_id } => match self.generate_key() {
@@ -460,18 +529,17 @@ impl Endpoint {
 
     fn close(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
         let messages = self.hub.close(id, reason);
-        self.deliver(now, None, messages, outputs);
+        self.deliver(now, Some(id), messages, outputs);
     }
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         self.remove(id);
-        self.closing.remove(id);
         let messages = self.hub.disconnect(id);
-        self.deliver(now, None, messages, outputs);
+        self.deliver(now, Some(id), messages, outputs);
     }
 
-    /// Encodes what the hub returned, and everything that follows from it. `sender` sent the message that caused it.
+    /// Encodes what the hub returned, and everything that follows from it. `sender` caused it, by a message or by its end.
     fn deliver(
         &mut self,
         now: Time,
@@ -484,10 +552,14 @@ impl Endpoint {
             self.record(now, sender, to, &message, outputs);
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
+            let joiner = is_from_joiner(&message).then_some(sender.filter(|sender| *sender != to));
             match conn.dialect.encode(message) {
                 None => {}
                 Some(Frame::Close(reason)) => self.begin_close(now, to, Frame::Close(reason), outputs),
-                Some(frame) => messages.extend(self.try_enqueue(to, frame, outputs)),
+                Some(frame) => match joiner {
+                    Some(joiner) => self.enqueue_for_opener(to, joiner, frame, outputs),
+                    None => messages.extend(self.try_enqueue(to, frame, outputs)),
+                },
             }
         }
     }
@@ -503,36 +575,53 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(to) else {
             return Vec::new();
         };
-        let cost = frame.cost();
-        if conn.backlog > 0 && conn.backlog + cost > self.config.backlog_bytes as usize {
+        let (backlog, cost) = (conn.backlog(), frame.cost());
+        if backlog > 0 && backlog + cost > self.config.backlog_bytes as usize {
             return self.hub.close(to, CloseReason::TooSlow);
         }
-        conn.backlog += cost;
-        if let Frame::Text(text) = &frame {
-            self.counters.sent.add(text.len());
+        self.counters.count_sent(&frame);
+        if let Some(queue) = conn.queue.as_mut().filter(|queue| queue.has_frames()) {
+            queue.push(None, frame);
+        } else {
+            conn.unwritten += cost;
+            outputs.push((to, Output::Send(frame)));
         }
-        outputs.push((to, Output::Send(frame)));
         Vec::new()
     }
 
     /// Sends the last frame of an open connection.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
-        let backlog = self.remove(id).map_or(0, |conn| conn.backlog);
+        let mut backlog = 0;
+        if self.conns.get(id).is_some_and(|conn| conn.blocked.is_some()) {
+            // What the client still sends is read and discarded.
+            outputs.push((id, Output::ResumeReading));
+        }
+        if let Some(conn) = self.remove(id) {
+            backlog = conn.unwritten;
+            let queue = conn.queue.filter(|_| last != Frame::Close(CloseReason::TooSlow));
+            for frame in queue.into_iter().flat_map(|queue| queue.into_frames()) {
+                backlog += frame.cost();
+                outputs.push((id, Output::Send(frame)));
+            }
+        }
         self.closing.insert(now, id, backlog);
         outputs.push((id, Output::Send(last)));
     }
 
-    /// Removes an open connection and its timer.
+    /// Removes an open connection and its timers.
     fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.unblock(id);
+        self.release_joiners(id);
         let conn = self.conns.remove(id)?;
         self.ping_timers.cancel(conn.ping_timer, id);
+        self.stall_timers.cancel(conn.stall_timer(), id);
         Some(conn)
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ping_timer = None;
-        if conn.paused_until(now, self.byte_burst).is_some() {
+        if conn.blocked.is_some() || conn.paused_until(now, self.byte_burst).is_some() {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
@@ -611,11 +700,11 @@ impl Endpoint {
         }
     }
 
-    /// Returns the number of timers of connections. For tests: it is at most [`sockets`](Self::sockets).
+    /// Returns the number of timers of connections. For tests: it is at most twice [`sockets`](Self::sockets).
     #[doc(hidden)]
     #[must_use]
     pub fn timers(&self) -> usize {
-        self.ping_timers.len() + self.closing.timers()
+        self.ping_timers.len() + self.stall_timers.len() + self.closing.timers()
     }
 
     /// Panics if the tables disagree. Tests call it after every step.
@@ -631,9 +720,10 @@ impl Endpoint {
             assert!(!self.closing.contains(id), "a connection is open or closing");
         }
         assert!(
-            self.timers() <= self.sockets(),
+            self.timers() <= 2 * self.sockets(),
             "a connection that is gone has no timer"
         );
+        self.assert_back_pressure();
         if self.sockets() == 0 && self.drain.is_none() {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }
@@ -666,6 +756,16 @@ fn stage_of(reason: CloseReason) -> PairingStage {
     } else {
         PairingStage::EndedByServer
     }
+}
+
+/// Whether the message tells an opener what a joiner has done.
+fn is_from_joiner(message: &OutboundMessage) -> bool {
+    matches!(
+        message,
+        OutboundMessage::Data { from: Some(_), .. }
+            | OutboundMessage::PeerJoined { .. }
+            | OutboundMessage::PeerLeft { .. }
+    )
 }
 
 /// Whether the message refuses a join, because the key has no opener.

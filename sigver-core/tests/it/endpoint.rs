@@ -12,6 +12,7 @@ use sigver_core::{
 
 use crate::server::{Server, at};
 
+mod back_pressure;
 mod close_handshake;
 mod counters;
 mod decoding;

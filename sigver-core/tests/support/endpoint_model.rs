@@ -12,6 +12,10 @@ use crate::{
     model::{self, Detail, Model, Sent},
 };
 
+mod endpoint_queue;
+
+use endpoint_queue::{Blocked, Queue, Waiting};
+
 /// Outputs as `describe` formats them, each with its client.
 pub(crate) type Outputs = Vec<(usize, String)>;
 
@@ -26,6 +30,9 @@ struct Client {
     missed_pings: u32,
     /// The total cost of frames that were not reported as written.
     unwritten: usize,
+    queue: Queue,
+    /// While it is not read.
+    blocked: Option<Blocked>,
     /// Since the last check of its close time-out, and the number of checks.
     has_progressed: bool,
     checks: u32,
@@ -101,6 +108,8 @@ pub(crate) struct EndpointModel {
     /// The attempts at keys of each source.
     attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
+    /// Clients whose opener is gone.
+    released: VecDeque<usize>,
     drain: Option<Drain>,
     is_closed: bool,
     /// The number of steps so far, which makes payloads unique.
@@ -123,6 +132,7 @@ impl EndpointModel {
             scheduled: 0,
             attempts: BTreeMap::new(),
             random_calls: 0,
+            released: VecDeque::new(),
             drain: None,
             is_closed: false,
             token: 0,
@@ -140,12 +150,7 @@ impl EndpointModel {
         match step {
             Step::Connect { who, dialect, source } => self.connect(who, dialect, source, slot)?,
             Step::Event { who, event } => self.handle(who, event, &mut outputs),
-            Step::Written { who, bytes } => {
-                if let Some(client) = self.clients.get_mut(&who) {
-                    client.has_progressed |= client.unwritten.min(bytes) > 0;
-                    client.unwritten = client.unwritten.saturating_sub(bytes);
-                }
-            }
+            Step::Written { who, bytes } => self.written(who, bytes, &mut outputs),
             Step::Wait { time } => {
                 self.now += time;
                 self.hub.play(model::Step::Wait { time });
@@ -153,6 +158,9 @@ impl EndpointModel {
             Step::Timeout => self.handle_timeout(&mut outputs),
             Step::Drain { accept_for } => self.begin_drain(accept_for),
             Step::CloseAll => self.close_all(&mut outputs),
+        }
+        while let Some(who) = self.released.pop_front() {
+            self.resume(who, &mut outputs);
         }
         Ok(outputs)
     }
@@ -195,7 +203,12 @@ impl EndpointModel {
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let aborts = self.clients.values().filter_map(|client| match client.state {
             State::Closing(at) => at,
-            State::Open => client.ping.map(|(at, _)| at),
+            State::Open => client
+                .ping
+                .map(|(at, _)| at)
+                .into_iter()
+                .chain(client.queue.next_check())
+                .min(),
             State::Gone => None,
         });
         let drain = self.drain.as_ref().map(|drain| match drain.queue.is_empty() {
@@ -239,6 +252,8 @@ impl EndpointModel {
             ping: None,
             missed_pings: 0,
             unwritten: 0,
+            queue: Queue::default(),
+            blocked: None,
             has_progressed: false,
             checks: 0,
             messages: bucket,
@@ -268,13 +283,16 @@ impl EndpointModel {
     fn handle(&mut self, who: usize, event: Event, outputs: &mut Outputs) {
         if event == Event::Disconnected {
             let was_open = self.is_open(who);
+            if was_open {
+                self.leave_queues(who);
+            }
             if let Some(client) = self.clients.get_mut(&who) {
                 client.state = State::Gone;
             }
             if was_open {
                 self.end_pairing(who, "ended-by-joiner", outputs);
                 let sent = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, sent, outputs);
+                self.deliver(Some(who), sent, outputs);
             }
             return;
         }
@@ -282,6 +300,17 @@ impl EndpointModel {
             return;
         }
         self.client(who).missed_pings = 0;
+        self.receive(
+            who,
+            Waiting {
+                event,
+                token: self.token,
+            },
+            outputs,
+        );
+    }
+
+    fn dispatch(&mut self, who: usize, Waiting { event, token }: Waiting, outputs: &mut Outputs) {
         match event {
             Event::Binary => self.close(who, CloseReason::Binary, outputs),
             Event::Violation { reason } => self.close(who, reason, outputs),
@@ -298,18 +327,18 @@ impl EndpointModel {
                     outputs,
                 );
                 let sent = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, sent, outputs);
+                self.deliver(Some(who), sent, outputs);
             }
-            _ => match self.decode(who, event) {
-                Ok(step) => self.message(who, event, step, outputs),
+            _ => match self.decode(who, event, token) {
+                Ok(step) => self.message(who, event, token, step, outputs),
                 Err(reason) => self.close(who, reason, outputs),
             },
         }
     }
 
     /// Decodes a text message in the dialect of the client.
-    fn decode(&mut self, who: usize, event: Event) -> Result<model::Step, CloseReason> {
-        let (dialect, token) = (self.client(who).dialect, self.token);
+    fn decode(&mut self, who: usize, event: Event, token: usize) -> Result<model::Step, CloseReason> {
+        let dialect = self.client(who).dialect;
         let text = event.text(dialect, token).unwrap_or_default();
         let data = |to, kind| model::Step::Data { who, to, kind, token };
         let addressee = |to| match to {
@@ -360,12 +389,15 @@ impl EndpointModel {
         Ok(step)
     }
 
-    fn message(&mut self, who: usize, event: Event, step: model::Step, outputs: &mut Outputs) {
+    fn message(&mut self, who: usize, event: Event, token: usize, step: model::Step, outputs: &mut Outputs) {
         let dialect = self.client(who).dialect;
-        let bytes = event.text(dialect, self.token).unwrap_or_default().len();
+        let bytes = event.text(dialect, token).unwrap_or_default().len();
         self.received.add(bytes);
         if matches!(step, model::Step::Leave { .. }) {
             self.end_pairing(who, "ended-by-joiner", outputs);
+        }
+        if matches!(step, model::Step::CloseKey { .. }) {
+            self.release_joiners(who);
         }
         let sent = match step {
             model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None, .. }) => {
@@ -425,10 +457,21 @@ impl EndpointModel {
 
     fn close(&mut self, who: usize, reason: CloseReason, outputs: &mut Outputs) {
         let sent = self.hub.play(model::Step::Close { who, reason });
-        self.deliver(None, sent, outputs);
+        self.deliver(Some(who), sent, outputs);
     }
 
     fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
+        if self.client(who).blocked.is_some() {
+            outputs.push((who, "resume reading".to_owned()));
+        }
+        self.leave_queues(who);
+        let client = self.client(who);
+        for frame in std::mem::take(&mut client.queue).frames {
+            if !last.ends_with("TooSlow") {
+                client.unwritten += frame.cost;
+                outputs.push((who, frame.text));
+            }
+        }
         outputs.push((who, last));
         let check_at = self.after(self.config.close_timeout);
         let client = self.client(who);
@@ -447,7 +490,14 @@ impl EndpointModel {
                 self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
             } else if let Some(text) = self.encode(to, sent) {
                 let bytes = text.len();
-                if self.fits(to, bytes) {
+                let from_joiner = matches!(
+                    sent,
+                    Sent::Data { from: Some(_), .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. }
+                );
+                if from_joiner {
+                    self.sent.add(bytes);
+                    self.send_to_opener(to, sender.filter(|sender| *sender != to), text, outputs);
+                } else if self.fits(to, bytes) {
                     self.sent.add(bytes);
                     self.send(to, text, bytes, outputs);
                 } else {
@@ -460,14 +510,19 @@ impl EndpointModel {
 
     fn fits(&mut self, who: usize, bytes: usize) -> bool {
         let limit = self.config.backlog_bytes as usize;
-        let unwritten = self.client(who).unwritten;
-        unwritten == 0 || unwritten + cost(bytes) <= limit
+        let backlog = self.client(who).backlog();
+        backlog == 0 || backlog + cost(bytes) <= limit
     }
 
     fn send(&mut self, who: usize, frame: String, bytes: usize, outputs: &mut Outputs) {
         if self.fits(who, bytes) {
-            self.client(who).unwritten += cost(bytes);
-            outputs.push((who, frame));
+            let client = self.client(who);
+            if client.queue.frames.is_empty() {
+                client.unwritten += cost(bytes);
+                outputs.push((who, frame));
+            } else {
+                client.queue.push(None, frame, cost(bytes));
+            }
         } else {
             self.close(who, CloseReason::TooSlow, outputs);
         }
@@ -606,6 +661,8 @@ impl EndpointModel {
             }
         }
 
+        self.check_stalls(is_late, outputs);
+
         let due = |client: &Client| client.ping.filter(|(at, _)| *at <= now);
         let due = self
             .clients
@@ -623,6 +680,9 @@ impl EndpointModel {
     fn ping(&mut self, who: usize, outputs: &mut Outputs) {
         let (now, burst) = (self.now, burst(&self.config));
         let client = self.client(who);
+        if client.blocked.is_some() {
+            client.missed_pings = 0;
+        }
         if !(client.messages.excess(now, SECOND).is_zero() && client.bytes.excess(now, burst).is_zero()) {
             client.missed_pings = 0;
         }

@@ -115,6 +115,7 @@ fn session_is_counted_in_metrics() {
             "sigver_connections",
             "sigver_keys",
             "sigver_joiners",
+            "sigver_blocked_joiners",
             "sigver_backlog_bytes",
         ]
         .iter()
