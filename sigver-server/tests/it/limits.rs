@@ -95,6 +95,49 @@ fn full_server_answers_plain_requests() -> io::Result<()> {
     Ok(())
 }
 
+/// The probe of a load balancer may come from the address of the clients that have reached a limit, or be forwarded for one of them.
+#[test]
+fn address_at_its_limit_gets_probes_answered() -> io::Result<()> {
+    const CLIENT: &str = "X-Forwarded-For: 192.0.2.1\r\n";
+    let mut by_handshakes = test_config();
+    by_handshakes.handshakes_per_ip = NonZeroU32::new(1);
+    let mut forwarded = test_config();
+    forwarded.connections_per_ip = NonZeroU32::new(1);
+    forwarded.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    for config in [by_handshakes, forwarded] {
+        let is_proxied = !config.trusted_proxies.is_empty();
+        let server = Running::start(config);
+        let _held = connect_from(server.addr, FIRST_IP)?;
+        let _client = is_proxied.then(|| client(&server, FIRST_IP, CLIENT)).transpose()?;
+        eventually("the limit is reached", || {
+            is_unavailable(client(&server, FIRST_IP, CLIENT))
+        });
+        for path in ["/health", "/ready"] {
+            let probe = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{CLIENT}\r\n");
+            for _ in 0..3 {
+                let answer = exchange(server.addr, probe.as_bytes())?;
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn full_server_reports_shutdown_on_ready_only() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.limits.connections = NonZeroU32::new(1);
+    config.pre_stop_delay = Duration::from_secs(3600);
+    let server = Running::start(config);
+    let mut held = server.client();
+    held.sync();
+    assert!(get(server.addr, "/ready")?.starts_with("HTTP/1.1 200 OK\r\n"));
+    server.handle.shutdown();
+    assert!(get(server.addr, "/ready")?.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(get(server.addr, "/health")?.starts_with("HTTP/1.1 200 OK\r\n"));
+    Ok(())
+}
+
 /// A client over the limit that sends nothing is rejected after a while.
 #[test]
 fn silent_client_over_the_limit_is_rejected_with_503() -> io::Result<()> {
