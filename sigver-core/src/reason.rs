@@ -121,7 +121,7 @@ close_reasons! {
 
     /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
     TooManyJoiners = 1013, "too-many-joiners", "too many joiners on the key";
-    /// 1013: a slow consumer, whose write buffer is full.
+    /// 1013: a slow consumer. Its write buffer is full, or those of all clients together are and it has the largest backlog.
     TooSlow = 1013, "too-slow", "reading too slowly";
 
     /// 4001: the opener of the joined key has left.

@@ -8,7 +8,7 @@ use crate::{
     stats::Stats,
 };
 
-/// The counters of an [`Endpoint`](crate::Endpoint) since it was created.
+/// The counters of an [`Endpoint`](crate::Endpoint) since it was created, and its gauges.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Counters {
@@ -20,6 +20,11 @@ pub struct Counters {
     pub sent: Traffic,
     /// Refusals and closes, by reason.
     pub refused: Refused,
+    /// Gauge: what all connections together have not read, as [`Frame::cost`](crate::Frame::cost) counts it.
+    pub backlog_bytes: u64,
+    /// Connections that were closed or aborted because all backlogs together exceeded
+    /// [`EndpointConfig::backlog_total_bytes`](crate::EndpointConfig::backlog_total_bytes).
+    pub evicted: u64,
     /// How often each stage was reached, in the order of [`PairingStage::ALL`].
     pub pairings: [u64; PairingStage::ALL.len()],
 }

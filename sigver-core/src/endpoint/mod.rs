@@ -9,6 +9,7 @@
 //! A connection that is gone has no timer. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
+mod backlog_total;
 mod closing;
 pub(crate) mod config;
 pub(crate) mod counters;
@@ -20,10 +21,11 @@ mod rate_limit;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use core::{fmt, net::IpAddr, time::Duration};
+use core::{cmp::Reverse, fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
+        backlog_total::BacklogTotal,
         closing::ClosingTable,
         config::EndpointConfig,
         counters::Counters,
@@ -48,7 +50,7 @@ use crate::{
 /// A driver reports what happens on its sockets ([`connect`](Self::connect), [`handle`](Self::handle), [`written`](Self::written)), calls
 /// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due, and carries out the [`Output`]s that each call
 /// returns, in their order. It owns, for each connection, the dialect, keep-alive, rate limits, the size of the write buffer and the close
-/// handshake; for all of them the [`Hub`], throttling of failed joins, draining and the counters.
+/// handshake; for all of them the [`Hub`], the size of all write buffers, throttling of failed joins, draining and the counters.
 ///
 /// **Queue the outputs under the lock that protects the endpoint.** If two threads call the endpoint in turn and queue what it returned after
 /// releasing the lock, messages can change their order.
@@ -83,6 +85,7 @@ pub struct Endpoint {
     v1: Decoder,
     conns: ConnTable<Conn>,
     closing: ClosingTable,
+    backlogs: BacklogTotal,
     ping_timers: Timers,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
@@ -143,6 +146,7 @@ impl Endpoint {
             plain: Decoder::new(Dialect::Plain, &config.limits),
             v1: Decoder::new(Dialect::V1, &config.limits),
             closing: ClosingTable::new(config.close_timeout),
+            backlogs: BacklogTotal::new(config.backlog_total_bytes),
             byte_burst: byte_burst(config.bytes_per_second, config.backlog_bytes),
             config,
             random: Box::new(random),
@@ -195,7 +199,7 @@ impl Endpoint {
     /// [`Input::Disconnected`]. After [`EndpointConfig::close_timeout`], the endpoint returns [`Output::Abort`].
     pub fn reject(&mut self, now: Time) -> ConnId {
         let id = self.hub.dead_id();
-        self.closing.insert(now, id, 0);
+        self.closing.insert(now, id, 0, false);
         id
     }
 
@@ -211,6 +215,9 @@ impl Endpoint {
     pub fn handle_into(&mut self, now: Time, id: ConnId, input: Input<'_>, outputs: &mut Vec<(ConnId, Output)>) {
         if let Input::Disconnected = input {
             return self.disconnect(now, id, outputs);
+        }
+        if self.backlogs.excess() > 0 && self.conns.get(id).is_some() {
+            self.limit_backlogs(now, outputs);
         }
         let Some(conn) = self.conns.get_mut(id) else {
             return;
@@ -252,10 +259,15 @@ impl Endpoint {
     /// separately. Frames that are never reported as written fill the connection's write buffer. For a closing connection, written frames
     /// from before its last frame count as [progress](Self::record_progress).
     pub fn written(&mut self, id: ConnId, cost: usize) {
-        match self.conns.get_mut(id) {
-            Some(conn) => conn.backlog = conn.backlog.saturating_sub(cost),
+        let written = match self.conns.get_mut(id) {
+            Some(conn) => {
+                let written = cost.min(conn.backlog);
+                conn.backlog -= written;
+                written
+            }
             None => self.closing.written(id, cost),
-        }
+        };
+        self.backlogs.subtract(written);
     }
 
     /// Reports that the client of a closing connection has read something. It is not aborted at the next
@@ -319,10 +331,12 @@ impl Endpoint {
         if is_late {
             self.hub.restart_deadlines(now);
         }
+        self.limit_backlogs(now, &mut outputs);
         let messages = self.hub.handle_timeout(now);
         self.deliver(now, None, messages, &mut outputs);
         self.continue_drain(now, &mut outputs);
-        while let Some(id) = self.closing.pop_expired(now, is_late) {
+        while let Some((id, backlog)) = self.closing.pop_expired(now, is_late) {
+            self.backlogs.subtract(backlog);
             outputs.push((id, Output::Abort));
         }
         for _ in 0..PINGS_PER_CALL {
@@ -366,6 +380,7 @@ impl Endpoint {
     pub fn counters(&self) -> Counters {
         Counters {
             hub: self.hub.stats(),
+            backlog_bytes: self.backlogs.bytes(),
             ..self.counters.clone()
         }
     }
@@ -455,8 +470,8 @@ impl Endpoint {
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-        self.remove(id);
-        self.closing.remove(id);
+        let backlog = self.remove(id).map_or(0, |conn| conn.backlog) + self.closing.remove(id);
+        self.backlogs.subtract(backlog);
         let messages = self.hub.disconnect(id);
         self.deliver(now, None, messages, outputs);
     }
@@ -498,6 +513,7 @@ impl Endpoint {
             return self.hub.close(to, CloseReason::TooSlow);
         }
         conn.backlog += cost;
+        self.backlogs.add(cost);
         if let Frame::Text(text) = &frame {
             self.counters.sent.add(text.len());
         }
@@ -508,8 +524,42 @@ impl Endpoint {
     /// Sends the last frame of an open connection.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
         let backlog = self.remove(id).map_or(0, |conn| conn.backlog);
-        self.closing.insert(now, id, backlog);
+        let is_discarded = last == Frame::Close(CloseReason::TooSlow);
+        if is_discarded {
+            self.backlogs.subtract(backlog);
+        }
+        self.closing.insert(now, id, backlog, is_discarded);
         outputs.push((id, Output::Send(last)));
+    }
+
+    /// Ends the connections with the largest backlogs until the others fit into the limit. Called before a call adds frames: those of the
+    /// call before may go to clients that read, and are reported as written by now.
+    ///
+    /// Each scan of the connections ends one of them, so there is at most one for each connection that was accepted.
+    fn limit_backlogs(&mut self, now: Time, outputs: &mut Outputs) {
+        let mut excess = self.backlogs.excess();
+        while excess > 0 {
+            let Some((id, backlog)) = self.largest_backlog() else {
+                break;
+            };
+            excess = excess.saturating_sub(backlog as u64);
+            self.counters.evicted += 1;
+            if self.conns.get(id).is_some() {
+                self.close(now, id, CloseReason::TooSlow, outputs);
+            } else {
+                let backlog = self.closing.remove(id);
+                self.backlogs.subtract(backlog);
+                outputs.push((id, Output::Abort));
+            }
+        }
+    }
+
+    /// Returns the connection with the largest backlog, and of several the one with the lowest id; `None` if there is no backlog.
+    fn largest_backlog(&self) -> Option<(ConnId, usize)> {
+        let open = self.conns.iter().map(|(id, conn)| (id, conn.backlog));
+        open.chain(self.closing.backlogs())
+            .filter(|(_, backlog)| *backlog > 0)
+            .min_by_key(|(id, backlog)| (Reverse(*backlog), *id))
     }
 
     /// Removes an open connection and its timer.
@@ -620,6 +670,13 @@ impl Endpoint {
         for id in self.conns.ids() {
             assert!(!self.closing.contains(id), "a connection is open or closing");
         }
+        let open = self.conns.iter().map(|(_, conn)| conn.backlog);
+        let backlogs = open.chain(self.closing.backlogs().map(|(_, backlog)| backlog));
+        assert_eq!(
+            self.backlogs.bytes(),
+            backlogs.map(|backlog| backlog as u64).sum::<u64>(),
+            "the total is the sum of all backlogs"
+        );
         assert!(
             self.timers() <= self.sockets(),
             "a connection that is gone has no timer"

@@ -12,6 +12,7 @@ use sigver_core::{
 
 use crate::server::{Server, at};
 
+mod backlog_total;
 mod close_handshake;
 mod counters;
 mod decoding;

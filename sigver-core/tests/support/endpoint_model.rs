@@ -9,6 +9,11 @@ use sigver_core::{
 
 use crate::model::{self, Detail, Model, Sent};
 
+#[path = "endpoint_backlogs.rs"]
+mod backlogs;
+
+use backlogs::cost;
+
 /// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -130,6 +135,8 @@ struct Client {
     missed_pings: u32,
     /// The total cost of frames that were not reported as written.
     unwritten: usize,
+    /// Whether the unwritten frames were discarded when the client was closed.
+    is_discarded: bool,
     /// Since the last check of its close time-out, and the number of checks.
     has_progressed: bool,
     checks: u32,
@@ -212,6 +219,7 @@ pub(crate) struct EndpointModel {
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
     pub(crate) refused: u64,
+    pub(crate) evicted: u64,
     /// How often each stage was reached, by label.
     pub(crate) pairings: BTreeMap<&'static str, u64>,
 }
@@ -233,6 +241,7 @@ impl EndpointModel {
             received: Traffic::default(),
             sent: Traffic::default(),
             refused: 0,
+            evicted: 0,
             pairings: BTreeMap::new(),
         }
     }
@@ -244,12 +253,7 @@ impl EndpointModel {
         match step {
             Step::Connect { who, dialect, source } => self.connect(who, dialect, source, slot)?,
             Step::Event { who, event } => self.handle(who, event, &mut outputs),
-            Step::Written { who, bytes } => {
-                if let Some(client) = self.clients.get_mut(&who) {
-                    client.has_progressed |= client.unwritten.min(bytes) > 0;
-                    client.unwritten = client.unwritten.saturating_sub(bytes);
-                }
-            }
+            Step::Written { who, bytes } => self.written(who, bytes),
             Step::Wait { time } => {
                 self.now += time;
                 self.hub.play(model::Step::Wait { time });
@@ -343,6 +347,7 @@ impl EndpointModel {
             ping: None,
             missed_pings: 0,
             unwritten: 0,
+            is_discarded: false,
             has_progressed: false,
             checks: 0,
             messages: bucket,
@@ -381,6 +386,9 @@ impl EndpointModel {
                 self.deliver(None, sent, outputs);
             }
             return;
+        }
+        if self.is_open(who) {
+            self.limit_backlogs(outputs);
         }
         if !self.is_open(who) {
             return;
@@ -522,14 +530,6 @@ impl EndpointModel {
         self.deliver(None, sent, outputs);
     }
 
-    fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
-        outputs.push((who, last));
-        let check_at = self.after(self.config.close_timeout);
-        let client = self.client(who);
-        client.state = State::Closing(check_at);
-        client.has_progressed = false;
-    }
-
     fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
         let mut queue = VecDeque::from(sent);
         while let Some((to, sent)) = queue.pop_front() {
@@ -665,6 +665,7 @@ impl EndpointModel {
         if is_late {
             self.hub.restart_deadlines();
         }
+        self.limit_backlogs(outputs);
         let sent = self.hub.play(model::Step::Timeout);
         self.deliver(None, sent, outputs);
 
@@ -749,12 +750,6 @@ impl EndpointModel {
         let sent = self.hub.play(model::Step::Shutdown);
         self.deliver(None, sent, outputs);
     }
-}
-
-/// Returns the cost of a frame with this payload in a write buffer.
-pub(crate) fn cost(bytes: usize) -> usize {
-    let header = if bytes < 126 { 2 } else { 4 };
-    header + bytes + 4
 }
 
 /// A plain joiner's payload as its plain opener receives it.
