@@ -1,5 +1,6 @@
 //! The operating system. All code that differs between systems is here.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod connection_limit;
 pub(crate) mod listener;
