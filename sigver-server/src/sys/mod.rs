@@ -11,4 +11,5 @@ pub(crate) mod random;
 pub(crate) mod sched;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod system_memory;
 pub(crate) mod worker_pool;
