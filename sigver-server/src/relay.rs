@@ -127,7 +127,7 @@ impl Relay {
         let endpoint = self.endpoint.counters();
         let evicted = endpoint.evicted - self.evicted;
         if evicted > 0 {
-            log::warn!("closed {evicted} clients with the largest backlogs: all backlogs together reached their limit");
+            log::warn!("limit of all backlogs reached: closed the clients with the largest ({evicted})");
             self.evicted = endpoint.evicted;
         }
         self.context.counters.publish(&RelayCounters {
