@@ -127,7 +127,8 @@ close_reasons! {
     TooManyJoiners = 1013, "too-many-joiners", "too many joiners on the key";
     /// 1013: the connection or its source has made too many attempts at keys. Says nothing about the key.
     TooManyAttempts = 1013, "too-many-attempts", "too many attempts at keys";
-    /// 1013: a slow consumer: its write buffer is full, or it reads nothing while joiners wait for it.
+    /// 1013: a slow consumer. Its write buffer is full, or it reads nothing while joiners wait for it, or the write buffers of all clients
+    /// together are full and it has the largest.
     TooSlow = 1013, "too-slow", "reading too slowly";
 
     /// 4001: the opener of the joined key has left.

@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Connections>,
     /// The most connections.
     pub(crate) connections: u32,
+    /// The most bytes of all write buffers together.
+    pub(crate) backlogs: u64,
     pub(crate) started: SystemTime,
 }
 
@@ -96,12 +98,23 @@ impl Collector for Metrics {
             "Joiners that are not read, because their opener reads too slowly",
             counters.blocked_joiners,
         )?;
-        let waiting = context.registry.backlog_bytes();
         page.gauge_in(
             "sigver_backlog",
             "Bytes that wait for clients that do not read",
             Some(&Unit::Bytes),
-            waiting,
+            counters.backlog_bytes,
+        )?;
+        page.gauge_in(
+            "sigver_backlog_limit",
+            "The most bytes that may wait for all clients together",
+            Some(&Unit::Bytes),
+            context.backlogs,
+        )?;
+        page.counter(
+            "sigver_evicted",
+            "Clients closed because the bytes that wait for all of them reached their limit",
+            None,
+            counters.evicted,
         )?;
         let (received, sent) = (counters.received, counters.sent);
         page.counters(

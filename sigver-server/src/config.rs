@@ -42,6 +42,9 @@ pub struct Config {
     /// draining.
     ///
     /// [`connections`](sigver_core::Limits::connections) is lowered to what the system can carry ([`ConnectionLimit`](crate::ConnectionLimit)).
+    /// [`backlog_total_bytes`](EndpointConfig::backlog_total_bytes) is by default a quarter of the memory of the machine or of the control
+    /// group, whichever is less, or 1 GiB on systems without `/proc`. [`Server::bind`](crate::Server::bind) determines it. For no limit, use
+    /// [`NonZeroU64::MAX`](std::num::NonZeroU64::MAX).
     pub endpoint: EndpointConfig,
     /// The time within which a client must send its request head. Default: 5 seconds. After it: HTTP 408.
     pub handshake_timeout: Duration,

@@ -56,6 +56,8 @@ pub(crate) struct Relay {
     publish_at: Time,
     /// Whether the published counters are those of now.
     is_published: bool,
+    /// The connections that the endpoint had closed for the limit of all backlogs when that was last logged.
+    evicted: u64,
     context: Context,
 }
 
@@ -76,6 +78,7 @@ impl Relay {
             latency: Histogram::default(),
             publish_at: Time::ZERO,
             is_published: true,
+            evicted: 0,
             context,
         }
     }
@@ -120,9 +123,15 @@ impl Relay {
         if is_due { EVENT_CHANNEL } else { BATCH }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let endpoint = self.endpoint.counters();
+        let evicted = endpoint.evicted - self.evicted;
+        if evicted > 0 {
+            log::warn!("limit of all backlogs reached: closed the clients with the largest ({evicted})");
+            self.evicted = endpoint.evicted;
+        }
         self.context.counters.publish(&RelayCounters {
-            endpoint: self.endpoint.counters(),
+            endpoint,
             latency: self.latency.clone(),
         });
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU64,
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -46,6 +47,7 @@ pub struct Server {
     admin_addrs: Vec<SocketAddr>,
     config: Arc<Config>,
     limit: ConnectionLimit,
+    memory: MemoryBound,
     handle: Handle,
 }
 
@@ -148,13 +150,15 @@ impl Server {
     }
 
     fn set_up(
-        config: Config,
+        mut config: Config,
         listeners: Vec<TcpListener>,
         addrs: Vec<SocketAddr>,
         has_successor: bool,
     ) -> Result<Self, BindError> {
         let (admin, admin_addrs) = listen_on(&config.admin)?;
         let limit = ConnectionLimit::of(&config);
+        let memory = MemoryBound::of(&config, limit.connections());
+        config.endpoint.backlog_total_bytes = NonZeroU64::new(memory.backlogs);
         let counters = Arc::<Counters>::default();
         let registry = Arc::<Registry>::default();
         let context = admin::Context {
@@ -162,6 +166,7 @@ impl Server {
             counters: Arc::clone(&counters),
             registry: Arc::clone(&registry),
             connections: limit.connections(),
+            backlogs: memory.backlogs,
             started: SystemTime::now(),
         };
         Ok(Self {
@@ -170,6 +175,7 @@ impl Server {
             admin,
             admin_addrs,
             limit,
+            memory,
             handle: Handle {
                 pre_stop_delay: config.pre_stop_delay,
                 lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, has_successor)),
@@ -199,7 +205,7 @@ impl Server {
 
     /// Returns the upper bound of the server's memory.
     pub fn memory_bound(&self) -> MemoryBound {
-        MemoryBound::of(&self.config, self.limit.connections())
+        self.memory
     }
 
     /// Returns a handle to control this server.
@@ -219,7 +225,10 @@ impl Server {
             log::info!("metrics at http://{addr}/metrics");
         }
         log::info!("up to {}", self.limit);
-        log::info!("{}", self.memory_bound());
+        log::info!("{}", self.memory);
+        if let Some(warning) = self.memory.warning() {
+            log::warn!("{warning}");
+        }
         let clock = Clock::new();
         let flush_queue = Arc::new(FlushQueue::new(Pipe::new()?));
         let (events, inbox) = sync_channel(EVENT_CHANNEL);

@@ -39,6 +39,11 @@ impl Conn {
         self.unwritten + self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
+    /// Returns what counts for the limit of all connections together: the backlog, and what the client has sent that waits.
+    pub(super) fn memory(&self) -> usize {
+        self.backlog() + self.blocked.as_ref().map_or(0, |blocked| blocked.bytes)
+    }
+
     /// Whether a frame that a joiner causes can be returned at once.
     fn is_writable(&self, cost: usize, limit: usize) -> bool {
         self.unwritten == 0 || (self.unwritten < window(limit) && self.unwritten + cost <= limit)
@@ -79,8 +84,10 @@ impl Endpoint {
         let limit = self.config.backlog_bytes as usize;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(blocked) = &mut conn.blocked {
-            blocked.bytes += received.bytes();
+            let bytes = received.bytes();
+            blocked.bytes += bytes;
             blocked.received.push_back(received);
+            self.backlogs.add(bytes);
             if blocked.bytes > limit && blocked.received.len() > MIN_WAITING {
                 // The driver goes on reading.
                 self.close(now, id, CloseReason::TooSlow, outputs);
@@ -88,7 +95,7 @@ impl Endpoint {
             return;
         }
         if let Some(opener) = self.opener_without_room(id, &received) {
-            self.block(now, id, opener, received);
+            self.block(now, id, opener, VecDeque::from([received]));
             outputs.push((id, Output::StopReading));
             return;
         }
@@ -120,15 +127,17 @@ impl Endpoint {
         (!has_room).then_some(opener)
     }
 
-    fn block(&mut self, now: Time, id: ConnId, opener: ConnId, received: Received) {
+    fn block(&mut self, now: Time, id: ConnId, opener: ConnId, received: VecDeque<Received>) {
         // It has asked for a role in time, if that is what it asks for.
         self.hub.meet_deadline(id);
         self.counters.blocked_joiners += 1;
         if let Some(conn) = self.conns.get_mut(id) {
+            let bytes = received.iter().map(Received::bytes).sum();
+            self.backlogs.add(bytes);
             conn.blocked = Some(Box::new(Blocked {
                 opener,
-                received: VecDeque::from([received]),
-                bytes: 0,
+                received,
+                bytes,
             }));
         }
         let Some(conn) = self.conns.get_mut(opener) else { return };
@@ -155,12 +164,8 @@ impl Endpoint {
                 return;
             }
             if let Some(opener) = self.opener_without_room(id, &next) {
-                self.block(now, id, opener, next);
-                if let Some(blocked) = self.conns.get_mut(id).and_then(|conn| conn.blocked.as_mut()) {
-                    blocked.bytes = received.iter().map(Received::bytes).sum();
-                    blocked.received.append(&mut received);
-                }
-                return;
+                received.push_front(next);
+                return self.block(now, id, opener, received);
             }
             self.dispatch(now, id, next, outputs);
         }
@@ -173,6 +178,7 @@ impl Endpoint {
     pub(super) fn unblock(&mut self, id: ConnId) -> Option<Blocked> {
         let blocked = *self.conns.get_mut(id)?.blocked.take()?;
         self.counters.blocked_joiners -= 1;
+        self.backlogs.subtract(blocked.bytes);
         if let Some(conn) = self.conns.get_mut(blocked.opener) {
             if let Some(queue) = &mut conn.queue {
                 queue.unblock(id);
@@ -213,9 +219,11 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(to) else { return };
         self.counters.count_sent(&frame);
         let cost = frame.cost();
+        self.backlogs.add(cost);
         let is_queued = conn.queue.as_ref().is_some_and(|queue| queue.has_frames());
         if is_queued || !conn.is_writable(cost, limit) {
             conn.queue.get_or_insert_default().push(joiner, frame);
+            self.backlogs.add(WAITING_OVERHEAD);
         } else {
             conn.unwritten += cost;
             outputs.push((to, Output::Send(frame)));
@@ -236,6 +244,7 @@ impl Endpoint {
                 };
                 let Some(frame) = queue.pop(room) else { break };
                 conn.unwritten += frame.cost();
+                self.backlogs.subtract(WAITING_OVERHEAD);
                 outputs.push((id, Output::Send(frame)));
             }
             let next = queue.first_in_line();

@@ -22,7 +22,7 @@ pub(super) struct Blocked {
     pub(super) opener: ConnId,
     /// The first is a message.
     pub(super) received: VecDeque<Received>,
-    /// The size of all but the first.
+    /// Their size.
     pub(super) bytes: usize,
 }
 

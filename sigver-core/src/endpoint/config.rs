@@ -1,6 +1,9 @@
 //! The configuration of an endpoint, with defaults.
 
-use core::{num::NonZeroU32, time::Duration};
+use core::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use crate::limits::Limits;
 
@@ -43,6 +46,13 @@ pub struct EndpointConfig {
     /// The opener is closed with [`TooSlow`](crate::CloseReason::TooSlow) if it has read nothing for a
     /// [`close_timeout`](Self::close_timeout) while joiners wait.
     pub backlog_bytes: u32,
+    /// The size of all write buffers together, in bytes, with what joiners have sent that waits for room in them. Default: `None`, no limit.
+    ///
+    /// If all clients together exceed it, the one with the largest part is closed with 1013
+    /// [`TooSlow`](crate::CloseReason::TooSlow), which discards its frames; if it is closing already, it is aborted. This repeats until the
+    /// others fit. The limit is checked when an event or a timeout is handled, before further frames are returned. Therefore it can be
+    /// exceeded by the frames of one call, and frames that the driver reports as written at once count against no client.
+    pub backlog_total_bytes: Option<NonZeroU64>,
     /// The messages a client may send per second, pings and pongs included. Default: 1,000; `None` for no limit.
     ///
     /// One second's worth may arrive at once. Beyond that the endpoint returns
@@ -71,6 +81,7 @@ impl Default for EndpointConfig {
             keep_alive: Duration::from_secs(25),
             close_timeout: Duration::from_secs(5),
             backlog_bytes: 1024 * 1024,
+            backlog_total_bytes: None,
             messages_per_second: NonZeroU32::new(1_000),
             bytes_per_second: NonZeroU32::new(4 * 1024 * 1024),
             key_attempts_per_minute: None,

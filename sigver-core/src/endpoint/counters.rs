@@ -9,7 +9,7 @@ use crate::{
     stats::Stats,
 };
 
-/// The counters of an [`Endpoint`](crate::Endpoint) since it was created.
+/// The counters of an [`Endpoint`](crate::Endpoint) since it was created, and its gauges.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Counters {
@@ -23,6 +23,12 @@ pub struct Counters {
     pub refused: Refused,
     /// Gauge: joiners that are not read, because their opener reads more slowly than its joiners send.
     pub blocked_joiners: u32,
+    /// Gauge: what all connections together have not read, as [`Frame::cost`](crate::Frame::cost) counts it, and what joiners have sent that
+    /// waits.
+    pub backlog_bytes: u64,
+    /// Connections that were closed or aborted because all backlogs together exceeded
+    /// [`EndpointConfig::backlog_total_bytes`](crate::EndpointConfig::backlog_total_bytes).
+    pub evicted: u64,
     /// How often each stage was reached, in the order of [`PairingStage::ALL`].
     pub pairings: [u64; PairingStage::ALL.len()],
 }

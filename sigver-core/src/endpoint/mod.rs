@@ -10,6 +10,7 @@
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
 mod back_pressure;
+mod backlog_total;
 mod blocked;
 mod closing;
 pub(crate) mod config;
@@ -23,16 +24,17 @@ mod rate_limit;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use core::{fmt, net::IpAddr, time::Duration};
+use core::{cmp::Reverse, fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
+        backlog_total::BacklogTotal,
         blocked::{Blocked, Received},
         closing::ClosingTable,
         config::EndpointConfig,
         counters::Counters,
         drain::Drain,
-        fair_queue::{FairQueue, stall_check},
+        fair_queue::{FairQueue, WAITING_OVERHEAD, stall_check},
         io::{Input, Output},
         key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
         pairing::{Pairing, PairingStage, Side},
@@ -53,7 +55,7 @@ use crate::{
 /// A driver reports what happens on its sockets ([`connect`](Self::connect), [`handle`](Self::handle), [`written`](Self::written)), calls
 /// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due, and carries out the [`Output`]s that each call
 /// returns, in their order. It owns, for each connection, the dialect, keep-alive, rate limits, the size of the write buffer and the close
-/// handshake; for all of them the [`Hub`], throttling of failed joins, draining and the counters.
+/// handshake; for all of them the [`Hub`], the size of all write buffers, throttling of failed joins, draining and the counters.
 ///
 /// **Queue the outputs under the lock that protects the endpoint.** If two threads call the endpoint in turn and queue what it returned after
 /// releasing the lock, messages can change their order.
@@ -88,6 +90,7 @@ pub struct Endpoint {
     v1: Decoder,
     conns: ConnTable<Conn>,
     closing: ClosingTable,
+    backlogs: BacklogTotal,
     ping_timers: Timers,
     stall_timers: Timers,
     /// The time between two checks of an opener that joiners wait for.
@@ -157,6 +160,7 @@ impl Endpoint {
             plain: Decoder::new(Dialect::Plain, &config.limits),
             v1: Decoder::new(Dialect::V1, &config.limits),
             closing: ClosingTable::new(config.close_timeout),
+            backlogs: BacklogTotal::new(config.backlog_total_bytes),
             byte_burst: byte_burst(config.bytes_per_second, config.backlog_bytes),
             stall_check: stall_check(config.close_timeout),
             config,
@@ -214,7 +218,7 @@ impl Endpoint {
     /// [`Input::Disconnected`]. After [`EndpointConfig::close_timeout`], the endpoint returns [`Output::Abort`].
     pub fn reject(&mut self, now: Time) -> ConnId {
         let id = self.hub.dead_id();
-        self.closing.insert(now, id, 0);
+        self.closing.insert(now, id, 0, false);
         id
     }
 
@@ -228,11 +232,15 @@ impl Endpoint {
 
     /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each event.
     pub fn handle_into(&mut self, now: Time, id: ConnId, input: Input<'_>, outputs: &mut Vec<(ConnId, Output)>) {
+        if self.backlogs.excess() > 0 && self.conns.get(id).is_some() && !matches!(input, Input::Disconnected) {
+            self.limit_backlogs(now, outputs);
+        }
         let Some(conn) = self.conns.get_mut(id) else {
             if let Input::Disconnected = input {
-                self.closing.remove(id);
+                let backlog = self.closing.remove(id);
+                self.backlogs.subtract(backlog);
             }
-            return;
+            return self.resume_released(now, outputs);
         };
         conn.missed_pings = 0;
         let received = match input {
@@ -304,14 +312,19 @@ impl Endpoint {
         let mut outputs = Vec::new();
         match self.conns.get_mut(id) {
             Some(conn) => {
-                conn.unwritten = conn.unwritten.saturating_sub(cost);
+                let written = cost.min(conn.unwritten);
+                conn.unwritten -= written;
+                self.backlogs.subtract(written);
                 if conn.queue.is_some() && cost > 0 {
                     conn.record_progress();
                     self.continue_sending(now, id, &mut outputs);
                     self.resume_released(now, &mut outputs);
                 }
             }
-            None => self.closing.written(id, cost),
+            None => {
+                let written = self.closing.written(id, cost);
+                self.backlogs.subtract(written);
+            }
         }
         outputs
     }
@@ -383,10 +396,12 @@ impl Endpoint {
         if is_late {
             self.hub.restart_deadlines(now);
         }
+        self.limit_backlogs(now, &mut outputs);
         let messages = self.hub.handle_timeout(now);
         self.deliver(now, None, messages, &mut outputs);
         self.continue_drain(now, &mut outputs);
-        while let Some(id) = self.closing.pop_expired(now, is_late) {
+        while let Some((id, backlog)) = self.closing.pop_expired(now, is_late) {
+            self.backlogs.subtract(backlog);
             outputs.push((id, Output::Abort));
         }
         self.check_stalls(now, is_late, &mut outputs);
@@ -432,6 +447,7 @@ impl Endpoint {
     pub fn counters(&self) -> Counters {
         Counters {
             hub: self.hub.stats(),
+            backlog_bytes: self.backlogs.bytes(),
             ..self.counters.clone()
         }
     }
@@ -534,7 +550,8 @@ impl Endpoint {
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-        self.remove(id);
+        let backlog = self.remove(id).map_or(0, |conn| conn.backlog());
+        self.backlogs.subtract(backlog);
         let messages = self.hub.disconnect(id);
         self.deliver(now, Some(id), messages, outputs);
     }
@@ -580,8 +597,10 @@ impl Endpoint {
             return self.hub.close(to, CloseReason::TooSlow);
         }
         self.counters.count_sent(&frame);
+        self.backlogs.add(cost);
         if let Some(queue) = conn.queue.as_mut().filter(|queue| queue.has_frames()) {
             queue.push(None, frame);
+            self.backlogs.add(WAITING_OVERHEAD);
         } else {
             conn.unwritten += cost;
             outputs.push((to, Output::Send(frame)));
@@ -591,21 +610,56 @@ impl Endpoint {
 
     /// Sends the last frame of an open connection.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
-        let mut backlog = 0;
         if self.conns.get(id).is_some_and(|conn| conn.blocked.is_some()) {
             // What the client still sends is read and discarded.
             outputs.push((id, Output::ResumeReading));
         }
+        let is_discarded = last == Frame::Close(CloseReason::TooSlow);
+        let mut backlog = 0;
         if let Some(conn) = self.remove(id) {
+            self.backlogs.subtract(conn.backlog());
             backlog = conn.unwritten;
-            let queue = conn.queue.filter(|_| last != Frame::Close(CloseReason::TooSlow));
+            let queue = conn.queue.filter(|_| !is_discarded);
             for frame in queue.into_iter().flat_map(|queue| queue.into_frames()) {
                 backlog += frame.cost();
                 outputs.push((id, Output::Send(frame)));
             }
         }
-        self.closing.insert(now, id, backlog);
+        if !is_discarded {
+            self.backlogs.add(backlog);
+        }
+        self.closing.insert(now, id, backlog, is_discarded);
         outputs.push((id, Output::Send(last)));
+    }
+
+    /// Ends the connections with the largest backlogs until the others fit into the limit. Called before a call adds frames: those of the
+    /// call before may go to clients that read, and are reported as written by now.
+    ///
+    /// Each scan of the connections ends one of them, so there is at most one for each connection that was accepted.
+    fn limit_backlogs(&mut self, now: Time, outputs: &mut Outputs) {
+        let mut excess = self.backlogs.excess();
+        while excess > 0 {
+            let Some((id, backlog)) = self.largest_backlog() else {
+                break;
+            };
+            excess = excess.saturating_sub(backlog as u64);
+            self.counters.evicted += 1;
+            if self.conns.get(id).is_some() {
+                self.close(now, id, CloseReason::TooSlow, outputs);
+            } else {
+                let backlog = self.closing.remove(id);
+                self.backlogs.subtract(backlog);
+                outputs.push((id, Output::Abort));
+            }
+        }
+    }
+
+    /// Returns the connection with the largest backlog, and of several the one with the lowest id; `None` if there is no backlog.
+    fn largest_backlog(&self) -> Option<(ConnId, usize)> {
+        let open = self.conns.iter().map(|(id, conn)| (id, conn.memory()));
+        open.chain(self.closing.backlogs())
+            .filter(|(_, backlog)| *backlog > 0)
+            .min_by_key(|(id, backlog)| (Reverse(*backlog), *id))
     }
 
     /// Removes an open connection and its timers.
@@ -719,6 +773,13 @@ impl Endpoint {
         for id in self.conns.ids() {
             assert!(!self.closing.contains(id), "a connection is open or closing");
         }
+        let open = self.conns.iter().map(|(_, conn)| conn.memory());
+        let backlogs = open.chain(self.closing.backlogs().map(|(_, backlog)| backlog));
+        assert_eq!(
+            self.backlogs.bytes(),
+            backlogs.map(|backlog| backlog as u64).sum::<u64>(),
+            "the total is the sum of all backlogs"
+        );
         assert!(
             self.timers() <= 2 * self.sockets(),
             "a connection that is gone has no timer"

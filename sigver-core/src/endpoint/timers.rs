@@ -94,8 +94,13 @@ impl<T> ConnTable<T> {
         self.0[id.slot()].take().map(|(_, value)| value)
     }
 
+    /// Returns every entry, by slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
+        self.0.iter().flatten().map(|(id, value)| (*id, value))
+    }
+
     /// Returns every id, by slot.
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
-        self.0.iter().flatten().map(|(id, _)| *id)
+        self.iter().map(|(id, _)| id)
     }
 }

@@ -13,6 +13,7 @@ use sigver_core::{
 use crate::server::{Server, at};
 
 mod back_pressure;
+mod backlog_total;
 mod close_handshake;
 mod counters;
 mod decoding;

@@ -1,6 +1,9 @@
 //! The laws of [`Endpoint`](sigver_core::Endpoint), for random calls.
 
-use core::{num::NonZeroU32, time::Duration};
+use core::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::select};
@@ -83,6 +86,7 @@ fn different_keys_do_not_affect_each_other() {
     for_a_third((runs(), runs()), |(run, other)| {
         let mut config = run.config.clone();
         config.limits.connections = None;
+        config.backlog_total_bytes = None;
         // The minute of failed attempts begins at the same time for all sources.
         config.key_attempts_per_minute = None;
         let ours = run.steps.into_iter().filter_map(|step| renamed(step, 0));
@@ -162,11 +166,46 @@ fn write_buffer_stays_within_its_limit() {
     });
 }
 
+/// All backlogs together exceed their limit at most by what was added since an event or timeout was handled: the frames that were returned,
+/// and for each step an event or a frame that waits.
+#[test]
+fn backlogs_together_stay_within_their_limit() {
+    for_a_third(runs(), |run| {
+        let limit = run.config.backlog_total_bytes.map_or(u64::MAX, NonZeroU64::get);
+        let mut driver = Driver::new(&run.config);
+        let mut open = BTreeSet::new();
+        let mut added = 0;
+        for step in run.steps {
+            let is_handled = match step {
+                Step::Event { who, event } => event != Event::Disconnected && open.contains(&who),
+                Step::Timeout => true,
+                Step::Connect { .. } | Step::Written { .. } | Step::Wait { .. } => false,
+                Step::Drain { .. } | Step::CloseAll => false,
+            };
+            if is_handled {
+                added = 0;
+            }
+            let unwritten = |driver: &Driver| driver.unwritten.values().sum::<usize>();
+            let before = unwritten(&driver);
+            let Ok(outputs) = driver.play(step) else { continue };
+            if let Step::Connect { who, .. } = step {
+                open.insert(who);
+            }
+            open.retain(|who| !outputs.iter().any(|(to, output)| to == who && is_last(output)));
+            const WAITING: u64 = 400;
+            added += unwritten(&driver).saturating_sub(before) as u64 + WAITING;
+            let total = driver.endpoint.counters().backlog_bytes;
+            assert!(total <= limit.saturating_add(added), "{total} bytes after {step:?}");
+        }
+    });
+}
+
 /// Each closed socket is aborted exactly after the close time-out, or after up to twelve of them if it makes progress, unless it is
-/// disconnected before.
+/// disconnected before. Without a limit on all backlogs, which aborts sockets early.
 #[test]
 fn closed_socket_is_disconnected_or_aborted_in_time() {
-    for_a_third(runs(), |run| {
+    for_a_third(runs(), |mut run| {
+        run.config.backlog_total_bytes = None;
         let timeout = run.config.close_timeout;
         let mut driver = Driver::new(&run.config);
         let mut due: BTreeMap<usize, Duration> = BTreeMap::new();
@@ -285,6 +324,7 @@ fn generated_runs_reach_deep_states() {
     for run in samples(&runs()) {
         let record = record(&run);
         let mut features = BTreeSet::new();
+        features.extend(evictions(&run));
         for Record { step, answer, .. } in &record {
             match answer {
                 Err(sigver_core::ConnectError::ShuttingDown) => drop(features.insert("refused at shutdown")),
@@ -307,6 +347,8 @@ fn generated_runs_reach_deep_states() {
         "both sides send",
         "drain",
         "error",
+        "evicted while closing",
+        "evicted while open",
         "kick",
         "made key",
         "no role in time",
@@ -327,6 +369,25 @@ fn generated_runs_reach_deep_states() {
     let often = more_often_than(SAMPLES / 50, &seen);
     let missing: Vec<_> = expected.iter().filter(|feature| !often.contains(feature)).collect();
     assert!(missing.is_empty(), "{missing:?} of {seen:?}");
+}
+
+/// Returns how connections with the largest backlogs were ended.
+fn evictions(run: &Run) -> Vec<&'static str> {
+    let mut driver = Driver::new(&run.config);
+    let mut features = Vec::new();
+    for step in &run.steps {
+        let before = driver.endpoint.counters().evicted;
+        let outputs = driver.play(*step).unwrap_or_default();
+        if driver.endpoint.counters().evicted > before {
+            let is_abort = outputs.iter().any(|(_, output)| output == "abort");
+            features.push(if is_abort {
+                "evicted while closing"
+            } else {
+                "evicted while open"
+            });
+        }
+    }
+    features
 }
 
 fn feature(output: &str) -> Option<&'static str> {
@@ -487,18 +548,21 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
         select(vec![40, 200, u32::MAX]),
         select(vec![1, 4, u32::MAX, u32::MAX]),
     );
-    let backlog = prop_oneof![1 => 1..600_u32, 1 => Just(10_000)];
+    let backlogs = (
+        prop_oneof![1 => 1..600_u32, 1 => Just(10_000)],
+        prop_oneof![1 => Just(None), 1 => (1..400_u64).prop_map(NonZeroU64::new)],
+    );
     let drain = select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(5)]);
     let keep_alive = prop_oneof![6 => seconds(20), 1 => Just(Duration::ZERO)];
-    (limits, keep_alive, seconds(3), backlog, rates, drain).prop_map(
-        |((connections, joiners, role_deadline), keep_alive, close_timeout, backlog_bytes, rates, drain)| {
+    (limits, keep_alive, seconds(3), backlogs, rates, drain).prop_map(
+        |((connections, joiners, role_deadline), keep_alive, close_timeout, backlogs, rates, drain)| {
             let mut config = EndpointConfig::default();
             config.limits.connections = NonZeroU32::new(connections);
             config.limits.joiners_per_key = joiners;
             config.limits.role_deadline = role_deadline;
             config.keep_alive = keep_alive;
             config.close_timeout = close_timeout;
-            config.backlog_bytes = backlog_bytes;
+            (config.backlog_bytes, config.backlog_total_bytes) = backlogs;
             let limit = |limit| NonZeroU32::new(limit).filter(|limit| *limit < NonZeroU32::MAX);
             let (messages, bytes, key_attempts) = rates;
             config.messages_per_second = limit(messages);

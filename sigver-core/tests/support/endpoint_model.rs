@@ -12,7 +12,11 @@ use crate::{
     model::{self, Detail, Model, Sent},
 };
 
+#[path = "endpoint_backlogs.rs"]
+mod backlogs;
 mod endpoint_queue;
+
+use backlogs::cost;
 
 use endpoint_queue::{Blocked, Queue, Waiting};
 
@@ -33,6 +37,8 @@ struct Client {
     queue: Queue,
     /// While it is not read.
     blocked: Option<Blocked>,
+    /// Whether the unwritten frames were discarded when the client was closed.
+    is_discarded: bool,
     /// Since the last check of its close time-out, and the number of checks.
     has_progressed: bool,
     checks: u32,
@@ -117,6 +123,7 @@ pub(crate) struct EndpointModel {
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
     pub(crate) refused: u64,
+    pub(crate) evicted: u64,
     /// How often each stage was reached, by label.
     pub(crate) pairings: BTreeMap<&'static str, u64>,
 }
@@ -139,6 +146,7 @@ impl EndpointModel {
             received: Traffic::default(),
             sent: Traffic::default(),
             refused: 0,
+            evicted: 0,
             pairings: BTreeMap::new(),
         }
     }
@@ -254,6 +262,7 @@ impl EndpointModel {
             unwritten: 0,
             queue: Queue::default(),
             blocked: None,
+            is_discarded: false,
             has_progressed: false,
             checks: 0,
             messages: bucket,
@@ -295,6 +304,9 @@ impl EndpointModel {
                 self.deliver(Some(who), sent, outputs);
             }
             return;
+        }
+        if self.is_open(who) {
+            self.limit_backlogs(outputs);
         }
         if !self.is_open(who) {
             return;
@@ -460,25 +472,6 @@ impl EndpointModel {
         self.deliver(Some(who), sent, outputs);
     }
 
-    fn begin_close(&mut self, who: usize, last: String, outputs: &mut Outputs) {
-        if self.client(who).blocked.is_some() {
-            outputs.push((who, "resume reading".to_owned()));
-        }
-        self.leave_queues(who);
-        let client = self.client(who);
-        for frame in std::mem::take(&mut client.queue).frames {
-            if !last.ends_with("TooSlow") {
-                client.unwritten += frame.cost;
-                outputs.push((who, frame.text));
-            }
-        }
-        outputs.push((who, last));
-        let check_at = self.after(self.config.close_timeout);
-        let client = self.client(who);
-        client.state = State::Closing(check_at);
-        client.has_progressed = false;
-    }
-
     fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
         let mut queue = VecDeque::from(sent);
         while let Some((to, sent)) = queue.pop_front() {
@@ -627,6 +620,7 @@ impl EndpointModel {
         if is_late {
             self.hub.restart_deadlines();
         }
+        self.limit_backlogs(outputs);
         let sent = self.hub.play(model::Step::Timeout);
         self.deliver(None, sent, outputs);
 
@@ -716,12 +710,6 @@ impl EndpointModel {
         let sent = self.hub.play(model::Step::Shutdown);
         self.deliver(None, sent, outputs);
     }
-}
-
-/// Returns the cost of a frame with this payload in a write buffer.
-pub(crate) fn cost(bytes: usize) -> usize {
-    let header = if bytes < 126 { 2 } else { 4 };
-    header + bytes + 4
 }
 
 /// A plain joiner's payload as its plain opener receives it.

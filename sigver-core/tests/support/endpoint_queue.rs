@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use sigver_core::CloseReason;
+use sigver_core::{CloseReason, Dialect};
 
 use crate::model;
 
-use super::{Client, EndpointModel, Event, Outputs, State, cost};
+use super::{Client, EndpointModel, Event, Outputs, State, To, cost};
 
 /// The frames that wait for an opener, in the order in which they are sent, and the joiners that wait for it.
 #[derive(Default)]
@@ -43,7 +43,25 @@ pub(super) struct Waiting {
 
 pub(super) struct Blocked {
     opener: usize,
-    events: Vec<Waiting>,
+    pub(super) events: Vec<Waiting>,
+}
+
+impl Waiting {
+    pub(super) fn size(self, dialect: Dialect) -> usize {
+        let is_v1 = dialect == Dialect::V1;
+        let is_violation = match self.event {
+            Event::InvalidJson => true,
+            Event::Data { to, .. } => is_v1 && to == To::Malformed,
+            Event::UnknownType => is_v1,
+            _ => false,
+        };
+        let content = match self.event {
+            Event::Ping { bytes } => bytes,
+            _ if is_violation => 0,
+            _ => self.event.text(dialect, self.token).map_or(0, |text| text.len()),
+        };
+        64 + content
+    }
 }
 
 /// What a waiting frame costs in addition.
@@ -114,25 +132,6 @@ impl EndpointModel {
         (self.limit() / 8).min(16 * 1024)
     }
 
-    fn size(&self, who: usize, Waiting { event, token }: Waiting) -> usize {
-        let text = event.text(self.clients[&who].dialect, token);
-        match event {
-            Event::Ping { bytes } => 64 + bytes,
-            _ if self.is_violation(who, event) => 64,
-            _ => 64 + text.map_or(0, |text| text.len()),
-        }
-    }
-
-    fn is_violation(&self, who: usize, event: Event) -> bool {
-        let is_v1 = self.clients[&who].dialect == sigver_core::Dialect::V1;
-        match event {
-            Event::InvalidJson => true,
-            Event::Data { to, .. } => is_v1 && to == super::To::Malformed,
-            Event::UnknownType => is_v1,
-            _ => false,
-        }
-    }
-
     pub(super) fn receive(&mut self, who: usize, waiting: Waiting, outputs: &mut Outputs) {
         if self.client(who).blocked.is_none() {
             match self.opener_without_room(who, waiting) {
@@ -147,7 +146,8 @@ impl EndpointModel {
         let blocked = self.client(who).blocked.as_mut().expect("it is");
         blocked.events.push(waiting);
         let events = blocked.events.clone();
-        let bytes: usize = events[1..].iter().map(|event| self.size(who, *event)).sum();
+        let dialect = self.client(who).dialect;
+        let bytes: usize = events.iter().map(|event| event.size(dialect)).sum();
         if bytes > self.limit() && events.len() > 16 {
             self.close(who, CloseReason::TooSlow, outputs);
         }
@@ -155,7 +155,7 @@ impl EndpointModel {
 
     fn opener_without_room(&mut self, who: usize, Waiting { event, token }: Waiting) -> Option<usize> {
         let has_text = event.text(self.client(who).dialect, token)?;
-        let is_v1 = self.client(who).dialect == sigver_core::Dialect::V1;
+        let is_v1 = self.client(who).dialect == Dialect::V1;
         if matches!(event, Event::Open { key, .. } if is_v1 || key.is_some()) {
             return None;
         }

@@ -206,6 +206,11 @@ fn compare_states(driver: &Driver, model: &EndpointModel, step: Step) {
         (model.received, model.sent),
         "after {step:?}"
     );
+    assert_eq!(
+        (counters.backlog_bytes, counters.evicted),
+        (model.backlog_bytes(), model.evicted),
+        "after {step:?}"
+    );
     let refused: u64 = counters.refused.iter().map(|(_, count)| count).sum();
     assert_eq!(refused, model.refused, "after {step:?}");
     for (stage, count) in PairingStage::ALL.iter().zip(counters.pairings) {

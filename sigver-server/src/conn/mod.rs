@@ -66,7 +66,7 @@ pub(crate) fn run(accepted: Accepted, context: &Context) {
     let started = Instant::now();
     peer.credits.bind();
     if let Some((upgrade, rest)) = shake_hands(peer, context, &mut permit) {
-        serve(peer, context, events, &upgrade, rest, started);
+        serve(peer, context, events, upgrade, rest, started);
     } else if context.lifecycle.is_ending() {
         // The relay waits for the last handshake.
         drop(entry);
@@ -132,21 +132,23 @@ fn serve(
     peer: &Arc<Peer>,
     context: &Context,
     events: SyncSender<Event>,
-    upgrade: &Upgrade,
+    upgrade: Upgrade,
     rest: Vec<u8>,
     started: Instant,
 ) {
+    let dialect = upgrade.dialect;
     let mut conn = Conn {
         peer,
         context,
         events: EventSender { peer, events },
         received: Traffic::default(),
     };
-    let end = conn.serve(upgrade, rest);
+    conn.accept(upgrade);
+    let end = conn.serve(dialect, rest);
     let received = conn.received;
     // The relay handles the end first: logging may block, and the key of an opener must be free.
     drop(conn);
-    report(peer, upgrade.dialect, received, &end, started);
+    report(peer, dialect, received, &end, started);
 }
 
 /// Logs the end of a connection. Not inlined, as all that runs once: the stack that a connection has touched stays in memory while it lives.
@@ -192,13 +194,17 @@ struct EventSender<'a> {
 }
 
 impl Conn<'_> {
-    /// Accepts the handshake and reads until the client is gone.
-    fn serve(&mut self, upgrade: &Upgrade, rest: Vec<u8>) -> End {
+    /// Accepts the handshake. Frees it: the client chooses how large its subprotocol is.
+    fn accept(&self, upgrade: Upgrade) {
         self.events.send(ConnEvent::Upgraded {
             response: upgrade.response(),
             dialect: upgrade.dialect,
         });
-        let end = self.read(rest, upgrade.dialect);
+    }
+
+    /// Reads until the client is gone.
+    fn serve(&mut self, dialect: Dialect, rest: Vec<u8>) -> End {
+        let end = self.read(rest, dialect);
         match end {
             End::CloseFrame(code) => self.events.send(ConnEvent::CloseFrame { code }),
             End::Violation(reason) => self.events.send(ConnEvent::Violation(reason)),

@@ -36,11 +36,6 @@ impl Registry {
         self.peers().iter().filter(|(_, peer)| !peer.has_id()).count()
     }
 
-    /// Returns the sum of all backlogs, in bytes.
-    pub(crate) fn backlog_bytes(&self) -> u64 {
-        self.peers().iter().map(|(_, peer)| peer.backlog_bytes() as u64).sum()
-    }
-
     /// Waits until every connection has ended. Returns false after `timeout`.
     pub(crate) fn wait_empty(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;

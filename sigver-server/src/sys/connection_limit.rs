@@ -5,7 +5,10 @@ use std::{fmt, fs, num::NonZeroU32, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{config::Config, sys::worker_pool::MAX_IDLE_THREADS};
+use crate::{
+    config::Config,
+    sys::{cgroup, worker_pool::MAX_IDLE_THREADS},
+};
 
 /// The most connections at the same time: [`Limits::connections`](sigver_core::Limits::connections), or less if the system can carry less.
 ///
@@ -70,7 +73,10 @@ impl ConnectionLimit {
             ),
             (LimitedBy::PidMax, threads(number("/proc/sys/kernel/pid_max"))),
             (LimitedBy::ThreadsMax, threads(number("/proc/sys/kernel/threads-max"))),
-            (LimitedBy::CgroupPids, threads(cgroup_pids(number))),
+            (
+                LimitedBy::CgroupPids,
+                threads(cgroup::limit(&["pids.max"], "pids", "pids.max")),
+            ),
             (
                 LimitedBy::OpenFiles,
                 raise_open_files().map(|files| files.saturating_sub(OTHER_FILES)),
@@ -117,13 +123,6 @@ fn connections_by_maps(maps: u64, cores: u64, config: &Config) -> u64 {
 /// Returns the number of cores that malloc may count.
 fn cores() -> u64 {
     thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
-}
-
-/// Returns the limit of this process's control group (version 2), if there is one.
-fn cgroup_pids(number: impl Fn(&str) -> Option<u64>) -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    number(&format!("/sys/fs/cgroup{path}/pids.max"))
 }
 
 /// Raises the soft limit on open files to the hard limit. Returns the soft limit, unless it is infinite.

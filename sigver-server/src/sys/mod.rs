@@ -1,5 +1,6 @@
 //! The operating system. All code that differs between systems is here.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod connection_limit;
 pub(crate) mod listener;
@@ -10,4 +11,5 @@ pub(crate) mod random;
 pub(crate) mod sched;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod system_memory;
 pub(crate) mod worker_pool;

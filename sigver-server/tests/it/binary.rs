@@ -172,6 +172,26 @@ fn check_config_prints_values_and_sources() {
     assert!(text.contains("\nup to ") && text.contains(" MiB of memory: "), "{text}");
 }
 
+/// Whether or not there is room for them, the server takes any limits.
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_beyond_the_memory_cause_a_warning() {
+    let largest = ["--backlog-total", "18446744073709551615", "--listen", "127.0.0.1:0"];
+    let output = sigver_server(&largest).arg("--check-config").output();
+    let Output { status, stdout, .. } = output.expect("the program starts");
+    let text = String::from_utf8(stdout).expect("stdout is text");
+    let warning = text.lines().last().unwrap_or_default();
+    assert!(
+        status.success() && warning.starts_with("warning: the worst case exceeds "),
+        "{text}"
+    );
+    assert!(warning.contains("--backlog-total"), "{warning}");
+    let mut program = Program::start(&mut sigver_server(&largest));
+    program.until_logged(warning.trim_start_matches("warning: "));
+    let mut client = program.client();
+    client.sync();
+}
+
 /// A file of variables may have a line for each, most of them empty.
 #[test]
 fn empty_variable_is_unset() {

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Shutdown, TcpStream},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use sigver_transcripts::{
     Seen,
     socket::{Client, Opcode, Piece, frame},
 };
+use socket2::SockRef;
 
 use crate::support::{Running, connect_from, eventually, exchange, get, handshake, test_config};
 
@@ -416,5 +417,46 @@ fn attempts_over_the_limit_are_refused_whatever_the_key() -> io::Result<()> {
     let mut joiner = client(&server, SECOND_IP, v1)?;
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
     assert_eq!(joiner.receive(), Seen::Text(r#"{"type":"joined","index":1}"#.into()));
+    Ok(())
+}
+
+/// Slow consumers use up the limit of all write buffers. Those with the most unread data are closed, and a pair that reads is not.
+#[test]
+fn slow_consumers_over_the_total_backlog_are_closed() -> io::Result<()> {
+    const LIMIT: u64 = 4 << 20;
+    let mut config = test_config();
+    config.endpoint.backlog_total_bytes = NonZeroU64::new(LIMIT);
+    config.endpoint.bytes_per_second = None;
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("honest");
+    let mut slow: Vec<_> = (0..16).map(|key| server.pair(&key.to_string())).collect();
+    let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000));
+    for (opener, joiner) in &slow {
+        SockRef::from(opener.stream()).set_recv_buffer_size(4096)?;
+        joiner.stream().set_write_timeout(Some(Duration::from_secs(1)))?;
+    }
+    for _ in 0..15 {
+        for (_, joiner) in &mut slow {
+            // It may be closed already, with its opener.
+            let _ = joiner.send_text(&message);
+        }
+        joiner.send_text("{}")?;
+        assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    }
+    let metric = |name: &str| {
+        let metrics = server.handle.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        value.and_then(|value| value.trim().parse::<f64>().ok())
+    };
+    assert_eq!(metric("sigver_backlog_limit_bytes "), Some(LIMIT as f64));
+    eventually("slow consumers are closed", || {
+        metric("sigver_evicted_total ") > Some(0.0)
+    });
+    let too_slow = r#"sigver_refused_total{reason="too-slow"} "#;
+    eventually("the backlogs are within the limit", || {
+        metric("sigver_backlog_bytes ") <= Some(LIMIT as f64) && metric(too_slow) > Some(0.0)
+    });
+    joiner.send_text("{}")?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
     Ok(())
 }

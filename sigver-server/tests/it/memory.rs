@@ -1,11 +1,10 @@
 //! The memory bound against hostile clients. It covers the process; a unit test of `sys/listener.rs` covers the socket buffers.
 #![cfg(target_os = "linux")]
 
-use std::num::NonZeroU32;
-
 use std::{
     fs, io,
     net::{SocketAddr, TcpStream},
+    num::{NonZeroU32, NonZeroU64},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -28,6 +27,15 @@ const BACKLOG: u32 = 1_048_576;
 
 /// Connections with a full backlog.
 const FILLED: u32 = 40;
+
+/// All backlogs together: those that are filled, and those of the openers that are flooded.
+const BACKLOGS: u64 = (FILLED as u64 + 4) * BACKLOG as u64;
+
+/// The stack of a connection's thread.
+const STACK: u64 = 256 * 1024;
+
+/// The most that a thread touches of its stack. `memory.rs` in `src` counts as much.
+const TOUCHED_STACK: u64 = 48 * 1024;
 
 /// Openers to flood until they are closed as slow consumers, after the backlogs are full.
 const FLOODS: u32 = 3;
@@ -70,6 +78,22 @@ fn peak(pid: u32) -> io::Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     Ok(kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) * 1024)
+}
+
+/// Returns how much of the stack of each connection's thread is resident, in bytes.
+fn touched_stacks(pid: u32) -> io::Result<Vec<u64>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let kib = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    let (mut stacks, mut size) = (Vec::new(), None);
+    for line in maps.lines() {
+        if line.starts_with("Size:") {
+            size = kib(line);
+        } else if line.starts_with("Rss:") && size == Some(STACK / 1024) {
+            // The guard page below a stack is another map.
+            stacks.extend(kib(line).map(|kib| kib * 1024));
+        }
+    }
+    Ok(stacks)
 }
 
 fn client(addr: SocketAddr) -> io::Result<Client> {
@@ -171,10 +195,11 @@ fn memory_bound_holds_under_attack() -> io::Result<()> {
     config.endpoint.limits.connections = NonZeroU32::new(CONNECTIONS);
     config.endpoint.limits.message_bytes = MESSAGE;
     config.endpoint.backlog_bytes = BACKLOG;
+    config.endpoint.backlog_total_bytes = NonZeroU64::new(BACKLOGS);
     let bound = Server::bind(config).expect("a free port").memory_bound();
     let arguments = format!(
         "--listen 127.0.0.1:0 --connections {CONNECTIONS} --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} \
-         --messages-per-second 0 --bytes-per-second 0 --handshake-timeout 60"
+         --backlog-total {BACKLOGS} --messages-per-second 0 --bytes-per-second 0 --handshake-timeout 60"
     );
     let program = Program::start(&mut sigver_server(&arguments.split(' ').collect::<Vec<_>>()));
     let (addr, pid) = (program.addr, program.child.id());
@@ -217,8 +242,13 @@ fn memory_bound_holds_under_attack() -> io::Result<()> {
                     && attack.rejections.load(Ordering::Relaxed) >= REJECTIONS)
         });
         assert!(!filled.is_finished(), "no joiner with a full backlog is closed");
-    });
-    let (peak, process) = (peak(pid)?, bound.fixed + u64::from(CONNECTIONS) * bound.process);
+        let stacks = touched_stacks(pid)?;
+        assert!(stacks.len() >= FILLED as usize, "{stacks:?}");
+        assert!(stacks.iter().all(|stack| *stack <= TOUCHED_STACK), "{stacks:?}");
+        io::Result::Ok(())
+    })?;
+    let process = bound.fixed + bound.backlogs + u64::from(CONNECTIONS) * bound.process;
+    let peak = peak(pid)?;
     assert!(peak <= process, "{peak} bytes of {process}");
     // The attack is effective: the peak is not far below the bound.
     let backlogs = u64::from(FILLED) * u64::from(BACKLOG) * 3 / 4;

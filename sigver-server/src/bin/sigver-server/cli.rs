@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, Write},
     net::{Ipv6Addr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -147,6 +147,10 @@ struct Limits {
     /// Unsent bytes after which a client is closed
     #[arg(long, env = "SIGVER_BACKLOG_BYTES", value_name = "BYTES", default_value = "1048576", value_parser = number(0, u32::MAX))]
     backlog_bytes: u32,
+
+    /// Unsent bytes of all clients; 0: a quarter of memory
+    #[arg(long, env = "SIGVER_BACKLOG_TOTAL", value_name = "BYTES", default_value = "0", value_parser = number(0, u64::MAX))]
+    backlog_total: u64,
 
     /// Rate at which a client is read; 0: no limit
     #[arg(long, env = "SIGVER_MESSAGES_PER_SECOND", value_name = "N", default_value = "1000", value_parser = number(0, u32::MAX))]
@@ -366,6 +370,9 @@ fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]
     let limit = ConnectionLimit::of(config);
     let memory = MemoryBound::of(config, limit.connections());
     text.push_str(&format!("\nup to {limit}\n{memory}\n"));
+    if let Some(warning) = memory.warning() {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
     text
 }
 
@@ -414,6 +421,7 @@ impl Cli {
             depth,
             head_bytes,
             backlog_bytes,
+            backlog_total,
             messages_per_second,
             bytes_per_second,
             attempts,
@@ -425,6 +433,7 @@ impl Cli {
         config.endpoint.limits.depth = depth;
         config.head_bytes = head_bytes;
         config.endpoint.backlog_bytes = backlog_bytes;
+        config.endpoint.backlog_total_bytes = NonZeroU64::new(backlog_total);
         config.endpoint.messages_per_second = NonZeroU32::new(messages_per_second);
         config.endpoint.bytes_per_second = NonZeroU32::new(bytes_per_second);
         let PerIp {
@@ -540,6 +549,7 @@ mod tests {
             "--depth=5",
             "--head-bytes=6",
             "--backlog-bytes=7",
+            "--backlog-total=18446744073709551615",
             "--messages-per-second=8",
             "--bytes-per-second=9",
             "--connections-per-ip=10",
@@ -566,6 +576,7 @@ mod tests {
             "handshake_timeout: 250ms,",
             "head_bytes: 6,",
             "backlog_bytes: 7,",
+            "backlog_total_bytes: Some(18446744073709551615),",
             "keep_alive: 15s,",
             "close_timeout: 0ns,",
             "messages_per_second: Some(8),",

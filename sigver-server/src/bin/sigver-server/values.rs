@@ -1,6 +1,7 @@
 //! Parsers of the values of flags and variables. White space around a value is ignored.
 
 use std::{
+    fmt::Display,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
     str::FromStr,
@@ -76,7 +77,10 @@ fn usable(resolved: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Returns a parser of numbers from `min` to `max`.
-pub(crate) fn number(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+pub(crate) fn number<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+{
     move |text| match text.trim().parse() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
