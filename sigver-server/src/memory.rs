@@ -49,6 +49,12 @@ const GROWTH: u64 = 2;
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
+/// A connection in the tables of the hub, the endpoint and the relay, without its keys.
+const TABLES: u64 = 1024;
+
+/// The deferred outputs of a connection, at most eight. Their frames count in its write buffer.
+const DEFERRED: u64 = 2 * 1024;
+
 impl MemoryBound {
     /// Returns the bound of a server with this configuration and this many connections
     /// ([`ConnectionLimit::connections`](crate::ConnectionLimit::connections)).
@@ -64,7 +70,7 @@ impl MemoryBound {
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
-        let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + 1024;
+        let tables = u64::from(config.endpoint.limits.key_bytes) * 2 + TABLES + DEFERRED;
         Self {
             connections,
             // The relay's text and frame.
@@ -82,7 +88,7 @@ impl MemoryBound {
                 + queued
                 + backlog
                 + CHUNK_BYTES as u64
-                + hub,
+                + tables,
             kernel: KERNEL_THREAD + socket,
         }
     }
