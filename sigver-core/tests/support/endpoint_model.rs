@@ -9,6 +9,11 @@ use sigver_core::{
 
 use crate::model::{self, Detail, Model, Sent};
 
+#[path = "leaky_bucket.rs"]
+mod leaky_bucket;
+
+use leaky_bucket::{Bucket, SECOND, burst};
+
 /// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -151,41 +156,6 @@ enum State {
 struct Pairing {
     joiner_spoke: bool,
     opener_spoke: bool,
-}
-
-/// A leaky bucket: the spent budget that has not drained yet, as a time.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    level: Duration,
-    updated: Duration,
-}
-
-impl Bucket {
-    fn settle(&mut self, now: Duration) {
-        self.level = self.level.saturating_sub(now - self.updated);
-        self.updated = now;
-    }
-
-    fn spend(&mut self, count: usize, per_second: u32, now: Duration) {
-        self.settle(now);
-        if per_second != u32::MAX {
-            self.level += Duration::from_nanos(count as u64 * 1_000_000_000 / u64::from(per_second));
-        }
-    }
-
-    /// Returns for how long the client is paused.
-    fn excess(&mut self, now: Duration, burst: Duration) -> Duration {
-        self.settle(now);
-        self.level.saturating_sub(burst)
-    }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Returns the time in which a quarter of the write buffer arrives, at most a second.
-fn burst(config: &EndpointConfig) -> Duration {
-    let rate = config.bytes_per_second.map_or(u32::MAX, NonZeroU32::get);
-    SECOND.min(SECOND * (config.backlog_bytes / 4) / rate)
 }
 
 struct Drain {
