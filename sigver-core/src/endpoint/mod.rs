@@ -14,9 +14,10 @@ pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
 pub(crate) mod io;
-pub(crate) mod key_attempts;
+mod key_attempts;
 pub(crate) mod pairing;
 mod rate_limit;
+pub(crate) mod source_table;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -29,9 +30,10 @@ use crate::{
         counters::Counters,
         drain::Drain,
         io::{Input, Output},
-        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
+        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR},
         pairing::{Pairing, PairingStage, Side},
         rate_limit::{MAX_BURST, RateLimiter, byte_burst},
+        source_table::Source,
         timers::{ConnTable, Timer, Timers},
     },
     frame::Frame,
