@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
+//! | `Sm` | at the beginning, or after these: `m` messages per second of all clients with one address |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
 //! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a key that the server generates |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
@@ -118,6 +119,9 @@ impl Script<'_> {
             config.bytes_per_second = self.optional_limit(10);
             config.key_attempts_per_minute = self.optional_limit(1);
             config.drain = self.time();
+        }
+        if self.starts_with(b'S') {
+            config.messages_per_second_per_source = self.optional_limit(1);
         }
         config
     }

@@ -34,6 +34,9 @@ const PROGRAM: u64 = 16 * 1024 * 1024;
 /// Log lines that wait for stderr, and the sources of failed joins.
 const QUEUES: u64 = 8 * 1024 * 1024;
 
+/// The sources whose message rate is counted, if it is limited.
+const SOURCE_RATES: u64 = 12 * 1024 * 1024;
+
 /// A thread's signal stack and the guard pages that std maps for it.
 const SIGNAL_STACK: u64 = 32 * 1024;
 
@@ -69,6 +72,10 @@ impl MemoryBound {
         // The kernel doubles the configured sizes.
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
+        let source_rates = match config.endpoint.messages_per_second_per_source {
+            Some(_) => SOURCE_RATES,
+            None => 0,
+        };
         let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
         let tables = u64::from(config.endpoint.limits.key_bytes) * 2 + TABLES + DEFERRED;
         Self {
@@ -76,6 +83,7 @@ impl MemoryBound {
             // The relay's text and frame.
             fixed: PROGRAM
                 + QUEUES
+                + source_rates
                 + overflow
                 + EVENT_CHANNEL as u64 * 256
                 + GROWTH * 2 * message
@@ -125,6 +133,8 @@ fn mib(bytes: u64) -> f64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     #[test]
@@ -140,6 +150,7 @@ mod tests {
             with(|config| config.endpoint.limits.key_bytes *= 2),
             with(|config| config.head_bytes *= 2),
             with(|config| config.endpoint.backlog_bytes *= 2),
+            with(|config| config.endpoint.messages_per_second_per_source = NonZeroU32::new(1000)),
         ] {
             assert!(larger > bound.total());
         }

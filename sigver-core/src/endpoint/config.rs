@@ -43,6 +43,12 @@ pub struct EndpointConfig {
     /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
     /// [`messages_per_second`](Self::messages_per_second), but at most a quarter of [`backlog_bytes`](Self::backlog_bytes) may arrive at once.
     pub bytes_per_second: Option<NonZeroU32>,
+    /// The messages that all connections of a [`Source`](crate::Source) together may send per second. Default: `None`, no limit. Beyond it,
+    /// the connection that has sent is paused.
+    ///
+    /// [`messages_per_second`](Self::messages_per_second) alone does not limit a client with many connections. All clients behind a NAT are
+    /// one source. 1,000 is a start. It costs up to 12 MiB, for at most 65,536 sources.
+    pub messages_per_second_per_source: Option<NonZeroU32>,
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.
     ///
@@ -64,6 +70,7 @@ impl Default for EndpointConfig {
             backlog_bytes: 1024 * 1024,
             messages_per_second: NonZeroU32::new(1_000),
             bytes_per_second: NonZeroU32::new(4 * 1024 * 1024),
+            messages_per_second_per_source: None,
             key_attempts_per_minute: None,
             drain: Duration::from_secs(5),
         }

@@ -32,7 +32,7 @@ use crate::{
         io::{Input, Output},
         key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR},
         pairing::{Pairing, PairingStage, Side},
-        rate_limit::{MAX_BURST, RateLimiter, byte_burst},
+        rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
         source_table::Source,
         timers::{ConnTable, Timer, Timers},
     },
@@ -86,6 +86,7 @@ pub struct Endpoint {
     conns: ConnTable<Conn>,
     closing: ClosingTable,
     ping_timers: Timers,
+    source_rates: SourceRates,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
     /// The counters, except for the hub's.
@@ -116,6 +117,8 @@ struct Conn {
     backlog: usize,
     messages: RateLimiter,
     bytes: RateLimiter,
+    /// When reading from the client resumes, or has resumed.
+    paused_until: Time,
     attempts: AttemptBudget,
     /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
@@ -150,6 +153,7 @@ impl Endpoint {
             random: Box::new(random),
             conns: ConnTable::new(),
             ping_timers: Timers::new(),
+            source_rates: SourceRates::new(),
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
@@ -181,6 +185,7 @@ impl Endpoint {
             backlog: 0,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
+            paused_until: now,
             attempts: AttemptBudget::new(now),
             pairing: None,
         };
@@ -445,7 +450,14 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.messages.spend(1, self.config.messages_per_second, now);
         conn.bytes.spend(bytes, self.config.bytes_per_second, now);
-        if let Some(until) = conn.paused_until(now, self.byte_burst) {
+        let per_source = self.config.messages_per_second_per_source;
+        let pauses = [
+            conn.messages.ready_at(now, MAX_BURST),
+            conn.bytes.ready_at(now, self.byte_burst),
+            self.source_rates.spend(conn.source, per_source, now),
+        ];
+        if let Some(until) = pauses.into_iter().flatten().max() {
+            conn.paused_until = until;
             outputs.push((id, Output::PauseReading(until)));
         }
     }
@@ -524,7 +536,7 @@ impl Endpoint {
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ping_timer = None;
-        if conn.paused_until(now, self.byte_burst).is_some() {
+        if conn.paused_until > now {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
@@ -629,14 +641,6 @@ impl Endpoint {
         if self.sockets() == 0 && self.drain.is_none() {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }
-    }
-}
-
-impl Conn {
-    /// Returns when reading from the client resumes, if it is paused.
-    fn paused_until(&self, now: Time, byte_burst: Duration) -> Option<Time> {
-        let messages = self.messages.ready_at(now, MAX_BURST);
-        messages.max(self.bytes.ready_at(now, byte_burst))
     }
 }
 

@@ -140,6 +140,7 @@ struct Client {
     checks: u32,
     messages: Bucket,
     bytes: Bucket,
+    paused_until: Duration,
     attempts: Bucket,
     pairing: Option<Pairing>,
 }
@@ -172,7 +173,8 @@ pub(crate) struct EndpointModel {
     clients: BTreeMap<usize, Client>,
     payloads: BTreeMap<usize, String>,
     scheduled: usize,
-    /// The attempts at keys of each source.
+    /// The messages of each source, and its attempts at keys.
+    messages: BTreeMap<u8, Bucket>,
     attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
     drain: Option<Drain>,
@@ -195,6 +197,7 @@ impl EndpointModel {
             clients: BTreeMap::new(),
             payloads: BTreeMap::new(),
             scheduled: 0,
+            messages: BTreeMap::new(),
             attempts: BTreeMap::new(),
             random_calls: 0,
             drain: None,
@@ -317,6 +320,7 @@ impl EndpointModel {
             checks: 0,
             messages: bucket,
             bytes: bucket,
+            paused_until: Duration::ZERO,
             attempts: bucket,
             pairing: None,
         };
@@ -474,15 +478,24 @@ impl EndpointModel {
         if !self.is_open(who) {
             return;
         }
-        let rates = [self.config.messages_per_second, self.config.bytes_per_second];
-        let [messages, per_second] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
-        let now = self.now;
-        let burst = burst(&self.config);
+        let (now, burst, config) = (self.now, burst(&self.config), &self.config);
+        let rates = [
+            config.messages_per_second,
+            config.bytes_per_second,
+            config.messages_per_second_per_source,
+        ];
+        let [messages, per_second, of_source] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
+        let source = self.client(who).source;
+        let source = self.messages.entry(source).or_default();
+        source.spend(1, of_source, now);
+        let of_source = source.excess(now, SECOND);
         let client = self.client(who);
         client.messages.spend(1, messages, now);
         client.bytes.spend(bytes, per_second, now);
         let pause = client.messages.excess(now, SECOND).max(client.bytes.excess(now, burst));
+        let pause = pause.max(of_source);
         if !pause.is_zero() {
+            client.paused_until = now + pause;
             outputs.push((who, format!("pause until {:?}", now + pause)));
         }
     }
@@ -684,9 +697,9 @@ impl EndpointModel {
     }
 
     fn ping(&mut self, who: usize, outputs: &mut Outputs) {
-        let (now, burst) = (self.now, burst(&self.config));
+        let now = self.now;
         let client = self.client(who);
-        if !(client.messages.excess(now, SECOND).is_zero() && client.bytes.excess(now, burst).is_zero()) {
+        if client.paused_until > now {
             client.missed_pings = 0;
         }
         if client.missed_pings == 2 {
