@@ -9,6 +9,7 @@
 //! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `Bt` | at the beginning, or after `L` and `P`: `t` × 10 bytes of all write buffers together; `-`: no limit |
+//! | `Sm` | at the beginning, or after these: `m` messages per second of all clients with one address |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
 //! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a generated key. Every other client has an id |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
@@ -124,6 +125,9 @@ impl Script<'_> {
         }
         if self.starts_with(b'B') {
             config.backlog_total_bytes = self.optional_limit(10).map(NonZeroU64::from);
+        }
+        if self.starts_with(b'S') {
+            config.messages_per_second_per_source = self.optional_limit(1);
         }
         config
     }

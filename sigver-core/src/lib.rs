@@ -269,8 +269,8 @@ pub use endpoint::{
     config::EndpointConfig,
     counters::{Counters, Refused, Traffic},
     io::{Input, Output},
-    key_attempts::Source,
     pairing::{Pairing, PairingStage},
+    source_table::Source,
 };
 pub use frame::Frame;
 pub use hub::{Hub, Role};

@@ -18,7 +18,7 @@ pub struct Limits {
     pub connections: Option<NonZeroU32>,
     /// The most joiners of a key at the same time. Default: 1,000.
     ///
-    /// When an opener leaves, one call sends a message to each of its joiners, so this limits the longest call. One joiner over the limit is
+    /// When an opener leaves, one call returns a message for each of its joiners, so this limits the longest call. One joiner over the limit is
     /// refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners); in the plain dialect it is closed with 1013.
     pub joiners_per_key: u32,
     /// The longest key in bytes of UTF-8, after JSON decoding. Default: 256.

@@ -25,7 +25,7 @@ use crate::{
 const SHARES: usize = 8;
 
 /// The endpoint returns frames for an opener beyond an empty write buffer only up to this many bytes; all others wait in turn.
-const MAX_WINDOW: usize = 16 * 1024;
+const MAX_WINDOW: usize = 4 * 1024;
 
 /// What is added to the text of a message on its way to an opener, at most: an envelope, an index, the frame's header.
 const ENVELOPE: usize = 64;

@@ -41,7 +41,7 @@ pub struct EndpointConfig {
     ///
     /// Joiners do not fill the buffer of their opener: each may use an eighth of it, or one message, and an eighth is for the opener's
     /// own frames. A joiner for whose next message there is no room is not read ([`Output::StopReading`](crate::Output::StopReading)), and
-    /// what it has sent waits. Of such frames the endpoint returns up to an eighth of the buffer, at most 16 KiB, before they are
+    /// what it has sent waits. Of such frames the endpoint returns up to an eighth of the buffer, at most 4 KiB, before they are
     /// reported as written; the others wait in the endpoint, where each counts 128 bytes more, and are returned one of each joiner in turn.
     /// The opener is closed with [`TooSlow`](crate::CloseReason::TooSlow) if it has read nothing for a
     /// [`close_timeout`](Self::close_timeout) while joiners wait.
@@ -61,6 +61,12 @@ pub struct EndpointConfig {
     /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
     /// [`messages_per_second`](Self::messages_per_second), but at most a quarter of [`backlog_bytes`](Self::backlog_bytes) may arrive at once.
     pub bytes_per_second: Option<NonZeroU32>,
+    /// The messages that all connections of a [`Source`](crate::Source) together may send per second. Default: `None`, no limit. Beyond it,
+    /// the connection that has sent is paused.
+    ///
+    /// [`messages_per_second`](Self::messages_per_second) alone does not limit a client with many connections. All clients behind a NAT are
+    /// one source. 1,000 is a start. It costs up to 12 MiB, for at most 65,536 sources.
+    pub messages_per_second_per_source: Option<NonZeroU32>,
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.
     ///
@@ -84,6 +90,7 @@ impl Default for EndpointConfig {
             backlog_total_bytes: None,
             messages_per_second: NonZeroU32::new(1_000),
             bytes_per_second: NonZeroU32::new(4 * 1024 * 1024),
+            messages_per_second_per_source: None,
             key_attempts_per_minute: None,
             drain: Duration::from_secs(5),
         }

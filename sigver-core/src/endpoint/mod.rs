@@ -18,9 +18,10 @@ pub(crate) mod counters;
 mod drain;
 mod fair_queue;
 pub(crate) mod io;
-pub(crate) mod key_attempts;
+mod key_attempts;
 pub(crate) mod pairing;
 mod rate_limit;
+pub(crate) mod source_table;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -36,9 +37,10 @@ use crate::{
         drain::Drain,
         fair_queue::{FairQueue, WAITING_OVERHEAD, stall_check},
         io::{Input, Output},
-        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
+        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR},
         pairing::{Pairing, PairingStage, Side},
-        rate_limit::{MAX_BURST, RateLimiter, byte_burst},
+        rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
+        source_table::Source,
         timers::{ConnTable, Timer, Timers},
     },
     frame::Frame,
@@ -97,6 +99,7 @@ pub struct Endpoint {
     stall_check: Duration,
     /// Joiners that wait for a connection that is gone, or no opener any more.
     released: VecDeque<ConnId>,
+    source_rates: SourceRates,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
     /// The counters, except for the hub's.
@@ -131,6 +134,8 @@ struct Conn {
     blocked: Option<Box<Blocked>>,
     messages: RateLimiter,
     bytes: RateLimiter,
+    /// When reading from the client resumes, or has resumed.
+    paused_until: Time,
     attempts: AttemptBudget,
     /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
@@ -169,6 +174,7 @@ impl Endpoint {
             ping_timers: Timers::new(),
             stall_timers: Timers::new(),
             released: VecDeque::new(),
+            source_rates: SourceRates::new(),
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
@@ -202,6 +208,7 @@ impl Endpoint {
             blocked: None,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
+            paused_until: now,
             attempts: AttemptBudget::new(now),
             pairing: None,
         };
@@ -538,7 +545,14 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.messages.spend(1, self.config.messages_per_second, now);
         conn.bytes.spend(bytes, self.config.bytes_per_second, now);
-        if let Some(until) = conn.paused_until(now, self.byte_burst) {
+        let per_source = self.config.messages_per_second_per_source;
+        let pauses = [
+            conn.messages.ready_at(now, MAX_BURST),
+            conn.bytes.ready_at(now, self.byte_burst),
+            self.source_rates.spend(conn.source, per_source, now),
+        ];
+        if let Some(until) = pauses.into_iter().flatten().max() {
+            conn.paused_until = until;
             outputs.push((id, Output::PauseReading(until)));
         }
     }
@@ -675,7 +689,7 @@ impl Endpoint {
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ping_timer = None;
-        if conn.blocked.is_some() || conn.paused_until(now, self.byte_burst).is_some() {
+        if conn.blocked.is_some() || conn.paused_until > now {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
@@ -788,14 +802,6 @@ impl Endpoint {
         if self.sockets() == 0 && self.drain.is_none() {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }
-    }
-}
-
-impl Conn {
-    /// Returns when reading from the client resumes, if it is paused.
-    fn paused_until(&self, now: Time, byte_burst: Duration) -> Option<Time> {
-        let messages = self.messages.ready_at(now, MAX_BURST);
-        messages.max(self.bytes.ready_at(now, byte_burst))
     }
 }
 

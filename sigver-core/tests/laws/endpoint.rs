@@ -317,6 +317,44 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
     );
 }
 
+/// Clients of a source that obey pauses together send at most one second's worth more than its rate allows, and one message each.
+#[test]
+fn clients_that_obey_pauses_keep_to_the_rate_of_their_source() {
+    let messages = prop::collection::vec((0..1_000_u64, 0..CLIENTS), 1..60);
+    for_all((messages, 1..20_u32), |(messages, per_second)| {
+        let mut config = EndpointConfig::default();
+        config.limits.role_deadline = None;
+        config.messages_per_second_per_source = NonZeroU32::new(per_second);
+        let mut endpoint = sigver_core::Endpoint::new(config, || None);
+        let mut connect = || endpoint.connect(Time::ZERO, Dialect::V1, address(1).into());
+        let mut clients: Vec<_> = (0..CLIENTS)
+            .map(|_| (connect().expect("a connection"), Time::ZERO))
+            .collect();
+        let mut now = Time::ZERO;
+        let mut sent: Vec<Duration> = Vec::new();
+        for (gap, client) in messages {
+            let (id, ready) = &mut clients[client];
+            now = now.saturating_add(Duration::from_millis(gap)).max(*ready);
+            sent.push(now.as_duration());
+            for (to, output) in endpoint.handle(now, *id, sigver_core::Input::Pong) {
+                assert!(to == *id && matches!(output, sigver_core::Output::PauseReading(until) if until > now));
+                if let sigver_core::Output::PauseReading(until) = output {
+                    *ready = until;
+                }
+            }
+        }
+        for (place, start) in sent.iter().enumerate() {
+            for (number, end) in (1..).zip(&sent[place..]) {
+                let budget = f64::from(per_second) * (*end - *start + Duration::from_secs(1)).as_secs_f64();
+                assert!(f64::from(number) - CLIENTS as f64 <= budget + 0.001);
+            }
+        }
+    });
+}
+
+/// The clients of one source.
+const CLIENTS: usize = 3;
+
 /// The laws only cover states that runs reach. Each of these features is in at least one of 50 runs.
 #[test]
 fn generated_runs_reach_deep_states() {
@@ -546,6 +584,7 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
     let rates = (
         select(vec![1, 3, u32::MAX]),
         select(vec![40, 200, u32::MAX]),
+        select(vec![2, 5, u32::MAX, u32::MAX]),
         select(vec![1, 4, u32::MAX, u32::MAX]),
     );
     let backlogs = (
@@ -564,9 +603,10 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
             config.close_timeout = close_timeout;
             (config.backlog_bytes, config.backlog_total_bytes) = backlogs;
             let limit = |limit| NonZeroU32::new(limit).filter(|limit| *limit < NonZeroU32::MAX);
-            let (messages, bytes, key_attempts) = rates;
+            let (messages, bytes, of_source, key_attempts) = rates;
             config.messages_per_second = limit(messages);
             config.bytes_per_second = limit(bytes);
+            config.messages_per_second_per_source = limit(of_source);
             config.key_attempts_per_minute = limit(key_attempts);
             config.drain = drain;
             config

@@ -15,6 +15,10 @@ use crate::{
 #[path = "endpoint_backlogs.rs"]
 mod backlogs;
 mod endpoint_queue;
+#[path = "leaky_bucket.rs"]
+mod leaky_bucket;
+
+use leaky_bucket::{Bucket, SECOND, burst};
 
 use backlogs::cost;
 
@@ -44,6 +48,7 @@ struct Client {
     checks: u32,
     messages: Bucket,
     bytes: Bucket,
+    paused_until: Duration,
     attempts: Bucket,
     pairing: Option<Pairing>,
 }
@@ -62,41 +67,6 @@ struct Pairing {
     opener_spoke: bool,
 }
 
-/// A leaky bucket: the spent budget that has not drained yet, as a time.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    level: Duration,
-    updated: Duration,
-}
-
-impl Bucket {
-    fn settle(&mut self, now: Duration) {
-        self.level = self.level.saturating_sub(now - self.updated);
-        self.updated = now;
-    }
-
-    fn spend(&mut self, count: usize, per_second: u32, now: Duration) {
-        self.settle(now);
-        if per_second != u32::MAX {
-            self.level += Duration::from_nanos(count as u64 * 1_000_000_000 / u64::from(per_second));
-        }
-    }
-
-    /// Returns for how long the client is paused.
-    fn excess(&mut self, now: Duration, burst: Duration) -> Duration {
-        self.settle(now);
-        self.level.saturating_sub(burst)
-    }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Returns the time in which a quarter of the write buffer arrives, at most a second.
-fn burst(config: &EndpointConfig) -> Duration {
-    let rate = config.bytes_per_second.map_or(u32::MAX, NonZeroU32::get);
-    SECOND.min(SECOND * (config.backlog_bytes / 4) / rate)
-}
-
 struct Drain {
     queue: VecDeque<usize>,
     interval: Duration,
@@ -111,7 +81,8 @@ pub(crate) struct EndpointModel {
     clients: BTreeMap<usize, Client>,
     payloads: BTreeMap<usize, String>,
     scheduled: usize,
-    /// The attempts at keys of each source.
+    /// The messages of each source, and its attempts at keys.
+    messages: BTreeMap<u8, Bucket>,
     attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
     /// Clients whose opener is gone.
@@ -137,6 +108,7 @@ impl EndpointModel {
             clients: BTreeMap::new(),
             payloads: BTreeMap::new(),
             scheduled: 0,
+            messages: BTreeMap::new(),
             attempts: BTreeMap::new(),
             random_calls: 0,
             released: VecDeque::new(),
@@ -267,6 +239,7 @@ impl EndpointModel {
             checks: 0,
             messages: bucket,
             bytes: bucket,
+            paused_until: Duration::ZERO,
             attempts: bucket,
             pairing: None,
         };
@@ -454,15 +427,24 @@ impl EndpointModel {
         if !self.is_open(who) {
             return;
         }
-        let rates = [self.config.messages_per_second, self.config.bytes_per_second];
-        let [messages, per_second] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
-        let now = self.now;
-        let burst = burst(&self.config);
+        let (now, burst, config) = (self.now, burst(&self.config), &self.config);
+        let rates = [
+            config.messages_per_second,
+            config.bytes_per_second,
+            config.messages_per_second_per_source,
+        ];
+        let [messages, per_second, of_source] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
+        let source = self.client(who).source;
+        let source = self.messages.entry(source).or_default();
+        source.spend(1, of_source, now);
+        let of_source = source.excess(now, SECOND);
         let client = self.client(who);
         client.messages.spend(1, messages, now);
         client.bytes.spend(bytes, per_second, now);
         let pause = client.messages.excess(now, SECOND).max(client.bytes.excess(now, burst));
+        let pause = pause.max(of_source);
         if !pause.is_zero() {
+            client.paused_until = now + pause;
             outputs.push((who, format!("pause until {:?}", now + pause)));
         }
     }
@@ -672,12 +654,9 @@ impl EndpointModel {
     }
 
     fn ping(&mut self, who: usize, outputs: &mut Outputs) {
-        let (now, burst) = (self.now, burst(&self.config));
+        let now = self.now;
         let client = self.client(who);
-        if client.blocked.is_some() {
-            client.missed_pings = 0;
-        }
-        if !(client.messages.excess(now, SECOND).is_zero() && client.bytes.excess(now, burst).is_zero()) {
+        if client.blocked.is_some() || client.paused_until > now {
             client.missed_pings = 0;
         }
         if client.missed_pings == 2 {

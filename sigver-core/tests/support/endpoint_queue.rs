@@ -129,7 +129,7 @@ impl EndpointModel {
     }
 
     fn window(&self) -> usize {
-        (self.limit() / 8).min(16 * 1024)
+        (self.limit() / 8).min(4 * 1024)
     }
 
     pub(super) fn receive(&mut self, who: usize, waiting: Waiting, outputs: &mut Outputs) {

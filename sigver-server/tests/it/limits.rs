@@ -309,6 +309,36 @@ fn rates_delay_a_fast_client() -> io::Result<()> {
     Ok(())
 }
 
+/// Behind a trusted proxy, the source is the client that the proxy forwards.
+#[test]
+fn rate_per_ip_delays_all_connections_of_a_client() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.messages_per_second = None;
+    config.endpoint.messages_per_second_per_source = NonZeroU32::new(20);
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let server = Running::start(config);
+    let from = |client_ip: &str| client(&server, FIRST_IP, &format!("X-Forwarded-For: {client_ip}\r\n"));
+    let pings = frame(Opcode::Ping, Piece::Last, b"").repeat(20);
+    let began = Instant::now();
+    let mut busy: Vec<Client> = (0..2).map(|_| from("192.0.2.1")).collect::<io::Result<_>>()?;
+    for client in &mut busy {
+        client.send_raw(&pings)?;
+    }
+    let mut other = from("192.0.2.2")?;
+    other.send_raw(&pings[..pings.len() / 2])?;
+    other.sync();
+    for client in &mut busy {
+        client.sync();
+        assert_eq!(client.leftover(), Seen::Nothing, "it is not closed");
+    }
+    // The thread of a connection pauses when the relay handles its event. Six more may be under way.
+    assert!(
+        began.elapsed() > Duration::from_millis(400),
+        "20 of 42 pings are a burst, twelve more may be under way, and 10 take 500 ms"
+    );
+    Ok(())
+}
+
 #[test]
 fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
     let mut config = test_config();
