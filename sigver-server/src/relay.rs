@@ -22,7 +22,11 @@ use crate::{
     },
     counters::{Counters, Histogram, RelayCounters},
     lifecycle::{Lifecycle, Stage},
-    sys::{clock::Clock, random, sched},
+    sys::{
+        clock::Clock,
+        heap::{self, HeapTrim},
+        random, sched,
+    },
     tuning::EVENT_CHANNEL,
     write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
@@ -32,6 +36,9 @@ const BATCH: usize = 64;
 
 /// The shortest time between two publications of the counters. Copying them after every batch is a measurable part of an exchange.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a connection takes of the process, without its backlog.
+const CONNECTION_BYTES: u64 = 16 * 1024;
 
 /// What the relay shares with other threads.
 pub(crate) struct Context {
@@ -58,6 +65,7 @@ pub(crate) struct Relay {
     is_published: bool,
     /// The connections that the endpoint had closed for the limit of all backlogs when that was last logged.
     evicted: u64,
+    heap_trim: HeapTrim,
     context: Context,
 }
 
@@ -79,6 +87,7 @@ impl Relay {
             publish_at: Time::ZERO,
             is_published: true,
             evicted: 0,
+            heap_trim: HeapTrim::default(),
             context,
         }
     }
@@ -92,7 +101,7 @@ impl Relay {
             let mut left = self.batch(now);
             while let Some(event) = next {
                 if matches!(event, Event::End) {
-                    return self.publish();
+                    return self.publish(now);
                 }
                 self.handle(event, now);
                 left -= 1;
@@ -106,14 +115,14 @@ impl Relay {
                 self.context.lifecycle.advance(Stage::Closed);
             }
             if now >= self.publish_at {
-                self.publish();
+                self.publish(now);
                 self.publish_at = now.saturating_add(PUBLISH_INTERVAL);
                 self.is_published = true;
             } else {
                 self.is_published = false;
             }
         }
-        self.publish();
+        self.publish(self.context.clock.now());
     }
 
     /// Returns how many events are handled before the clock is read again. If a timeout is due, all that are in the channel: a deadline must
@@ -123,12 +132,16 @@ impl Relay {
         if is_due { EVENT_CHANNEL } else { BATCH }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Time) {
         let endpoint = self.endpoint.counters();
         let evicted = endpoint.evicted - self.evicted;
         if evicted > 0 {
             log::warn!("limit of all backlogs reached: closed the clients with the largest ({evicted})");
             self.evicted = endpoint.evicted;
+        }
+        let connections = self.endpoint.sockets() as u64 * CONNECTION_BYTES;
+        if self.heap_trim.record(now, connections + endpoint.backlog_bytes) {
+            heap::trim_in_background();
         }
         self.context.counters.publish(&RelayCounters {
             endpoint,
@@ -139,7 +152,8 @@ impl Relay {
     /// Waits for an event, at most until the endpoint's next time-out.
     fn wait(&self, events: &Receiver<Event>) -> Result<Option<Event>, RecvTimeoutError> {
         let publish = (!self.is_published).then_some(self.publish_at);
-        let Some(due) = self.endpoint.poll_timeout().into_iter().chain(publish).min() else {
+        let own = publish.into_iter().chain(self.heap_trim.due());
+        let Some(due) = self.endpoint.poll_timeout().into_iter().chain(own).min() else {
             return events.recv().map(Some).map_err(RecvTimeoutError::from);
         };
         match events.recv_timeout(due.saturating_duration_since(self.context.clock.now())) {
