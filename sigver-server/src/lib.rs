@@ -20,7 +20,7 @@
 //! - [`Server::with_listeners`] serves on existing listeners.
 //!
 //! The library installs no signal handler, panic hook or logger. [`Server::bind`] and [`ConnectionLimit::of`] raise the soft limit on open files
-//! of the process to the hard limit.
+//! of the process to the hard limit. With glibc, a server returns free memory of the process's heap to the system after a peak.
 //!
 //! Embed the server with `default-features = false`: the feature `cli` is for the binary `sigver-server` only.
 //!

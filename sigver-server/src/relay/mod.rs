@@ -26,7 +26,11 @@ use crate::{
     counters::{Counters, Histogram, RelayCounters},
     lifecycle::{Lifecycle, Stage},
     relay::output_queue::OutputQueue,
-    sys::{clock::Clock, random, sched},
+    sys::{
+        clock::Clock,
+        heap::{self, HeapTrim},
+        random, sched,
+    },
     tuning::EVENT_CHANNEL,
     write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
@@ -39,6 +43,9 @@ const SLICE: usize = 64;
 
 /// The shortest time between two publications of the counters. Copying them after every batch is a measurable part of an exchange.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a connection takes of the process, without its backlog.
+const CONNECTION_BYTES: u64 = 16 * 1024;
 
 /// What the relay shares with other threads.
 pub(crate) struct Context {
@@ -66,6 +73,9 @@ pub(crate) struct Relay {
     publish_at: Time,
     /// Whether the published counters are those of now.
     is_published: bool,
+    /// The connections that the endpoint had closed for the limit of all backlogs when that was last logged.
+    evicted: u64,
+    heap_trim: HeapTrim,
     context: Context,
 }
 
@@ -88,6 +98,8 @@ impl Relay {
             latency: Histogram::default(),
             publish_at: Time::ZERO,
             is_published: true,
+            evicted: 0,
+            heap_trim: HeapTrim::default(),
             context,
         }
     }
@@ -145,9 +157,19 @@ impl Relay {
         if is_due { EVENT_CHANNEL } else { BATCH }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let endpoint = self.endpoint.counters();
+        let evicted = endpoint.evicted - self.evicted;
+        if evicted > 0 {
+            log::warn!("limit of all backlogs reached: closed the clients with the largest ({evicted})");
+            self.evicted = endpoint.evicted;
+        }
+        let connections = self.endpoint.sockets() as u64 * CONNECTION_BYTES;
+        if self.heap_trim.record(self.now, connections + endpoint.backlog_bytes) {
+            heap::trim_in_background();
+        }
         self.context.counters.publish(&RelayCounters {
-            endpoint: self.endpoint.counters(),
+            endpoint,
             latency: self.latency.clone(),
         });
     }
@@ -162,7 +184,8 @@ impl Relay {
             };
         }
         let publish = (!self.is_published).then_some(self.publish_at);
-        let Some(due) = self.endpoint.poll_timeout().into_iter().chain(publish).min() else {
+        let own = publish.into_iter().chain(self.heap_trim.due());
+        let Some(due) = self.endpoint.poll_timeout().into_iter().chain(own).min() else {
             return events.recv().map(Some).map_err(RecvTimeoutError::from);
         };
         match events.recv_timeout(due.saturating_duration_since(self.context.clock.now())) {

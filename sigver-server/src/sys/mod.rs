@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod connection_limit;
+pub(crate) mod heap;
 pub(crate) mod listener;
 pub(crate) mod pipe;
 pub(crate) mod poll;

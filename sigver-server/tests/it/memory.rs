@@ -71,12 +71,21 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// Returns the peak resident memory of a process in bytes.
+/// Returns the resident memory of a process in bytes.
+fn resident(pid: u32) -> io::Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// Returns the peak of its resident memory in bytes.
 fn peak(pid: u32) -> io::Result<u64> {
+    status(pid, "VmHWM:")
+}
+
+fn status(pid: u32, name: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
     Ok(kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) * 1024)
 }
 
@@ -120,6 +129,14 @@ fn text(length: usize) -> Vec<u8> {
 
 /// Joiners that do not read, and an opener that fills the backlog of each without closing it.
 fn fill_joiners(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
+    let _clients = filled_joiners(addr)?;
+    attack.is_full.store(true, Ordering::Relaxed);
+    attack.wait();
+    Ok(())
+}
+
+/// Returns an opener, and joiners whose backlogs it has filled.
+fn filled_joiners(addr: SocketAddr) -> io::Result<(Client, Vec<Client>)> {
     let mut opener = client(addr)?;
     opener.stream().set_write_timeout(None)?;
     opener.stream().set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -140,9 +157,7 @@ fn fill_joiners(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
     }
     // The pong follows when all messages are relayed.
     opener.sync();
-    attack.is_full.store(true, Ordering::Relaxed);
-    attack.wait();
-    Ok(())
+    Ok((opener, joiners))
 }
 
 /// An opener that does not read, and a joiner that floods it until both are closed.
@@ -259,5 +274,29 @@ fn memory_bound_holds_under_attack() -> io::Result<()> {
     let (code, log) = program.end(Signal::TERM);
     assert_eq!(code, Some(0));
     assert!(log.contains(&format!("{bound}")), "{bound} is logged: {log}");
+    Ok(())
+}
+
+/// Some of the clients stay, and what they use lies between what the others have freed.
+#[cfg(target_env = "gnu")]
+#[test]
+fn memory_is_returned_after_a_peak() -> io::Result<()> {
+    let arguments = format!(
+        "--listen 127.0.0.1:0 --message-bytes {MESSAGE} --backlog-bytes {BACKLOG} --messages-per-second 0 --bytes-per-second 0"
+    );
+    let program = Program::start(&mut sigver_server(&arguments.split(' ').collect::<Vec<_>>()));
+    let pid = program.child.id();
+    let (_opener, mut joiners) = filled_joiners(program.addr)?;
+    let backlogs = u64::from(FILLED) * u64::from(BACKLOG) * 3 / 4;
+    let full = resident(pid)?;
+    assert!(full > backlogs, "{full} bytes");
+    let mut number = 0;
+    joiners.retain(|_| {
+        number += 1;
+        number % 8 == 0
+    });
+    eventually("memory is returned", || {
+        resident(pid).is_ok_and(|now| now < full - backlogs * 2 / 3)
+    });
     Ok(())
 }
