@@ -1,4 +1,4 @@
-//! The state machine. Every transition of a connection's role is in this file.
+//! The state machine: every transition of a connection's role.
 //!
 //! ```text
 //!                 open                      disconnected, closed: the key is free, and the role of every joiner ends
@@ -15,18 +15,21 @@
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
+mod invariants;
+mod requests;
+
 use alloc::{
     boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
+use core::{fmt, marker::PhantomData, num::NonZeroU32};
 
 use crate::{
     arena::Arena,
     id::{ConnId, Index, Key, PeerId},
     limits::Limits,
-    message::{Addressee, InboundMessage, OutboundMessage},
+    message::{InboundMessage, OutboundMessage},
     payload::Payload,
     profile::{PayloadKind, Profile, RoleLifetime},
     reason::{CloseReason, ConnectError, Refusal, RoleEnd},
@@ -354,143 +357,6 @@ impl<P> Hub<P> {
         &self.limits
     }
 
-    /// Returns whether a connection that requests a role has none. Cancels its role deadline, whatever the result of the request.
-    fn may_take_role(&mut self, from: ConnId, outputs: &mut Outputs<P>) -> bool {
-        match self.conns.get_mut(from).map(|conn| &mut conn.state) {
-            None => false,
-            Some(State::Opener(_) | State::Joiner { .. }) => {
-                self.refuse(from, Refusal::HasRole, outputs);
-                false
-            }
-            Some(State::Idle { deadline }) => {
-                let deadline = deadline.take();
-                self.cancel_deadline(from, deadline);
-                true
-            }
-        }
-    }
-
-    fn open(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        if !self.may_take_role(from, outputs) {
-            return;
-        }
-        if self.keys.contains_key(&key) {
-            return self.refuse(from, Refusal::KeyTaken { key }, outputs);
-        }
-        let opener = Opener {
-            key: key.clone(),
-            id,
-            joiners: BTreeMap::new(),
-            next: 0,
-        };
-        self.set_state(from, State::Opener(Box::new(opener)));
-        self.keys.insert(key.clone(), from);
-        outputs.push((from, OutboundMessage::Opened { key }));
-    }
-
-    fn join(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        if !self.may_take_role(from, outputs) {
-            return;
-        }
-        let opener = self.keys.get(&key).copied();
-        let Some((opener, State::Opener(its))) = opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
-        else {
-            return self.refuse(from, Refusal::UnknownKey { key }, outputs);
-        };
-        if its.joiners.len() >= self.limits.joiners_per_key as usize || its.next == u32::MAX {
-            return self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
-        }
-        let index = Index::new(its.next);
-        its.next += 1;
-        its.joiners.insert(index, from);
-        let opener_id = its.id.clone();
-        self.joiners += 1;
-        self.set_state(from, State::Joiner { opener, index });
-        outputs.push((from, OutboundMessage::Joined { index, id: opener_id }));
-        outputs.push((opener, OutboundMessage::PeerJoined { index, id }));
-    }
-
-    fn data(&mut self, from: ConnId, to: Addressee, kind: PayloadKind, payload: P, outputs: &mut Outputs<P>) {
-        let (recipient, sender, index) = match self.state(from) {
-            None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
-            Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
-            Some(State::Opener(opener)) => match to {
-                Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
-                Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),
-                Addressee::OutOfRange => {
-                    self.counters.dropped += 1;
-                    return self.refuse(from, Refusal::UnknownIndex { index: None }, outputs);
-                }
-                Addressee::Index(index) => match opener.joiners.get(&index) {
-                    Some(joiner) => (*joiner, None, Some(index)),
-                    // The joiner may have just left: the opener must keep its other joiners.
-                    None => {
-                        self.counters.dropped += 1;
-                        return self.refuse(from, Refusal::UnknownIndex { index: Some(index) }, outputs);
-                    }
-                },
-            },
-        };
-        // Kinds are ordered: `Object` is less than `Any`.
-        if self
-            .conns
-            .get(recipient)
-            .is_some_and(|conn| kind > conn.profile.accepts)
-        {
-            return self.refuse(from, Refusal::NotAnObject { index }, outputs);
-        }
-        self.counters.relayed += 1;
-        outputs.push((recipient, OutboundMessage::Data { from: sender, payload }));
-    }
-
-    fn kick(&mut self, from: ConnId, index: Option<Index>, outputs: &mut Outputs<P>) {
-        let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.state) {
-            None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
-            Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Opener(opener)) => index.and_then(|index| Some((index, opener.joiners.remove(&index)?))),
-        };
-        match joiner {
-            Some((index, joiner)) => {
-                self.release(joiner, RoleEnd::Kicked, outputs);
-                outputs.push((from, OutboundMessage::PeerLeft { index }));
-            }
-            None => self.refuse(from, Refusal::UnknownIndex { index }, outputs),
-        }
-    }
-
-    fn leave(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            Some(State::Joiner { .. }) => self.resign(from, outputs),
-            Some(State::Opener(_)) => self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
-            None => {}
-        }
-    }
-
-    fn close_key(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            Some(State::Opener(_)) => self.resign(from, outputs),
-            Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
-            None => {}
-        }
-    }
-
-    /// Ends a role at the request of its connection.
-    fn resign(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
-        match self.conns.get_mut(conn) {
-            Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
-                let state = mem::replace(state, State::Idle { deadline: None });
-                self.retire(conn, state, outputs);
-            }
-            // A single-use role ends with its connection.
-            Some(_) => self.refuse(conn, Refusal::WrongRole, outputs),
-            None => {}
-        }
-    }
-
     /// Refuses a request. Every refusal goes through here.
     fn refuse(&mut self, conn: ConnId, refusal: Refusal, outputs: &mut Outputs<P>) {
         self.counters.refused += 1;
@@ -554,46 +420,6 @@ impl<P> Hub<P> {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, conn));
         }
-    }
-
-    /// Panics if the tables disagree. Tests call it after every step.
-    #[doc(hidden)]
-    pub fn assert_invariants(&self) {
-        let mut openers = 0;
-        let mut joined = 0;
-        let mut waiting = 0;
-        for (id, conn) in self.conns.iter() {
-            match &conn.state {
-                State::Idle { deadline: None } => {}
-                State::Idle {
-                    deadline: Some(deadline),
-                } => {
-                    waiting += 1;
-                    assert!(self.deadlines.contains(&(*deadline, id)));
-                }
-                State::Opener(opener) => {
-                    openers += 1;
-                    assert_eq!(self.keys.get(&opener.key), Some(&id), "a key points at its opener");
-                    for (index, joiner) in &opener.joiners {
-                        assert!(index.get() < opener.next);
-                        assert!(
-                            matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
-                            "a joiner refers to its opener and its index"
-                        );
-                    }
-                }
-                State::Joiner { opener, index } => {
-                    joined += 1;
-                    assert!(
-                        matches!(self.state(*opener), Some(State::Opener(opener)) if opener.joiners.get(index) == Some(&id)),
-                        "an opener refers to its joiners"
-                    );
-                }
-            }
-        }
-        assert_eq!(self.keys.len(), openers, "no key outlives its opener");
-        assert_eq!(self.joiners, joined, "the gauge of joiners is correct");
-        assert_eq!(self.deadlines.len(), waiting, "no deadline is stale");
     }
 }
 
