@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 use sigver_transcripts::{
-    Frame, Seen, Stage,
+    Frame, Seen, Stage, Wait,
     socket::{Sockets, Target},
 };
 
@@ -160,8 +160,8 @@ impl Stage for Judge {
         self.sockets.vanish(who)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.sockets.wait_role_deadline()
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        self.sockets.wait(time)
     }
 
     fn is_same(&self, who: char, expected: &Seen, seen: &Seen) -> bool {

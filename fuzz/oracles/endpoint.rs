@@ -10,6 +10,7 @@
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
 //! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `Jwks` | `w` joins key `k` and waits for `s` seconds |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
@@ -185,7 +186,7 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojdlkvxhibgnerq".contains(&letter);
+                let is_event = b"ojJdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
                 let event = self.event(letter, who)?;
                 Step::Event { who, event }
@@ -200,6 +201,12 @@ impl Script<'_> {
             b'j' => Event::Join {
                 key: self.key()?.unwrap_or_default(),
                 id,
+                wait: 0,
+            },
+            b'J' => Event::Join {
+                key: self.key()?.unwrap_or_default(),
+                id,
+                wait: number(self.byte()?).into(),
             },
             b'd' => Event::Data {
                 to: match self.byte()? {

@@ -38,6 +38,7 @@ macro_rules! close_reasons {
                 Self::Duplicate(Member::Index),
                 Self::Duplicate(Member::Data),
                 Self::Duplicate(Member::Id),
+                Self::Duplicate(Member::Wait),
             ];
 
             /// Returns the WebSocket close code.
@@ -57,6 +58,7 @@ macro_rules! close_reasons {
                     Self::Duplicate(Member::Index) => "duplicate-index",
                     Self::Duplicate(Member::Data) => "duplicate-data",
                     Self::Duplicate(Member::Id) => "duplicate-id",
+                    Self::Duplicate(Member::Wait) => "duplicate-wait",
                 }
             }
         }
@@ -99,6 +101,8 @@ close_reasons! {
     IndexMissing = 1007, "index-missing", "`index` is missing";
     /// 1007: in `sigver.v1`, send without `data`.
     DataMissing = 1007, "data-missing", "`data` is missing";
+    /// 1007: in `sigver.v1`, join with a `wait` that is not an integer, written as `0` or without a leading zero or sign.
+    WaitMalformed = 1007, "wait-malformed", "`wait` is not a non-negative integer";
     /// 1007: in `sigver.v1`, open or join with an `id` that is not a string of 1 to [`PeerId::MAX_BYTES`](crate::PeerId::MAX_BYTES) bytes.
     IdMalformed = 1007, "id-malformed", "`id` is not a string of 1 to 64 bytes";
 
@@ -164,11 +168,13 @@ pub enum Member {
     Data,
     /// `id`
     Id,
+    /// `wait`
+    Wait,
 }
 
 impl Member {
     /// Every member.
-    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data, Self::Id];
+    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data, Self::Id, Self::Wait];
 
     /// Returns the member's name in a message.
     pub const fn name(self) -> &'static str {
@@ -178,6 +184,7 @@ impl Member {
             Self::Index => "index",
             Self::Data => "data",
             Self::Id => "id",
+            Self::Wait => "wait",
         }
     }
 }
@@ -230,12 +237,12 @@ refusals! {
         /// The requested key.
         key: Key
     } = "key-taken", closes Some(CloseReason::KeyTaken), "`key` is taken: another opener has it";
-    /// Join of a key that has no opener.
+    /// Join of a key that has no opener, or had none while the join waited.
     UnknownKey {
         /// The requested key.
         key: Key
     } = "unknown-key", closes Some(CloseReason::UnknownKey), "`key` is unknown: nobody has it open";
-    /// Join of a key that has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
+    /// Join of a key that has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners, or as many waiting connections.
     TooManyJoiners {
         /// The requested key.
         key: Key
@@ -247,7 +254,7 @@ refusals! {
         key: Key
     } = "too-many-attempts", closes Some(CloseReason::TooManyAttempts),
         "too many attempts at keys: try again in a minute";
-    /// Open or join from a connection that has a role.
+    /// Open or join from a connection that has a role, or waits for one.
     HasRole = "has-role", closes Some(CloseReason::HasRole),
         "this socket has a role already: it has to leave or close that first";
     /// Any other message from a connection without a role.

@@ -91,6 +91,11 @@ impl Collector for Metrics {
             "Connections that have joined a key",
             counters.hub.joiners,
         )?;
+        page.gauge(
+            "sigver_waiting",
+            "Connections that wait for a key to be opened",
+            counters.hub.waiting,
+        )?;
         let waiting = context.registry.backlog_bytes();
         page.gauge_in(
             "sigver_backlog",

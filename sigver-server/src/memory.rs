@@ -69,6 +69,7 @@ impl MemoryBound {
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
+        // The connection in the tables of the core, as an opener, a joiner or a waiter, with its key and its timers.
         let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + PEER_ID + 1024;
         Self {
             connections,

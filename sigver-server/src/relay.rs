@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_core::{ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
+use sigver_core::{ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Role, Time};
 
 use crate::{
     config::Config,
@@ -236,6 +236,8 @@ impl Relay {
                 }
                 Output::PairingEnded(pairing) => {
                     if let Some(peer) = find(&self.peers, id) {
+                        // If it has waited, it became a joiner by a message of another client.
+                        peer.stats.set_role(Role::Joiner);
                         log::debug!("{peer} {pairing}");
                     }
                 }

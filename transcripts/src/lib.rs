@@ -25,7 +25,7 @@
 //! | `A speaks sigver.v1` | A connects and offers this subprotocol |
 //! | `A closes 1000`, `A closes` | A sends a close frame with this code, or without a code, and receives the same in reply |
 //! | `A vanishes` | A disconnects without a close frame |
-//! | `wait role-deadline` | the role deadline passes |
+//! | `wait role-deadline`, `wait 2 s` | the role deadline or this time passes |
 //! | `section HEADING` | before the first step: the section of PROTOCOL.md that this scenario illustrates |
 //! | `set LIMIT NUMBER` | before the first step: the server has this limit in place of the default |
 //!
@@ -42,7 +42,7 @@ mod parse;
 mod play;
 pub mod socket;
 
-pub use parse::{Frame, Limit, ParseError, Step, StepKind, Transcript};
+pub use parse::{Frame, Limit, ParseError, Step, StepKind, Transcript, Wait};
 pub use play::{Failure, Seen, Stage, play};
 
 use std::{fs, io, path::Path};

@@ -60,8 +60,17 @@ pub enum StepKind {
     Closes(char, Option<u16>),
     /// A client disconnects without a close frame.
     Vanishes(char),
-    /// The role deadline passes.
-    WaitRoleDeadline,
+    /// Time passes.
+    Wait(Wait),
+}
+
+/// How much time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The role deadline of the server.
+    RoleDeadline,
+    /// This many seconds.
+    Seconds(u32),
 }
 
 /// A frame or other bytes from a client.
@@ -173,7 +182,10 @@ impl Limit {
 impl StepKind {
     fn parse(line: &str) -> Option<Self> {
         if line == "wait role-deadline" {
-            return Some(Self::WaitRoleDeadline);
+            return Some(Self::Wait(Wait::RoleDeadline));
+        }
+        if let Some(seconds) = line.strip_prefix("wait ") {
+            return Some(Self::Wait(Wait::Seconds(seconds.strip_suffix(" s")?.parse().ok()?)));
         }
         let mut chars = line.chars();
         let who = chars.next().filter(char::is_ascii_uppercase)?;
@@ -228,7 +240,7 @@ impl StepKind {
             | Self::Closed(who, ..)
             | Self::Closes(who, _)
             | Self::Vanishes(who) => Some(*who),
-            Self::WaitRoleDeadline => None,
+            Self::Wait(_) => None,
         }
     }
 }
@@ -255,7 +267,7 @@ mod tests {
     fn transcript_with_every_kind_of_line_parses() {
         let text = "# A title\n# in two lines.\nsection Limits\nset depth 4\n\nA > {} \nA >hex 7b 7d\nA >repeat 3 [\n\
                     A >pieces a|b\nA >binary 00ff\nA >raw 8100\n# between\nA < {\"a\":1}\nA ! 1008 key is taken\n\
-                    B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\nC speaks sigver.v1\n\
+                    B closes 1000\nB closes\nB connects\nB vanishes\nwait role-deadline\nwait 2 s\nC speaks sigver.v1\n\
                     A >made a*\nA <made *b\n";
         let transcript = Transcript::parse("t", text).expect("valid");
         assert_eq!(transcript.title, "A title in two lines.");
@@ -277,7 +289,8 @@ mod tests {
                 StepKind::Closes('B', None),
                 StepKind::Connects('B', None),
                 StepKind::Vanishes('B'),
-                StepKind::WaitRoleDeadline,
+                StepKind::Wait(Wait::RoleDeadline),
+                StepKind::Wait(Wait::Seconds(2)),
                 StepKind::Connects('C', Some("sigver.v1".into())),
                 StepKind::SendsMade('A', "a*".into()),
                 StepKind::ReceivesMade('A', "*b".into()),
@@ -296,6 +309,7 @@ mod tests {
             "set colour 3",
             "A > {}\nset depth 3",
             "A > {}\nsection Plain",
+            "wait 2",
             "A >",
         ] {
             let error = Transcript::parse("t", line).map(|_| ()).map_err(|error| error.text);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, io};
 
-use crate::{Frame, StepKind, Transcript};
+use crate::{Frame, StepKind, Transcript, Wait};
 
 /// The subject under test and its clients. An error fails the transcript.
 pub trait Stage {
@@ -18,8 +18,8 @@ pub trait Stage {
     fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()>;
     /// Disconnects a client without a close frame and waits until the disconnect is handled.
     fn vanish(&mut self, who: char) -> io::Result<()>;
-    /// Waits until the role deadline has passed.
-    fn wait_role_deadline(&mut self) -> io::Result<()>;
+    /// Waits until this time has passed.
+    fn wait(&mut self, time: Wait) -> io::Result<()>;
 
     /// Returns whether a received frame matches the expected one. By default, they must be equal.
     fn is_same(&self, who: char, expected: &Seen, seen: &Seen) -> bool {
@@ -179,7 +179,7 @@ fn play_step(
             stage.vanish(*who).map_err(failed("the disconnect is handled"))?;
             ended.insert(*who, true);
         }
-        StepKind::WaitRoleDeadline => stage.wait_role_deadline().map_err(failed("the role deadline passes"))?,
+        StepKind::Wait(time) => stage.wait(*time).map_err(failed("the time passes"))?,
     }
     Ok(())
 }

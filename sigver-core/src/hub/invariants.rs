@@ -8,6 +8,7 @@ impl<P> Hub<P> {
     pub fn assert_invariants(&self) {
         let mut openers = 0;
         let mut joined = 0;
+        let mut deadlines = 0;
         let mut waiting = 0;
         for (id, conn) in self.conns.iter() {
             match &conn.state {
@@ -15,8 +16,17 @@ impl<P> Hub<P> {
                 State::Idle {
                     deadline: Some(deadline),
                 } => {
-                    waiting += 1;
+                    deadlines += 1;
                     assert!(self.deadlines.contains(&(*deadline, id)));
+                }
+                State::Waiting(its) => {
+                    waiting += 1;
+                    assert!(!self.keys.contains_key(&its.key), "nobody waits for an open key");
+                    assert!(self.waiters.count(&its.key) <= self.limits.joiners_per_key as usize);
+                    if let Some(deadline) = its.deadline {
+                        deadlines += 1;
+                        assert!(self.deadlines.contains(&(deadline, id)));
+                    }
                 }
                 State::Opener(opener) => {
                     openers += 1;
@@ -40,6 +50,14 @@ impl<P> Hub<P> {
         }
         assert_eq!(self.keys.len(), openers, "no key outlives its opener");
         assert_eq!(self.joiners, joined, "the gauge of joiners is correct");
-        assert_eq!(self.deadlines.len(), waiting, "no deadline is stale");
+        assert_eq!(self.deadlines.len(), deadlines, "no deadline is stale");
+        assert_eq!(self.waiters.len(), waiting, "the gauge of waiters is correct");
+        assert_eq!(self.waiters.iter().count(), waiting as usize, "no entry is stale");
+        for (key, arrival, waiter) in self.waiters.iter() {
+            assert!(
+                matches!(self.state(waiter), Some(State::Waiting(its)) if its.key == *key && its.arrival == arrival),
+                "an entry refers to a waiter of its key"
+            );
+        }
     }
 }

@@ -6,27 +6,32 @@
 //!  connect   │                                                                   v
 //!  ────────> Idle ──────────────────────────────────────────────────────────> (dead)
 //!            │     no role in time; single-use: a refusal that closes            ^
-//!            └────────────> Joiner(opener, index) ───────────────────────────────┘
-//!                 join                      disconnected, closed: the opener gets PeerLeft
+//!            │────────────> Joiner(opener, index) ───────────────────────────────│
+//!            │    join         ^         disconnected, closed: the opener gets PeerLeft
+//!            │                 │ the key is opened                               │
+//!            └────────────> Waiting(key) ────────────────────────────────────────┘
+//!                 join                      disconnected, closed
 //! ```
 //!
-//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends. One with [`RoleLifetime::Reusable`] becomes `Idle` when it closes
-//! its key, leaves, is kicked, or its opener leaves.
+//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends, or when it has waited in vain. One with
+//! [`RoleLifetime::Reusable`] becomes `Idle` when it closes its key, leaves, is kicked, its opener leaves, or it has waited in vain.
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
 mod invariants;
 mod requests;
+mod waiters;
 
 use alloc::{
     boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use core::{fmt, marker::PhantomData, num::NonZeroU32};
+use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
 
 use crate::{
     arena::Arena,
+    hub::waiters::{Arrival, Waiters},
     id::{ConnId, Index, Key, PeerId},
     limits::Limits,
     message::{InboundMessage, OutboundMessage},
@@ -48,6 +53,7 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// With a payload of your own:
 ///
 /// ```
+/// use core::time::Duration;
 /// use sigver_core::{
 ///     Addressee, Hub, InboundMessage, Key, Limits, OutboundMessage, PayloadKind, Profile, RoleLifetime, Time,
 /// };
@@ -59,18 +65,21 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// let profile = Profile { role_lifetime: RoleLifetime::Reusable, accepts: PayloadKind::Any };
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
-/// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone(), id: None });
-/// let _ = hub.handle(joiner, InboundMessage::Join { key, id: None });
+/// let now = Time::ZERO;
+/// let _ = hub.handle(now, opener, InboundMessage::Open { key: key.clone(), id: None });
+/// let _ = hub.handle(now, joiner, InboundMessage::Join { key, id: None, wait: Duration::ZERO });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
-/// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
+/// let outputs = hub.handle(now, joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
 /// assert!(matches!(&outputs[..], [(to, OutboundMessage::Data { payload, .. })] if *to == opener && payload.0 == [1, 2, 3]));
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub struct Hub<P = Payload> {
     conns: Arena<Conn>,
     keys: BTreeMap<Key, ConnId>,
-    /// One entry for each idle connection that has a deadline.
+    /// Of keys that nobody has open.
+    waiters: Waiters,
+    /// One entry for each idle or waiting connection that has a deadline.
     deadlines: BTreeSet<(Time, ConnId)>,
     limits: Limits,
     /// The counters. [`Hub::stats`] computes the gauges.
@@ -87,6 +96,8 @@ pub enum Role {
     Opener,
     /// It has joined a key.
     Joiner,
+    /// It waits for a key to be opened, and will then be a joiner.
+    Waiting,
 }
 
 struct Conn {
@@ -101,10 +112,19 @@ enum State {
     },
     /// Boxed, because most connections are joiners.
     Opener(Box<Opener>),
+    Waiting(Box<Waiting>),
     Joiner {
         opener: ConnId,
         index: Index,
     },
+}
+
+struct Waiting {
+    key: Key,
+    id: Option<PeerId>,
+    arrival: Arrival,
+    /// When it has waited in vain; `None` if never.
+    deadline: Option<Time>,
 }
 
 struct Opener {
@@ -128,6 +148,7 @@ impl<P> Hub<P> {
         Self {
             conns: Arena::new(),
             keys: BTreeMap::new(),
+            waiters: Waiters::new(),
             deadlines: BTreeSet::new(),
             limits,
             counters: Stats::default(),
@@ -163,15 +184,16 @@ impl<P> Hub<P> {
 
     /// Handles a message from a connection. Returns the messages to send, in order.
     #[must_use = "the outputs must be sent"]
-    pub fn handle(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
+    pub fn handle(&mut self, now: Time, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        self.handle_into(from, message, &mut outputs);
+        self.handle_into(now, from, message, &mut outputs);
         outputs
     }
 
     /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each message.
     pub fn handle_into(
         &mut self,
+        now: Time,
         from: ConnId,
         message: InboundMessage<P>,
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
@@ -179,11 +201,13 @@ impl<P> Hub<P> {
         match message {
             InboundMessage::Open { key, id } => self.open(from, key, id, outputs),
             InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
-            InboundMessage::Join { key, id } => self.join(from, key, id, outputs),
+            InboundMessage::Join { key, id, wait } => self.join(now, from, key, id, wait, outputs),
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
                 Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
-                Some(State::Opener(_) | State::Joiner { .. }) | None => self.data(from, to, kind, payload, outputs),
+                Some(State::Opener(_) | State::Joiner { .. } | State::Waiting(_)) | None => {
+                    self.data(from, to, kind, payload, outputs);
+                }
             },
             InboundMessage::Kick { index } => self.kick(from, index, outputs),
             InboundMessage::Leave => self.leave(from, outputs),
@@ -271,6 +295,7 @@ impl<P> Hub<P> {
         self.counters.closed += outputs.len() as u64;
         self.conns.clear();
         self.keys.clear();
+        self.waiters.clear();
         self.deadlines.clear();
         self.joiners = 0;
         outputs
@@ -283,7 +308,7 @@ impl<P> Hub<P> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Closes every connection whose role deadline has passed.
+    /// Closes every connection whose role deadline has passed, and refuses every join that has waited in vain.
     #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -292,26 +317,29 @@ impl<P> Hub<P> {
                 break;
             }
             self.deadlines.pop_first();
-            self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
+            match self.state(conn) {
+                Some(State::Waiting(_)) => self.end_wait(conn, &mut outputs),
+                Some(State::Idle { .. } | State::Opener(_) | State::Joiner { .. }) | None => {
+                    self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
+                }
+            }
         }
         outputs
     }
 
-    /// Restarts every role deadline that has passed.
+    /// Restarts every role deadline that has passed. A join that has waited in vain may be sent again, so its wait ends.
     #[cfg(feature = "json")]
     pub(crate) fn restart_deadlines(&mut self, now: Time) {
         let Some(allowed) = self.limits.role_deadline else {
             return;
         };
+        let restarted = now.saturating_add(allowed);
         let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
         for (deadline, id) in passed.copied().collect::<Vec<_>>() {
-            let restarted = now.saturating_add(allowed);
-            self.deadlines.remove(&(deadline, id));
-            self.deadlines.insert((restarted, id));
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.state = State::Idle {
-                    deadline: Some(restarted),
-                };
+            if let Some(State::Idle { deadline: own }) = self.conns.get_mut(id).map(|conn| &mut conn.state) {
+                *own = Some(restarted);
+                self.deadlines.remove(&(deadline, id));
+                self.deadlines.insert((restarted, id));
             }
         }
     }
@@ -337,17 +365,19 @@ impl<P> Hub<P> {
             connections: self.conns.len(),
             keys: self.keys.len() as u32,
             joiners: self.joiners,
+            waiting: self.waiters.len(),
             ..self.counters
         }
     }
 
-    /// Returns the role of a connection; `None` if it has none or is gone.
+    /// Returns the role of a connection; `None` if it has none and does not wait for one, or is gone.
     #[must_use]
     pub fn role(&self, conn: ConnId) -> Option<Role> {
         match self.state(conn)? {
             State::Idle { .. } => None,
             State::Opener(_) => Some(Role::Opener),
             State::Joiner { .. } => Some(Role::Joiner),
+            State::Waiting(_) => Some(Role::Waiting),
         }
     }
 
@@ -374,6 +404,10 @@ impl<P> Hub<P> {
     fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
+            State::Waiting(waiting) => {
+                self.waiters.remove(&waiting.key, waiting.arrival);
+                self.cancel_deadline(conn, waiting.deadline);
+            }
             State::Opener(opener) => {
                 self.keys.remove(&opener.key);
                 for joiner in opener.joiners.into_values() {
@@ -410,10 +444,10 @@ impl<P> Hub<P> {
         self.conns.get(conn).map(|conn| &conn.state)
     }
 
-    fn set_state(&mut self, conn: ConnId, state: State) {
-        if let Some(conn) = self.conns.get_mut(conn) {
-            conn.state = state;
-        }
+    /// Sets the state of a connection. Returns the previous one; `None` if the connection is gone.
+    fn replace_state(&mut self, conn: ConnId, state: State) -> Option<State> {
+        let conn = self.conns.get_mut(conn)?;
+        Some(mem::replace(&mut conn.state, state))
     }
 
     fn cancel_deadline(&mut self, conn: ConnId, deadline: Option<Time>) {

@@ -1,14 +1,15 @@
 //! The requests of connections: open, join, data, kick, leave, close.
 
 use alloc::{boxed::Box, collections::BTreeMap};
-use core::mem;
+use core::{mem, time::Duration};
 
 use crate::{
-    hub::{Conn, Hub, Opener, Outputs, State},
+    hub::{Conn, Hub, Opener, Outputs, State, Waiting},
     id::{ConnId, Index, Key, PeerId},
     message::{Addressee, OutboundMessage},
     profile::{PayloadKind, RoleLifetime},
     reason::{CloseReason, Refusal, RoleEnd},
+    time::Time,
 };
 
 impl<P> Hub<P> {
@@ -16,7 +17,7 @@ impl<P> Hub<P> {
     pub(super) fn may_take_role(&mut self, from: ConnId, outputs: &mut Outputs<P>) -> bool {
         match self.conns.get_mut(from).map(|conn| &mut conn.state) {
             None => false,
-            Some(State::Opener(_) | State::Joiner { .. }) => {
+            Some(State::Opener(_) | State::Joiner { .. } | State::Waiting(_)) => {
                 self.refuse(from, Refusal::HasRole, outputs);
                 false
             }
@@ -41,31 +42,96 @@ impl<P> Hub<P> {
             joiners: BTreeMap::new(),
             next: 0,
         };
-        self.set_state(from, State::Opener(Box::new(opener)));
+        self.replace_state(from, State::Opener(Box::new(opener)));
         self.keys.insert(key.clone(), from);
+        let waiters = self.waiters.take(&key);
         outputs.push((from, OutboundMessage::Opened { key }));
+        for waiter in waiters {
+            if let Some(State::Waiting(waiting)) = self.replace_state(waiter, State::Idle { deadline: None }) {
+                self.cancel_deadline(waiter, waiting.deadline);
+                self.enter(from, waiter, waiting.id, outputs);
+            }
+        }
     }
 
-    pub(super) fn join(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        from: ConnId,
+        key: Key,
+        id: Option<PeerId>,
+        wait: Duration,
+        outputs: &mut Outputs<P>,
+    ) {
         if !self.may_take_role(from, outputs) {
             return;
         }
-        let opener = self.keys.get(&key).copied();
-        let Some((opener, State::Opener(its))) = opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
-        else {
-            return self.refuse(from, Refusal::UnknownKey { key }, outputs);
-        };
-        if its.joiners.len() >= self.limits.joiners_per_key as usize || its.next == u32::MAX {
-            return self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
+        match self.keys.get(&key).copied() {
+            Some(opener) if self.is_full(opener) => self.refuse(from, Refusal::TooManyJoiners { key }, outputs),
+            Some(opener) => self.enter(opener, from, id, outputs),
+            None if wait.is_zero() => self.refuse(from, Refusal::UnknownKey { key }, outputs),
+            // All of them join when the key is opened.
+            None if self.waiters.count(&key) >= self.limits.joiners_per_key as usize => {
+                self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
+            }
+            None => self.wait(now, from, key, id, wait, outputs),
         }
+    }
+
+    /// Returns whether an opener can have no further joiner.
+    fn is_full(&self, opener: ConnId) -> bool {
+        match self.state(opener) {
+            Some(State::Opener(opener)) => {
+                opener.joiners.len() >= self.limits.joiners_per_key as usize || opener.next == u32::MAX
+            }
+            Some(State::Idle { .. } | State::Joiner { .. } | State::Waiting(_)) | None => true,
+        }
+    }
+
+    /// Makes a connection without a role the next joiner of an opener that is not full.
+    fn enter(&mut self, opener: ConnId, joiner: ConnId, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+        let Some(State::Opener(its)) = self.conns.get_mut(opener).map(|conn| &mut conn.state) else {
+            return;
+        };
         let index = Index::new(its.next);
         its.next += 1;
-        its.joiners.insert(index, from);
+        its.joiners.insert(index, joiner);
         let opener_id = its.id.clone();
         self.joiners += 1;
-        self.set_state(from, State::Joiner { opener, index });
-        outputs.push((from, OutboundMessage::Joined { index, id: opener_id }));
+        self.replace_state(joiner, State::Joiner { opener, index });
+        outputs.push((joiner, OutboundMessage::Joined { index, id: opener_id }));
         outputs.push((opener, OutboundMessage::PeerJoined { index, id }));
+    }
+
+    fn wait(
+        &mut self,
+        now: Time,
+        from: ConnId,
+        key: Key,
+        id: Option<PeerId>,
+        wait: Duration,
+        outputs: &mut Outputs<P>,
+    ) {
+        let deadline = now.checked_add(wait);
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, from));
+        }
+        let waiting = Waiting {
+            arrival: self.waiters.push(key.clone(), from),
+            key: key.clone(),
+            id,
+            deadline,
+        };
+        self.replace_state(from, State::Waiting(Box::new(waiting)));
+        outputs.push((from, OutboundMessage::Waiting { key, wait }));
+    }
+
+    /// Refuses a join that has waited in vain.
+    pub(super) fn end_wait(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
+        if let Some(State::Waiting(waiting)) = self.replace_state(conn, State::Idle { deadline: None }) {
+            self.waiters.remove(&waiting.key, waiting.arrival);
+            self.refuse(conn, Refusal::UnknownKey { key: waiting.key }, outputs);
+        }
     }
 
     pub(super) fn data(
@@ -78,7 +144,7 @@ impl<P> Hub<P> {
     ) {
         let (recipient, sender, index) = match self.state(from) {
             None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
+            Some(State::Idle { .. } | State::Waiting(_)) => return self.refuse(from, Refusal::NoRole, outputs),
             Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
             Some(State::Opener(opener)) => match to {
                 Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
@@ -112,7 +178,7 @@ impl<P> Hub<P> {
     pub(super) fn kick(&mut self, from: ConnId, index: Option<Index>, outputs: &mut Outputs<P>) {
         let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.state) {
             None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
+            Some(State::Idle { .. } | State::Waiting(_)) => return self.refuse(from, Refusal::NoRole, outputs),
             Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole, outputs),
             Some(State::Opener(opener)) => index.and_then(|index| Some((index, opener.joiners.remove(&index)?))),
         };
@@ -127,7 +193,7 @@ impl<P> Hub<P> {
 
     pub(super) fn leave(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
         match self.state(from) {
-            Some(State::Joiner { .. }) => self.resign(from, outputs),
+            Some(State::Joiner { .. } | State::Waiting(_)) => self.resign(from, outputs),
             Some(State::Opener(_)) => self.refuse(from, Refusal::WrongRole, outputs),
             Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
             None => {}
@@ -138,7 +204,7 @@ impl<P> Hub<P> {
         match self.state(from) {
             Some(State::Opener(_)) => self.resign(from, outputs),
             Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
+            Some(State::Idle { .. } | State::Waiting(_)) => self.refuse(from, Refusal::NoRole, outputs),
             None => {}
         }
     }

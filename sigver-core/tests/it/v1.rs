@@ -13,6 +13,7 @@ use sigver_core::{
 
 mod data;
 mod texts;
+mod waiting;
 
 /// Requests that are invalid in the current state: the sender, its text, the code of the error, and its further members.
 #[rustfmt::skip]
@@ -93,7 +94,7 @@ fn ids_go_to_the_peer_in_sigver_v1_only() {
 fn hub_without_randomness_closes_the_sender() {
     let mut hub = Hub::new(Limits::default());
     let id = hub.connect(Time::ZERO, Dialect::V1.profile()).expect("no limit");
-    let outputs = hub.handle(id, InboundMessage::OpenGenerated { id: None });
+    let outputs = hub.handle(Time::ZERO, id, InboundMessage::OpenGenerated { id: None });
     assert_eq!(outputs, [(id, OutboundMessage::Close(CloseReason::Internal))]);
 }
 
@@ -376,6 +377,7 @@ fn close(who: char, reason: CloseReason) -> Received {
 /// A hub with the connections A, B, P, O, C, Q, S and T.
 struct Fixture {
     hub: Hub,
+    now: Time,
     limits: Limits,
     clients: Vec<(char, Dialect, ConnId)>,
 }
@@ -390,6 +392,7 @@ impl Fixture {
         limits.joiners_per_key = 2;
         let mut fixture = Self {
             hub: Hub::new(limits.clone()),
+            now: Time::ZERO,
             limits,
             clients: Vec::new(),
         };
@@ -418,7 +421,7 @@ impl Fixture {
     fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let (dialect, id) = self.find(who);
         let outputs = match Decoder::new(dialect, &self.limits).decode(text) {
-            Ok(message) => self.hub.handle(id, message),
+            Ok(message) => self.hub.handle(self.now, id, message),
             Err(reason) => self.hub.close(id, reason),
         };
         self.encode(outputs)

@@ -358,9 +358,10 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
                     id,
                     key: key.or(Some(0)).map(other_key),
                 },
-                Event::Join { key, id } => Event::Join {
+                Event::Join { key, id, wait } => Event::Join {
                     key: other_key(key),
                     id,
+                    wait,
                 },
                 other => other,
             };
@@ -392,7 +393,11 @@ fn record(run: &Run) -> Vec<Record> {
 const EVENTS: [Event; 16] = [
     Event::Open { key: Some(0), id: None },
     Event::Open { key: None, id: None },
-    Event::Join { key: 0, id: None },
+    Event::Join {
+        key: 0,
+        id: None,
+        wait: 0,
+    },
     Event::Data {
         to: To::Index(0),
         is_object: true,
@@ -452,7 +457,11 @@ fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
         for (source, dialect) in (1..).zip(dialects) {
             let event = match source {
                 1 => Event::Open { key: Some(0), id: None },
-                _ => Event::Join { key: 0, id: None },
+                _ => Event::Join {
+                    key: 0,
+                    id: None,
+                    wait: 0,
+                },
             };
             ops.extend([(Op::Connect(dialect, source), 1), (Op::Event(event), 1)]);
         }
@@ -514,6 +523,7 @@ fn op() -> impl Strategy<Value = Op> {
 fn event() -> impl Strategy<Value = Event> {
     let key = || 0..3_usize;
     let id = || prop::option::of(0..3_usize);
+    let wait = select(vec![0, 0, 1, 10, 120]);
     let to = prop_oneof![8 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
     let reasons = [
         CloseReason::BrokenFraming,
@@ -524,7 +534,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
         5 => id().prop_map(|id| Event::Open { key: None, id }),
-        22 => (key(), id()).prop_map(|(key, id)| Event::Join { key, id }),
+        22 => (key(), id(), wait).prop_map(|(key, id, wait)| Event::Join { key, id, wait }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
@@ -594,7 +604,9 @@ fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     let may = |who: &usize| match event {
         Event::Open { .. } | Event::Join { .. } => model.role(*who).is_none(),
-        Event::Data { to: To::Unnamed, .. } | Event::Leave => model.role(*who) == Some(Role::Joiner),
+        Event::Data { to: To::Unnamed, .. } | Event::Leave => {
+            matches!(model.role(*who), Some(Role::Joiner | Role::Waiting))
+        }
         Event::Data { .. } | Event::Kick { .. } | Event::CloseKey => model.role(*who) == Some(Role::Opener),
         _ => true,
     };

@@ -1,5 +1,6 @@
 //! The laws of the hub, for random calls. The documentation of each law names mutations of the code that the law has detected.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index as Pick};
@@ -73,7 +74,7 @@ fn payload_is_delivered_once_or_accounted_for() {
 }
 
 /// A refusal goes to the sender of the request only and changes nothing: without the request, the rest of the run is the same. There are no
-/// role deadlines here, because a request for a role ends the deadline.
+/// role deadlines here, because a request for a role ends the deadline. A join that waits is not refused yet.
 ///
 /// Detects a refused joiner that uses an index, and a refusal that goes to the addressee.
 #[test]
@@ -81,7 +82,9 @@ fn refused_request_changes_nothing() {
     for_all(runs(), |Run { mut limits, mut steps }| {
         limits.role_deadline = None;
         let whole = record(&limits, &steps);
-        let is_refused = |event: &Event| event.sent.iter().any(|(_, sent)| matches!(sent, Sent::Refused { .. }));
+        let is_refused = |event: &Event| {
+            event.step != Step::Timeout && event.sent.iter().any(|(_, sent)| matches!(sent, Sent::Refused { .. }))
+        };
         for event in whole.iter().filter(|event| is_refused(event)) {
             assert!(
                 matches!(event.sent[..], [(to, _)] if Some(to) == actor(&event.step)),
@@ -215,21 +218,99 @@ fn role_deadline_closes_exactly_the_late_connections() {
             let now = driver.now;
             let due = |since: &Time| since.checked_add(limits.role_deadline?);
             let late: Vec<_> = observed
-                .waiting()
+                .without_request()
                 .filter(|who| due(&since[who]).is_some_and(|due| due <= now))
                 .map(|who| (who, Sent::Close(CloseReason::NoRoleInTime)))
                 .collect();
             let sent = driver.play(step);
+            let closed: Vec<_> = sent
+                .iter()
+                .copied()
+                .filter(|(_, sent)| is_role_deadline(sent))
+                .collect();
             match step {
                 Step::Connect { who, .. } => drop(since.insert(who, now)),
-                Step::Timeout => assert_eq!(sent, late),
+                Step::Timeout => assert_eq!(closed, late),
                 Step::Close { .. } => {}
-                _ => assert!(!sent.iter().any(|(_, sent)| is_role_deadline(sent)), "{step:?}"),
+                _ => assert_eq!(closed, [], "{step:?}"),
             }
             observed.record_event(&Event { step, sent });
-            let next = observed.waiting().filter_map(|who| due(&since[&who])).min();
-            assert_eq!(driver.hub.poll_timeout(), next, "after {step:?}");
+            let next = observed.without_request().filter_map(|who| due(&since[&who])).min();
+            let polled = driver.hub.poll_timeout();
+            assert!(
+                next.is_none() || polled.is_some_and(|polled| Some(polled) <= next),
+                "after {step:?}"
+            );
             assert!(step != Step::Timeout || next.is_none_or(|next| next > now));
+        }
+    });
+}
+
+/// Connections that wait for a key join it in the order of their arrival, in the step that opens it. A timeout refuses exactly those that have
+/// waited for the whole time, and closes them if they have one role for life. There are never more than the key may have joiners, nobody waits
+/// for an open key, and one that has ended waits no longer.
+///
+/// Detects waiters that join in the order of their ids, the deadline of a waiter that has joined, a waiter that has left and joins, one that
+/// is never refused, and one waiter too many.
+#[test]
+fn waiters_join_in_order_of_arrival_or_are_refused_in_time() {
+    for_all(runs(), |Run { limits, steps }| {
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
+        // The key of each waiter and the end of its wait, in order of arrival.
+        let mut waiters: Vec<(usize, usize, Option<Time>)> = Vec::new();
+        for step in steps {
+            let now = driver.now;
+            let is_due = |until: &Option<Time>| until.is_some_and(|until| until <= now);
+            let mut due: Vec<usize> = waiters
+                .iter()
+                .filter(|waiter| is_due(&waiter.2))
+                .map(|waiter| waiter.0)
+                .collect();
+            due.sort_unstable();
+            let sent = driver.play(step);
+
+            let joined: Vec<usize> = sent
+                .iter()
+                .filter(|(_, sent)| matches!(sent, Sent::Joined { .. }))
+                .map(|(to, _)| *to)
+                .collect();
+            match step {
+                Step::Open { .. } => {
+                    let opened = sent.iter().find_map(|(_, sent)| match sent {
+                        Sent::Opened { key } => Some(*key),
+                        _ => None,
+                    });
+                    let awaiting = waiters.iter().filter(|waiter| Some(waiter.1) == opened);
+                    assert!(
+                        awaiting.map(|waiter| waiter.0).eq(joined.iter().copied()),
+                        "{step:?}: {sent:?}"
+                    );
+                }
+                Step::Timeout => {
+                    let refused = sent.iter().filter(|(_, sent)| is_unknown_key(sent)).map(|(to, _)| *to);
+                    assert!(refused.eq(due), "{sent:?} at {now:?}");
+                }
+                _ => {}
+            }
+            waiters.retain(|(who, _, until)| !(joined.contains(who) || step == Step::Timeout && is_due(until)));
+            for (to, sent) in &sent {
+                if let Sent::Waiting { key, wait } = sent {
+                    waiters.push((*to, *key, now.checked_add(*wait)));
+                    let count = waiters.iter().filter(|waiter| waiter.1 == *key).count();
+                    assert!(count <= limits.joiners_per_key as usize);
+                }
+            }
+            observed.record_event(&Event { step, sent });
+            waiters.retain(|(who, ..)| observed.roles.get(who) == Some(&ObservedRole::Waiting));
+            for (_, key, _) in &waiters {
+                assert!(
+                    observed
+                        .who(|role| role == ObservedRole::Opener { key: *key })
+                        .next()
+                        .is_none()
+                );
+            }
+            assert_eq!(driver.stats().waiting as usize, waiters.len(), "after {step:?}");
         }
     });
 }
@@ -263,6 +344,8 @@ fn generated_runs_reach_deep_states() {
         "a second open or join",
         "a shutdown that closes several",
         "a throttled request",
+        "a wait in vain",
+        "a waiter that joins",
         "an index starts again from 0",
         "an opener leaves several joiners",
         "both profiles under one key",
@@ -272,6 +355,7 @@ fn generated_runs_reach_deep_states() {
         "dropped data",
         "four joiners of one opener",
         "no role in time",
+        "several waiters that join",
         "the first of several joiners leaves",
         "too many joiners",
         "two openers with two joiners each",
@@ -296,6 +380,7 @@ enum ObservedRole {
     Idle,
     Opener { key: usize },
     Joiner,
+    Waiting,
 }
 
 /// The open and the dead connections, as far as messages show.
@@ -305,7 +390,7 @@ struct Observed {
     /// Connections that may have several roles.
     reusable: BTreeSet<usize>,
     /// Connections that have never requested a role.
-    waiting: BTreeSet<usize>,
+    without_request: BTreeSet<usize>,
     dead: BTreeSet<usize>,
 }
 
@@ -314,7 +399,7 @@ impl Observed {
         match event.step {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, .. } | Step::Join { who, .. } | Step::Throttle { who, .. } => {
-                self.waiting.remove(&who);
+                self.without_request.remove(&who);
             }
             Step::Disconnect { who } => self.mark_ended(who),
             _ => {}
@@ -324,6 +409,9 @@ impl Observed {
                 Sent::Rejected(_) => self.remove(*to),
                 Sent::Opened { key } => self.set_role(*to, ObservedRole::Opener { key: *key }),
                 Sent::Joined { .. } => self.set_role(*to, ObservedRole::Joiner),
+                Sent::Waiting { .. } => self.set_role(*to, ObservedRole::Waiting),
+                // In other steps, a request of a waiter is refused and its wait goes on.
+                Sent::Refused { .. } if event.step == Step::Timeout => self.set_role(*to, ObservedRole::Idle),
                 Sent::RoleEnded(_) => self.set_role(*to, ObservedRole::Idle),
                 Sent::Close(_) => self.mark_ended(*to),
                 Sent::PeerJoined { .. }
@@ -338,8 +426,8 @@ impl Observed {
         }
     }
 
-    fn waiting(&self) -> impl Iterator<Item = usize> {
-        self.waiting.iter().copied()
+    fn without_request(&self) -> impl Iterator<Item = usize> {
+        self.without_request.iter().copied()
     }
 
     fn who(&self, is: impl Fn(ObservedRole) -> bool) -> impl Iterator<Item = usize> {
@@ -349,7 +437,7 @@ impl Observed {
 
     fn connect(&mut self, who: usize, profile: Profile) {
         self.roles.insert(who, ObservedRole::Idle);
-        self.waiting.insert(who);
+        self.without_request.insert(who);
         if profile.role_lifetime == RoleLifetime::Reusable {
             self.reusable.insert(who);
         }
@@ -371,7 +459,7 @@ impl Observed {
 
     fn remove(&mut self, who: usize) {
         self.roles.remove(&who);
-        self.waiting.remove(&who);
+        self.without_request.remove(&who);
     }
 }
 
@@ -418,7 +506,10 @@ impl Session {
 
     fn assert_empty(&self) {
         let stats = self.driver.stats();
-        assert_eq!((stats.connections, stats.keys, stats.joiners), (0, 0, 0));
+        assert_eq!(
+            (stats.connections, stats.keys, stats.joiners, stats.waiting),
+            (0, 0, 0, 0)
+        );
         assert_eq!(self.driver.hub.poll_timeout(), None);
         self.driver.hub.assert_invariants();
     }
@@ -443,13 +534,24 @@ impl Session {
         let mut indexes = Vec::new();
         for _ in 0..count {
             let who = self.connect_client();
-            match self.play(Step::Join { who, key, id: None })[..] {
+            match self.play(Step::Join {
+                who,
+                key,
+                id: None,
+                wait: Duration::ZERO,
+            })[..]
+            {
                 [(to, Sent::Joined { index, .. }), _] if to == who => indexes.push(index),
                 ref sent => panic!("joiner is refused: {sent:?}"),
             }
         }
         let who = self.connect_client();
-        let sent = self.play(Step::Join { who, key, id: None });
+        let sent = self.play(Step::Join {
+            who,
+            key,
+            id: None,
+            wait: Duration::ZERO,
+        });
         let is_refusal =
             |sent: &Sent| is_too_many_joiners(sent) && is_close(sent) != self.observed.reusable.contains(&who);
         assert!(
@@ -464,7 +566,7 @@ impl Session {
         roles
             .filter_map(|role| match role {
                 ObservedRole::Opener { key } => Some(*key),
-                ObservedRole::Idle | ObservedRole::Joiner => None,
+                ObservedRole::Idle | ObservedRole::Joiner | ObservedRole::Waiting => None,
             })
             .collect()
     }
@@ -482,7 +584,7 @@ impl Session {
             let reason = CloseReason::TooSlow;
             self.play(match (end, role) {
                 (End::Close, _) => Step::Close { who, reason },
-                (End::Resign, ObservedRole::Joiner) if resigns => Step::Leave { who },
+                (End::Resign, ObservedRole::Joiner | ObservedRole::Waiting) if resigns => Step::Leave { who },
                 (End::Resign, ObservedRole::Opener { .. }) if resigns => Step::CloseKey { who },
                 (End::Resign | End::Disconnect, _) => Step::Disconnect { who },
             });
@@ -534,7 +636,12 @@ fn calls_of(who: usize) -> [Step; 12] {
         },
         Step::UnknownControl { who, to, kind, token },
         Step::Open { who, key, id: None },
-        Step::Join { who, key, id: None },
+        Step::Join {
+            who,
+            key,
+            id: None,
+            wait: Duration::from_secs(1),
+        },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },
@@ -572,6 +679,10 @@ fn is_refused_as(sent: &Sent, as_code: &str) -> bool {
     matches!(sent, Sent::Refused { code, .. } if *code == as_code)
 }
 
+fn is_unknown_key(sent: &Sent) -> bool {
+    *sent == Sent::Close(CloseReason::UnknownKey) || is_refused_as(sent, "unknown-key")
+}
+
 fn is_role_deadline(sent: &Sent) -> bool {
     *sent == Sent::Close(CloseReason::NoRoleInTime)
 }
@@ -581,7 +692,7 @@ fn joiner_counts(model: &Model) -> BTreeMap<usize, usize> {
     let mut joiner_counts = BTreeMap::new();
     for client in model.connected() {
         match client.role {
-            Role::Idle { .. } => {}
+            Role::Idle { .. } | Role::Waiting { .. } => {}
             Role::Opener { .. } => drop(joiner_counts.entry(client.name).or_insert(0)),
             Role::Joiner { opener, .. } => *joiner_counts.entry(opener).or_insert(0) += 1,
         }
@@ -617,6 +728,17 @@ fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usiz
     }
     if matches!(step, Step::CloseKey { .. }) && left >= 2 {
         features.push("a close of a key with several joiners");
+    }
+    let joined = sent
+        .iter()
+        .filter(|(_, sent)| matches!(sent, Sent::Joined { .. }))
+        .count();
+    if matches!(step, Step::Open { .. }) {
+        features.extend((joined >= 1).then_some("a waiter that joins"));
+        features.extend((joined >= 2).then_some("several waiters that join"));
+    }
+    if step == Step::Timeout && sent.iter().any(|(_, sent)| is_unknown_key(sent)) {
+        features.push("a wait in vain");
     }
     if step == Step::Shutdown && closed.len() >= 3 {
         features.push("a shutdown that closes several");
@@ -668,7 +790,7 @@ fn features_of_clients(model: &Model, sent: &[(usize, Sent)]) -> Vec<&'static st
             {
                 features.push("an index starts again from 0");
             }
-            (Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. }, _) => {}
+            (Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } | Role::Waiting { .. }, _) => {}
         }
     }
     features

@@ -180,6 +180,7 @@ impl EndpointModel {
             model::Role::Idle { .. } => None,
             model::Role::Opener { .. } => Some(sigver_core::Role::Opener),
             model::Role::Joiner { .. } => Some(sigver_core::Role::Joiner),
+            model::Role::Waiting { .. } => Some(sigver_core::Role::Waiting),
         }
     }
 
@@ -324,9 +325,11 @@ impl EndpointModel {
                 let id = id.filter(|_| dialect == Dialect::V1);
                 (model::Step::Open { who, key, id }, text)
             }
-            (_, Event::Join { key, id }) => {
+            (_, Event::Join { key, id, wait }) => {
                 let id = id.filter(|_| dialect == Dialect::V1);
-                (model::Step::Join { who, key, id }, text)
+                let seconds = wait.min(self.config.limits.join_wait.as_secs());
+                let wait = Duration::from_secs(if dialect == Dialect::V1 { seconds } else { 0 });
+                (model::Step::Join { who, key, id, wait }, text)
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
@@ -395,6 +398,7 @@ impl EndpointModel {
         }
         let sent = self.hub.play(step);
         let is_unknown = |sent: &Sent| match sent {
+            Sent::Waiting { .. } => true,
             Sent::Refused { code, .. } => *code == "unknown-key",
             Sent::Close(reason) => *reason == CloseReason::UnknownKey,
             _ => false,
@@ -488,6 +492,13 @@ impl EndpointModel {
         }
         Some(match sent {
             Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Sent::Waiting { key, wait } => {
+                format!(
+                    r#"{{"type":"waiting","key":"{}","wait":{}}}"#,
+                    key_text(key),
+                    wait.as_secs()
+                )
+            }
             Sent::Joined { index, id } => format!(r#"{{"type":"joined","index":{index}{}}}"#, id_text(id)),
             Sent::PeerJoined { index, id } => format!(r#"{{"type":"join","index":{index}{}}}"#, id_text(id)),
             Sent::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
@@ -551,7 +562,8 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {}
+            Sent::Rejected(_) | Sent::Waiting { .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {
+            }
         }
     }
 

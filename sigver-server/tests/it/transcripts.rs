@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, error::Error, io, thread, time::
 
 use sigver_server::{Config, Server};
 use sigver_transcripts::{
-    Frame, Seen, Stage, Step, StepKind, Transcript, all,
+    Frame, Seen, Stage, Step, StepKind, Transcript, Wait, all,
     endpoint::{InMemory, config},
     play,
     socket::Sockets,
@@ -98,8 +98,8 @@ impl<S: Stage> Stage for Recorder<S> {
         self.stage.vanish(who)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.stage.wait_role_deadline()
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        self.stage.wait(time)
     }
 
     fn made(&self, pattern: &str, text: &str) -> Option<String> {
@@ -128,7 +128,7 @@ fn server_sends_the_same_frames_as_the_endpoint() -> Result<(), Box<dyn Error>> 
 }
 
 fn received_from_server(transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
-    let waits = |step: &Step| step.kind == StepKind::WaitRoleDeadline;
+    let waits = |step: &Step| step.kind == StepKind::Wait(Wait::RoleDeadline);
     if !transcript.steps.iter().any(waits) {
         return play_on_server(transcript, None);
     }
