@@ -3,6 +3,7 @@
 //! `PROPTEST_CASES=10000` runs more cases. A failure is added to `laws.proptest-regressions`, which is committed and replayed first in
 //! every later run.
 
+mod coverage;
 mod dialects;
 mod endpoint;
 mod hub;
