@@ -54,7 +54,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     };
     let key_length = |dialect| match is {
         Text::Object(object) => match object.reading(dialect, &Limits::default()) {
-            Ok(Reading::Open(request) | Reading::Join(request)) => Some(request.key.len()),
+            Ok(Reading::Open(request) | Reading::Join(request) | Reading::Meet(request)) => Some(request.key.len()),
             Ok(_) | Err(_) => None,
         },
         Text::Other(_) | Text::Broken(_) => None,
@@ -123,7 +123,9 @@ fn check_invalid_json(
 /// Encodes the decoded text in both dialects.
 fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
-        Ok(InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. }) => {
+        Ok(
+            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+        ) => {
             check_key(&key);
             check_id(id);
         }

@@ -9,7 +9,7 @@
 //! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
-//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `owk`, `jwk`, `mwk` | client `w`, counted from the first, opens, joins or meets at key `k` of four; `o` with `*`: a generated key. Every other client has an id |
 //! | `Jwks` | `w` joins key `k` and waits for `s` seconds |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
@@ -186,7 +186,7 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojJdlkvxhibgnerq".contains(&letter);
+                let is_event = b"ojJmdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
                 let event = self.event(letter, who)?;
                 Step::Event { who, event }
@@ -207,6 +207,10 @@ impl Script<'_> {
                 key: self.key()?.unwrap_or_default(),
                 id,
                 wait: number(self.byte()?).into(),
+            },
+            b'm' => Event::Meet {
+                key: self.key()?.unwrap_or_default(),
+                id,
             },
             b'd' => Event::Data {
                 to: match self.byte()? {

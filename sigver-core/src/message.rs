@@ -39,6 +39,14 @@ pub enum InboundMessage<P = Payload> {
         /// [`Decoder`](crate::Decoder) does ([`Limits::join_wait`](crate::Limits::join_wait)).
         wait: Duration,
     },
+    /// Become the opener of `key` if nobody has it open, and a joiner otherwise. Of several connections that meet, exactly one becomes the
+    /// opener.
+    Meet {
+        /// The key to open or join.
+        key: Key,
+        /// The sender's name for itself, which its peers get.
+        id: Option<PeerId>,
+    },
     /// Deliver `payload` to the other side.
     Data {
         /// The joiner that it is for. Only an opener's data needs one: a joiner's data goes to its opener.

@@ -263,7 +263,7 @@ impl Run {
             // Enough to detect the name of another peer: more would only multiply the states.
             let id = (who % 2 == 0).then_some(who);
             for key in 0..KEYS.min(keys) {
-                steps.push(Step::Open { who, key, id });
+                steps.extend([Step::Open { who, key, id }, Step::Meet { who, key, id }]);
                 steps.extend([Duration::ZERO, DEADLINE].map(|wait| Step::Join { who, key, id, wait }));
             }
             steps.extend(DATA.map(|(to, kind)| Step::Data { who, to, kind, token }));
@@ -283,7 +283,7 @@ impl Run {
     /// Returns the number of keys that the run has used. They are used in order.
     fn named_keys(&self) -> usize {
         let named = self.record.iter().filter_map(|event| match event.step {
-            Step::Open { key, .. } | Step::Join { key, .. } => Some(key + 1),
+            Step::Open { key, .. } | Step::Join { key, .. } | Step::Meet { key, .. } => Some(key + 1),
             _ => None,
         });
         named.max().unwrap_or(0)

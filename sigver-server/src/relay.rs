@@ -159,7 +159,10 @@ impl Relay {
             } => {
                 asks_for_role = matches!(
                     message,
-                    InboundMessage::Open { .. } | InboundMessage::OpenGenerated { .. } | InboundMessage::Join { .. }
+                    InboundMessage::Open { .. }
+                        | InboundMessage::OpenGenerated { .. }
+                        | InboundMessage::Join { .. }
+                        | InboundMessage::Meet { .. }
                 );
                 if let InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } = message {
                     origin = Some(Origin { sender: id, read_at });

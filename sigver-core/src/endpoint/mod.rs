@@ -393,7 +393,9 @@ impl Endpoint {
                 Ok(key) => self.hub.handle(now, id, InboundMessage::Open { key, id: peer_id }),
                 Err(reason) => return self.close(now, id, reason, outputs),
             },
-            InboundMessage::Open { ref key, .. } | InboundMessage::Join { ref key, .. } => {
+            InboundMessage::Open { ref key, .. }
+            | InboundMessage::Join { ref key, .. }
+            | InboundMessage::Meet { ref key, .. } => {
                 let key = key.clone();
                 self.attempt_key(now, id, key, message)
             }
@@ -414,10 +416,10 @@ impl Endpoint {
         Ok(Key::from_random(bits, &self.config.limits)?)
     }
 
-    /// Handles an open or a join of a named key, unless the connection or its source has made too many attempts.
+    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
     ///
-    /// Every open is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are taken.
-    /// A join is an attempt if it fails or waits.
+    /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
+    /// taken. A join is an attempt if it fails or waits.
     fn attempt_key(
         &mut self,
         now: Time,
@@ -438,9 +440,9 @@ impl Endpoint {
         if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
             return self.hub.refuse_request(id, Refusal::TooManyAttempts { key });
         }
-        let is_open = matches!(message, InboundMessage::Open { .. });
+        let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
         let messages = self.hub.handle(now, id, message);
-        if is_open || messages.iter().any(|(_, message)| says_that_key_is_unknown(message)) {
+        if may_open || messages.iter().any(|(_, message)| says_that_key_is_unknown(message)) {
             self.key_attempts.spend(source, per_source, now);
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.attempts.spend(per_conn, now);

@@ -202,6 +202,7 @@ impl<P> Hub<P> {
             InboundMessage::Open { key, id } => self.open(from, key, id, outputs),
             InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
             InboundMessage::Join { key, id, wait } => self.join(now, from, key, id, wait, outputs),
+            InboundMessage::Meet { key, id } => self.meet(from, key, id, outputs),
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
                 Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),

@@ -36,6 +36,11 @@ impl<P> Hub<P> {
         if self.keys.contains_key(&key) {
             return self.refuse(from, Refusal::KeyTaken { key }, outputs);
         }
+        self.become_opener(from, key, id, outputs);
+    }
+
+    /// Makes a connection without a role the opener of a free key.
+    fn become_opener(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
         let opener = Opener {
             key: key.clone(),
             id,
@@ -67,8 +72,7 @@ impl<P> Hub<P> {
             return;
         }
         match self.keys.get(&key).copied() {
-            Some(opener) if self.is_full(opener) => self.refuse(from, Refusal::TooManyJoiners { key }, outputs),
-            Some(opener) => self.enter(opener, from, id, outputs),
+            Some(opener) => self.join_opener(opener, from, key, id, outputs),
             None if wait.is_zero() => self.refuse(from, Refusal::UnknownKey { key }, outputs),
             // All of them join when the key is opened.
             None if self.waiters.count(&key) >= self.limits.joiners_per_key as usize => {
@@ -78,13 +82,26 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Returns whether an opener can have no further joiner.
-    fn is_full(&self, opener: ConnId) -> bool {
+    pub(super) fn meet(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+        if !self.may_take_role(from, outputs) {
+            return;
+        }
+        match self.keys.get(&key).copied() {
+            Some(opener) => self.join_opener(opener, from, key, id, outputs),
+            None => self.become_opener(from, key, id, outputs),
+        }
+    }
+
+    /// Makes a connection without a role a joiner of an open key, unless the key has as many as it may have.
+    fn join_opener(&mut self, opener: ConnId, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+        let most = self.limits.joiners_per_key as usize;
         match self.state(opener) {
-            Some(State::Opener(opener)) => {
-                opener.joiners.len() >= self.limits.joiners_per_key as usize || opener.next == u32::MAX
+            Some(State::Opener(its)) if its.joiners.len() < most && its.next < u32::MAX => {
+                self.enter(opener, from, id, outputs);
             }
-            Some(State::Idle { .. } | State::Joiner { .. } | State::Waiting(_)) | None => true,
+            Some(State::Opener(_) | State::Idle { .. } | State::Joiner { .. } | State::Waiting(_)) | None => {
+                self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
+            }
         }
     }
 

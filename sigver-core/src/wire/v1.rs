@@ -45,6 +45,10 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             id: scan::id(members.id)?,
             wait: scan::wait(members.wait, limits)?,
         }),
+        Some("meet") => Ok(InboundMessage::Meet {
+            key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
+            id: scan::id(members.id)?,
+        }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
             Addressee::Index(index) => Ok(InboundMessage::Kick { index: Some(index) }),

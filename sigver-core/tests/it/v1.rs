@@ -12,6 +12,7 @@ use sigver_core::{
 };
 
 mod data;
+mod meeting;
 mod texts;
 mod waiting;
 
@@ -24,12 +25,15 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
     ('S', r#"{"type":"join","key":"\u0022\n"}"#,         "unknown-key",      r#","key":"\"\n""#),
     ('S', r#"{"type":"join","key":"tea"}"#,              "too-many-joiners", r#","key":"tea""#),
     ('S', r#"{"type":"join","key":"cup"}"#,              "too-many-joiners", r#","key":"cup""#),
+    ('S', r#"{"type":"meet","key":"tea"}"#,              "too-many-joiners", r#","key":"tea""#),
 
     ('A', r#"{"type":"open","key":"tea"}"#,              "has-role",         ""),
     ('A', r#"{"type":"open","key":"pot"}"#,              "has-role",         ""),
     ('A', r#"{"type":"join","key":"cup"}"#,              "has-role",         ""),
     ('B', r#"{"type":"join","key":"tea"}"#,              "has-role",         ""),
     ('C', r#"{"type":"open","key":"pot"}"#,              "has-role",         ""),
+    ('A', r#"{"type":"meet","key":"tea"}"#,              "has-role",         ""),
+    ('B', r#"{"type":"meet","key":"pot"}"#,              "has-role",         ""),
 
     ('S', r#"{"type":"send","data":1}"#,                 "no-role",          ""),
     ('S', r#"{"type":"send","index":0,"data":1}"#,       "no-role",          ""),
@@ -374,6 +378,10 @@ fn close(who: char, reason: CloseReason) -> Received {
     Received::Close(who, reason)
 }
 
+fn at(seconds: u64) -> Time {
+    Time::from_duration(Duration::from_secs(seconds))
+}
+
 /// A hub with the connections A, B, P, O, C, Q, S and T.
 struct Fixture {
     hub: Hub,
@@ -410,6 +418,35 @@ impl Fixture {
         fixture.connect('S', Dialect::V1);
         fixture.connect('T', Dialect::Plain);
         fixture
+    }
+
+    /// Returns a hub with clients of `sigver.v1` without a role.
+    fn of_idle_clients(clients: &[char]) -> Self {
+        let mut limits = Limits::default();
+        limits.joiners_per_key = 2;
+        limits.role_deadline = None;
+        let mut fixture = Self {
+            hub: Hub::new(limits.clone()),
+            now: Time::ZERO,
+            limits,
+            clients: Vec::new(),
+        };
+        for who in clients {
+            fixture.connect(*who, Dialect::V1);
+        }
+        fixture
+    }
+
+    /// Advances the time and handles each timeout when it is due. Returns what the clients receive.
+    fn run_until(&mut self, seconds: u64) -> Vec<Received> {
+        let mut received = Vec::new();
+        while let Some(due) = self.hub.poll_timeout().filter(|due| *due <= at(seconds)) {
+            self.now = due;
+            let outputs = self.hub.handle_timeout(due);
+            received.extend(self.encode(outputs));
+        }
+        self.now = at(seconds);
+        received
     }
 
     fn connect(&mut self, who: char, dialect: Dialect) {

@@ -33,6 +33,8 @@ fn generated_runs_reach_deep_states() {
         "a joiner leaves and joins again",
         "a kick that closes",
         "a kick that keeps the connection",
+        "a meet that joins",
+        "a meet that opens",
         "a refused connection",
         "a refused role that keeps the connection",
         "a request of another role",
@@ -106,7 +108,12 @@ fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usiz
         .iter()
         .filter(|(_, sent)| matches!(sent, Sent::Joined { .. }))
         .count();
-    if matches!(step, Step::Open { .. }) {
+    let opens = sent.iter().any(|(_, sent)| matches!(sent, Sent::Opened { .. }));
+    if matches!(step, Step::Meet { .. }) {
+        features.extend(opens.then_some("a meet that opens"));
+        features.extend((joined == 1 && !opens).then_some("a meet that joins"));
+    }
+    if opens {
         features.extend((joined >= 1).then_some("a waiter that joins"));
         features.extend((joined >= 2).then_some("several waiters that join"));
     }

@@ -358,6 +358,10 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
                     id,
                     key: key.or(Some(0)).map(other_key),
                 },
+                Event::Meet { key, id } => Event::Meet {
+                    key: other_key(key),
+                    id,
+                },
                 Event::Join { key, id, wait } => Event::Join {
                     key: other_key(key),
                     id,
@@ -390,7 +394,7 @@ fn record(run: &Run) -> Vec<Record> {
 }
 
 /// An event of each kind.
-const EVENTS: [Event; 16] = [
+const EVENTS: [Event; 17] = [
     Event::Open { key: Some(0), id: None },
     Event::Open { key: None, id: None },
     Event::Join {
@@ -402,6 +406,7 @@ const EVENTS: [Event; 16] = [
         to: To::Index(0),
         is_object: true,
     },
+    Event::Meet { key: 0, id: None },
     Event::UnknownType,
     Event::Kick { index: 0 },
     Event::Leave,
@@ -535,6 +540,7 @@ fn event() -> impl Strategy<Value = Event> {
         18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
         5 => id().prop_map(|id| Event::Open { key: None, id }),
         22 => (key(), id(), wait).prop_map(|(key, id, wait)| Event::Join { key, id, wait }),
+        8 => (key(), id()).prop_map(|(key, id)| Event::Meet { key, id }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
@@ -603,7 +609,7 @@ fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
     let (kind, pick) = (pick % 16, pick / 16);
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     let may = |who: &usize| match event {
-        Event::Open { .. } | Event::Join { .. } => model.role(*who).is_none(),
+        Event::Open { .. } | Event::Join { .. } | Event::Meet { .. } => model.role(*who).is_none(),
         Event::Data { to: To::Unnamed, .. } | Event::Leave => {
             matches!(model.role(*who), Some(Role::Joiner | Role::Waiting))
         }

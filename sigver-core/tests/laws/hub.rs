@@ -275,7 +275,9 @@ fn waiters_join_in_order_of_arrival_or_are_refused_in_time() {
                 .map(|(to, _)| *to)
                 .collect();
             match step {
-                Step::Open { .. } => {
+                Step::Open { .. } | Step::Meet { .. }
+                    if sent.iter().any(|(_, sent)| matches!(sent, Sent::Opened { .. })) =>
+                {
                     let opened = sent.iter().find_map(|(_, sent)| match sent {
                         Sent::Opened { key } => Some(*key),
                         _ => None,
@@ -349,7 +351,7 @@ impl Observed {
     fn record_event(&mut self, event: &Event) {
         match event.step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, .. } | Step::Join { who, .. } | Step::Throttle { who, .. } => {
+            Step::Open { who, .. } | Step::Join { who, .. } | Step::Meet { who, .. } | Step::Throttle { who, .. } => {
                 self.without_request.remove(&who);
             }
             Step::Disconnect { who } => self.mark_ended(who),
@@ -550,6 +552,7 @@ fn actor(step: &Step) -> Option<usize> {
         Step::Connect { who, .. }
         | Step::Open { who, .. }
         | Step::Join { who, .. }
+        | Step::Meet { who, .. }
         | Step::Data { who, .. }
         | Step::UnknownControl { who, .. }
         | Step::Kick { who, .. }
@@ -573,7 +576,7 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 }
 
 /// Returns every call that a connection can make, and every call about it.
-fn calls_of(who: usize) -> [Step; 12] {
+fn calls_of(who: usize) -> [Step; 13] {
     let (key, index, token) = (0, 0, usize::MAX);
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
@@ -593,6 +596,7 @@ fn calls_of(who: usize) -> [Step; 12] {
             id: None,
             wait: Duration::from_secs(1),
         },
+        Step::Meet { who, key, id: None },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },

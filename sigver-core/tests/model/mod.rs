@@ -40,6 +40,11 @@ pub(crate) enum Step {
         id: Option<usize>,
         wait: Duration,
     },
+    Meet {
+        who: usize,
+        key: usize,
+        id: Option<usize>,
+    },
     Data {
         who: usize,
         to: Addressee,
@@ -182,6 +187,10 @@ impl Model {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key, id } => self.open(who, key, id),
             Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
+            Step::Meet { who, key, id } => match self.opener_of(key) {
+                Some(_) => self.join(who, key, id, Duration::ZERO),
+                None => self.open(who, key, id),
+            },
             Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
             Step::UnknownControl { who, to, kind, token } => match self.role(who) {
                 Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
@@ -233,6 +242,11 @@ impl Model {
     /// Returns the next role deadline or end of a wait.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.connected().filter_map(Client::deadline).min()
+    }
+
+    #[allow(dead_code, reason = "only the generated runs wait for timeouts")]
+    pub(crate) fn now(&self) -> Duration {
+        self.now
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -333,7 +333,8 @@ impl EndpointModel {
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
-            (Dialect::Plain, Event::UnknownType) => {
+            (Dialect::V1, Event::Meet { key, id }) => (model::Step::Meet { who, key, id }, text),
+            (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
@@ -371,7 +372,9 @@ impl EndpointModel {
             self.end_pairing(who, "ended-by-joiner", outputs);
         }
         let sent = match step {
-            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None, .. }) => {
+            model::Step::Open { .. } | model::Step::Join { .. } | model::Step::Meet { .. }
+                if !matches!(event, Event::Open { key: None, .. }) =>
+            {
                 self.attempt(who, step)
             }
             _ => self.hub.play(step),
@@ -391,7 +394,8 @@ impl EndpointModel {
         let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
         let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
         if conn_level + of_conn > minute || source_level + of_source > minute {
-            let (model::Step::Open { key, .. } | model::Step::Join { key, .. }) = step else {
+            let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
+            else {
                 panic!("{step:?} names no key");
             };
             return self.hub.play(model::Step::Throttle { who, key });
@@ -403,7 +407,9 @@ impl EndpointModel {
             Sent::Close(reason) => *reason == CloseReason::UnknownKey,
             _ => false,
         };
-        if matches!(step, model::Step::Open { .. }) || sent.iter().any(|(_, sent)| is_unknown(sent)) {
+        if matches!(step, model::Step::Open { .. } | model::Step::Meet { .. })
+            || sent.iter().any(|(_, sent)| is_unknown(sent))
+        {
             self.client(who).attempts.level += of_conn;
             self.attempts.entry(source).or_default().level += of_source;
         }

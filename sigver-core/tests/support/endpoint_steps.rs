@@ -30,6 +30,10 @@ pub(crate) enum Event {
         /// In seconds.
         wait: u64,
     },
+    Meet {
+        key: usize,
+        id: Option<usize>,
+    },
     Data {
         to: To,
         is_object: bool,
@@ -116,6 +120,7 @@ impl Event {
                 };
                 format!(r#"{{"type":"join"{}{}{wait}}}"#, named(key), id_text(id))
             }
+            (Self::Meet { key, id }, _) => format!(r#"{{"type":"meet"{}{}}}"#, named(key), id_text(id)),
             (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
             (Self::Data { to, is_object }, Dialect::V1) => {
                 format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))

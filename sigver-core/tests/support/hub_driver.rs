@@ -78,6 +78,10 @@ impl HubDriver {
                 let (key, id) = (name(key), id.map(peer_id));
                 self.handle(who, InboundMessage::Join { key, id, wait })
             }
+            Step::Meet { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Meet { key, id })
+            }
             Step::Data { who, to, kind, token } => {
                 let payload = self.token(token);
                 self.handle(who, InboundMessage::Data { to, kind, payload })

@@ -15,6 +15,7 @@ pub(crate) enum Reading {
     /// With the `id`, if there is one.
     OpenGenerated(Option<String>),
     Join(Request),
+    Meet(Request),
     /// The payload has this kind and this text.
     Data(Addressee, PayloadKind, String),
     UnknownControl(Addressee, PayloadKind, String),
@@ -148,6 +149,10 @@ impl Object {
                 let request = self.request(key, limits)?;
                 let wait = self.wait(limits)?;
                 Ok(Reading::Join(Request { wait, ..request }))
+            }
+            Some("meet") => {
+                let key = key.ok_or(CloseReason::KeyMissing)?;
+                self.request(key, limits).map(Reading::Meet)
             }
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
@@ -331,6 +336,7 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
         InboundMessage::Open { key, id } => Reading::Open(request(&key, id, Duration::ZERO)),
         InboundMessage::OpenGenerated { id } => Reading::OpenGenerated(id.map(|id| id.as_str().to_owned())),
         InboundMessage::Join { key, id, wait } => Reading::Join(request(&key, id, wait)),
+        InboundMessage::Meet { key, id } => Reading::Meet(request(&key, id, Duration::ZERO)),
         InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
         InboundMessage::UnknownControl { to, kind, payload } => {
             Reading::UnknownControl(to, kind, payload.as_str().to_owned())

@@ -88,6 +88,7 @@ enum Op {
     Connect(Profile),
     Open(Who, Meeting, Option<usize>),
     Join(Who, Meeting, Option<usize>, Duration),
+    Meet(Who, Meeting, Option<usize>),
     Data(Who, To, PayloadKind),
     UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
@@ -99,6 +100,8 @@ enum Op {
     Disconnect(Who),
     Wait(Duration),
     Timeout,
+    /// Waits for the next timeout, and handles it.
+    OnTime,
     Shutdown,
 }
 
@@ -153,7 +156,8 @@ fn ops() -> impl Strategy<Value = Op> {
         260 => profile().prop_map(Op::Connect),
         100 => (mostly(&[Idle, FormerOpeners]), to_open, id()).prop_map(|(who, meeting, id)| Op::Open(who, meeting, id)),
         240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id, Duration::ZERO)),
-        90 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
+        130 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
+        60 => (mostly(&[Idle]), any_key(), id()).prop_map(|(who, meeting, id)| Op::Meet(who, meeting, id)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
@@ -163,8 +167,9 @@ fn ops() -> impl Strategy<Value = Op> {
         15 => (mostly(&[Idle]), any_key()).prop_map(|(who, meeting)| Op::Throttle(who, meeting)),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
         55 => mostly(&[Joiners, Joiners, Joiners, Openers, Openers, Waiting]).prop_map(Op::Disconnect),
-        40 => time.prop_map(Op::Wait),
-        50 => Just(Op::Timeout),
+        30 => time.prop_map(Op::Wait),
+        20 => Just(Op::Timeout),
+        28 => Just(Op::OnTime),
         3 => Just(Op::Shutdown),
     ]
 }
@@ -228,12 +233,25 @@ fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     let mut model = Model::new(limits);
     let mut steps = Vec::new();
     for (number, op) in (world * SECOND_WORLD..).zip(ops) {
-        if let Some(step) = choose(&model, world * KEYS, number, op) {
+        let chosen = match op {
+            Op::OnTime => on_time(&model),
+            _ => choose(&model, world * KEYS, number, op).into_iter().collect(),
+        };
+        for step in chosen {
             let _ = model.play(step);
             steps.push(step);
         }
     }
     steps
+}
+
+/// Returns the steps that wait for the next timeout and handle it, unless it is in years.
+fn on_time(model: &Model) -> Vec<Step> {
+    let time = model.next_timeout().unwrap_or_default().saturating_sub(model.now());
+    if time > Duration::from_secs(1_000) {
+        return Vec::new();
+    }
+    vec![Step::Wait { time }, Step::Timeout]
 }
 
 /// Chooses a step. `number` is unused so far and names a new connection or payload.
@@ -250,6 +268,11 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             key: meeting.among(model, first_key)?,
             id,
             wait,
+        },
+        Op::Meet(who, meeting, id) => Step::Meet {
+            who: who.among(model)?.name,
+            key: meeting.among(model, first_key)?,
+            id,
         },
         Op::Data(who, to, kind) => {
             let sender = who.among(model)?;
@@ -297,7 +320,7 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             who: who.among(model)?.name,
         },
         Op::Wait(time) => Step::Wait { time },
-        Op::Timeout => Step::Timeout,
+        Op::Timeout | Op::OnTime => Step::Timeout,
         Op::Shutdown => Step::Shutdown,
     })
 }

@@ -119,7 +119,7 @@ fn kinds() -> BoxedStrategy<Value> {
 
 /// Returns values of `type` in `sigver.v1`.
 fn v1_kinds() -> BoxedStrategy<Value> {
-    const CONTROL: &[&str] = &["open", "join", "kick", "kick", "leave", "close", "ping"];
+    const CONTROL: &[&str] = &["open", "join", "meet", "kick", "kick", "leave", "close", "ping"];
     const UNKNOWN: &[&str] = &["Send", "data"];
     prop_oneof![10 => Just("send"), 6 => select(CONTROL), 1 => select(UNKNOWN)]
         .prop_flat_map(spelling)
@@ -140,8 +140,8 @@ fn indexes() -> BoxedStrategy<Value> {
     const NEAR: &[&str] = &["-0", "-1", "0.0", "1e0", "null"];
     const NO_VALUES: &[&str] = &["00", "01", "+1", " 0", "0 ", "", "push", "0x1", "١", "1_0"];
     prop_oneof![
-        2 => select(INTEGERS).prop_map(Value::scalar),
-        2 => select(INTEGERS).prop_flat_map(spelling),
+        4 => select(INTEGERS).prop_map(Value::scalar),
+        4 => select(INTEGERS).prop_flat_map(spelling),
         2 => select(NEAR).prop_map(Value::scalar),
         1 => select(NEAR).prop_flat_map(spelling),
         1 => select(NO_VALUES).prop_flat_map(spelling),

@@ -35,8 +35,8 @@ const NAMES: &[&str] = &["type", "key", "index", "data", "id", "wait", "code", "
 /// Frames from a client, most of them almost valid.
 pub(crate) fn frames() -> impl Strategy<Value = Value> {
     const TYPES: &[&str] = &[
-        "open", "join", "send", "kick", "close", "leave", "ping", "opened", "waiting", "joined", "data", "closed",
-        "error", "pong", "Open", "offer", "",
+        "open", "join", "meet", "send", "kick", "close", "leave", "ping", "opened", "waiting", "joined", "data",
+        "closed", "error", "pong", "Open", "offer", "",
     ];
     const NEAR: &[&str] = &[
         "00",

@@ -51,6 +51,9 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     // An invalid key. `open` may have none, but `null` is not none.
     (r#"{"type":"join"}"#,                               CloseReason::KeyMissing),
     (r#"{"type":"join","Key":"tea"}"#,                   CloseReason::KeyMissing),
+    (r#"{"type":"meet"}"#,                               CloseReason::KeyMissing),
+    (r#"{"type":"meet","key":""}"#,                      CloseReason::KeyEmpty),
+    (r#"{"type":"meet","key":"tea","id":""}"#,           CloseReason::IdMalformed),
     (r#"{"type":"open","key":null}"#,                    CloseReason::KeyNotString),
     (r#"{"type":"open","key":1}"#,                       CloseReason::KeyNotString),
     (r#"{"type":"join","key":["tea"]}"#,                 CloseReason::KeyNotString),
@@ -108,6 +111,8 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
     (r#"{"type":"open","key":"pot","id":"a"}"#,          Decoded::Open("pot", Some("a"))),
     (r#"{"type":"open","\u0069d":"\u00e9"}"#,            Decoded::OpenGenerated(Some("é"))),
     (r#"{"id":"null","key":"tea","type":"join"}"#,       Decoded::Join("tea", Some("null"))),
+    (r#"{"type":"meet","key":"tea"}"#,                   Decoded::Meet("tea", None)),
+    (r#"{"type":"meet","key":"tea","id":"a","wait":-1}"#, Decoded::Meet("tea", Some("a"))),
     // A wait over the limit is cut to it, however large. 0 is none.
     (r#"{"type":"join","key":"tea","wait":0}"#,          Decoded::Join("tea", None)),
     (r#"{"type":"join","key":"tea","\u0077ait":1}"#,     Decoded::JoinLater("tea", 1)),
@@ -145,6 +150,7 @@ enum Decoded<'a> {
     OpenGenerated(Option<&'a str>),
     Join(&'a str, Option<&'a str>),
     JoinLater(&'a str, u64),
+    Meet(&'a str, Option<&'a str>),
     Send(Option<u32>, PayloadKind, &'a str),
     Kick(u32),
     Leave,
@@ -200,6 +206,7 @@ fn valid_text_is_decoded_in_every_spelling() {
                 Decoded::Join(key.as_str(), id.as_ref().map(PeerId::as_str))
             }
             Ok(InboundMessage::Join { key, wait, .. }) => Decoded::JoinLater(key.as_str(), wait.as_secs()),
+            Ok(InboundMessage::Meet { key, id }) => Decoded::Meet(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::Data { to, kind, payload }) => {
                 assert_eq!(payload.kind(), *kind);
                 let to = match to {

@@ -20,41 +20,6 @@ fn unknown(who: char) -> Received {
     )
 }
 
-fn at(seconds: u64) -> Time {
-    Time::from_duration(Duration::from_secs(seconds))
-}
-
-impl Fixture {
-    /// Returns a hub with clients of `sigver.v1` without a role.
-    fn of_idle_clients(clients: &[char]) -> Self {
-        let mut limits = Limits::default();
-        limits.joiners_per_key = 2;
-        limits.role_deadline = None;
-        let mut fixture = Self {
-            hub: Hub::new(limits.clone()),
-            now: Time::ZERO,
-            limits,
-            clients: Vec::new(),
-        };
-        for who in clients {
-            fixture.connect(*who, Dialect::V1);
-        }
-        fixture
-    }
-
-    /// Advances the time and handles each timeout when it is due. Returns what the clients receive.
-    fn run_until(&mut self, seconds: u64) -> Vec<Received> {
-        let mut received = Vec::new();
-        while let Some(due) = self.hub.poll_timeout().filter(|due| *due <= at(seconds)) {
-            self.now = due;
-            let outputs = self.hub.handle_timeout(due);
-            received.extend(self.encode(outputs));
-        }
-        self.now = at(seconds);
-        received
-    }
-}
-
 #[test]
 fn waiters_join_in_order_of_arrival_when_the_key_is_opened() {
     // The order of arrival is neither that of the connections nor that of the ends of their waits.
@@ -133,6 +98,7 @@ fn waiter_is_refused_another_role_and_data() {
         (r#"{"type":"open"}"#, "has-role"),
         (r#"{"type":"join","key":"pot"}"#, "has-role"),
         (r#"{"type":"join","key":"cup","wait":9}"#, "has-role"),
+        (r#"{"type":"meet","key":"pot"}"#, "has-role"),
         (r#"{"type":"send","data":1}"#, "no-role"),
         (r#"{"type":"kick","index":0}"#, "no-role"),
         (r#"{"type":"close"}"#, "no-role"),
