@@ -168,14 +168,6 @@ impl Stage for Judge {
         let dialect = self.dialects.get(&who).copied();
         is_same(dialect.unwrap_or(Dialect::Plain), expected, seen)
     }
-
-    /// Returns the `key` of the message, if it has 32 hexadecimal digits.
-    fn made(&self, _: &str, text: &str) -> Option<String> {
-        let message: Value = serde_json::from_str(text).ok()?;
-        let key = message.get("key")?.as_str()?;
-        let is_generated = key.len() == 32 && key.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_generated.then(|| key.to_owned())
-    }
 }
 
 #[cfg(test)]

@@ -363,17 +363,22 @@ impl Judge {
                 let (dialect, _) = Dialect::negotiate(offers);
                 (core.connect(dialect), dialect)
             });
-            let made = format!("{MADE:032x}");
+            // The core makes only one string here.
+            let with_made = |text: &str| {
+                let mut parts = text.split('$');
+                let first = parts.next().unwrap_or_default().to_owned();
+                parts.fold(first, |text, part| text + &format!("{MADE:032x}") + &part[1..])
+            };
             let sends = match &step.kind {
                 StepKind::Sends(_, transcripts::Frame::Text(text)) => String::from_utf8(text.clone()).ok(),
                 StepKind::Sends(_, transcripts::Frame::Pieces(pieces)) => Some(pieces.concat()),
-                StepKind::SendsMade(_, text) => Some(text.replacen('*', &made, 1)),
+                StepKind::SendsMade(_, text) => Some(with_made(text)),
                 StepKind::Receives(_, text) => {
                     self.text(&place, dialect, None, text);
                     None
                 }
                 StepKind::ReceivesMade(_, text) => {
-                    self.text(&place, dialect, None, &text.replacen('*', &made, 1));
+                    self.text(&place, dialect, None, &with_made(text));
                     None
                 }
                 StepKind::Closes(..) | StepKind::Vanishes(_) => {
