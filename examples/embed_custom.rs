@@ -203,7 +203,7 @@ impl Lobby {
                     self.hub.disconnect(id)
                 }
                 Ok(Event::Request(id, request)) => match decode(request, self.hub.limits()) {
-                    Ok(message) => self.hub.handle(id, message),
+                    Ok(message) => self.hub.handle(self.now(), id, message),
                     Err(reason) => self.hub.close(id, reason),
                 },
                 Err(RecvTimeoutError::Timeout) => self.hub.handle_timeout(self.now()),
@@ -241,6 +241,7 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
         Request::Enter(name) => InboundMessage::Join {
             key: Key::new(&name, limits)?,
             id: None,
+            wait: Duration::ZERO,
         },
         Request::Send(to, signal) => InboundMessage::Data {
             to: to.map_or(Addressee::Unnamed, |number| Addressee::Index(Index::new(number))),
@@ -262,7 +263,7 @@ fn encode(message: OutboundMessage<Signal>) -> Option<Notice> {
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
         OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
-        OutboundMessage::Pong => return None,
+        OutboundMessage::Waiting { .. } | OutboundMessage::Pong => return None,
         OutboundMessage::Close(reason) => Notice::Closed(reason),
     })
 }

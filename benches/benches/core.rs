@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::{hint::black_box, net::IpAddr};
+use std::{hint::black_box, net::IpAddr, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sigver_core::{
@@ -96,6 +96,7 @@ impl HubFixture {
         for n in 0..keys {
             let opener = connect(&mut hub);
             let _ = hub.handle(
+                Time::ZERO,
                 opener,
                 InboundMessage::Open {
                     key: key(&format!("key {n}")),
@@ -105,6 +106,7 @@ impl HubFixture {
         }
         let opener = connect(&mut hub);
         let _ = hub.handle(
+            Time::ZERO,
             opener,
             InboundMessage::Open {
                 key: key("the key"),
@@ -114,19 +116,23 @@ impl HubFixture {
         for _ in 0..joiners {
             let joiner = connect(&mut hub);
             let _ = hub.handle(
+                Time::ZERO,
                 joiner,
                 InboundMessage::Join {
                     key: key("the key"),
                     id: None,
+                    wait: Duration::ZERO,
                 },
             );
         }
         let joiner = connect(&mut hub);
         let _ = hub.handle(
+            Time::ZERO,
             joiner,
             InboundMessage::Join {
                 key: key("the key"),
                 id: None,
+                wait: Duration::ZERO,
             },
         );
         Self {
@@ -149,7 +155,7 @@ impl HubFixture {
             kind: PayloadKind::Object,
             payload: (),
         };
-        self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
+        self.hub.handle(Time::ZERO, self.joiner, offer).len() + self.hub.handle(Time::ZERO, self.opener, answer).len()
     }
 
     /// Connects and disconnects a joiner.
@@ -161,10 +167,12 @@ impl HubFixture {
         let joined = self
             .hub
             .handle(
+                Time::ZERO,
                 joiner,
                 InboundMessage::Join {
                     key: key.clone(),
                     id: None,
+                    wait: Duration::ZERO,
                 },
             )
             .len();
@@ -228,13 +236,13 @@ fn endpoint(criterion: &mut Criterion) {
         });
         for (id, text) in [(opener, &open), (joiner, &join)] {
             let message = Decoder::new(*dialect, &limits).decode(text).expect("valid message");
-            let _ = hub.handle(id, message);
+            let _ = hub.handle(Time::ZERO, id, message);
         }
         group.bench_function("codec-and-hub", |bencher| {
             let decoder = Decoder::new(*dialect, &limits);
             bencher.iter(|| {
                 let message = decoder.decode(black_box(&text)).expect("valid message");
-                for (_, message) in hub.handle(joiner, message) {
+                for (_, message) in hub.handle(Time::ZERO, joiner, message) {
                     black_box(dialect.encode(message));
                 }
             });

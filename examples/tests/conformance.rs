@@ -98,7 +98,9 @@ fn default_server_passes() -> Fallible {
 
 /// Returns whether a transcript requires a server with other limits or a short role deadline.
 fn requires_options(transcript: &sigver_transcripts::Transcript) -> bool {
-    let waits = |step: &sigver_transcripts::Step| step.kind == sigver_transcripts::StepKind::WaitRoleDeadline;
+    let waits = |step: &sigver_transcripts::Step| {
+        step.kind == sigver_transcripts::StepKind::Wait(sigver_transcripts::Wait::RoleDeadline)
+    };
     !transcript.limits.is_empty() || transcript.steps.iter().any(waits)
 }
 

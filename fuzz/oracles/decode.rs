@@ -1,5 +1,7 @@
 //! Compares `Decoder::decode` and `Dialect::encode` with an independent JSON reader and the protocol page. Uses no hub.
 
+use core::time::Duration;
+
 use sigver_core::{
     CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
     PeerId, Refusal,
@@ -52,7 +54,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     };
     let key_length = |dialect| match is {
         Text::Object(object) => match object.reading(dialect, &Limits::default()) {
-            Ok(Reading::Open(request) | Reading::Join(request)) => Some(request.key.len()),
+            Ok(Reading::Open(request) | Reading::Join(request) | Reading::Meet(request)) => Some(request.key.len()),
             Ok(_) | Err(_) => None,
         },
         Text::Other(_) | Text::Broken(_) => None,
@@ -64,6 +66,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     just.message_bytes = text.len() as u32;
     just.depth = depth;
     just.key_bytes = key as u32;
+    just.join_wait = Duration::from_secs(7);
     let mut all = vec![Limits::default(), just.clone()];
     let less: [fn(&mut Limits) -> &mut u32; 3] = [
         |limits| &mut limits.message_bytes,
@@ -120,7 +123,9 @@ fn check_invalid_json(
 /// Encodes the decoded text in both dialects.
 fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
-        Ok(InboundMessage::Open { key, id } | InboundMessage::Join { key, id }) => {
+        Ok(
+            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+        ) => {
             check_key(&key);
             check_id(id);
         }
@@ -138,6 +143,10 @@ fn check_key(key: &Key) {
     let key = || key.clone();
     for message in [
         OutboundMessage::Opened { key: key() },
+        OutboundMessage::Waiting {
+            key: key(),
+            wait: Duration::ZERO,
+        },
         OutboundMessage::Refused(Refusal::KeyTaken { key: key() }),
         OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),

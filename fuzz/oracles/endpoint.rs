@@ -11,7 +11,8 @@
 //! | `Bt` | at the beginning, or after `L` and `P`: `t` × 10 bytes of all write buffers together; `-`: no limit |
 //! | `Sm` | at the beginning, or after these: `m` messages per second of all clients with one address |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
-//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `owk`, `jwk`, `mwk` | client `w`, counted from the first, opens, joins or meets at key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `Jwks` | `w` joins key `k` and waits for `s` seconds |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
@@ -193,7 +194,7 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojdlkvxhibgnerq".contains(&letter);
+                let is_event = b"ojJmdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
                 let event = self.event(letter, who)?;
                 Step::Event { who, event }
@@ -206,6 +207,16 @@ impl Script<'_> {
         Some(match letter {
             b'o' => Event::Open { key: self.key()?, id },
             b'j' => Event::Join {
+                key: self.key()?.unwrap_or_default(),
+                id,
+                wait: 0,
+            },
+            b'J' => Event::Join {
+                key: self.key()?.unwrap_or_default(),
+                id,
+                wait: number(self.byte()?).into(),
+            },
+            b'm' => Event::Meet {
                 key: self.key()?.unwrap_or_default(),
                 id,
             },

@@ -152,7 +152,7 @@
 //!
 //! // Returns what to send after a text arrived.
 //! let mut receive = |from, text: &str| -> Result<Vec<_>, CloseReason> {
-//!     let outputs = hub.handle(from, decoder.decode(text)?);
+//!     let outputs = hub.handle(start, from, decoder.decode(text)?);
 //!     let frames = outputs.into_iter().filter_map(|(to, message)| Some((to, dialect.encode(message)?)));
 //!     Ok(frames.collect())
 //! };
@@ -182,8 +182,8 @@
 //!
 //! ## Time
 //!
-//! The hub has one kind of deadline, [`Limits::role_deadline`], and no clock. Pass the time when a connection is accepted, sleep until
-//! [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
+//! The hub has no clock, and two kinds of deadlines: [`Limits::role_deadline`], and the end of a join's wait for its key. Pass the time with
+//! each call, sleep until [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
 //! the driver's.
 //!
 //! ```
@@ -233,8 +233,9 @@
 //!
 //! # Memory
 //!
-//! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default), plus about
-//! 20 bytes in the opener's table if it is a joiner. The [`Endpoint`] adds about 200 bytes per connection. Payloads are not kept.
+//! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default) and its id
+//! (at most 64), plus about 20 bytes in the opener's table if it is a joiner, or about 400 while it waits for a key. The [`Endpoint`] adds
+//! about 200 bytes per connection. Payloads are not kept.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -2,6 +2,8 @@
 //!
 //! The message enums are exhaustive: a new message is a compile error in every codec.
 
+use core::time::Duration;
+
 use crate::{
     id::{Index, Key, PeerId},
     payload::Payload,
@@ -33,6 +35,17 @@ pub enum InboundMessage<P = Payload> {
         key: Key,
         /// The sender's name for itself, which its opener gets.
         id: Option<PeerId>,
+        /// How long to wait for the key if nobody has it open. Zero: the join is refused. The hub does not limit the time; a
+        /// [`Decoder`](crate::Decoder) does ([`Limits::join_wait`](crate::Limits::join_wait)).
+        wait: Duration,
+    },
+    /// Become the opener of `key` if nobody has it open, and a joiner otherwise. Of several connections that meet, exactly one becomes the
+    /// opener.
+    Meet {
+        /// The key to open or join.
+        key: Key,
+        /// The sender's name for itself, which its peers get.
+        id: Option<PeerId>,
     },
     /// Deliver `payload` to the other side.
     Data {
@@ -58,7 +71,7 @@ pub enum InboundMessage<P = Payload> {
         /// The joiner. `None` is a number that is too large for any joiner.
         index: Option<Index>,
     },
-    /// End the sender's role as a joiner and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
+    /// End the sender's role as a joiner, or its wait for a key, and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     Leave,
     /// End the sender's role as an opener and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     CloseKey,
@@ -86,6 +99,14 @@ pub enum OutboundMessage<P = Payload> {
     Opened {
         /// The key.
         key: Key,
+    },
+    /// The recipient waits for a key that nobody has open. When somebody opens it, [`Joined`](Self::Joined) follows; if nobody does in time,
+    /// [`Refusal::UnknownKey`].
+    Waiting {
+        /// The key.
+        key: Key,
+        /// The time after which the join is refused.
+        wait: Duration,
     },
     /// The recipient is a joiner.
     Joined {

@@ -98,6 +98,11 @@ impl Collector for Metrics {
             "Joiners that are not read, because their opener reads too slowly",
             counters.blocked_joiners,
         )?;
+        page.gauge(
+            "sigver_waiting",
+            "Connections that wait for a key to be opened",
+            counters.hub.waiting,
+        )?;
         page.gauge_in(
             "sigver_backlog",
             "Bytes that wait for clients that do not read",

@@ -9,7 +9,7 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
 
 use crate::{
-    Frame as Sent, Limit, Seen, Stage, Transcript,
+    Frame as Sent, Limit, Seen, Stage, Transcript, Wait,
     frames::{Event, FrameReader},
 };
 
@@ -76,7 +76,7 @@ impl InMemory {
     pub fn close_all(&mut self) -> io::Result<()> {
         let outputs = self.endpoint.close_all(self.now);
         self.carry_out(outputs)?;
-        self.wait(self.endpoint.config().close_timeout)
+        self.advance(self.endpoint.config().close_timeout)
     }
 
     fn client(&mut self, who: char) -> io::Result<&mut Client> {
@@ -120,7 +120,7 @@ impl InMemory {
         Ok(())
     }
 
-    fn wait(&mut self, time: Duration) -> io::Result<()> {
+    fn advance(&mut self, time: Duration) -> io::Result<()> {
         let end = self.now.saturating_add(time);
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
@@ -210,7 +210,11 @@ impl Stage for InMemory {
         self.input(who, Input::Disconnected)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.wait(self.endpoint.config().limits.role_deadline.unwrap_or(Duration::ZERO))
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        let role_deadline = self.endpoint.config().limits.role_deadline;
+        self.advance(match time {
+            Wait::RoleDeadline => role_deadline.unwrap_or_default(),
+            Wait::Seconds(seconds) => Duration::from_secs(seconds.into()),
+        })
     }
 }

@@ -221,7 +221,7 @@ impl World {
 
     fn pass_to_hub(&mut self, id: ConnId, message: InboundMessage) {
         let gives_up_role = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
-        let outputs = self.hub.handle(id, message);
+        let outputs = self.hub.handle(Time::ZERO, id, message);
         let is_answer = |(to, _): &(ConnId, OutboundMessage)| *to == id;
         if gives_up_role && !outputs.iter().any(is_answer) {
             self.set_role(id, Role::Nothing);
@@ -386,7 +386,8 @@ impl World {
                 OutboundMessage::RoleEnded(_) | OutboundMessage::Close(_) => {
                     self.set_role(*id, Role::Nothing);
                 }
-                OutboundMessage::PeerJoined { .. }
+                OutboundMessage::Waiting { .. }
+                | OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
                 | OutboundMessage::PeerLeft { .. }
                 | OutboundMessage::Refused(_)

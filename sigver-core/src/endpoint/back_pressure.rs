@@ -112,8 +112,11 @@ impl Endpoint {
         };
         let opener = match message {
             InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } => self.hub.opener_of(id)?,
-            InboundMessage::Join { key, .. } if self.hub.role(id).is_none() => self.hub.opener(key)?,
+            InboundMessage::Join { key, .. } | InboundMessage::Meet { key, .. } if self.hub.role(id).is_none() => {
+                self.hub.opener(key)?
+            }
             InboundMessage::Join { .. }
+            | InboundMessage::Meet { .. }
             | InboundMessage::Open { .. }
             | InboundMessage::OpenGenerated { .. }
             | InboundMessage::Kick { .. }

@@ -70,8 +70,8 @@ pub struct EndpointConfig {
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.
     ///
-    /// This limits guessing of keys. An attempt is every open that names a key, free or taken, and every join of an unknown key. Without
-    /// attempts left, every open and join that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
+    /// This limits guessing of keys. An attempt is every open or meet that names a key, free or taken, and every join of an unknown key,
+    /// also if it waits for the key. Without attempts left, every open, join and meet that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
     /// key; in the plain dialect, the client is closed with 1013. One minute's worth may be used at once. 30 is a reasonable value for keys
     /// that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,

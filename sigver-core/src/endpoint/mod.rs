@@ -482,10 +482,12 @@ impl Endpoint {
         }
         let messages = match message {
             InboundMessage::OpenGenerated { id: peer_id } => match self.generate_key() {
-                Ok(key) => self.hub.handle(id, InboundMessage::Open { key, id: peer_id }),
+                Ok(key) => self.hub.handle(now, id, InboundMessage::Open { key, id: peer_id }),
                 Err(reason) => return self.close(now, id, reason, outputs),
             },
-            InboundMessage::Open { ref key, .. } | InboundMessage::Join { ref key, .. } => {
+            InboundMessage::Open { ref key, .. }
+            | InboundMessage::Join { ref key, .. }
+            | InboundMessage::Meet { ref key, .. } => {
                 let key = key.clone();
                 self.attempt_key(now, id, key, message)
             }
@@ -494,7 +496,7 @@ impl Endpoint {
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
             | InboundMessage::CloseKey
-            | InboundMessage::Ping => self.hub.handle(id, message),
+            | InboundMessage::Ping => self.hub.handle(now, id, message),
         };
         self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
@@ -506,10 +508,10 @@ impl Endpoint {
         Ok(Key::from_random(bits, &self.config.limits)?)
     }
 
-    /// Handles an open or a join of a named key, unless the connection or its source has made too many attempts.
+    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
     ///
-    /// Every open is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are taken.
-    /// A join is an attempt if it fails.
+    /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
+    /// taken. A join is an attempt if it fails or waits.
     fn attempt_key(
         &mut self,
         now: Time,
@@ -522,7 +524,7 @@ impl Endpoint {
             self.conns.get_mut(id),
             self.hub.role(id),
         ) else {
-            return self.hub.handle(id, message);
+            return self.hub.handle(now, id, message);
         };
         let per_conn = per_minute.get();
         let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
@@ -530,9 +532,9 @@ impl Endpoint {
         if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
             return self.hub.refuse_request(id, Refusal::TooManyAttempts { key });
         }
-        let is_open = matches!(message, InboundMessage::Open { .. });
-        let messages = self.hub.handle(id, message);
-        if is_open || messages.iter().any(|(_, message)| is_unknown_key(message)) {
+        let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
+        let messages = self.hub.handle(now, id, message);
+        if may_open || messages.iter().any(|(_, message)| says_that_key_is_unknown(message)) {
             self.key_attempts.spend(source, per_source, now);
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.attempts.spend(per_conn, now);
@@ -755,7 +757,10 @@ impl Endpoint {
                 self.counters.refused.add_close(*reason);
                 self.end_pairing(now, to, stage_of(*reason), outputs);
             }
-            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } | OutboundMessage::Pong => {}
+            OutboundMessage::Waiting { .. }
+            | OutboundMessage::PeerJoined { .. }
+            | OutboundMessage::PeerLeft { .. }
+            | OutboundMessage::Pong => {}
         }
     }
 
@@ -835,10 +840,12 @@ fn is_from_joiner(message: &OutboundMessage) -> bool {
     )
 }
 
-/// Whether the message refuses a join, because the key has no opener.
-fn is_unknown_key(message: &OutboundMessage) -> bool {
+/// Whether the reply to a join shows that the key has no opener.
+fn says_that_key_is_unknown(message: &OutboundMessage) -> bool {
     matches!(
         message,
-        OutboundMessage::Refused(Refusal::UnknownKey { .. }) | OutboundMessage::Close(CloseReason::UnknownKey)
+        OutboundMessage::Waiting { .. }
+            | OutboundMessage::Refused(Refusal::UnknownKey { .. })
+            | OutboundMessage::Close(CloseReason::UnknownKey)
     )
 }

@@ -124,8 +124,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Creates a decoder. It enforces [`key_bytes`](Limits::key_bytes), [`message_bytes`](Limits::message_bytes) and
-    /// [`depth`](Limits::depth).
+    /// Creates a decoder. It enforces [`key_bytes`](Limits::key_bytes), [`message_bytes`](Limits::message_bytes), [`depth`](Limits::depth)
+    /// and [`join_wait`](Limits::join_wait).
     pub fn new(dialect: Dialect, limits: &Limits) -> Self {
         Self {
             dialect,

@@ -1,6 +1,7 @@
 //! The plain dialect: no acknowledgements, errors are close codes. Payloads are passed on unchanged.
 
 use alloc::string::String;
+use core::time::Duration;
 
 use crate::{
     frame::Frame,
@@ -27,6 +28,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
                 id: None,
+                wait: Duration::ZERO,
             }),
             Some(_) | None => Ok(InboundMessage::UnknownControl {
                 to,
@@ -45,6 +47,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
 pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
     match message {
         OutboundMessage::Opened { .. }
+        | OutboundMessage::Waiting { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerLeft { .. }
         | OutboundMessage::Refused(_)

@@ -19,7 +19,14 @@ use crate::{
 const ENVELOPE: usize = 48;
 
 /// The members that this dialect reads. Each may occur once.
-const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index, Member::Data, Member::Id];
+const MEMBERS: &[Member] = &[
+    Member::Type,
+    Member::Key,
+    Member::Index,
+    Member::Data,
+    Member::Id,
+    Member::Wait,
+];
 
 pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
@@ -34,6 +41,11 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             }),
         },
         Some("join") => Ok(InboundMessage::Join {
+            key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
+            id: scan::id(members.id)?,
+            wait: scan::wait(members.wait, limits)?,
+        }),
+        Some("meet") => Ok(InboundMessage::Meet {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
             id: scan::id(members.id)?,
         }),
@@ -63,6 +75,11 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
             out.push_str(r#"{"type":"opened","key":"#);
             scan::quote(key.as_str(), out);
             out.write_char('}')
+        }
+        OutboundMessage::Waiting { key, wait } => {
+            out.push_str(r#"{"type":"waiting","key":"#);
+            scan::quote(key.as_str(), out);
+            write!(out, r#","wait":{}}}"#, wait.as_secs())
         }
         OutboundMessage::Joined { index, id } => {
             let _ = write!(out, r#"{{"type":"joined","index":{index}"#);

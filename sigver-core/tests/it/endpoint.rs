@@ -22,6 +22,7 @@ mod key_attempts;
 mod rate_limit;
 mod role_deadline;
 mod shutdown;
+mod waiting;
 mod write_buffer;
 
 use Dialect::{Plain, V1};

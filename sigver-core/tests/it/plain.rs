@@ -236,6 +236,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`index` given more than once"),
     (1007, "`data` given more than once"),
     (1007, "`id` given more than once"),
+    (1007, "`wait` given more than once"),
     (1007, "first message has a `key` but its `type` is neither open nor join"),
     (1007, "`type` is missing or none of sigver.v1"),
     (1007, "`key` is missing"),
@@ -245,6 +246,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`index` is not a non-negative integer"),
     (1007, "`index` is missing"),
     (1007, "`data` is missing"),
+    (1007, "`wait` is not a non-negative integer"),
     (1007, "`id` is not a string of 1 to 64 bytes"),
     (1008, "no open or join in time"),
     (1008, "first message must contain `type` and `key`: data before open or join"),
@@ -266,10 +268,12 @@ const CODES: &[(u16, &str)] = &[
 const NOT_PLAIN: &[&str] = &[
     "`data` given more than once",
     "`id` given more than once",
+    "`wait` given more than once",
     "`type` is missing or none of sigver.v1",
     "`key` is missing",
     "`index` is missing",
     "`data` is missing",
+    "`wait` is not a non-negative integer",
     "`id` is not a string of 1 to 64 bytes",
 ];
 
@@ -469,7 +473,11 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     let index = Index::new(0);
     let key = Key::new("tea", &Limits::default()).expect("a legal key");
     for message in [
-        OutboundMessage::Opened { key },
+        OutboundMessage::Opened { key: key.clone() },
+        OutboundMessage::Waiting {
+            key,
+            wait: Duration::ZERO,
+        },
         OutboundMessage::Joined { index, id: None },
         OutboundMessage::Pong,
         OutboundMessage::PeerLeft { index },
@@ -547,7 +555,7 @@ impl Fixture {
     fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let id = self.id(who);
         let outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
-            Ok(message) => self.hub.handle(id, message),
+            Ok(message) => self.hub.handle(Time::ZERO, id, message),
             Err(reason) => self.hub.close(id, reason),
         };
         self.encode(outputs)

@@ -12,7 +12,9 @@ use sigver_core::{
 };
 
 mod data;
+mod meeting;
 mod texts;
+mod waiting;
 
 /// Requests that are invalid in the current state: the sender, its text, the code of the error, and its further members.
 #[rustfmt::skip]
@@ -23,12 +25,15 @@ const REFUSALS: &[(char, &str, &str, &str)] = &[
     ('S', r#"{"type":"join","key":"\u0022\n"}"#,         "unknown-key",      r#","key":"\"\n""#),
     ('S', r#"{"type":"join","key":"tea"}"#,              "too-many-joiners", r#","key":"tea""#),
     ('S', r#"{"type":"join","key":"cup"}"#,              "too-many-joiners", r#","key":"cup""#),
+    ('S', r#"{"type":"meet","key":"tea"}"#,              "too-many-joiners", r#","key":"tea""#),
 
     ('A', r#"{"type":"open","key":"tea"}"#,              "has-role",         ""),
     ('A', r#"{"type":"open","key":"pot"}"#,              "has-role",         ""),
     ('A', r#"{"type":"join","key":"cup"}"#,              "has-role",         ""),
     ('B', r#"{"type":"join","key":"tea"}"#,              "has-role",         ""),
     ('C', r#"{"type":"open","key":"pot"}"#,              "has-role",         ""),
+    ('A', r#"{"type":"meet","key":"tea"}"#,              "has-role",         ""),
+    ('B', r#"{"type":"meet","key":"pot"}"#,              "has-role",         ""),
 
     ('S', r#"{"type":"send","data":1}"#,                 "no-role",          ""),
     ('S', r#"{"type":"send","index":0,"data":1}"#,       "no-role",          ""),
@@ -93,7 +98,7 @@ fn ids_go_to_the_peer_in_sigver_v1_only() {
 fn hub_without_randomness_closes_the_sender() {
     let mut hub = Hub::new(Limits::default());
     let id = hub.connect(Time::ZERO, Dialect::V1.profile()).expect("no limit");
-    let outputs = hub.handle(id, InboundMessage::OpenGenerated { id: None });
+    let outputs = hub.handle(Time::ZERO, id, InboundMessage::OpenGenerated { id: None });
     assert_eq!(outputs, [(id, OutboundMessage::Close(CloseReason::Internal))]);
 }
 
@@ -373,9 +378,14 @@ fn close(who: char, reason: CloseReason) -> Received {
     Received::Close(who, reason)
 }
 
+fn at(seconds: u64) -> Time {
+    Time::from_duration(Duration::from_secs(seconds))
+}
+
 /// A hub with the connections A, B, P, O, C, Q, S and T.
 struct Fixture {
     hub: Hub,
+    now: Time,
     limits: Limits,
     clients: Vec<(char, Dialect, ConnId)>,
 }
@@ -390,6 +400,7 @@ impl Fixture {
         limits.joiners_per_key = 2;
         let mut fixture = Self {
             hub: Hub::new(limits.clone()),
+            now: Time::ZERO,
             limits,
             clients: Vec::new(),
         };
@@ -409,6 +420,35 @@ impl Fixture {
         fixture
     }
 
+    /// Returns a hub with clients of `sigver.v1` without a role.
+    fn of_idle_clients(clients: &[char]) -> Self {
+        let mut limits = Limits::default();
+        limits.joiners_per_key = 2;
+        limits.role_deadline = None;
+        let mut fixture = Self {
+            hub: Hub::new(limits.clone()),
+            now: Time::ZERO,
+            limits,
+            clients: Vec::new(),
+        };
+        for who in clients {
+            fixture.connect(*who, Dialect::V1);
+        }
+        fixture
+    }
+
+    /// Advances the time and handles each timeout when it is due. Returns what the clients receive.
+    fn run_until(&mut self, seconds: u64) -> Vec<Received> {
+        let mut received = Vec::new();
+        while let Some(due) = self.hub.poll_timeout().filter(|due| *due <= at(seconds)) {
+            self.now = due;
+            let outputs = self.hub.handle_timeout(due);
+            received.extend(self.encode(outputs));
+        }
+        self.now = at(seconds);
+        received
+    }
+
     fn connect(&mut self, who: char, dialect: Dialect) {
         let id = self.hub.connect(Time::ZERO, dialect.profile());
         self.clients.push((who, dialect, id.expect("within the limit")));
@@ -418,7 +458,7 @@ impl Fixture {
     fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let (dialect, id) = self.find(who);
         let outputs = match Decoder::new(dialect, &self.limits).decode(text) {
-            Ok(message) => self.hub.handle(id, message),
+            Ok(message) => self.hub.handle(self.now, id, message),
             Err(reason) => self.hub.close(id, reason),
         };
         self.encode(outputs)

@@ -54,7 +54,7 @@ fn debug_shows_lengths_and_no_secret() -> Result<(), Box<dyn Error>> {
     assert_eq!(format!("{payload:?}"), "Payload(16 bytes)");
     let (mut hub, first, _) = ids()?;
     let open = Decoder::new(Dialect::Plain, &limits).decode(r#"{"type":"open","key":"secret"}"#)?;
-    assert_eq!(hub.handle(first, open).len(), 1);
+    assert_eq!(hub.handle(Time::ZERO, first, open).len(), 1);
     let shown = format!("{hub:?}");
     assert!(shown.contains("connections: 2") && shown.contains("keys: 1"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");

@@ -155,7 +155,7 @@ fn op() -> impl Strategy<Value = Op> {
     });
     let event = prop_oneof![
         60 => data,
-        14 => Just(Event::Join { key: 0, id: None }),
+        14 => Just(Event::Join { key: 0, id: None, wait: 0 }),
         4 => (0..6_u32).prop_map(|index| Event::Kick { index }),
         3 => (0..6_u32).prop_map(|index| Event::Data { to: To::Index(index), is_object: true }),
         2 => Just(Event::Leave),

@@ -1,6 +1,6 @@
 //! The laws of the dialects, for random texts. The documentation of each law names mutations of the code that the law has detected.
 
-use core::{num::IntErrorKind, ops::Range};
+use core::{num::IntErrorKind, ops::Range, time::Duration};
 use std::collections::BTreeMap;
 
 use proptest::{prelude::*, sample::Index as Pick};
@@ -200,6 +200,7 @@ fn kind(reading: &Reading) -> &'static str {
         Reading::Open(_)
         | Reading::OpenGenerated(_)
         | Reading::Join(_)
+        | Reading::Meet(_)
         | Reading::Kick(_)
         | Reading::Leave
         | Reading::CloseKey
@@ -224,7 +225,7 @@ fn edge() -> impl Strategy<Value = u32> {
 /// Returns limits that `object` just reaches or just exceeds.
 fn limits_near(dialect: Dialect, object: &Object, [key, depth, size]: [u32; 3]) -> Limits {
     let key_bytes = match object.reading(dialect, &Limits::default()) {
-        Ok(Reading::Open(request) | Reading::Join(request)) => request.key.len() as u32,
+        Ok(Reading::Open(request) | Reading::Join(request) | Reading::Meet(request)) => request.key.len() as u32,
         Ok(_) | Err(_) => 1,
     };
     let message_bytes = object.text().len() as u32;
@@ -304,7 +305,9 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
     let message = Decoder::new(dialect, &tight()).decode(text);
     match message {
         Err(reason) => assert!(matches!(reason.code(), 1007 | 1009), "{reason:?}"),
-        Ok(InboundMessage::Open { key, id } | InboundMessage::Join { key, id }) => {
+        Ok(
+            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+        ) => {
             let id = id.as_ref().map_or("", PeerId::as_str);
             assert!([key.as_str(), id].iter().all(|one| text.contains(one)) || text.contains('\\'));
             assert!(
@@ -420,6 +423,13 @@ fn outputs(
         (
             OutboundMessage::Opened { key: key.clone() },
             Some(json!({ "type": "opened", "key": k })),
+        ),
+        (
+            OutboundMessage::Waiting {
+                key: key.clone(),
+                wait: Duration::from_secs(n.into()),
+            },
+            Some(json!({ "type": "waiting", "key": k, "wait": n })),
         ),
         (
             OutboundMessage::Joined { index, id: None },

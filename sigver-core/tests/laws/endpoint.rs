@@ -471,9 +471,14 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
                     id,
                     key: key.or(Some(0)).map(other_key),
                 },
-                Event::Join { key, id } => Event::Join {
+                Event::Meet { key, id } => Event::Meet {
                     key: other_key(key),
                     id,
+                },
+                Event::Join { key, id, wait } => Event::Join {
+                    key: other_key(key),
+                    id,
+                    wait,
                 },
                 other => other,
             };
@@ -502,14 +507,19 @@ fn record(run: &Run) -> Vec<Record> {
 }
 
 /// An event of each kind.
-const EVENTS: [Event; 16] = [
+const EVENTS: [Event; 17] = [
     Event::Open { key: Some(0), id: None },
     Event::Open { key: None, id: None },
-    Event::Join { key: 0, id: None },
+    Event::Join {
+        key: 0,
+        id: None,
+        wait: 0,
+    },
     Event::Data {
         to: To::Index(0),
         is_object: true,
     },
+    Event::Meet { key: 0, id: None },
     Event::UnknownType,
     Event::Kick { index: 0 },
     Event::Leave,
@@ -565,7 +575,11 @@ fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
         for (source, dialect) in (1..).zip(dialects) {
             let event = match source {
                 1 => Event::Open { key: Some(0), id: None },
-                _ => Event::Join { key: 0, id: None },
+                _ => Event::Join {
+                    key: 0,
+                    id: None,
+                    wait: 0,
+                },
             };
             ops.extend([(Op::Connect(dialect, source), 1), (Op::Event(event), 1)]);
         }
@@ -620,7 +634,7 @@ fn op() -> impl Strategy<Value = Op> {
         70 => (select(Dialect::ALL), 1..4_u8).prop_map(|(dialect, source)| Op::Connect(dialect, source)),
         300 => event().prop_map(Op::Event),
         10 => (0..60_usize).prop_map(Op::Written),
-        90 => Just(Op::WrittenAll),
+        70 => Just(Op::WrittenAll),
         10 => wait.prop_map(|millis| Op::Wait(Duration::from_millis(millis))),
         20 => (1..6_usize).prop_map(Op::OnTime),
         10 => Just(Op::Timeout),
@@ -632,6 +646,7 @@ fn op() -> impl Strategy<Value = Op> {
 fn event() -> impl Strategy<Value = Event> {
     let key = || 0..3_usize;
     let id = || prop::option::of(0..3_usize);
+    let wait = select(vec![0, 0, 1, 10, 120]);
     let to = prop_oneof![14 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
     let reasons = [
         CloseReason::BrokenFraming,
@@ -642,7 +657,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
         10 => id().prop_map(|id| Event::Open { key: None, id }),
-        22 => (key(), id()).prop_map(|(key, id)| Event::Join { key, id }),
+        22 => (key(), id(), wait).prop_map(|(key, id, wait)| Event::Join { key, id, wait }),
+        8 => (key(), id()).prop_map(|(key, id)| Event::Meet { key, id }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
@@ -653,7 +669,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Binary),
         6 => (0..126_usize).prop_map(|bytes| Event::Ping { bytes }),
         8 => Just(Event::Pong),
-        3 => prop_oneof![Just(None), (1000..1004_u16).prop_map(Some)].prop_map(|code| Event::Close { code }),
+        8 => prop_oneof![Just(None), (1000..1004_u16).prop_map(Some)].prop_map(|code| Event::Close { code }),
         1 => select(reasons.to_vec()).prop_map(|reason| Event::Violation { reason }),
         4 => Just(Event::Disconnected),
     ]
@@ -711,8 +727,10 @@ fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
     let (kind, pick) = (pick % 16, pick / 16);
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     let may = |who: &usize| match event {
-        Event::Open { .. } | Event::Join { .. } => model.role(*who).is_none(),
-        Event::Data { to: To::Unnamed, .. } | Event::Leave => model.role(*who) == Some(Role::Joiner),
+        Event::Open { .. } | Event::Join { .. } | Event::Meet { .. } => model.role(*who).is_none(),
+        Event::Data { to: To::Unnamed, .. } | Event::Leave => {
+            matches!(model.role(*who), Some(Role::Joiner | Role::Waiting))
+        }
         Event::Data { .. } | Event::Kick { .. } | Event::CloseKey => model.role(*who) == Some(Role::Opener),
         _ => true,
     };

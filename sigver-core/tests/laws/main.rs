@@ -4,6 +4,7 @@
 //! every later run.
 
 mod back_pressure;
+mod coverage;
 mod dialects;
 mod endpoint;
 mod hub;

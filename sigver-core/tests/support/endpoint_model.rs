@@ -168,6 +168,7 @@ impl EndpointModel {
             model::Role::Idle { .. } => None,
             model::Role::Opener { .. } => Some(sigver_core::Role::Opener),
             model::Role::Joiner { .. } => Some(sigver_core::Role::Joiner),
+            model::Role::Waiting { .. } => Some(sigver_core::Role::Waiting),
         }
     }
 
@@ -338,13 +339,16 @@ impl EndpointModel {
                 let id = id.filter(|_| dialect == Dialect::V1);
                 (model::Step::Open { who, key, id }, text)
             }
-            (_, Event::Join { key, id }) => {
+            (_, Event::Join { key, id, wait }) => {
                 let id = id.filter(|_| dialect == Dialect::V1);
-                (model::Step::Join { who, key, id }, text)
+                let seconds = wait.min(self.config.limits.join_wait.as_secs());
+                let wait = Duration::from_secs(if dialect == Dialect::V1 { seconds } else { 0 });
+                (model::Step::Join { who, key, id, wait }, text)
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
-            (Dialect::Plain, Event::UnknownType) => {
+            (Dialect::V1, Event::Meet { key, id }) => (model::Step::Meet { who, key, id }, text),
+            (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
@@ -385,7 +389,9 @@ impl EndpointModel {
             self.release_joiners(who);
         }
         let sent = match step {
-            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None, .. }) => {
+            model::Step::Open { .. } | model::Step::Join { .. } | model::Step::Meet { .. }
+                if !matches!(event, Event::Open { key: None, .. }) =>
+            {
                 self.attempt(who, step)
             }
             _ => self.hub.play(step),
@@ -405,18 +411,22 @@ impl EndpointModel {
         let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
         let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
         if conn_level + of_conn > minute || source_level + of_source > minute {
-            let (model::Step::Open { key, .. } | model::Step::Join { key, .. }) = step else {
+            let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
+            else {
                 panic!("{step:?} names no key");
             };
             return self.hub.play(model::Step::Throttle { who, key });
         }
         let sent = self.hub.play(step);
         let is_unknown = |sent: &Sent| match sent {
+            Sent::Waiting { .. } => true,
             Sent::Refused { code, .. } => *code == "unknown-key",
             Sent::Close(reason) => *reason == CloseReason::UnknownKey,
             _ => false,
         };
-        if matches!(step, model::Step::Open { .. }) || sent.iter().any(|(_, sent)| is_unknown(sent)) {
+        if matches!(step, model::Step::Open { .. } | model::Step::Meet { .. })
+            || sent.iter().any(|(_, sent)| is_unknown(sent))
+        {
             self.client(who).attempts.level += of_conn;
             self.attempts.entry(source).or_default().level += of_source;
         }
@@ -518,6 +528,13 @@ impl EndpointModel {
         }
         Some(match sent {
             Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Sent::Waiting { key, wait } => {
+                format!(
+                    r#"{{"type":"waiting","key":"{}","wait":{}}}"#,
+                    key_text(key),
+                    wait.as_secs()
+                )
+            }
             Sent::Joined { index, id } => format!(r#"{{"type":"joined","index":{index}{}}}"#, id_text(id)),
             Sent::PeerJoined { index, id } => format!(r#"{{"type":"join","index":{index}{}}}"#, id_text(id)),
             Sent::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
@@ -581,7 +598,8 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {}
+            Sent::Rejected(_) | Sent::Waiting { .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {
+            }
         }
     }
 

@@ -164,7 +164,10 @@ impl EndpointModel {
             (model::Step::Data { .. } | model::Step::UnknownControl { .. }, model::Role::Joiner { opener, .. }) => {
                 opener
             }
-            (model::Step::Join { key, .. }, model::Role::Idle { .. }) => {
+            (
+                model::Step::Join { key, .. } | model::Step::Meet { key, .. },
+                model::Role::Idle { .. } | model::Role::Waiting { .. },
+            ) => {
                 let of_key =
                     |client: &&model::Client| matches!(client.role, model::Role::Opener { key: one, .. } if one == key);
                 self.hub.connected().find(of_key)?.name

@@ -27,6 +27,12 @@ pub(crate) enum Event {
     Join {
         key: usize,
         id: Option<usize>,
+        /// In seconds.
+        wait: u64,
+    },
+    Meet {
+        key: usize,
+        id: Option<usize>,
     },
     Data {
         to: To,
@@ -106,7 +112,15 @@ impl Event {
                     id_text(id)
                 )
             }
-            (Self::Join { key, id }, _) => format!(r#"{{"type":"join"{}{}}}"#, named(key), id_text(id)),
+            (Self::Join { key, id, wait }, _) => {
+                let wait = if wait > 0 {
+                    format!(r#","wait":{wait}"#)
+                } else {
+                    String::new()
+                };
+                format!(r#"{{"type":"join"{}{}{wait}}}"#, named(key), id_text(id))
+            }
+            (Self::Meet { key, id }, _) => format!(r#"{{"type":"meet"{}{}}}"#, named(key), id_text(id)),
             (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
             (Self::Data { to, is_object }, Dialect::V1) => {
                 format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))

@@ -74,9 +74,13 @@ impl HubDriver {
                 let (key, id) = (name(key), id.map(peer_id));
                 self.handle(who, InboundMessage::Open { key, id })
             }
-            Step::Join { who, key, id } => {
+            Step::Join { who, key, id, wait } => {
                 let (key, id) = (name(key), id.map(peer_id));
-                self.handle(who, InboundMessage::Join { key, id })
+                self.handle(who, InboundMessage::Join { key, id, wait })
+            }
+            Step::Meet { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Meet { key, id })
             }
             Step::Data { who, to, kind, token } => {
                 let payload = self.token(token);
@@ -140,7 +144,7 @@ impl HubDriver {
 
     fn handle(&mut self, who: usize, message: InboundMessage<Token>) -> Outputs {
         match self.id(who) {
-            Some(id) => self.hub.handle(id, message),
+            Some(id) => self.hub.handle(self.now, id, message),
             None => Vec::new(),
         }
     }
@@ -166,6 +170,10 @@ impl HubDriver {
 fn read(message: &OutboundMessage<Token>) -> Sent {
     match message {
         OutboundMessage::Opened { key } => Sent::Opened { key: number(key) },
+        OutboundMessage::Waiting { key, wait } => Sent::Waiting {
+            key: number(key),
+            wait: *wait,
+        },
         OutboundMessage::Joined { index, id } => Sent::Joined {
             index: index.get(),
             id: id.as_ref().map(id_number),
@@ -241,6 +249,7 @@ pub(crate) fn assert_order(record: &[Event]) {
             let latest = received.get_mut(to);
             match sent {
                 Sent::Rejected(_) | Sent::Refused { .. } | Sent::Pong => {}
+                Sent::Waiting { .. } => assert!(latest.is_none(), "{sent:?} to {to}, which has a role"),
                 Sent::Close(_) => drop(received.remove(to)),
                 Sent::Opened { .. } => {
                     assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
@@ -308,22 +317,25 @@ pub(crate) fn assert_nothing_after_close(record: &[Event]) {
     }
 }
 
-/// Asserts that an opener receives the indexes 0, 1, 2, … after its `Opened`, and that each joiner receives the same index as its opener.
+/// Asserts that an opener receives the indexes 0, 1, 2, … after its `Opened`, and that each joiner receives the same index as its opener, just
+/// before it.
 pub(crate) fn assert_indexes(record: &[Event]) {
     let mut next: BTreeMap<usize, u32> = BTreeMap::new();
     for event in record {
-        let (mut to_joiner, mut to_opener) = (None, None);
+        let (mut to_joiners, mut to_opener) = (Vec::new(), Vec::new());
         for (to, sent) in &event.sent {
             match sent {
                 Sent::Opened { .. } => drop(next.insert(*to, 0)),
-                Sent::Joined { index, .. } => to_joiner = Some(*index),
+                Sent::Joined { index, .. } => to_joiners.push(*index),
                 Sent::PeerJoined { index, .. } => {
                     let next = next.get_mut(to).expect("an opener received `Opened`");
                     assert_eq!(index, next, "to {to}");
                     *next += 1;
-                    to_opener = Some(*index);
+                    to_opener.push(*index);
+                    assert_eq!(to_joiners.len(), to_opener.len(), "in {:?}", event.step);
                 }
                 Sent::Rejected(_)
+                | Sent::Waiting { .. }
                 | Sent::Data { .. }
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
@@ -332,6 +344,6 @@ pub(crate) fn assert_indexes(record: &[Event]) {
                 | Sent::Close(_) => {}
             }
         }
-        assert_eq!(to_joiner, to_opener, "in {:?}", event.step);
+        assert_eq!(to_joiners, to_opener, "in {:?}", event.step);
     }
 }

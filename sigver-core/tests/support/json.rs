@@ -1,6 +1,8 @@
 //! A JSON object as the pieces of its text, and its meaning by the protocol page. Nothing is parsed here: `texts.rs` generates objects, and
 //! the oracle of the fuzz target `decode` splits texts.
 
+use core::time::Duration;
+
 use sigver_core::{
     Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, Member, OutboundMessage,
     PayloadKind, PeerId,
@@ -13,6 +15,7 @@ pub(crate) enum Reading {
     /// With the `id`, if there is one.
     OpenGenerated(Option<String>),
     Join(Request),
+    Meet(Request),
     /// The payload has this kind and this text.
     Data(Addressee, PayloadKind, String),
     UnknownControl(Addressee, PayloadKind, String),
@@ -27,6 +30,8 @@ pub(crate) enum Reading {
 pub(crate) struct Request {
     pub(crate) key: String,
     pub(crate) id: Option<String>,
+    /// Of a join, in seconds, after the limit.
+    pub(crate) wait: u64,
 }
 
 /// A JSON object, as the pieces of its text.
@@ -125,8 +130,8 @@ impl Object {
             return Ok(Reading::Data(to, PayloadKind::Object, self.text()));
         };
         match kind.decoded.as_deref() {
-            Some("open") => key.key(limits).map(Request::without_id).map(Reading::Open),
-            Some("join") => key.key(limits).map(Request::without_id).map(Reading::Join),
+            Some("open") => key.key(limits).map(Request::of_key).map(Reading::Open),
+            Some("join") => key.key(limits).map(Request::of_key).map(Reading::Join),
             _ => Ok(Reading::UnknownControl(to, PayloadKind::Object, self.text())),
         }
     }
@@ -141,7 +146,13 @@ impl Object {
             },
             Some("join") => {
                 let key = key.ok_or(CloseReason::KeyMissing)?;
-                self.request(key, limits).map(Reading::Join)
+                let request = self.request(key, limits)?;
+                let wait = self.wait(limits)?;
+                Ok(Reading::Join(Request { wait, ..request }))
+            }
+            Some("meet") => {
+                let key = key.ok_or(CloseReason::KeyMissing)?;
+                self.request(key, limits).map(Reading::Meet)
             }
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
@@ -169,7 +180,23 @@ impl Object {
         Ok(Request {
             key: key.key(limits)?,
             id: self.id()?,
+            wait: 0,
         })
+    }
+
+    /// Returns the `wait` in seconds: digits that are the canonical form of a number of any size, cut to the limit.
+    fn wait(&self, limits: &Limits) -> Result<u64, CloseReason> {
+        let Some(wait) = self.value(Member::Wait) else {
+            return Ok(0);
+        };
+        let digits = &wait.spelled;
+        let is_number =
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && (*digits == "0" || !digits.starts_with('0'));
+        if !is_number {
+            return Err(CloseReason::WaitMalformed);
+        }
+        let most = limits.join_wait.as_secs();
+        Ok(digits.parse::<u64>().map_or(most, |wait| wait.min(most)))
     }
 
     fn id(&self) -> Result<Option<String>, CloseReason> {
@@ -212,8 +239,8 @@ impl Object {
 }
 
 impl Request {
-    fn without_id(key: String) -> Self {
-        Self { key, id: None }
+    fn of_key(key: String) -> Self {
+        Self { key, id: None, wait: 0 }
     }
 }
 
@@ -225,6 +252,7 @@ impl Attribute {
             "index" => Some(Member::Index),
             "data" => Some(Member::Data),
             "id" => Some(Member::Id),
+            "wait" => Some(Member::Wait),
             _ => None,
         }
     }
@@ -305,9 +333,10 @@ pub(crate) fn relayed(sender: Dialect, text: &str, recipient: Dialect, index: Op
 /// Returns the meaning of a decoded message.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
-        InboundMessage::Open { key, id } => Reading::Open(request(&key, id)),
+        InboundMessage::Open { key, id } => Reading::Open(request(&key, id, Duration::ZERO)),
         InboundMessage::OpenGenerated { id } => Reading::OpenGenerated(id.map(|id| id.as_str().to_owned())),
-        InboundMessage::Join { key, id } => Reading::Join(request(&key, id)),
+        InboundMessage::Join { key, id, wait } => Reading::Join(request(&key, id, wait)),
+        InboundMessage::Meet { key, id } => Reading::Meet(request(&key, id, Duration::ZERO)),
         InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
         InboundMessage::UnknownControl { to, kind, payload } => {
             Reading::UnknownControl(to, kind, payload.as_str().to_owned())
@@ -319,9 +348,10 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
     }
 }
 
-fn request(key: &Key, id: Option<PeerId>) -> Request {
+fn request(key: &Key, id: Option<PeerId>, wait: Duration) -> Request {
     Request {
         key: key.as_str().to_owned(),
         id: id.map(|id| id.as_str().to_owned()),
+        wait: wait.as_secs(),
     }
 }

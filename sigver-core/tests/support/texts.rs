@@ -14,12 +14,15 @@ pub(crate) fn objects() -> BoxedStrategy<Object> {
 pub(crate) fn frames() -> BoxedStrategy<Object> {
     let data = || attribute(spelling("data"), data_values());
     let id = || attribute(spelling("id"), ids());
+    let wait = || attribute(spelling("wait"), prop_oneof![waits(), indexes()]);
     let members = vec![
-        option::weighted(0.4, index_member()).boxed(),
+        option::weighted(0.5, index_member()).boxed(),
         option::weighted(0.8, data()).boxed(),
-        option::weighted(0.03, data()).boxed(),
+        option::weighted(0.02, data()).boxed(),
         option::weighted(0.3, id()).boxed(),
-        option::weighted(0.03, id()).boxed(),
+        option::weighted(0.02, id()).boxed(),
+        option::weighted(0.2, wait()).boxed(),
+        option::weighted(0.02, wait()).boxed(),
     ];
     object((0.9, v1_kinds()), 0.5, members)
 }
@@ -116,9 +119,9 @@ fn kinds() -> BoxedStrategy<Value> {
 
 /// Returns values of `type` in `sigver.v1`.
 fn v1_kinds() -> BoxedStrategy<Value> {
-    const CONTROL: &[&str] = &["open", "join", "kick", "kick", "leave", "close", "ping"];
+    const CONTROL: &[&str] = &["open", "join", "meet", "kick", "kick", "leave", "close", "ping"];
     const UNKNOWN: &[&str] = &["Send", "data"];
-    prop_oneof![7 => Just("send"), 6 => select(CONTROL), 1 => select(UNKNOWN)]
+    prop_oneof![10 => Just("send"), 6 => select(CONTROL), 1 => select(UNKNOWN)]
         .prop_flat_map(spelling)
         .boxed()
 }
@@ -137,13 +140,27 @@ fn indexes() -> BoxedStrategy<Value> {
     const NEAR: &[&str] = &["-0", "-1", "0.0", "1e0", "null"];
     const NO_VALUES: &[&str] = &["00", "01", "+1", " 0", "0 ", "", "push", "0x1", "١", "1_0"];
     prop_oneof![
-        2 => select(INTEGERS).prop_map(Value::scalar),
-        2 => select(INTEGERS).prop_flat_map(spelling),
+        4 => select(INTEGERS).prop_map(Value::scalar),
+        4 => select(INTEGERS).prop_flat_map(spelling),
         2 => select(NEAR).prop_map(Value::scalar),
         1 => select(NEAR).prop_flat_map(spelling),
         1 => select(NO_VALUES).prop_flat_map(spelling),
     ]
     .boxed()
+}
+
+/// Returns valid times to wait, below and above the limit.
+fn waits() -> BoxedStrategy<Value> {
+    const SECONDS: &[&str] = &[
+        "0",
+        "1",
+        "119",
+        "120",
+        "121",
+        "18446744073709551615",
+        "18446744073709551616",
+    ];
+    select(SECONDS).prop_map(Value::scalar).boxed()
 }
 
 /// Returns any small JSON value.

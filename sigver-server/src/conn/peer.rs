@@ -271,6 +271,7 @@ impl ConnStats {
         let role = match role {
             Role::Opener => 1,
             Role::Joiner => 2,
+            Role::Waiting => 3,
         };
         self.role.store(role, Ordering::Relaxed);
     }
@@ -288,6 +289,7 @@ impl ConnStats {
         match self.role.load(Ordering::Relaxed) {
             1 => "opener",
             2 => "joiner",
+            3 => "waiting",
             _ => "no role",
         }
     }

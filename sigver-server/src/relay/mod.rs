@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_core::{ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Time};
+use sigver_core::{ConnId, Dialect, Endpoint, Frame, InboundMessage, Input, Output, Phase, Role, Time};
 
 use crate::{
     config::Config,
@@ -218,7 +218,10 @@ impl Relay {
             } => {
                 asks_for_role = matches!(
                     message,
-                    InboundMessage::Open { .. } | InboundMessage::OpenGenerated { .. } | InboundMessage::Join { .. }
+                    InboundMessage::Open { .. }
+                        | InboundMessage::OpenGenerated { .. }
+                        | InboundMessage::Join { .. }
+                        | InboundMessage::Meet { .. }
                 );
                 if let InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } = message {
                     origin = Some(Origin { sender: id, read_at });
@@ -335,6 +338,8 @@ impl Relay {
             }
             Output::PairingEnded(pairing) => {
                 if let Some(peer) = find(&self.peers, id) {
+                    // If it has waited, it became a joiner by a message of another client.
+                    peer.stats.set_role(Role::Joiner);
                     log::debug!("{peer} {pairing}");
                 }
             }

@@ -1,5 +1,7 @@
 //! Strategies for frames of clients and messages of the hub.
 
+use core::time::Duration;
+
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
 use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, PeerId, Refusal};
@@ -28,13 +30,13 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-const NAMES: &[&str] = &["type", "key", "index", "data", "id", "code", "Type"];
+const NAMES: &[&str] = &["type", "key", "index", "data", "id", "wait", "code", "Type"];
 
 /// Frames from a client, most of them almost valid.
 pub(crate) fn frames() -> impl Strategy<Value = Value> {
     const TYPES: &[&str] = &[
-        "open", "join", "send", "kick", "close", "leave", "ping", "opened", "joined", "data", "closed", "error",
-        "pong", "Open", "offer", "",
+        "open", "join", "meet", "send", "kick", "close", "leave", "ping", "opened", "waiting", "joined", "data",
+        "closed", "error", "pong", "Open", "offer", "",
     ];
     const NEAR: &[&str] = &[
         "00",
@@ -63,6 +65,12 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         1 => select(&["", "i"]).prop_map(|id| Value::from(id.repeat(65))),
         1 => values().prop_filter("a schema cannot count bytes", |id| !id.as_str().is_some_and(is_too_long_in_bytes_only)),
     ];
+    let wait = prop_oneof![
+        4 => any::<u64>().prop_map(Value::from),
+        1 => select(NEAR).prop_map(Value::from),
+        1 => Just(Value::from(-1)),
+        1 => values(),
+    ];
     let index = prop_oneof![
         4 => (0..3_u32).prop_map(Value::from),
         2 => any::<u64>().prop_map(Value::from),
@@ -76,15 +84,17 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         option::of(key),
         option::of(index),
         option::of(id),
+        option::of(wait),
         option::of(values()),
         vec((any::<String>(), values()), 0..2),
     );
-    let object = members.prop_map(|(kind, key, index, id, data, others)| {
+    let object = members.prop_map(|(kind, key, index, id, wait, data, others)| {
         let named = [
             ("type", kind),
             ("key", key),
             ("index", index),
             ("id", id),
+            ("wait", wait),
             ("data", data),
         ];
         let named = named
@@ -147,6 +157,10 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
     ];
     prop_oneof![
         keys().prop_map(|key| (Role::Opener, OutboundMessage::Opened { key })),
+        (keys(), 1..=120_u64).prop_map(|(key, seconds)| {
+            let wait = Duration::from_secs(seconds);
+            (Role::Waiting, OutboundMessage::Waiting { key, wait })
+        }),
         (indexes(), option::of(ids())).prop_map(|(index, id)| (Role::Joiner, OutboundMessage::Joined { index, id })),
         (indexes(), option::of(ids()))
             .prop_map(|(index, id)| (Role::Opener, OutboundMessage::PeerJoined { index, id })),

@@ -33,6 +33,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"leave","data":1,"d\u0061ta":1}"#,       CloseReason::Duplicate(Member::Data)),
     (r#"{"type":"join","key":"a","id":"a","id":"a"}"#,   CloseReason::Duplicate(Member::Id)),
     (r#"{"type":"leave","id":1,"\u0069d":1}"#,           CloseReason::Duplicate(Member::Id)),
+    (r#"{"type":"join","key":"a","wait":1,"wait":1}"#,   CloseReason::Duplicate(Member::Wait)),
 
     // An unknown `type`.
     (r#"{}"#,                                            CloseReason::UnknownMessage),
@@ -50,6 +51,9 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     // An invalid key. `open` may have none, but `null` is not none.
     (r#"{"type":"join"}"#,                               CloseReason::KeyMissing),
     (r#"{"type":"join","Key":"tea"}"#,                   CloseReason::KeyMissing),
+    (r#"{"type":"meet"}"#,                               CloseReason::KeyMissing),
+    (r#"{"type":"meet","key":""}"#,                      CloseReason::KeyEmpty),
+    (r#"{"type":"meet","key":"tea","id":""}"#,           CloseReason::IdMalformed),
     (r#"{"type":"open","key":null}"#,                    CloseReason::KeyNotString),
     (r#"{"type":"open","key":1}"#,                       CloseReason::KeyNotString),
     (r#"{"type":"join","key":["tea"]}"#,                 CloseReason::KeyNotString),
@@ -78,6 +82,16 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"send","index":0}"#,                     CloseReason::DataMissing),
     (r#"{"type":"send","index":0,"Data":1}"#,            CloseReason::DataMissing),
 
+    // An invalid wait: not a number, or in another form. `null` is not none.
+    (r#"{"type":"join","key":"tea","wait":null}"#,       CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":"5"}"#,        CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":true}"#,       CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":[5]}"#,        CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":-1}"#,         CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":-0}"#,         CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":1.0}"#,        CloseReason::WaitMalformed),
+    (r#"{"type":"join","key":"tea","wait":1e1}"#,        CloseReason::WaitMalformed),
+
     // An invalid id. `null` is not none.
     (r#"{"type":"open","id":null}"#,                     CloseReason::IdMalformed),
     (r#"{"type":"open","key":"tea","id":1}"#,            CloseReason::IdMalformed),
@@ -97,6 +111,15 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
     (r#"{"type":"open","key":"pot","id":"a"}"#,          Decoded::Open("pot", Some("a"))),
     (r#"{"type":"open","\u0069d":"\u00e9"}"#,            Decoded::OpenGenerated(Some("é"))),
     (r#"{"id":"null","key":"tea","type":"join"}"#,       Decoded::Join("tea", Some("null"))),
+    (r#"{"type":"meet","key":"tea"}"#,                   Decoded::Meet("tea", None)),
+    (r#"{"type":"meet","key":"tea","id":"a","wait":-1}"#, Decoded::Meet("tea", Some("a"))),
+    // A wait over the limit is cut to it, however large. 0 is none.
+    (r#"{"type":"join","key":"tea","wait":0}"#,          Decoded::Join("tea", None)),
+    (r#"{"type":"join","key":"tea","\u0077ait":1}"#,     Decoded::JoinLater("tea", 1)),
+    (r#"{"type":"join","key":"tea","wait":120}"#,        Decoded::JoinLater("tea", 120)),
+    (r#"{"type":"join","key":"tea","wait":121}"#,        Decoded::JoinLater("tea", 120)),
+    (r#"{"type":"join","key":"tea","wait":36893488147419103233}"#, Decoded::JoinLater("tea", 120)),
+    (r#"{"type":"open","key":"tea","wait":-1}"#,         Decoded::Open("tea", None)),
     (r#"{"type":"send","data":1}"#,                      Decoded::Send(None, PayloadKind::Any, "1")),
     (r#"{"type":"send","index":2,"data":{}}"#,           Decoded::Send(Some(2), PayloadKind::Object, "{}")),
     (r#"{"type":"send","index":"2","data":[]}"#,         Decoded::Send(Some(2), PayloadKind::Any, "[]")),
@@ -126,6 +149,8 @@ enum Decoded<'a> {
     Open(&'a str, Option<&'a str>),
     OpenGenerated(Option<&'a str>),
     Join(&'a str, Option<&'a str>),
+    JoinLater(&'a str, u64),
+    Meet(&'a str, Option<&'a str>),
     Send(Option<u32>, PayloadKind, &'a str),
     Kick(u32),
     Leave,
@@ -177,7 +202,11 @@ fn valid_text_is_decoded_in_every_spelling() {
             Err(reason) => panic!("{reason:?} for {text}"),
             Ok(InboundMessage::Open { key, id }) => Decoded::Open(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::OpenGenerated { id }) => Decoded::OpenGenerated(id.as_ref().map(PeerId::as_str)),
-            Ok(InboundMessage::Join { key, id }) => Decoded::Join(key.as_str(), id.as_ref().map(PeerId::as_str)),
+            Ok(InboundMessage::Join { key, id, wait }) if wait.is_zero() => {
+                Decoded::Join(key.as_str(), id.as_ref().map(PeerId::as_str))
+            }
+            Ok(InboundMessage::Join { key, wait, .. }) => Decoded::JoinLater(key.as_str(), wait.as_secs()),
+            Ok(InboundMessage::Meet { key, id }) => Decoded::Meet(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::Data { to, kind, payload }) => {
                 assert_eq!(payload.kind(), *kind);
                 let to = match to {
