@@ -124,7 +124,7 @@ impl Collector for Metrics {
         let (received, sent) = (counters.received, counters.sent);
         page.counters(
             "sigver_messages",
-            "Messages from clients (in) and to clients (out)",
+            "Messages from clients (in), and sent or queued to clients (out)",
             "direction",
             [("in", received.messages), ("out", sent.messages)],
         )?;

@@ -17,7 +17,8 @@ pub struct Counters {
     pub hub: Stats,
     /// Text messages from clients.
     pub received: Traffic,
-    /// Text messages to clients.
+    /// Text messages to clients, counted when they are returned. Not all of them arrive: a driver may discard what waits for a slow consumer
+    /// that is closed, or for a client that has gone.
     pub sent: Traffic,
     /// Refusals and closes, by reason.
     pub refused: Refused,

@@ -276,7 +276,7 @@ impl ConnStats {
         self.role.store(role, Ordering::Relaxed);
     }
 
-    /// Records a sent message. Only one thread writes, so no update is lost.
+    /// Records a message that was sent or queued. Only one thread writes, so no update is lost.
     pub(crate) fn record_sent(&self, bytes: usize) {
         let messages = self.messages.load(Ordering::Relaxed);
         self.messages.store(messages + 1, Ordering::Relaxed);
@@ -294,7 +294,7 @@ impl ConnStats {
         }
     }
 
-    /// Returns what was sent to the client.
+    /// Returns what was sent or queued to the client.
     pub(crate) fn sent(&self) -> Traffic {
         Traffic {
             messages: self.messages.load(Ordering::Relaxed),

@@ -460,15 +460,14 @@ fn slow_consumers_over_the_total_backlog_are_closed() -> io::Result<()> {
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("honest");
     let mut slow: Vec<_> = (0..16).map(|key| server.pair(&key.to_string())).collect();
-    let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000));
+    let message = format!(r#"{{"index":0,"x":"{}"}}"#, "x".repeat(60_000));
     for (opener, joiner) in &slow {
-        SockRef::from(opener.stream()).set_recv_buffer_size(4096)?;
-        joiner.stream().set_write_timeout(Some(Duration::from_secs(1)))?;
+        SockRef::from(joiner.stream()).set_recv_buffer_size(4096)?;
+        opener.stream().set_write_timeout(Some(Duration::from_secs(1)))?;
     }
     for _ in 0..15 {
-        for (_, joiner) in &mut slow {
-            // It may be closed already, with its opener.
-            let _ = joiner.send_text(&message);
+        for (opener, _) in &mut slow {
+            opener.send_text(&message)?;
         }
         joiner.send_text("{}")?;
         assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
