@@ -48,18 +48,27 @@ const KERNEL_SOCKET: u64 = 8 * 1024;
 /// A growing buffer doubles, so it may be twice as large as its content.
 const GROWTH: u64 = 2;
 
+/// A joiner in an `opened`: its index, and its id with every byte escaped.
+const LISTED_JOINER: u64 = 32 + 6 * PeerId::MAX_BYTES as u64;
+
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
 /// The name that a client gives itself, and the allocation that holds it.
 const PEER_ID: u64 = PeerId::MAX_BYTES as u64 + 32;
 
+/// The token of an opener, and the allocation that holds it.
+const TOKEN: u64 = 64;
+
 impl MemoryBound {
     /// Returns the bound of a server with this configuration and this many connections
     /// ([`ConnectionLimit::connections`](crate::ConnectionLimit::connections)).
     pub fn of(config: &Config, connections: u32) -> Self {
-        let message = u64::from(config.endpoint.limits.message_bytes) + ENVELOPE;
-        let backlog = u64::from(config.endpoint.backlog_bytes).max(message);
+        let limits = &config.endpoint.limits;
+        let message = u64::from(limits.message_bytes) + ENVELOPE;
+        // The longest message to a client: an `opened` that lists every joiner.
+        let outgoing = message.max(u64::from(limits.joiners_per_key) * LISTED_JOINER);
+        let backlog = u64::from(config.endpoint.backlog_bytes).max(outgoing);
         let head = u64::from(config.head_bytes) + 4096;
         // The frame that is being read, and the fragments before it.
         let reading = 2 * GROWTH * message + READ_BUFFER as u64;
@@ -70,7 +79,7 @@ impl MemoryBound {
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let idle_thread = STACK as u64 + SIGNAL_STACK + KERNEL_THREAD;
         // The connection in the tables of the core, as an opener, a joiner or a waiter, with its key and its timers.
-        let hub = u64::from(config.endpoint.limits.key_bytes) * 2 + PEER_ID + 1024;
+        let hub = u64::from(limits.key_bytes) * 2 + PEER_ID + TOKEN + 1024;
         Self {
             connections,
             // The relay's text and frame.
@@ -78,7 +87,7 @@ impl MemoryBound {
                 + QUEUES
                 + overflow
                 + EVENT_CHANNEL as u64 * 256
-                + GROWTH * 2 * message
+                + GROWTH * 2 * outgoing
                 + MAX_IDLE_THREADS as u64 * idle_thread,
             process: STACK as u64
                 + SIGNAL_STACK
@@ -140,6 +149,7 @@ mod tests {
             with(|config| config.endpoint.limits.key_bytes *= 2),
             with(|config| config.head_bytes *= 2),
             with(|config| config.endpoint.backlog_bytes *= 2),
+            with(|config| config.endpoint.limits.joiners_per_key *= 2),
         ] {
             assert!(larger > bound.total());
         }

@@ -6,7 +6,7 @@ use core::{
     time::Duration,
 };
 
-use crate::time::Time;
+use crate::{id::Key, message::InboundMessage, time::Time};
 
 /// The source of a connection, for limits: an IPv4 address, or an IPv6 network of 64 bits, which is usually one customer.
 ///
@@ -31,6 +31,22 @@ impl From<IpAddr> for Source {
             }
             v4 @ IpAddr::V4(_) => v4,
         })
+    }
+}
+
+/// Returns the key that a request for a role names.
+pub(super) fn named_key(message: &InboundMessage) -> Option<&Key> {
+    match message {
+        InboundMessage::Open { key, .. } | InboundMessage::Join { key, .. } | InboundMessage::Meet { key, .. } => {
+            Some(key)
+        }
+        InboundMessage::OpenGenerated { .. }
+        | InboundMessage::Data { .. }
+        | InboundMessage::UnknownControl { .. }
+        | InboundMessage::Kick { .. }
+        | InboundMessage::Leave
+        | InboundMessage::CloseKey
+        | InboundMessage::Ping => None,
     }
 }
 

@@ -8,8 +8,8 @@ use sigver_core::{
 };
 
 use crate::{
-    endpoint_steps::{Event, Step, To, id_text, key_text, random, v1_data},
-    model::{self, Detail, Model, Sent},
+    endpoint_steps::{Event, Step, To, id_text, key_text, random, token_text, v1_data},
+    model::{self, Detail, Model, Sent, Tokens},
 };
 
 /// Outputs as `describe` formats them, each with its client.
@@ -184,6 +184,13 @@ impl EndpointModel {
         }
     }
 
+    /// Returns the token of a key's opener.
+    #[allow(dead_code, reason = "only the laws show it")]
+    pub(crate) fn token_of(&self, key: usize) -> Option<usize> {
+        let opener = self.hub.connected().find(|client| client.key() == Some(key))?;
+        opener.token()
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match (self.is_closed, &self.drain) {
             (true, _) => Phase::Closed,
@@ -321,9 +328,16 @@ impl EndpointModel {
         let index = |index| Addressee::Index(Index::new(index));
         let (step, payload) = match (dialect, event) {
             (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
-            (_, Event::Open { key: Some(key), id }) => {
-                let id = id.filter(|_| dialect == Dialect::V1);
-                (model::Step::Open { who, key, id }, text)
+            (Dialect::Plain, Event::Open { key: Some(key), .. }) => {
+                let (id, tokens) = (None, Tokens::default());
+                (model::Step::Open { who, key, id, tokens }, text)
+            }
+            (Dialect::V1, Event::Open { key, id, shown }) => {
+                let made = key.is_none().then(|| self.random()).transpose()?;
+                let key = key.or(made).expect("one of them is there");
+                let new = Some(self.random()?);
+                let tokens = Tokens { shown, new };
+                (model::Step::Open { who, key, id, tokens }, text)
             }
             (_, Event::Join { key, id, wait }) => {
                 let id = id.filter(|_| dialect == Dialect::V1);
@@ -333,18 +347,16 @@ impl EndpointModel {
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
-            (Dialect::V1, Event::Meet { key, id }) => (model::Step::Meet { who, key, id }, text),
+            (Dialect::V1, Event::Meet { key, id, shown }) => {
+                let new = Some(self.random()?);
+                let tokens = Tokens { shown, new };
+                (model::Step::Meet { who, key, id, tokens }, text)
+            }
             (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
             (Dialect::Plain, _) => (data(Addressee::Unnamed, PayloadKind::Object), text),
-            (Dialect::V1, Event::Open { key: None, id }) => {
-                let bits = random(self.random_calls);
-                self.random_calls += 1;
-                let key = bits.ok_or(CloseReason::Internal)? as usize;
-                (model::Step::Open { who, key, id }, text)
-            }
             (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
             (Dialect::V1, Event::Data { to, is_object }) => {
                 let kind = if is_object {
@@ -362,6 +374,12 @@ impl EndpointModel {
         };
         self.payloads.insert(token, payload);
         Ok(step)
+    }
+
+    fn random(&mut self) -> Result<usize, CloseReason> {
+        let bits = random(self.random_calls);
+        self.random_calls += 1;
+        Ok(bits.ok_or(CloseReason::Internal)? as usize)
     }
 
     fn message(&mut self, who: usize, event: Event, step: model::Step, outputs: &mut Outputs) {
@@ -455,7 +473,8 @@ impl EndpointModel {
             }
             if let Sent::Close(reason) = sent {
                 self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
-            } else if let Some(text) = self.encode(to, sent) {
+            } else if let Some(mut text) = self.encode(to, sent) {
+                add_present(&mut text, &mut queue);
                 let bytes = text.len();
                 if self.fits(to, bytes) {
                     self.sent.add(bytes);
@@ -497,7 +516,10 @@ impl EndpointModel {
             };
         }
         Some(match sent {
-            Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Sent::Opened { key, token } => {
+                format!(r#"{{"type":"opened","key":"{}"{}}}"#, key_text(key), token_text(token))
+            }
+            Sent::Reopened { id } => format!(r#"{{"type":"reopened"{}}}"#, id_text(id)),
             Sent::Waiting { key, wait } => {
                 format!(
                     r#"{{"type":"waiting","key":"{}","wait":{}}}"#,
@@ -515,6 +537,7 @@ impl EndpointModel {
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::RoleEnded(RoleEnd::TakenOver) => r#"{"type":"closed","code":"taken-over"}"#.to_owned(),
             Sent::Pong => r#"{"type":"pong"}"#.to_owned(),
             Sent::Refused { code, detail } => {
                 let message = model::message(code);
@@ -526,7 +549,7 @@ impl EndpointModel {
                 };
                 format!(r#"{{"type":"error","code":"{code}","message":"{message}"{beside}}}"#)
             }
-            Sent::Rejected(_) | Sent::Close(_) => return None,
+            Sent::Rejected(_) | Sent::Present { .. } | Sent::Close(_) => return None,
         })
     }
 
@@ -568,8 +591,14 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::Waiting { .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {
-            }
+            Sent::Rejected(_)
+            | Sent::Present { .. }
+            | Sent::Reopened { .. }
+            | Sent::RoleEnded(RoleEnd::TakenOver)
+            | Sent::Waiting { .. }
+            | Sent::PeerJoined { .. }
+            | Sent::PeerLeft { .. }
+            | Sent::Pong => {}
         }
     }
 
@@ -680,6 +709,19 @@ impl EndpointModel {
 pub(crate) fn cost(bytes: usize) -> usize {
     let header = if bytes < 126 { 2 } else { 4 };
     header + bytes + 4
+}
+
+/// Adds the joiners that follow `opened` in the queue to its text.
+fn add_present(text: &mut String, queue: &mut VecDeque<(usize, Sent)>) {
+    let mut joiners = Vec::new();
+    while let Some((_, Sent::Present { index, id })) = queue.front() {
+        joiners.push(format!(r#"{{"index":{index}{}}}"#, id_text(*id)));
+        queue.pop_front();
+    }
+    if !joiners.is_empty() {
+        text.pop();
+        *text += &format!(r#","joiners":[{}]}}"#, joiners.join(","));
+    }
 }
 
 /// A plain joiner's payload as its plain opener receives it.

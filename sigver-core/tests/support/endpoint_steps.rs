@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Open {
         key: Option<usize>,
         id: Option<usize>,
+        /// The token that it shows.
+        shown: Option<usize>,
     },
     Join {
         key: usize,
@@ -33,6 +35,7 @@ pub(crate) enum Event {
     Meet {
         key: usize,
         id: Option<usize>,
+        shown: Option<usize>,
     },
     Data {
         to: To,
@@ -74,12 +77,12 @@ pub(crate) fn address(source: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, source)
 }
 
-/// The first number of a key that the server generates.
-const MADE: usize = 1_000;
+/// The first number of a key or token that the server generates.
+pub(crate) const MADE: usize = 1_000;
 
-/// What call number `call` of the source of randomness returns. Every other call fails.
+/// What call number `call` of the source of randomness returns. One of five calls fails.
 pub(crate) fn random(call: usize) -> Option<u128> {
-    (call % 2 != 1).then_some((MADE + call) as u128)
+    (call % 5 != 3).then_some((MADE + call) as u128)
 }
 
 pub(crate) fn key_text(key: usize) -> String {
@@ -105,12 +108,9 @@ impl Event {
         };
         let named = |key| format!(r#","key":"{}""#, key_text(key));
         Some(match (self, dialect) {
-            (Self::Open { key, id }, _) => {
-                format!(
-                    r#"{{"type":"open"{}{}}}"#,
-                    key.map(named).unwrap_or_default(),
-                    id_text(id)
-                )
+            (Self::Open { key, id, shown }, _) => {
+                let key = key.map(named).unwrap_or_default();
+                format!(r#"{{"type":"open"{key}{}{}}}"#, id_text(id), token_text(shown))
             }
             (Self::Join { key, id, wait }, _) => {
                 let wait = if wait > 0 {
@@ -120,7 +120,9 @@ impl Event {
                 };
                 format!(r#"{{"type":"join"{}{}{wait}}}"#, named(key), id_text(id))
             }
-            (Self::Meet { key, id }, _) => format!(r#"{{"type":"meet"{}{}}}"#, named(key), id_text(id)),
+            (Self::Meet { key, id, shown }, _) => {
+                format!(r#"{{"type":"meet"{}{}{}}}"#, named(key), id_text(id), token_text(shown))
+            }
             (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
             (Self::Data { to, is_object }, Dialect::V1) => {
                 format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))
@@ -134,6 +136,13 @@ impl Event {
             _ => return None,
         })
     }
+}
+
+/// Returns the member of a message, if there is a token.
+pub(crate) fn token_text(token: Option<usize>) -> String {
+    token
+        .map(|token| format!(r#","token":"{token:032x}""#))
+        .unwrap_or_default()
 }
 
 pub(crate) fn v1_data(is_object: bool, token: usize) -> String {
