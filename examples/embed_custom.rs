@@ -237,6 +237,9 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
         Request::Host(name) => InboundMessage::Open {
             key: Key::new(&name, limits)?,
             id: None,
+            // Players do not come back after a lost connection.
+            token: None,
+            new_token: None,
         },
         Request::Enter(name) => InboundMessage::Join {
             key: Key::new(&name, limits)?,
@@ -263,7 +266,7 @@ fn encode(message: OutboundMessage<Signal>) -> Option<Notice> {
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
         OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
-        OutboundMessage::Waiting { .. } | OutboundMessage::Pong => return None,
+        OutboundMessage::Waiting { .. } | OutboundMessage::Reopened { .. } | OutboundMessage::Pong => return None,
         OutboundMessage::Close(reason) => Notice::Closed(reason),
     })
 }

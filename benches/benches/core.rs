@@ -101,6 +101,8 @@ impl HubFixture {
                 InboundMessage::Open {
                     key: key(&format!("key {n}")),
                     id: None,
+                    token: None,
+                    new_token: None,
                 },
             );
         }
@@ -111,6 +113,8 @@ impl HubFixture {
             InboundMessage::Open {
                 key: key("the key"),
                 id: None,
+                token: None,
+                new_token: None,
             },
         );
         for _ in 0..joiners {
@@ -248,7 +252,7 @@ fn endpoint(criterion: &mut Criterion) {
             });
         });
 
-        let mut endpoint = Endpoint::new(config.clone(), || None);
+        let mut endpoint = Endpoint::new(config.clone(), || Some(7));
         let ip = IpAddr::from([192, 0, 2, 1]);
         let [opener, joiner] = [(); 2].map(|()| {
             endpoint

@@ -328,7 +328,10 @@ const FAILED: &[(Defect, &[&str])] = &[
     (Defect::DataIsTakenForControl, &["control-and-data"]),
     (Defect::RolesAddUp, &["has-role", "v1-refusals"]),
     (Defect::ArrayIsRelayed, &["texts-that-are-no-json/plain"]),
-    (Defect::SecondOpenOrphansTheFirst, &["has-role", "v1-refusals"]),
+    (
+        Defect::SecondOpenOrphansTheFirst,
+        &["has-role", "v1-refusals", "v1-takeover"],
+    ),
     (
         Defect::IndexOfNobodyKills,
         &["index-malformed", "index-names-nobody", "v1-refusals"],

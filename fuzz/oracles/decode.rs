@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use sigver_core::{
     CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
-    PeerId, Refusal,
+    PeerId, Refusal, Token,
 };
 
 use crate::{
@@ -124,7 +124,9 @@ fn check_invalid_json(
 fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
         Ok(
-            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+            InboundMessage::Open { key, id, .. }
+            | InboundMessage::Join { key, id, .. }
+            | InboundMessage::Meet { key, id, .. },
         ) => {
             check_key(&key);
             check_id(id);
@@ -142,7 +144,11 @@ fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
 fn check_key(key: &Key) {
     let key = || key.clone();
     for message in [
-        OutboundMessage::Opened { key: key() },
+        OutboundMessage::Opened {
+            key: key(),
+            token: Some(Token::from_random(7)),
+            joiners: Vec::new(),
+        },
         OutboundMessage::Waiting {
             key: key(),
             wait: Duration::ZERO,
@@ -169,6 +175,7 @@ fn check_id(id: Option<PeerId>) {
     for message in [
         OutboundMessage::Joined { index, id: id.clone() },
         OutboundMessage::PeerJoined { index, id: id.clone() },
+        OutboundMessage::Reopened { id: id.clone() },
     ] {
         let out = encoded(Dialect::V1, &message);
         let Text::Object(object) = reader::read(&out) else {

@@ -12,6 +12,7 @@
 //! | `Sm` | at the beginning, or after these: `m` messages per second of all clients with one address |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
 //! | `owk`, `jwk`, `mwk` | client `w`, counted from the first, opens, joins or meets at key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `Owkn`, `Mwkn` | `w` opens or meets at key `k` and shows the string that the server made `n`-th, counted from 0 |
 //! | `Jwks` | `w` joins key `k` and waits for `s` seconds |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
@@ -36,7 +37,7 @@ use sigver_core::{CloseReason, Dialect, EndpointConfig};
 use crate::{
     endpoint_model::EndpointModel,
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, finish, play},
-    endpoint_steps::{Event, Step, To},
+    endpoint_steps::{Event, MADE, Step, To},
 };
 
 /// The model is slower the more calls there were.
@@ -194,7 +195,7 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojJmdlkvxhibgnerq".contains(&letter);
+                let is_event = b"oOjJmMdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
                 let event = self.event(letter, who)?;
                 Step::Event { who, event }
@@ -205,7 +206,16 @@ impl Script<'_> {
     fn event(&mut self, letter: u8, who: usize) -> Option<Event> {
         let id = (who % 2 == 1).then_some(who);
         Some(match letter {
-            b'o' => Event::Open { key: self.key()?, id },
+            b'o' => Event::Open {
+                key: self.key()?,
+                id,
+                shown: None,
+            },
+            b'O' => Event::Open {
+                key: self.key()?,
+                id,
+                shown: self.token(),
+            },
             b'j' => Event::Join {
                 key: self.key()?.unwrap_or_default(),
                 id,
@@ -219,6 +229,12 @@ impl Script<'_> {
             b'm' => Event::Meet {
                 key: self.key()?.unwrap_or_default(),
                 id,
+                shown: None,
+            },
+            b'M' => Event::Meet {
+                key: self.key()?.unwrap_or_default(),
+                id,
+                shown: self.token(),
             },
             b'd' => Event::Data {
                 to: match self.byte()? {
@@ -263,6 +279,11 @@ impl Script<'_> {
     fn key(&mut self) -> Option<Option<usize>> {
         let byte = self.byte()?;
         Some((byte != b'*').then(|| number(byte) as usize % KEYS))
+    }
+
+    /// Returns the number of a string that the server made.
+    fn token(&mut self) -> Option<usize> {
+        Some(MADE + number(self.byte()?) as usize)
     }
 
     fn byte(&mut self) -> Option<u8> {

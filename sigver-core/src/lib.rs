@@ -102,7 +102,7 @@
 //!
 //! let server = Server {
 //!     shared: Mutex::new(Shared {
-//!         endpoint: Endpoint::new(EndpointConfig::default(), || None), // random bits, for generated keys
+//!         endpoint: Endpoint::new(EndpointConfig::default(), || None), // random bits, for generated keys and tokens
 //!         queues: BTreeMap::new(),
 //!     }),
 //!     started: Instant::now(),
@@ -261,6 +261,7 @@ mod profile;
 mod reason;
 mod stats;
 mod time;
+mod token;
 #[cfg(feature = "json")]
 mod wire;
 
@@ -277,11 +278,12 @@ pub use frame::Frame;
 pub use hub::{Hub, Role};
 pub use id::{ConnId, Index, InvalidPeerId, Key, KeyError, PeerId};
 pub use limits::Limits;
-pub use message::{Addressee, InboundMessage, OutboundMessage};
+pub use message::{Addressee, InboundMessage, OutboundMessage, PresentJoiner};
 pub use payload::Payload;
 pub use profile::{PayloadKind, Profile, RoleLifetime};
 pub use reason::{CloseReason, ConnectError, Member, Refusal, RoleEnd};
 pub use stats::Stats;
 pub use time::Time;
+pub use token::{InvalidToken, Token};
 #[cfg(feature = "json")]
 pub use wire::{Decoder, Dialect, offers::InvalidSubprotocol};

@@ -2,6 +2,7 @@
 //!
 //! The message enums are exhaustive: a new message is a compile error in every codec.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     payload::Payload,
     profile::PayloadKind,
     reason::{CloseReason, Refusal, RoleEnd},
+    token::Token,
 };
 
 /// A message from a connection to the [`Hub`](crate::Hub). The hub moves the payload `P` and does not read it.
@@ -20,6 +22,13 @@ pub enum InboundMessage<P = Payload> {
         key: Key,
         /// The sender's name for itself, which each of its joiners gets.
         id: Option<PeerId>,
+        /// If the key has an opener with this token, the sender takes its role over. If nobody has the key open, it is ignored.
+        token: Option<Token>,
+        /// The token that the sender gets with its role: fresh, from a secure source of randomness. `None`: the role cannot be taken over.
+        ///
+        /// A [`Decoder`](crate::Decoder) leaves it out and an [`Endpoint`](crate::Endpoint) fills it in: the hub has no randomness. It is
+        /// ignored if the sender has a [`RoleLifetime::SingleUse`](crate::RoleLifetime::SingleUse).
+        new_token: Option<Token>,
     },
     /// Become the opener of a key that the server generates.
     ///
@@ -46,6 +55,11 @@ pub enum InboundMessage<P = Payload> {
         key: Key,
         /// The sender's name for itself, which its peers get.
         id: Option<PeerId>,
+        /// As in [`Open`](Self::Open). With a token that is not the opener's, the sender does not become a joiner but is refused with
+        /// [`Refusal::KeyTaken`].
+        token: Option<Token>,
+        /// As in [`Open`](Self::Open), if the sender becomes the opener.
+        new_token: Option<Token>,
     },
     /// Deliver `payload` to the other side.
     Data {
@@ -92,6 +106,15 @@ pub enum Addressee {
     Malformed,
 }
 
+/// A joiner of a key whose opener has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentJoiner {
+    /// Its index, as before.
+    pub index: Index,
+    /// Its name for itself, if it has one.
+    pub id: Option<PeerId>,
+}
+
 /// A message from the [`Hub`](crate::Hub) to a connection. A dialect that has no frame for it sends nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboundMessage<P = Payload> {
@@ -99,6 +122,10 @@ pub enum OutboundMessage<P = Payload> {
     Opened {
         /// The key.
         key: Key,
+        /// The token with which another connection can take the role over, if there is one.
+        token: Option<Token>,
+        /// The joiners that are there already, after the recipient took the role over. They have got [`Reopened`](Self::Reopened).
+        joiners: Vec<PresentJoiner>,
     },
     /// The recipient waits for a key that nobody has open. When somebody opens it, [`Joined`](Self::Joined) follows; if nobody does in time,
     /// [`Refusal::UnknownKey`].
@@ -136,6 +163,11 @@ pub enum OutboundMessage<P = Payload> {
     },
     /// A request was refused. Nothing has changed.
     Refused(Refusal),
+    /// Another connection has taken over the role of the recipient's opener. Messages that were for the previous connection are lost.
+    Reopened {
+        /// The opener's name for itself, if it has one.
+        id: Option<PeerId>,
+    },
     /// The recipient's role has ended. It may take another.
     RoleEnded(RoleEnd),
     /// The reply to [`InboundMessage::Ping`]. Everything that the recipient sent before it has been handled.

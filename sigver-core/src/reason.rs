@@ -4,7 +4,10 @@ use core::fmt;
 
 use thiserror::Error;
 
-use crate::id::{Index, InvalidPeerId, Key, KeyError};
+use crate::{
+    id::{Index, InvalidPeerId, Key, KeyError},
+    token::InvalidToken,
+};
 
 /// Declares [`CloseReason`] from one list, so that no reason is missing in a table.
 macro_rules! close_reasons {
@@ -39,6 +42,7 @@ macro_rules! close_reasons {
                 Self::Duplicate(Member::Data),
                 Self::Duplicate(Member::Id),
                 Self::Duplicate(Member::Wait),
+                Self::Duplicate(Member::Token),
             ];
 
             /// Returns the WebSocket close code.
@@ -59,6 +63,7 @@ macro_rules! close_reasons {
                     Self::Duplicate(Member::Data) => "duplicate-data",
                     Self::Duplicate(Member::Id) => "duplicate-id",
                     Self::Duplicate(Member::Wait) => "duplicate-wait",
+                    Self::Duplicate(Member::Token) => "duplicate-token",
                 }
             }
         }
@@ -103,6 +108,8 @@ close_reasons! {
     DataMissing = 1007, "data-missing", "`data` is missing";
     /// 1007: in `sigver.v1`, join with a `wait` that is not an integer, written as `0` or without a leading zero or sign.
     WaitMalformed = 1007, "wait-malformed", "`wait` is not a non-negative integer";
+    /// 1007: in `sigver.v1`, open or meet with a `token` that is not a string of at most [`Token::MAX_BYTES`](crate::Token::MAX_BYTES) bytes.
+    TokenMalformed = 1007, "token-malformed", "`token` is not a string of at most 64 bytes";
     /// 1007: in `sigver.v1`, open, join or meet with an `id` that is not a string of 1 to [`PeerId::MAX_BYTES`](crate::PeerId::MAX_BYTES) bytes.
     IdMalformed = 1007, "id-malformed", "`id` is not a string of 1 to 64 bytes";
 
@@ -150,6 +157,12 @@ impl From<KeyError> for CloseReason {
     }
 }
 
+impl From<InvalidToken> for CloseReason {
+    fn from(_: InvalidToken) -> Self {
+        Self::TokenMalformed
+    }
+}
+
 impl From<InvalidPeerId> for CloseReason {
     fn from(_: InvalidPeerId) -> Self {
         Self::IdMalformed
@@ -171,11 +184,21 @@ pub enum Member {
     Id,
     /// `wait`
     Wait,
+    /// `token`
+    Token,
 }
 
 impl Member {
     /// Every member.
-    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data, Self::Id, Self::Wait];
+    pub const ALL: &'static [Self] = &[
+        Self::Type,
+        Self::Key,
+        Self::Index,
+        Self::Data,
+        Self::Id,
+        Self::Wait,
+        Self::Token,
+    ];
 
     /// Returns the member's name in a message.
     pub const fn name(self) -> &'static str {
@@ -186,6 +209,7 @@ impl Member {
             Self::Data => "data",
             Self::Id => "id",
             Self::Wait => "wait",
+            Self::Token => "token",
         }
     }
 }
@@ -233,7 +257,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Open of a key that has an opener.
+    /// Open or meet of a key that has an opener, without the opener's token. A meet is refused only if it shows another token.
     KeyTaken {
         /// The requested key.
         key: Key
@@ -278,30 +302,37 @@ refusals! {
         "`data` is not one JSON object with at most one `index`, and a peer of the plain protocol takes nothing else";
 }
 
-/// Why a joiner's role ended without a message from the joiner. A connection with a single-use role is closed with [`reason`](Self::reason);
-/// one with reusable roles is notified and stays open.
+/// Why a role ended without a message from its connection. A connection with a single-use role is closed with [`reason`](Self::reason); one with
+/// reusable roles is notified and stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleEnd {
     /// The opener has disconnected, was closed, or has closed its key.
     OpenerLeft,
     /// The opener has kicked this joiner.
     Kicked,
+    /// Another connection has taken over the role of this opener.
+    TakenOver,
 }
 
 impl RoleEnd {
     /// Every end.
-    pub const ALL: &'static [Self] = &[Self::OpenerLeft, Self::Kicked];
+    pub const ALL: &'static [Self] = &[Self::OpenerLeft, Self::Kicked, Self::TakenOver];
 
     /// Returns the name of the end: the `code` of a `closed` of `sigver.v1`.
     pub const fn name(self) -> &'static str {
-        self.reason().name()
+        match self {
+            Self::OpenerLeft => CloseReason::OpenerLeft.name(),
+            Self::Kicked => CloseReason::Kicked.name(),
+            Self::TakenOver => "taken-over",
+        }
     }
 
-    /// Returns the close reason for a connection with a single-use role.
-    pub const fn reason(self) -> CloseReason {
+    /// Returns the close reason for a connection with a single-use role; `None` if its role cannot end so.
+    pub const fn reason(self) -> Option<CloseReason> {
         match self {
-            Self::OpenerLeft => CloseReason::OpenerLeft,
-            Self::Kicked => CloseReason::Kicked,
+            Self::OpenerLeft => Some(CloseReason::OpenerLeft),
+            Self::Kicked => Some(CloseReason::Kicked),
+            Self::TakenOver => None,
         }
     }
 }

@@ -27,7 +27,7 @@ use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile, T
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order},
-    model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, Step, V1},
+    model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, Step, Tokens, V1},
 };
 
 #[path = "support/hub_driver.rs"]
@@ -263,7 +263,10 @@ impl Run {
             // Enough to detect the name of another peer: more would only multiply the states.
             let id = (who % 2 == 0).then_some(who);
             for key in 0..KEYS.min(keys) {
-                steps.extend([Step::Open { who, key, id }, Step::Meet { who, key, id }]);
+                for shown in self.tokens_for(key) {
+                    let tokens = Tokens { shown, new: Some(who) };
+                    steps.extend([Step::Open { who, key, id, tokens }, Step::Meet { who, key, id, tokens }]);
+                }
                 steps.extend([Duration::ZERO, DEADLINE].map(|wait| Step::Join { who, key, id, wait }));
             }
             steps.extend(DATA.map(|(to, kind)| Step::Data { who, to, kind, token }));
@@ -278,6 +281,14 @@ impl Run {
             steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
         }
         steps
+    }
+
+    /// Returns the tokens to show for a key: none, the right one, and a wrong one. The token of an opener is its number.
+    fn tokens_for(&self, key: usize) -> Vec<Option<usize>> {
+        let opener = self.model.connected().find(|client| client.key() == Some(key));
+        let right = opener.and_then(Client::token);
+        let others = right.into_iter().chain(opener.map(|_| usize::MAX));
+        [None].into_iter().chain(others.map(Some)).collect()
     }
 
     /// Returns the number of keys that the run has used. They are used in order.

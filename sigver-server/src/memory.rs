@@ -68,6 +68,9 @@ const KERNEL_SOCKET: u64 = 8 * 1024;
 /// A growing buffer doubles, so it may be twice as large as its content.
 const GROWTH: u64 = 2;
 
+/// A joiner in an `opened`: its index, and its id with every byte escaped.
+const LISTED_JOINER: u64 = 32 + 6 * PeerId::MAX_BYTES as u64;
+
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
@@ -92,6 +95,9 @@ const TABLES: u64 = 1024;
 /// The deferred outputs of a connection, for which the endpoint returns up to 4 KiB of small frames. Their bytes count in its write buffer.
 const DEFERRED: u64 = 16 * 1024;
 
+/// The token of an opener, and the allocation that holds it.
+const TOKEN: u64 = 64;
+
 impl MemoryBound {
     /// Returns the bound of a server with this configuration and this many connections
     /// ([`ConnectionLimit::connections`](crate::ConnectionLimit::connections)).
@@ -107,6 +113,8 @@ impl MemoryBound {
         });
         let limits = &config.endpoint.limits;
         let message = u64::from(limits.message_bytes) + ENVELOPE;
+        // The longest message to a client: an `opened` that lists every joiner.
+        let outgoing = message.max(u64::from(limits.joiners_per_key) * LISTED_JOINER);
         let key = u64::from(limits.key_bytes);
         let head = u64::from(config.head_bytes) + HEADERS;
         // The request head and the subprotocol of a handshake; after it, the frame that is read and the fragments before it.
@@ -131,7 +139,7 @@ impl MemoryBound {
                 + overflow
                 + events * event
                 // The relay's text and frame.
-                + GROWTH * 2 * message
+                + GROWTH * 2 * outgoing
                 + MAX_IDLE_THREADS as u64 * (thread + KERNEL_THREAD)
                 + backlogs.get() / CHUNK_BYTES as u64 * CHUNK_ENTRY,
             process: thread
@@ -140,10 +148,11 @@ impl MemoryBound {
                 // Is decoded, or waits for the channel.
                 + event
                 // The rest of the frame that is partly sent when the backlog is discarded.
-                + message.max(ESCAPED * key + ENVELOPE)
+                + outgoing.max(ESCAPED * key + ENVELOPE)
                 + PARTIAL_CHUNKS * CHUNK_BYTES as u64
                 + 2 * key
                 + PEER_ID
+                + TOKEN
                 + TABLES
                 + DEFERRED,
             kernel: KERNEL_THREAD + socket,
@@ -231,6 +240,7 @@ mod tests {
             with(|config| config.head_bytes *= 2),
             with(|config| config.endpoint.backlog_total_bytes = NonZeroU64::new(1 << 50)),
             with(|config| config.endpoint.messages_per_second_per_source = NonZeroU32::new(1000)),
+            with(|config| config.endpoint.limits.joiners_per_key *= 2),
         ] {
             assert!(larger > bound.total());
         }

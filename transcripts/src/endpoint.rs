@@ -55,8 +55,10 @@ struct Client {
 impl InMemory {
     /// Returns an endpoint without clients.
     pub fn new(config: EndpointConfig) -> Self {
+        let mut made = 0x1234_5678_u128..;
         Self {
-            endpoint: Endpoint::new(config, || Some(0x1234_5678)),
+            // As random as a test needs.
+            endpoint: Endpoint::new(config, move || made.next()),
             now: Time::ZERO,
             names: BTreeMap::new(),
             clients: BTreeMap::new(),

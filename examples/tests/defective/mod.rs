@@ -30,6 +30,9 @@ use world::World;
 /// The timeout of request heads. Short, because a case waits for it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How often timeouts are handled.
+const TICK: Duration = Duration::from_millis(20);
+
 /// A server with a defect.
 pub(crate) struct Defective {
     pub(crate) addr: SocketAddr,
@@ -56,6 +59,13 @@ impl Defective {
             defect,
             world: Mutex::new(World::new(defect, &limits)),
             limits,
+        });
+        let timer = Arc::clone(&shared);
+        thread::spawn(move || {
+            while !timer.world().is_shut_down() {
+                thread::sleep(TICK);
+                timer.world().handle_timeout();
+            }
         });
         let server = Arc::clone(&shared);
         thread::spawn(move || {

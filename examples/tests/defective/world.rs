@@ -10,12 +10,12 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sigver_core::{
     Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, Limits, OutboundMessage,
-    RoleEnd, Time,
+    RoleEnd, Time, Token,
 };
 
 use super::{
@@ -36,6 +36,9 @@ pub(super) struct World {
     sockets: BTreeMap<ConnId, u64>,
     /// The sockets that were refused a key but receive its joins.
     stolen: BTreeMap<String, u64>,
+    started: Instant,
+    /// The number of tokens that were made. They need not be random here.
+    tokens: u128,
     is_shut_down: bool,
 }
 
@@ -71,6 +74,8 @@ impl World {
             conns: BTreeMap::new(),
             sockets: BTreeMap::new(),
             stolen: BTreeMap::new(),
+            started: Instant::now(),
+            tokens: 0,
             is_shut_down: false,
         }
     }
@@ -93,6 +98,17 @@ impl World {
         self.is_shut_down
     }
 
+    fn now(&self) -> Time {
+        Time::from_duration(self.started.elapsed())
+    }
+
+    /// Ends what has waited for too long.
+    pub(super) fn handle_timeout(&mut self) {
+        let now = self.now();
+        let outputs = self.hub.handle_timeout(now);
+        self.deliver(outputs);
+    }
+
     pub(super) fn is_open(&self, socket: u64) -> bool {
         self.conns.get(&socket).is_some_and(|conn| conn.open)
     }
@@ -105,10 +121,8 @@ impl World {
         stream: TcpStream,
         response: Vec<u8>,
     ) -> io::Result<()> {
-        let id = self
-            .hub
-            .connect(Time::ZERO, dialect.profile())
-            .map_err(io::Error::other)?;
+        let now = self.now();
+        let id = self.hub.connect(now, dialect.profile()).map_err(io::Error::other)?;
         let backlog = Arc::new(Backlog::default());
         let (outgoing, frames) = channel();
         let (written, sink) = (Arc::clone(&backlog), stream.try_clone()?);
@@ -214,14 +228,16 @@ impl World {
     /// Adds another connection to the hub for the same socket.
     fn connect_again(&mut self, socket: u64) -> Option<ConnId> {
         let dialect = self.conns.get(&socket)?.dialect;
-        let id = self.hub.connect(Time::ZERO, dialect.profile()).ok()?;
+        let now = self.now();
+        let id = self.hub.connect(now, dialect.profile()).ok()?;
         self.sockets.insert(id, socket);
         Some(id)
     }
 
     fn pass_to_hub(&mut self, id: ConnId, message: InboundMessage) {
         let gives_up_role = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
-        let outputs = self.hub.handle(Time::ZERO, id, message);
+        let now = self.now();
+        let outputs = self.hub.handle(now, id, message);
         let is_answer = |(to, _): &(ConnId, OutboundMessage)| *to == id;
         if gives_up_role && !outputs.iter().any(is_answer) {
             self.set_role(id, Role::Nothing);
@@ -318,14 +334,26 @@ impl World {
         }
     }
 
-    /// Decodes a text, and generates a key if the client requests one.
-    fn decode(&self, socket: u64, dialect: Dialect, text: &str) -> Result<InboundMessage, CloseReason> {
+    fn make_token(&mut self) -> Token {
+        self.tokens += 1;
+        Token::from_random(self.tokens)
+    }
+
+    /// Decodes a text, and generates a key if the client requests one, and a token.
+    fn decode(&mut self, socket: u64, dialect: Dialect, text: &str) -> Result<InboundMessage, CloseReason> {
         match Decoder::new(dialect, &self.limits).decode(text)? {
             InboundMessage::OpenGenerated { id } => Ok(InboundMessage::Open {
                 key: Key::from_random(socket.into(), &self.limits)?,
                 id,
+                token: None,
+                new_token: Some(self.make_token()),
             }),
-            message => Ok(message),
+            mut message => {
+                if let InboundMessage::Open { new_token, .. } | InboundMessage::Meet { new_token, .. } = &mut message {
+                    *new_token = Some(self.make_token());
+                }
+                Ok(message)
+            }
         }
     }
 
@@ -372,7 +400,7 @@ impl World {
         }
         for (id, message) in outputs {
             match message {
-                OutboundMessage::Opened { key } => {
+                OutboundMessage::Opened { key, .. } => {
                     self.set_role(*id, Role::Opener(0));
                     if let Some(conn) = self.sockets.get(id).and_then(|socket| self.conns.get_mut(socket)) {
                         conn.key = Some(key.as_str().into());
@@ -387,6 +415,7 @@ impl World {
                     self.set_role(*id, Role::Nothing);
                 }
                 OutboundMessage::Waiting { .. }
+                | OutboundMessage::Reopened { .. }
                 | OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
                 | OutboundMessage::PeerLeft { .. }

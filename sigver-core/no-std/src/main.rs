@@ -39,7 +39,7 @@ extern "C" fn main() -> i32 {
 /// A client opens a key, another joins it, they exchange an offer and an answer, and the opener disconnects.
 fn session() -> Result<(), i32> {
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let mut endpoint = Endpoint::new(EndpointConfig::default(), || None);
+    let mut endpoint = Endpoint::new(EndpointConfig::default(), || Some(7));
     let opener = endpoint.connect(Time::ZERO, Dialect::V1, client).map_err(|_| 1)?;
     let joiner = endpoint.connect(Time::ZERO, Dialect::Plain, client).map_err(|_| 2)?;
     let mut play = |step, from, input: Input<'_>, expected: &[(ConnId, &str)]| {
@@ -56,7 +56,10 @@ fn session() -> Result<(), i32> {
         3,
         opener,
         Input::Text(r#"{"type":"open","key":"tea"}"#),
-        &[(opener, r#"{"type":"opened","key":"tea"}"#)],
+        &[(
+            opener,
+            r#"{"type":"opened","key":"tea","token":"00000000000000000000000000000007"}"#,
+        )],
     )?;
     play(
         4,

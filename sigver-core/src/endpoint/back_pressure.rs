@@ -61,10 +61,13 @@ impl Conn {
         self.queue.as_ref()?.stall.as_ref()?.check_timer
     }
 
-    /// Records that the client has read something.
+    /// Records that the client has read something. If frames wait for it, that is a sign of life: pings wait behind them.
     pub(super) fn record_progress(&mut self) {
-        if let Some(stall) = self.queue.as_mut().and_then(|queue| queue.stall.as_mut()) {
-            stall.has_progressed = true;
+        if let Some(queue) = &mut self.queue {
+            self.missed_pings = 0;
+            if let Some(stall) = &mut queue.stall {
+                stall.has_progressed = true;
+            }
         }
     }
 
@@ -112,7 +115,9 @@ impl Endpoint {
         };
         let opener = match message {
             InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } => self.hub.opener_of(id)?,
-            InboundMessage::Join { key, .. } | InboundMessage::Meet { key, .. } if self.hub.role(id).is_none() => {
+            InboundMessage::Join { key, .. } | InboundMessage::Meet { key, token: None, .. }
+                if self.hub.role(id).is_none() =>
+            {
                 self.hub.opener(key)?
             }
             InboundMessage::Join { .. }

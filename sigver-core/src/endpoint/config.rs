@@ -24,7 +24,7 @@ pub struct EndpointConfig {
     /// The interval between two pings to a client. Default: 25 seconds; zero or [`Duration::MAX`] for no pings.
     ///
     /// A client that misses two pings is closed with 1008 [`Silent`](crate::CloseReason::Silent) when the third is due. Every message
-    /// and control frame from the client counts as an answer.
+    /// and control frame from the client counts as an answer, and so does reading, while frames from joiners wait for an opener.
     pub keep_alive: Duration,
     /// The time from a close frame to [`Output::Abort`](crate::Output::Abort). Default: 5 seconds; [`Duration::MAX`] for no limit.
     ///

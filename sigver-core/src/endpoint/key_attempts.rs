@@ -4,8 +4,26 @@ use core::time::Duration;
 
 use crate::{
     endpoint::source_table::{Source, SourceTable},
+    id::Key,
+    message::InboundMessage,
     time::Time,
 };
+
+/// Returns the key that a request for a role names.
+pub(super) fn named_key(message: &InboundMessage) -> Option<&Key> {
+    match message {
+        InboundMessage::Open { key, .. } | InboundMessage::Join { key, .. } | InboundMessage::Meet { key, .. } => {
+            Some(key)
+        }
+        InboundMessage::OpenGenerated { .. }
+        | InboundMessage::Data { .. }
+        | InboundMessage::UnknownControl { .. }
+        | InboundMessage::Kick { .. }
+        | InboundMessage::Leave
+        | InboundMessage::CloseKey
+        | InboundMessage::Ping => None,
+    }
+}
 
 /// A budget of attempts that refills in a minute: the generic cell rate algorithm. It is stored as the time at which it will be full.
 #[derive(Clone, Copy)]

@@ -37,7 +37,7 @@ use crate::{
         drain::Drain,
         fair_queue::{FairQueue, WAITING_OVERHEAD, stall_check},
         io::{Input, Output},
-        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR},
+        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, named_key},
         pairing::{Pairing, PairingStage, Side},
         rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
         source_table::Source,
@@ -49,6 +49,7 @@ use crate::{
     message::{InboundMessage, OutboundMessage},
     reason::{CloseReason, ConnectError, Refusal},
     time::Time,
+    token::Token,
     wire::{Decoder, Dialect},
 };
 
@@ -68,14 +69,14 @@ use crate::{
 /// use core::time::Duration;
 /// use sigver_core::{Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
 ///
-/// let random = || None; // 128 random bits, for generated keys
+/// let random = || Some(7); // use 128 random bits: the tokens of openers are secrets
 /// let mut endpoint = Endpoint::new(EndpointConfig::default(), random);
 /// let at = |seconds| Time::from_duration(Duration::from_secs(seconds));
 /// let ip = "192.0.2.1".parse()?;
 ///
 /// let alice = endpoint.connect(at(0), Dialect::V1, ip)?;
 /// let outputs = endpoint.handle(at(1), alice, Input::Text(r#"{"type":"open","key":"tea"}"#));
-/// let opened = r#"{"type":"opened","key":"tea"}"#;
+/// let opened = r#"{"type":"opened","key":"tea","token":"00000000000000000000000000000007"}"#;
 /// assert!(matches!(&outputs[..], [(to, Output::Send(Frame::Text(text)))] if *to == alice && text == opened));
 ///
 /// assert_eq!(endpoint.poll_timeout(), Some(at(25))); // time for a ping
@@ -156,8 +157,8 @@ type Outputs = Vec<(ConnId, Output)>;
 impl Endpoint {
     /// Creates an endpoint without connections.
     ///
-    /// `random` returns 128 random bits from a cryptographically secure source, or `None` if the source fails. It is called only when a client
-    /// of `sigver.v1` opens a key without naming one. If it fails, that client is closed with 1011
+    /// `random` returns 128 random bits from a cryptographically secure source, or `None` if the source fails. It is called when a client of
+    /// `sigver.v1` opens a key or meets, for its [`Token`] and for a key that it does not name. If it fails, that client is closed with 1011
     /// [`Internal`](CloseReason::Internal).
     pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
         Self {
@@ -480,32 +481,37 @@ impl Endpoint {
         if matches!(message, InboundMessage::CloseKey) {
             self.release_joiners(id);
         }
-        let messages = match message {
-            InboundMessage::OpenGenerated { id: peer_id } => match self.generate_key() {
-                Ok(key) => self.hub.handle(now, id, InboundMessage::Open { key, id: peer_id }),
-                Err(reason) => return self.close(now, id, reason, outputs),
-            },
-            InboundMessage::Open { ref key, .. }
-            | InboundMessage::Join { ref key, .. }
-            | InboundMessage::Meet { ref key, .. } => {
-                let key = key.clone();
-                self.attempt_key(now, id, key, message)
-            }
-            InboundMessage::Data { .. }
-            | InboundMessage::UnknownControl { .. }
-            | InboundMessage::Kick { .. }
-            | InboundMessage::Leave
-            | InboundMessage::CloseKey
-            | InboundMessage::Ping => self.hub.handle(now, id, message),
+        let key = named_key(&message).cloned();
+        let message = match self.add_randomness(id, message) {
+            Ok(message) => message,
+            Err(reason) => return self.close(now, id, reason, outputs),
+        };
+        let messages = match key {
+            Some(key) => self.attempt_key(now, id, key, message),
+            None => self.hub.handle(now, id, message),
         };
         self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
         self.limit_rate(now, id, wire_bytes, outputs);
     }
 
-    fn generate_key(&mut self) -> Result<Key, CloseReason> {
-        let bits = (self.random)().ok_or(CloseReason::Internal)?;
-        Ok(Key::from_random(bits, &self.config.limits)?)
+    /// Adds the key and the token that the hub cannot generate, if the client's dialect has them.
+    fn add_randomness(&mut self, id: ConnId, mut message: InboundMessage) -> Result<InboundMessage, CloseReason> {
+        let mut random = || (self.random)().ok_or(CloseReason::Internal);
+        if let InboundMessage::OpenGenerated { id } = message {
+            message = InboundMessage::Open {
+                key: Key::from_random(random()?, &self.config.limits)?,
+                id,
+                token: None,
+                new_token: None,
+            };
+        }
+        if let InboundMessage::Open { new_token, .. } | InboundMessage::Meet { new_token, .. } = &mut message {
+            if self.conns.get(id).is_some_and(|conn| conn.dialect == Dialect::V1) {
+                *new_token = Some(Token::from_random(random()?));
+            }
+        }
+        Ok(message)
     }
 
     /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
@@ -752,7 +758,12 @@ impl Endpoint {
                 }
             }
             OutboundMessage::Refused(refusal) => self.counters.refused.add(refusal),
-            OutboundMessage::RoleEnded(end) => self.end_pairing(now, to, stage_of(end.reason()), outputs),
+            OutboundMessage::RoleEnded(end) => {
+                self.release_joiners(to);
+                if let Some(reason) = end.reason() {
+                    self.end_pairing(now, to, stage_of(reason), outputs);
+                }
+            }
             OutboundMessage::Close(reason) => {
                 self.counters.refused.add_close(*reason);
                 self.end_pairing(now, to, stage_of(*reason), outputs);
@@ -760,6 +771,7 @@ impl Endpoint {
             OutboundMessage::Waiting { .. }
             | OutboundMessage::PeerJoined { .. }
             | OutboundMessage::PeerLeft { .. }
+            | OutboundMessage::Reopened { .. }
             | OutboundMessage::Pong => {}
         }
     }

@@ -7,7 +7,7 @@ use crate::time::Time;
 /// A stage in the progress of a joiner and its opener, or how their pairing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairingStage {
-    /// A key was opened. Counted per key, not per joiner.
+    /// A key was opened, or taken over by another connection. Counted per key, not per joiner.
     Opened,
     /// A joiner joined.
     Joined,

@@ -34,12 +34,12 @@ impl<P> Hub<P> {
                     for (index, joiner) in &opener.joiners {
                         assert!(index.get() < opener.next);
                         assert!(
-                            matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
+                            matches!(self.state(*joiner), Some(State::Joiner { opener, index: i, .. }) if *opener == id && i == index),
                             "a joiner refers to its opener and its index"
                         );
                     }
                 }
-                State::Joiner { opener, index } => {
+                State::Joiner { opener, index, .. } => {
                     joined += 1;
                     assert!(
                         matches!(self.state(*opener), Some(State::Opener(opener)) if opener.joiners.get(index) == Some(&id)),

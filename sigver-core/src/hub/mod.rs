@@ -20,6 +20,7 @@
 
 mod invariants;
 mod requests;
+mod takeover;
 mod waiters;
 
 use alloc::{
@@ -40,6 +41,7 @@ use crate::{
     reason::{CloseReason, ConnectError, Refusal, RoleEnd},
     stats::Stats,
     time::Time,
+    token::Token,
 };
 
 /// Messages to send, in order, each with its recipient.
@@ -53,7 +55,6 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// With a payload of your own:
 ///
 /// ```
-/// use core::time::Duration;
 /// use sigver_core::{
 ///     Addressee, Hub, InboundMessage, Key, Limits, OutboundMessage, PayloadKind, Profile, RoleLifetime, Time,
 /// };
@@ -66,8 +67,8 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
 /// let now = Time::ZERO;
-/// let _ = hub.handle(now, opener, InboundMessage::Open { key: key.clone(), id: None });
-/// let _ = hub.handle(now, joiner, InboundMessage::Join { key, id: None, wait: Duration::ZERO });
+/// let _ = hub.handle(now, opener, InboundMessage::Meet { key: key.clone(), id: None, token: None, new_token: None });
+/// let _ = hub.handle(now, joiner, InboundMessage::Meet { key, id: None, token: None, new_token: None });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
 /// let outputs = hub.handle(now, joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
@@ -116,6 +117,7 @@ enum State {
     Joiner {
         opener: ConnId,
         index: Index,
+        id: Option<PeerId>,
     },
 }
 
@@ -130,9 +132,17 @@ struct Waiting {
 struct Opener {
     key: Key,
     id: Option<PeerId>,
+    /// Moves the role to the connection that shows it. `None`: nothing does.
+    token: Option<Token>,
     joiners: BTreeMap<Index, ConnId>,
     /// The index of the next joiner, which is also the number of joiners so far.
     next: u32,
+}
+
+/// What a connection brings that becomes an opener.
+struct NewOpener {
+    id: Option<PeerId>,
+    token: Option<Token>,
 }
 
 impl Hub {
@@ -199,10 +209,20 @@ impl<P> Hub<P> {
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
     ) {
         match message {
-            InboundMessage::Open { key, id } => self.open(from, key, id, outputs),
+            InboundMessage::Open {
+                key,
+                id,
+                token,
+                new_token,
+            } => self.open(from, key, token.as_ref(), NewOpener { id, token: new_token }, outputs),
             InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
             InboundMessage::Join { key, id, wait } => self.join(now, from, key, id, wait, outputs),
-            InboundMessage::Meet { key, id } => self.meet(from, key, id, outputs),
+            InboundMessage::Meet {
+                key,
+                id,
+                token,
+                new_token,
+            } => self.meet(from, key, token.as_ref(), NewOpener { id, token: new_token }, outputs),
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
                 Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
@@ -430,7 +450,7 @@ impl<P> Hub<P> {
                     self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
             }
-            State::Joiner { opener, index } => {
+            State::Joiner { opener, index, .. } => {
                 if let Some(State::Opener(its)) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
                     its.joiners.remove(&index);
                     self.joiners -= 1;
@@ -443,15 +463,12 @@ impl<P> Hub<P> {
     /// Ends the role of a joiner that was removed from its opener.
     fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Outputs<P>) {
         self.joiners -= 1;
-        match self.conns.get_mut(joiner) {
-            Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
-                *state = State::Idle { deadline: None };
+        let Some(conn) = self.conns.get_mut(joiner) else { return };
+        conn.state = State::Idle { deadline: None };
+        match (conn.profile.role_lifetime, end.reason()) {
+            (RoleLifetime::SingleUse, Some(reason)) => self.close_into(joiner, reason, outputs),
+            (RoleLifetime::SingleUse, None) | (RoleLifetime::Reusable, _) => {
                 outputs.push((joiner, OutboundMessage::RoleEnded(end)));
-            }
-            _ => {
-                self.conns.remove(joiner);
-                self.counters.closed += 1;
-                outputs.push((joiner, OutboundMessage::Close(end.reason())));
             }
         }
     }

@@ -1,15 +1,16 @@
 //! The requests of connections: open, join, data, kick, leave, close.
 
-use alloc::{boxed::Box, collections::BTreeMap};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::{mem, time::Duration};
 
 use crate::{
-    hub::{Conn, Hub, Opener, Outputs, State, Waiting},
+    hub::{Conn, Hub, NewOpener, Opener, Outputs, State, Waiting},
     id::{ConnId, Index, Key, PeerId},
     message::{Addressee, OutboundMessage},
     profile::{PayloadKind, RoleLifetime},
     reason::{CloseReason, Refusal, RoleEnd},
     time::Time,
+    token::Token,
 };
 
 impl<P> Hub<P> {
@@ -29,28 +30,76 @@ impl<P> Hub<P> {
         }
     }
 
-    pub(super) fn open(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        if !self.may_take_role(from, outputs) {
+    pub(super) fn open(
+        &mut self,
+        from: ConnId,
+        key: Key,
+        token: Option<&Token>,
+        new: NewOpener,
+        outputs: &mut Outputs<P>,
+    ) {
+        let Some(new) = self.request_opener(from, new, outputs) else {
             return;
+        };
+        match (self.keys.get(&key).copied(), token) {
+            (None, _) => self.become_opener(from, key, new, outputs),
+            (Some(opener), Some(token)) if self.is_token_of(opener, token) => {
+                self.take_over(opener, from, new, outputs)
+            }
+            (Some(_), _) => self.refuse(from, Refusal::KeyTaken { key }, outputs),
         }
-        if self.keys.contains_key(&key) {
-            return self.refuse(from, Refusal::KeyTaken { key }, outputs);
+    }
+
+    pub(super) fn meet(
+        &mut self,
+        from: ConnId,
+        key: Key,
+        token: Option<&Token>,
+        new: NewOpener,
+        outputs: &mut Outputs<P>,
+    ) {
+        let Some(new) = self.request_opener(from, new, outputs) else {
+            return;
+        };
+        match (self.keys.get(&key).copied(), token) {
+            (None, _) => self.become_opener(from, key, new, outputs),
+            (Some(opener), None) => self.join_opener(opener, from, key, new.id, outputs),
+            (Some(opener), Some(token)) if self.is_token_of(opener, token) => {
+                self.take_over(opener, from, new, outputs)
+            }
+            (Some(_), Some(_)) => self.refuse(from, Refusal::KeyTaken { key }, outputs),
         }
-        self.become_opener(from, key, id, outputs);
+    }
+
+    /// Like [`may_take_role`](Self::may_take_role), for a connection that may become an opener. One with a single-use role gets no token: it is
+    /// closed when the role ends, so the role cannot be taken from it.
+    fn request_opener(&mut self, from: ConnId, new: NewOpener, outputs: &mut Outputs<P>) -> Option<NewOpener> {
+        if !self.may_take_role(from, outputs) {
+            return None;
+        }
+        let is_reusable = self.conns.get(from)?.profile.role_lifetime == RoleLifetime::Reusable;
+        let token = new.token.filter(|_| is_reusable);
+        Some(NewOpener { token, ..new })
     }
 
     /// Makes a connection without a role the opener of a free key.
-    fn become_opener(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
+    fn become_opener(&mut self, from: ConnId, key: Key, new: NewOpener, outputs: &mut Outputs<P>) {
         let opener = Opener {
             key: key.clone(),
-            id,
+            id: new.id,
+            token: new.token.clone(),
             joiners: BTreeMap::new(),
             next: 0,
         };
         self.replace_state(from, State::Opener(Box::new(opener)));
         self.keys.insert(key.clone(), from);
         let waiters = self.waiters.take(&key);
-        outputs.push((from, OutboundMessage::Opened { key }));
+        let opened = OutboundMessage::Opened {
+            key,
+            token: new.token,
+            joiners: Vec::new(),
+        };
+        outputs.push((from, opened));
         for waiter in waiters {
             if let Some(State::Waiting(waiting)) = self.replace_state(waiter, State::Idle { deadline: None }) {
                 self.cancel_deadline(waiter, waiting.deadline);
@@ -82,16 +131,6 @@ impl<P> Hub<P> {
         }
     }
 
-    pub(super) fn meet(&mut self, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
-        if !self.may_take_role(from, outputs) {
-            return;
-        }
-        match self.keys.get(&key).copied() {
-            Some(opener) => self.join_opener(opener, from, key, id, outputs),
-            None => self.become_opener(from, key, id, outputs),
-        }
-    }
-
     /// Makes a connection without a role a joiner of an open key, unless the key has as many as it may have.
     fn join_opener(&mut self, opener: ConnId, from: ConnId, key: Key, id: Option<PeerId>, outputs: &mut Outputs<P>) {
         let most = self.limits.joiners_per_key as usize;
@@ -115,7 +154,12 @@ impl<P> Hub<P> {
         its.joiners.insert(index, joiner);
         let opener_id = its.id.clone();
         self.joiners += 1;
-        self.replace_state(joiner, State::Joiner { opener, index });
+        let state = State::Joiner {
+            opener,
+            index,
+            id: id.clone(),
+        };
+        self.replace_state(joiner, state);
         outputs.push((joiner, OutboundMessage::Joined { index, id: opener_id }));
         outputs.push((opener, OutboundMessage::PeerJoined { index, id }));
     }
@@ -162,7 +206,7 @@ impl<P> Hub<P> {
         let (recipient, sender, index) = match self.state(from) {
             None => return,
             Some(State::Idle { .. } | State::Waiting(_)) => return self.refuse(from, Refusal::NoRole, outputs),
-            Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
+            Some(State::Joiner { opener, index, .. }) => (*opener, Some(*index), None),
             Some(State::Opener(opener)) => match to {
                 Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
                 Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),

@@ -24,6 +24,8 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             Some("open") => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
                 id: None,
+                token: None,
+                new_token: None,
             }),
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
@@ -50,6 +52,7 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
         | OutboundMessage::Waiting { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerLeft { .. }
+        | OutboundMessage::Reopened { .. }
         | OutboundMessage::Refused(_)
         | OutboundMessage::RoleEnded(_)
         | OutboundMessage::Pong => None,

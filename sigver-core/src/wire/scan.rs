@@ -15,6 +15,7 @@ use crate::{
     message::Addressee,
     payload::Spot,
     reason::{CloseReason, Member},
+    token::Token,
 };
 
 /// The members of an object that a dialect reads, each as its raw JSON text.
@@ -26,6 +27,7 @@ pub(super) struct Members<'a> {
     pub(super) data: Option<&'a str>,
     pub(super) id: Option<&'a str>,
     pub(super) wait: Option<&'a str>,
+    pub(super) token: Option<&'a str>,
     /// The value of the last member, whatever its name.
     pub(super) last: Option<&'a str>,
 }
@@ -102,6 +104,12 @@ pub(super) fn key(value: &str, limits: &Limits) -> Result<Key, CloseReason> {
 pub(super) fn id(value: Option<&str>) -> Result<Option<PeerId>, CloseReason> {
     let Some(value) = value else { return Ok(None) };
     Ok(Some(PeerId::new(&string(value).ok_or(CloseReason::IdMalformed)?)?))
+}
+
+/// Reads the raw JSON value of `token`, if there is one.
+pub(super) fn token(value: Option<&str>) -> Result<Option<Token>, CloseReason> {
+    let Some(value) = value else { return Ok(None) };
+    Ok(Some(Token::new(&string(value).ok_or(CloseReason::TokenMalformed)?)?))
 }
 
 /// Reads the raw JSON value of `index`: an integer, or a string that is one, as `0|[1-9][0-9]*`.
@@ -209,6 +217,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
                 Member::Data => &mut members.data,
                 Member::Id => &mut members.id,
                 Member::Wait => &mut members.wait,
+                Member::Token => &mut members.token,
             };
             if place.replace(value).is_some() {
                 *self.twice = Some(member);
@@ -228,6 +237,7 @@ fn member(name: &str) -> Option<Member> {
         "data" => Some(Member::Data),
         "id" => Some(Member::Id),
         "wait" => Some(Member::Wait),
+        "token" => Some(Member::Token),
         _ => None,
     }
 }

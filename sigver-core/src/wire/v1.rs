@@ -9,7 +9,7 @@ use crate::{
     frame::Frame,
     id::PeerId,
     limits::Limits,
-    message::{Addressee, InboundMessage, OutboundMessage},
+    message::{Addressee, InboundMessage, OutboundMessage, PresentJoiner},
     payload::Payload,
     reason::{CloseReason, Member, Refusal},
     wire::scan::{self, Members},
@@ -19,14 +19,7 @@ use crate::{
 const ENVELOPE: usize = 48;
 
 /// The members that this dialect reads. Each may occur once.
-const MEMBERS: &[Member] = &[
-    Member::Type,
-    Member::Key,
-    Member::Index,
-    Member::Data,
-    Member::Id,
-    Member::Wait,
-];
+const MEMBERS: &[Member] = Member::ALL;
 
 pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
@@ -35,10 +28,16 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             Some(key) => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
                 id: scan::id(members.id)?,
+                token: scan::token(members.token)?,
+                new_token: None,
             }),
-            None => Ok(InboundMessage::OpenGenerated {
-                id: scan::id(members.id)?,
-            }),
+            None => {
+                // Nobody has a generated key, so the token is ignored.
+                scan::token(members.token)?;
+                Ok(InboundMessage::OpenGenerated {
+                    id: scan::id(members.id)?,
+                })
+            }
         },
         Some("join") => Ok(InboundMessage::Join {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
@@ -48,6 +47,8 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         Some("meet") => Ok(InboundMessage::Meet {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
             id: scan::id(members.id)?,
+            token: scan::token(members.token)?,
+            new_token: None,
         }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
@@ -71,9 +72,14 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
     let out = &mut text;
     // Writing to a `String` does not fail.
     let _ = match message {
-        OutboundMessage::Opened { key } => {
+        OutboundMessage::Opened { key, token, joiners } => {
             out.push_str(r#"{"type":"opened","key":"#);
             scan::quote(key.as_str(), out);
+            if let Some(token) = token {
+                out.push_str(r#","token":"#);
+                scan::quote(token.as_str(), out);
+            }
+            write_joiners(&joiners, out);
             out.write_char('}')
         }
         OutboundMessage::Waiting { key, wait } => {
@@ -99,6 +105,11 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
             out.push_str(payload.as_str());
             out.write_char('}')
         }
+        OutboundMessage::Reopened { id } => {
+            out.push_str(r#"{"type":"reopened""#);
+            write_id(id.as_ref(), out);
+            out.write_char('}')
+        }
         OutboundMessage::Refused(refusal) => write_error(&refusal, out),
         OutboundMessage::RoleEnded(end) => write!(out, r#"{{"type":"closed","code":"{}"}}"#, end.name()),
         OutboundMessage::Pong => out.write_str(r#"{"type":"pong"}"#),
@@ -119,6 +130,20 @@ fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
         kind: payload.kind(),
         payload,
     })
+}
+
+fn write_joiners(joiners: &[PresentJoiner], out: &mut String) {
+    let mut lead = r#","joiners":["#;
+    for PresentJoiner { index, id } in joiners {
+        out.push_str(lead);
+        let _ = write!(out, r#"{{"index":{index}"#);
+        write_id(id.as_ref(), out);
+        out.push('}');
+        lead = ",";
+    }
+    if !joiners.is_empty() {
+        out.push(']');
+    }
 }
 
 fn write_id(id: Option<&PeerId>, out: &mut String) {

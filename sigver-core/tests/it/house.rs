@@ -126,10 +126,14 @@ const ROLE_ENDS: &[RoleEnd] = {
     const fn known(end: RoleEnd) -> RoleEnd {
         match end {
             // Add a new variant to the list below.
-            RoleEnd::OpenerLeft | RoleEnd::Kicked => end,
+            RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver => end,
         }
     }
-    &[known(RoleEnd::OpenerLeft), known(RoleEnd::Kicked)]
+    &[
+        known(RoleEnd::OpenerLeft),
+        known(RoleEnd::Kicked),
+        known(RoleEnd::TakenOver),
+    ]
 };
 
 #[test]

@@ -237,6 +237,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`data` given more than once"),
     (1007, "`id` given more than once"),
     (1007, "`wait` given more than once"),
+    (1007, "`token` given more than once"),
     (1007, "first message has a `key` but its `type` is neither open nor join"),
     (1007, "`type` is missing or none of sigver.v1"),
     (1007, "`key` is missing"),
@@ -247,6 +248,7 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`index` is missing"),
     (1007, "`data` is missing"),
     (1007, "`wait` is not a non-negative integer"),
+    (1007, "`token` is not a string of at most 64 bytes"),
     (1007, "`id` is not a string of 1 to 64 bytes"),
     (1008, "no open or join in time"),
     (1008, "first message must contain `type` and `key`: data before open or join"),
@@ -269,11 +271,13 @@ const NOT_PLAIN: &[&str] = &[
     "`data` given more than once",
     "`id` given more than once",
     "`wait` given more than once",
+    "`token` given more than once",
     "`type` is missing or none of sigver.v1",
     "`key` is missing",
     "`index` is missing",
     "`data` is missing",
     "`wait` is not a non-negative integer",
+    "`token` is not a string of at most 64 bytes",
     "`id` is not a string of 1 to 64 bytes",
 ];
 
@@ -473,7 +477,12 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     let index = Index::new(0);
     let key = Key::new("tea", &Limits::default()).expect("a legal key");
     for message in [
-        OutboundMessage::Opened { key: key.clone() },
+        OutboundMessage::Opened {
+            key: key.clone(),
+            token: None,
+            joiners: Vec::new(),
+        },
+        OutboundMessage::Reopened { id: None },
         OutboundMessage::Waiting {
             key,
             wait: Duration::ZERO,

@@ -8,11 +8,12 @@ use core::time::Duration;
 
 use sigver_core::{
     Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, KeyError, Limits, Member,
-    OutboundMessage, PayloadKind, PeerId, Refusal, Stats, Time,
+    OutboundMessage, PayloadKind, PeerId, Refusal, Stats, Time, Token,
 };
 
 mod data;
 mod meeting;
+mod takeover;
 mod texts;
 mod waiting;
 

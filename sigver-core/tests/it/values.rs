@@ -4,7 +4,7 @@ use std::error::Error;
 
 use sigver_core::{
     CloseReason, ConnId, ConnectError, Decoder, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, PeerId,
-    Refusal, Stats, Time,
+    Refusal, Stats, Time, Token,
 };
 
 /// Returns two connections, of which the second has a reused slot.
@@ -47,6 +47,7 @@ fn debug_shows_lengths_and_no_secret() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     assert_eq!(format!("{:?}", Key::new("secret", &limits)?), "Key(6 bytes)");
     assert_eq!(format!("{:?}", PeerId::new("secret")?), "PeerId(6 bytes)");
+    assert_eq!(format!("{:?}", Token::new("secret")?), "Token");
     let text = r#"{"sdp":"secret"}"#;
     let InboundMessage::Data { payload, .. } = Decoder::new(Dialect::Plain, &limits).decode(text)? else {
         panic!("data is data");

@@ -47,7 +47,11 @@ fn nothing_is_lost_while_both_sides_stay() {
             },
             Step::Event {
                 who: 0,
-                event: Event::Open { key: Some(0), id: None },
+                event: Event::Open {
+                    key: Some(0),
+                    id: None,
+                    shown: None,
+                },
             },
         ];
         run.steps.retain(|step| !matches!(step, Step::Connect { who: 0, .. }));
@@ -138,7 +142,14 @@ fn crowds() -> impl Strategy<Value = Run> {
         config.bytes_per_second = None;
         let beginning = [
             (Op::Connect(Dialect::V1, 1), 1),
-            (Op::Event(Event::Open { key: Some(0), id: None }), 1),
+            (
+                Op::Event(Event::Open {
+                    key: Some(0),
+                    id: None,
+                    shown: None,
+                }),
+                1,
+            ),
             (Op::WrittenAll, 0),
         ];
         Run {
@@ -160,7 +171,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..6_u32).prop_map(|index| Event::Data { to: To::Index(index), is_object: true }),
         2 => Just(Event::Leave),
         1 => Just(Event::CloseKey),
-        2 => Just(Event::Open { key: Some(0), id: None }),
+        2 => Just(Event::Open { key: Some(0), id: None, shown: None }),
         3 => (0..40_usize).prop_map(|bytes| Event::Ping { bytes }),
         2 => Just(Event::Close { code: Some(1000) }),
         2 => Just(Event::Disconnected),

@@ -41,6 +41,8 @@ fn generated_runs_reach_deep_states() {
         "a request without a role",
         "a second open or join",
         "a shutdown that closes several",
+        "a takeover",
+        "a takeover with joiners of both profiles",
         "a throttled request",
         "a wait in vain",
         "a waiter that joins",
@@ -116,6 +118,16 @@ fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usiz
     if opens {
         features.extend((joined >= 1).then_some("a waiter that joins"));
         features.extend((joined >= 2).then_some("several waiters that join"));
+    }
+    if sent
+        .iter()
+        .any(|(_, sent)| *sent == Sent::RoleEnded(RoleEnd::TakenOver))
+    {
+        features.push("a takeover");
+        let has = |is: fn(&Sent) -> bool| sent.iter().any(|(_, sent)| is(sent));
+        if has(|sent| matches!(sent, Sent::Reopened { .. })) && has(|sent| matches!(sent, Sent::Close(_))) {
+            features.push("a takeover with joiners of both profiles");
+        }
     }
     if step == Step::Timeout && sent.iter().any(|(_, sent)| is_unknown_key(sent)) {
         features.push("a wait in vain");

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sigver_core::{
     Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload,
-    PayloadKind, PeerId, Refusal, RoleEnd,
+    PayloadKind, PeerId, PresentJoiner, Refusal, RoleEnd, Token,
 };
 
 use crate::{
@@ -306,7 +306,9 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
     match message {
         Err(reason) => assert!(matches!(reason.code(), 1007 | 1009), "{reason:?}"),
         Ok(
-            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+            InboundMessage::Open { key, id, .. }
+            | InboundMessage::Join { key, id, .. }
+            | InboundMessage::Meet { key, id, .. },
         ) => {
             let id = id.as_ref().map_or("", PeerId::as_str);
             assert!([key.as_str(), id].iter().all(|one| text.contains(one)) || text.contains('\\'));
@@ -421,8 +423,43 @@ fn outputs(
     let (k, n) = (key.as_str(), index.get());
     let mut outputs = vec![
         (
-            OutboundMessage::Opened { key: key.clone() },
+            OutboundMessage::Opened {
+                key: key.clone(),
+                token: None,
+                joiners: Vec::new(),
+            },
             Some(json!({ "type": "opened", "key": k })),
+        ),
+        (
+            OutboundMessage::Opened {
+                key: key.clone(),
+                token: Some(Token::from_random(n.into())),
+                joiners: vec![
+                    PresentJoiner { index, id: None },
+                    PresentJoiner {
+                        index,
+                        id: Some(id.clone()),
+                    },
+                ],
+            },
+            Some(json!({
+                "type": "opened",
+                "key": k,
+                "token": format!("{n:032x}"),
+                "joiners": [{ "index": n }, { "index": n, "id": id.as_str() }],
+            })),
+        ),
+        (
+            OutboundMessage::Reopened { id: None },
+            Some(json!({ "type": "reopened" })),
+        ),
+        (
+            OutboundMessage::Reopened { id: Some(id.clone()) },
+            Some(json!({ "type": "reopened", "id": id.as_str() })),
+        ),
+        (
+            OutboundMessage::RoleEnded(RoleEnd::TakenOver),
+            Some(json!({ "type": "closed", "code": "taken-over" })),
         ),
         (
             OutboundMessage::Waiting {

@@ -95,7 +95,8 @@ fn different_keys_do_not_affect_each_other() {
         let alone: Vec<Step> = ours.flat_map(in_seconds).collect();
         let mut theirs: Vec<Step> = theirs.filter(|step| !matches!(step, Step::Wait { .. })).collect();
 
-        let (mut driver, mut crowded) = (Driver::new(&config), Driver::new(&config));
+        // All tokens come from one source. Here they are equal.
+        let [mut driver, mut crowded] = [(); 2].map(|()| Driver::with_random(&config, || Some(0)));
         for (number, step) in (1..).zip(alone) {
             let token = 2 * number;
             for other in theirs.split_off(theirs.len().saturating_sub(2)) {
@@ -467,13 +468,15 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
         Step::Event { who, event } => {
             let event = match event {
                 // All random keys come from one source.
-                Event::Open { key, id } => Event::Open {
+                Event::Open { key, id, shown } => Event::Open {
                     id,
+                    shown,
                     key: key.or(Some(0)).map(other_key),
                 },
-                Event::Meet { key, id } => Event::Meet {
+                Event::Meet { key, id, shown } => Event::Meet {
                     key: other_key(key),
                     id,
+                    shown,
                 },
                 Event::Join { key, id, wait } => Event::Join {
                     key: other_key(key),
@@ -508,8 +511,16 @@ fn record(run: &Run) -> Vec<Record> {
 
 /// An event of each kind.
 const EVENTS: [Event; 17] = [
-    Event::Open { key: Some(0), id: None },
-    Event::Open { key: None, id: None },
+    Event::Open {
+        key: Some(0),
+        id: None,
+        shown: None,
+    },
+    Event::Open {
+        key: None,
+        id: None,
+        shown: None,
+    },
     Event::Join {
         key: 0,
         id: None,
@@ -519,7 +530,11 @@ const EVENTS: [Event; 17] = [
         to: To::Index(0),
         is_object: true,
     },
-    Event::Meet { key: 0, id: None },
+    Event::Meet {
+        key: 0,
+        id: None,
+        shown: None,
+    },
     Event::UnknownType,
     Event::Kick { index: 0 },
     Event::Leave,
@@ -574,7 +589,11 @@ fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
         let mut ops = Vec::new();
         for (source, dialect) in (1..).zip(dialects) {
             let event = match source {
-                1 => Event::Open { key: Some(0), id: None },
+                1 => Event::Open {
+                    key: Some(0),
+                    id: None,
+                    shown: None,
+                },
                 _ => Event::Join {
                     key: 0,
                     id: None,
@@ -647,6 +666,7 @@ fn event() -> impl Strategy<Value = Event> {
     let key = || 0..3_usize;
     let id = || prop::option::of(0..3_usize);
     let wait = select(vec![0, 0, 1, 10, 120]);
+    let shown = || prop_oneof![4 => Just(None), 2 => Just(Some(RIGHT)), 1 => Just(Some(0))];
     let to = prop_oneof![14 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
     let reasons = [
         CloseReason::BrokenFraming,
@@ -655,10 +675,10 @@ fn event() -> impl Strategy<Value = Event> {
         CloseReason::Internal,
     ];
     prop_oneof![
-        18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
-        10 => id().prop_map(|id| Event::Open { key: None, id }),
+        18 => (key(), id(), shown()).prop_map(|(key, id, shown)| Event::Open { key: Some(key), id, shown }),
+        10 => id().prop_map(|id| Event::Open { key: None, id, shown: None }),
         22 => (key(), id(), wait).prop_map(|(key, id, wait)| Event::Join { key, id, wait }),
-        8 => (key(), id()).prop_map(|(key, id)| Event::Meet { key, id }),
+        8 => (key(), id(), shown()).prop_map(|(key, id, shown)| Event::Meet { key, id, shown }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
@@ -675,6 +695,23 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Stands for the token of the key's opener.
+const RIGHT: usize = usize::MAX;
+
+/// Returns the event with the token of the key's opener, if it shows that.
+fn with_token(model: &EndpointModel, mut event: Event) -> Event {
+    if let Event::Open {
+        key: Some(key), shown, ..
+    }
+    | Event::Meet { key, shown, .. } = &mut event
+    {
+        if *shown == Some(RIGHT) {
+            *shown = model.token_of(*key);
+        }
+    }
+    event
+}
+
 /// Chooses clients with the model. Operations without a choice are skipped.
 pub(crate) fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> Vec<Step> {
     let mut model = EndpointModel::new(config);
@@ -687,6 +724,7 @@ pub(crate) fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, us
                 source,
             }],
             Op::Event(event) => {
+                let event = with_token(&model, event);
                 let chosen = choose(&model, pick, event);
                 chosen.map(|who| Step::Event { who, event }).into_iter().collect()
             }

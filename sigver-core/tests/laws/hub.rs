@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index as Pick};
 
-use sigver_core::{Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats, Time};
+use sigver_core::{
+    Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats, Time,
+};
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order, resigned},
-    model::{Model, PLAIN, Sent, Step, V1},
+    model::{Model, PLAIN, Sent, Step, Tokens, V1},
     runs::{KEYS, Run, SECOND_WORLD, runs, runs_without_global_limits, two_worlds},
     search::for_all,
 };
@@ -246,6 +248,80 @@ fn role_deadline_closes_exactly_the_late_connections() {
     });
 }
 
+/// Only a request that shows the token of the key's opener takes the role over. The previous opener keeps its connection. Each joiner with
+/// reusable roles is told, keeps its index and its name, and is listed to the new opener; the others are closed. Nothing else happens.
+///
+/// Detects a token that stays valid after it was used, a takeover without a token, a joiner that is not told or not listed, one that refers to
+/// the previous opener, and a plain joiner that stays.
+#[test]
+fn takeover_needs_the_token_and_keeps_the_joiners() {
+    /// By index, each with its name for itself.
+    type Joiners = BTreeMap<u32, (usize, Option<usize>)>;
+
+    for_all(runs(), |Run { limits, steps }| {
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
+        // For each opener, its token and its joiners.
+        let mut openers: BTreeMap<usize, (Option<usize>, Joiners)> = BTreeMap::new();
+        for step in steps {
+            let sent = driver.play(step);
+            let previous = sent
+                .iter()
+                .find_map(|(to, sent)| (*sent == Sent::RoleEnded(RoleEnd::TakenOver)).then_some(*to));
+            let shows = match step {
+                Step::Open { key, tokens, .. } | Step::Meet { key, tokens, .. } => {
+                    tokens.shown.map(|token| (key, token))
+                }
+                _ => None,
+            };
+            let is_opener = |key| observed.who(move |role| role == ObservedRole::Opener { key }).next();
+            let right = shows.and_then(|(key, token)| {
+                let opener = is_opener(key)?;
+                (openers[&opener].0 == Some(token)).then_some(opener)
+            });
+            let asks = matches!(step, Step::Open { who, .. } | Step::Meet { who, .. } if observed.roles.get(&who) == Some(&ObservedRole::Idle));
+            assert_eq!(previous, right.filter(|_| asks), "{step:?}: {sent:?}");
+            if let (Some(previous), Step::Open { who, id, .. } | Step::Meet { who, id, .. }) = (previous, step) {
+                let (_, mut joiners) = openers.remove(&previous).expect("an opener");
+                let mut expected = vec![(previous, Sent::RoleEnded(RoleEnd::TakenOver))];
+                joiners.retain(|_, (joiner, _)| {
+                    let stays = observed.reusable.contains(joiner);
+                    let notice = if stays {
+                        Sent::Reopened { id }
+                    } else {
+                        Sent::Close(CloseReason::OpenerLeft)
+                    };
+                    expected.push((*joiner, notice));
+                    stays
+                });
+                let is_opened = |sent: &(usize, Sent)| sent.0 == who && matches!(sent.1, Sent::Opened { .. });
+                let (notices, present) = sent.split_at(expected.len());
+                assert_eq!(notices, expected);
+                assert!(is_opened(&present[0]), "{sent:?}");
+                let listed = joiners
+                    .iter()
+                    .map(|(index, (_, id))| (who, Sent::Present { index: *index, id: *id }));
+                assert!(present[1..].iter().copied().eq(listed), "{sent:?}");
+                openers.insert(who, (None, joiners));
+            }
+            let mut joined = None;
+            for (to, sent) in &sent {
+                match sent {
+                    Sent::Opened { token, .. } => openers.entry(*to).or_default().0 = *token,
+                    Sent::Joined { .. } => joined = Some(*to),
+                    Sent::PeerJoined { index, id } => {
+                        let joiner = joined.take().expect("a joiner is told first");
+                        openers.entry(*to).or_default().1.insert(*index, (joiner, *id));
+                    }
+                    Sent::PeerLeft { index } => drop(openers.entry(*to).or_default().1.remove(index)),
+                    _ => {}
+                }
+            }
+            observed.record_event(&Event { step, sent });
+            openers.retain(|who, _| matches!(observed.roles.get(who), Some(ObservedRole::Opener { .. })));
+        }
+    });
+}
+
 /// Connections that wait for a key join it in the order of their arrival, in the step that opens it. A timeout refuses exactly those that have
 /// waited for the whole time, and closes them if they have one role for life. There are never more than the key may have joiners, nobody waits
 /// for an open key, and one that has ended waits no longer.
@@ -279,7 +355,7 @@ fn waiters_join_in_order_of_arrival_or_are_refused_in_time() {
                     if sent.iter().any(|(_, sent)| matches!(sent, Sent::Opened { .. })) =>
                 {
                     let opened = sent.iter().find_map(|(_, sent)| match sent {
-                        Sent::Opened { key } => Some(*key),
+                        Sent::Opened { key, .. } => Some(*key),
                         _ => None,
                     });
                     let awaiting = waiters.iter().filter(|waiter| Some(waiter.1) == opened);
@@ -360,14 +436,16 @@ impl Observed {
         for (to, sent) in &event.sent {
             match sent {
                 Sent::Rejected(_) => self.remove(*to),
-                Sent::Opened { key } => self.set_role(*to, ObservedRole::Opener { key: *key }),
+                Sent::Opened { key, .. } => self.set_role(*to, ObservedRole::Opener { key: *key }),
                 Sent::Joined { .. } => self.set_role(*to, ObservedRole::Joiner),
                 Sent::Waiting { .. } => self.set_role(*to, ObservedRole::Waiting),
                 // In other steps, a request of a waiter is refused and its wait goes on.
                 Sent::Refused { .. } if event.step == Step::Timeout => self.set_role(*to, ObservedRole::Idle),
                 Sent::RoleEnded(_) => self.set_role(*to, ObservedRole::Idle),
                 Sent::Close(_) => self.mark_ended(*to),
-                Sent::PeerJoined { .. }
+                Sent::Present { .. }
+                | Sent::Reopened { .. }
+                | Sent::PeerJoined { .. }
                 | Sent::Data { .. }
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
@@ -478,8 +556,9 @@ impl Session {
 
     fn open(&mut self, key: usize) {
         let who = self.connect_client();
-        let sent = self.play(Step::Open { who, key, id: None });
-        assert_eq!(sent, [(who, Sent::Opened { key })]);
+        let (id, tokens) = (None, Tokens::default());
+        let sent = self.play(Step::Open { who, key, id, tokens });
+        assert_eq!(sent, [(who, Sent::Opened { key, token: None })]);
     }
 
     /// Connects `count` joiners to `key`, and one more that is refused. Returns the indexes.
@@ -577,7 +656,11 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 
 /// Returns every call that a connection can make, and every call about it.
 fn calls_of(who: usize) -> [Step; 13] {
-    let (key, index, token) = (0, 0, usize::MAX);
+    let (key, id, index, token) = (0, None, 0, usize::MAX);
+    let tokens = Tokens {
+        shown: Some(0),
+        new: Some(0),
+    };
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
     [
@@ -589,14 +672,14 @@ fn calls_of(who: usize) -> [Step; 13] {
             token,
         },
         Step::UnknownControl { who, to, kind, token },
-        Step::Open { who, key, id: None },
+        Step::Open { who, key, id, tokens },
         Step::Join {
             who,
             key,
             id: None,
             wait: Duration::from_secs(1),
         },
-        Step::Meet { who, key, id: None },
+        Step::Meet { who, key, id, tokens },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },

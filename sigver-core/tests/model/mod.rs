@@ -33,6 +33,7 @@ pub(crate) enum Step {
         who: usize,
         key: usize,
         id: Option<usize>,
+        tokens: Tokens,
     },
     Join {
         who: usize,
@@ -44,6 +45,7 @@ pub(crate) enum Step {
         who: usize,
         key: usize,
         id: Option<usize>,
+        tokens: Tokens,
     },
     Data {
         who: usize,
@@ -89,17 +91,52 @@ pub(crate) enum Step {
     Shutdown,
 }
 
-/// A message that a hub sends to a connection.
+/// The token that a request shows, and the one that its sender gets as an opener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    pub(crate) shown: Option<usize>,
+    pub(crate) new: Option<usize>,
+}
+
+/// A message that a hub sends to a connection, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Rejected(ConnectError),
-    Opened { key: usize },
-    Waiting { key: usize, wait: Duration },
-    Joined { index: u32, id: Option<usize> },
-    PeerJoined { index: u32, id: Option<usize> },
-    Data { from: Option<u32>, token: usize },
-    PeerLeft { index: u32 },
-    Refused { code: &'static str, detail: Detail },
+    Opened {
+        key: usize,
+        token: Option<usize>,
+    },
+    /// Follows `Opened` for each joiner that it lists.
+    Present {
+        index: u32,
+        id: Option<usize>,
+    },
+    Reopened {
+        id: Option<usize>,
+    },
+    Waiting {
+        key: usize,
+        wait: Duration,
+    },
+    Joined {
+        index: u32,
+        id: Option<usize>,
+    },
+    PeerJoined {
+        index: u32,
+        id: Option<usize>,
+    },
+    Data {
+        from: Option<u32>,
+        token: usize,
+    },
+    PeerLeft {
+        index: u32,
+    },
+    Refused {
+        code: &'static str,
+        detail: Detail,
+    },
     RoleEnded(RoleEnd),
     Pong,
     Close(CloseReason),
@@ -116,18 +153,18 @@ pub(crate) enum Detail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
     /// `until` is the role deadline, if there is one.
-    Idle {
-        until: Option<Duration>,
-    },
+    Idle { until: Option<Duration> },
     /// `announced` is the number of joiners so far.
     Opener {
         key: usize,
         id: Option<usize>,
+        token: Option<usize>,
         announced: u32,
     },
     Joiner {
         opener: usize,
         index: u32,
+        id: Option<usize>,
     },
     /// `arrival` rises with each waiter.
     Waiting {
@@ -185,11 +222,11 @@ impl Model {
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, key, id } => self.open(who, key, id),
+            Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens),
             Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
-            Step::Meet { who, key, id } => match self.opener_of(key) {
-                Some(_) => self.join(who, key, id, Duration::ZERO),
-                None => self.open(who, key, id),
+            Step::Meet { who, key, id, tokens } => match self.opener_of(key) {
+                Some(_) if tokens.shown.is_none() => self.join(who, key, id, Duration::ZERO),
+                Some(_) | None => self.open(who, key, id, tokens),
             },
             Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
             Step::UnknownControl { who, to, kind, token } => match self.role(who) {
@@ -324,15 +361,30 @@ impl Model {
         Vec::new()
     }
 
-    fn open(&mut self, who: usize, key: usize, id: Option<usize>) -> Vec<(usize, Sent)> {
-        match self.request_role(who) {
-            None => Vec::new(),
-            Some(false) => self.refuse(who, "has-role", Detail::Nothing),
-            Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", Detail::Key(key)),
-            Some(true) => {
+    fn open(&mut self, who: usize, key: usize, id: Option<usize>, tokens: Tokens) -> Vec<(usize, Sent)> {
+        match (self.request_role(who), self.opener_of(key)) {
+            (None, _) => Vec::new(),
+            (Some(false), _) => self.refuse(who, "has-role", Detail::Nothing),
+            (Some(true), Some(opener)) => {
+                let is_right = tokens.shown.is_some() && tokens.shown == self.find(opener).token();
+                if is_right {
+                    self.take_over(who, opener, id, tokens.new)
+                } else {
+                    self.refuse(who, "key-taken", Detail::Key(key))
+                }
+            }
+            (Some(true), None) => {
                 let waiters: Vec<Client> = self.waiters_for(key).copied().collect();
-                self.find_mut(who).role = Role::Opener { key, id, announced: 0 };
-                let mut sent = vec![(who, Sent::Opened { key })];
+                let client = self.find_mut(who);
+                // A role for life cannot be taken over.
+                let token = tokens.new.filter(|_| client.reusable);
+                client.role = Role::Opener {
+                    key,
+                    id,
+                    token,
+                    announced: 0,
+                };
+                let mut sent = vec![(who, Sent::Opened { key, token })];
                 for waiter in waiters {
                     if let Role::Waiting { id, .. } = waiter.role {
                         self.make_idle(waiter.name);
@@ -342,6 +394,44 @@ impl Model {
                 sent
             }
         }
+    }
+
+    /// Moves the role of `previous` to `who`. Joiners that can be told keep their indexes; the others end.
+    fn take_over(&mut self, who: usize, previous: usize, id: Option<usize>, new: Option<usize>) -> Vec<(usize, Sent)> {
+        let Role::Opener { key, announced, .. } = self.find(previous).role else {
+            panic!("{previous} is no opener");
+        };
+        let token = new.filter(|_| self.find(who).reusable);
+        let joiners = self.joiners_of(previous);
+        self.make_idle(previous);
+        self.find_mut(who).role = Role::Opener {
+            key,
+            id,
+            token,
+            announced,
+        };
+        let mut sent = vec![(previous, Sent::RoleEnded(RoleEnd::TakenOver))];
+        let mut present = Vec::new();
+        for (_, joiner) in joiners {
+            let client = self.find_mut(joiner);
+            match &mut client.role {
+                Role::Joiner { opener, index, id: its } if client.reusable => {
+                    *opener = who;
+                    present.push((
+                        who,
+                        Sent::Present {
+                            index: *index,
+                            id: *its,
+                        },
+                    ));
+                    sent.push((joiner, Sent::Reopened { id }));
+                }
+                _ => sent.push(self.end_role(joiner, RoleEnd::OpenerLeft)),
+            }
+        }
+        sent.push((who, Sent::Opened { key, token }));
+        sent.extend(present);
+        sent
     }
 
     fn join(&mut self, who: usize, key: usize, id: Option<usize>, wait: Duration) -> Vec<(usize, Sent)> {
@@ -381,7 +471,7 @@ impl Model {
         };
         let (index, its_id) = (*announced, *its_id);
         *announced += 1;
-        self.find_mut(who).role = Role::Joiner { opener, index };
+        self.find_mut(who).role = Role::Joiner { opener, index, id };
         vec![
             (who, Sent::Joined { index, id: its_id }),
             (opener, Sent::PeerJoined { index, id }),
@@ -401,7 +491,7 @@ impl Model {
         let (to, from, detail) = match (self.role(who), to) {
             (None, _) => return Vec::new(),
             (Some(Role::Idle { .. } | Role::Waiting { .. }), _) => return self.refuse(who, "no-role", Detail::Nothing),
-            (Some(Role::Joiner { opener, index }), _) => (opener, Some(index), Detail::Nothing),
+            (Some(Role::Joiner { opener, index, .. }), _) => (opener, Some(index), Detail::Nothing),
             (Some(Role::Opener { .. }), Addressee::Unnamed) => {
                 return self.refuse(who, "no-index", Detail::Nothing);
             }
@@ -515,7 +605,7 @@ impl Model {
     fn after(&mut self, who: usize, role: Role) -> Vec<(usize, Sent)> {
         match role {
             Role::Idle { .. } | Role::Waiting { .. } => Vec::new(),
-            Role::Joiner { opener, index } => vec![(opener, Sent::PeerLeft { index })],
+            Role::Joiner { opener, index, .. } => vec![(opener, Sent::PeerLeft { index })],
             Role::Opener { .. } => self
                 .joiners_of(who)
                 .into_iter()
@@ -533,6 +623,7 @@ impl Model {
         let reason = match end {
             RoleEnd::OpenerLeft => CloseReason::OpenerLeft,
             RoleEnd::Kicked => CloseReason::Kicked,
+            RoleEnd::TakenOver => panic!("a joiner is not taken over"),
         };
         self.close_silently(joiner, reason)
     }
@@ -599,7 +690,7 @@ impl Model {
         let mut joiners: Vec<_> = self
             .connected()
             .filter_map(|client| match client.role {
-                Role::Joiner { opener, index } if opener == who => Some((index, client.name)),
+                Role::Joiner { opener, index, .. } if opener == who => Some((index, client.name)),
                 Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
             })
             .collect();
@@ -629,6 +720,14 @@ impl Client {
     pub(crate) fn key(&self) -> Option<usize> {
         match self.role {
             Role::Opener { key, .. } => Some(key),
+            Role::Idle { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
+        }
+    }
+
+    /// Returns the token with which its role can be taken over.
+    pub(crate) fn token(&self) -> Option<usize> {
+        match self.role {
+            Role::Opener { token, .. } => token,
             Role::Idle { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
         }
     }

@@ -8,8 +8,8 @@ use sigver_core::{
 };
 
 use crate::{
-    endpoint_steps::{Event, Step, To, id_text, key_text, random, v1_data},
-    model::{self, Detail, Model, Sent},
+    endpoint_steps::{Event, Step, To, add_present, id_text, key_text, random, token_text, v1_data, with_index},
+    model::{self, Detail, Model, Sent, Tokens},
 };
 
 #[path = "endpoint_backlogs.rs"]
@@ -170,6 +170,13 @@ impl EndpointModel {
             model::Role::Joiner { .. } => Some(sigver_core::Role::Joiner),
             model::Role::Waiting { .. } => Some(sigver_core::Role::Waiting),
         }
+    }
+
+    /// Returns the token of a key's opener.
+    #[allow(dead_code, reason = "only the laws show it")]
+    pub(crate) fn token_of(&self, key: usize) -> Option<usize> {
+        let opener = self.hub.connected().find(|client| client.key() == Some(key))?;
+        opener.token()
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -335,9 +342,16 @@ impl EndpointModel {
         let index = |index| Addressee::Index(Index::new(index));
         let (step, payload) = match (dialect, event) {
             (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
-            (_, Event::Open { key: Some(key), id }) => {
-                let id = id.filter(|_| dialect == Dialect::V1);
-                (model::Step::Open { who, key, id }, text)
+            (Dialect::Plain, Event::Open { key: Some(key), .. }) => {
+                let (id, tokens) = (None, Tokens::default());
+                (model::Step::Open { who, key, id, tokens }, text)
+            }
+            (Dialect::V1, Event::Open { key, id, shown }) => {
+                let made = key.is_none().then(|| self.random()).transpose()?;
+                let key = key.or(made).expect("one of them is there");
+                let new = Some(self.random()?);
+                let tokens = Tokens { shown, new };
+                (model::Step::Open { who, key, id, tokens }, text)
             }
             (_, Event::Join { key, id, wait }) => {
                 let id = id.filter(|_| dialect == Dialect::V1);
@@ -347,18 +361,16 @@ impl EndpointModel {
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
-            (Dialect::V1, Event::Meet { key, id }) => (model::Step::Meet { who, key, id }, text),
+            (Dialect::V1, Event::Meet { key, id, shown }) => {
+                let new = Some(self.random()?);
+                let tokens = Tokens { shown, new };
+                (model::Step::Meet { who, key, id, tokens }, text)
+            }
             (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
             (Dialect::Plain, _) => (data(Addressee::Unnamed, PayloadKind::Object), text),
-            (Dialect::V1, Event::Open { key: None, id }) => {
-                let bits = random(self.random_calls);
-                self.random_calls += 1;
-                let key = bits.ok_or(CloseReason::Internal)? as usize;
-                (model::Step::Open { who, key, id }, text)
-            }
             (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
             (Dialect::V1, Event::Data { to, is_object }) => {
                 let kind = if is_object {
@@ -376,6 +388,12 @@ impl EndpointModel {
         };
         self.payloads.insert(token, payload);
         Ok(step)
+    }
+
+    fn random(&mut self) -> Result<usize, CloseReason> {
+        let bits = random(self.random_calls);
+        self.random_calls += 1;
+        Ok(bits.ok_or(CloseReason::Internal)? as usize)
     }
 
     fn message(&mut self, who: usize, event: Event, token: usize, step: model::Step, outputs: &mut Outputs) {
@@ -473,7 +491,8 @@ impl EndpointModel {
             }
             if let Sent::Close(reason) = sent {
                 self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
-            } else if let Some(text) = self.encode(to, sent) {
+            } else if let Some(mut text) = self.encode(to, sent) {
+                add_present(&mut text, &mut queue);
                 let bytes = text.len();
                 let from_joiner = matches!(
                     sent,
@@ -527,7 +546,10 @@ impl EndpointModel {
             };
         }
         Some(match sent {
-            Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
+            Sent::Opened { key, token } => {
+                format!(r#"{{"type":"opened","key":"{}"{}}}"#, key_text(key), token_text(token))
+            }
+            Sent::Reopened { id } => format!(r#"{{"type":"reopened"{}}}"#, id_text(id)),
             Sent::Waiting { key, wait } => {
                 format!(
                     r#"{{"type":"waiting","key":"{}","wait":{}}}"#,
@@ -545,6 +567,7 @@ impl EndpointModel {
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::RoleEnded(RoleEnd::TakenOver) => r#"{"type":"closed","code":"taken-over"}"#.to_owned(),
             Sent::Pong => r#"{"type":"pong"}"#.to_owned(),
             Sent::Refused { code, detail } => {
                 let message = model::message(code);
@@ -556,11 +579,14 @@ impl EndpointModel {
                 };
                 format!(r#"{{"type":"error","code":"{code}","message":"{message}"{beside}}}"#)
             }
-            Sent::Rejected(_) | Sent::Close(_) => return None,
+            Sent::Rejected(_) | Sent::Present { .. } | Sent::Close(_) => return None,
         })
     }
 
     fn record_sent(&mut self, sender: Option<usize>, to: usize, sent: Sent, outputs: &mut Outputs) {
+        if matches!(sent, Sent::RoleEnded(_)) {
+            self.release_joiners(to);
+        }
         match sent {
             Sent::Opened { .. } => self.reach("opened"),
             Sent::Joined { .. } => {
@@ -598,8 +624,14 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::Waiting { .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {
-            }
+            Sent::Rejected(_)
+            | Sent::Present { .. }
+            | Sent::Reopened { .. }
+            | Sent::RoleEnded(RoleEnd::TakenOver)
+            | Sent::Waiting { .. }
+            | Sent::PeerJoined { .. }
+            | Sent::PeerLeft { .. }
+            | Sent::Pong => {}
         }
     }
 
@@ -706,16 +738,5 @@ impl EndpointModel {
         self.is_closed = true;
         let sent = self.hub.play(model::Step::Shutdown);
         self.deliver(None, sent, outputs);
-    }
-}
-
-/// A plain joiner's payload as its plain opener receives it.
-fn with_index(payload: &str, index: u32) -> String {
-    match payload.split_once(r#""index":"#) {
-        Some((before, after)) => {
-            let rest = after.find([',', '}']).map_or("", |end| &after[end..]);
-            format!(r#"{before}"index":{index}{rest}"#)
-        }
-        None => format!(r#"{},"index":{index}}}"#, payload.trim_end_matches('}')),
     }
 }

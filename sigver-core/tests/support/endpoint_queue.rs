@@ -160,7 +160,16 @@ impl EndpointModel {
             return None;
         }
         let role = self.hub.connected().find(|client| client.name == who)?.role;
-        let opener = match (self.decode(who, event, token).ok()?, role) {
+        let step = match event {
+            // It takes the key over or is refused.
+            Event::Meet { shown: Some(_), .. } if is_v1 => return None,
+            Event::Meet { key, id, .. } if is_v1 => {
+                let tokens = model::Tokens::default();
+                model::Step::Meet { who, key, id, tokens }
+            }
+            _ => self.decode(who, event, token).ok()?,
+        };
+        let opener = match (step, role) {
             (model::Step::Data { .. } | model::Step::UnknownControl { .. }, model::Role::Joiner { opener, .. }) => {
                 opener
             }
@@ -264,6 +273,9 @@ impl EndpointModel {
         client.unwritten = client.unwritten.saturating_sub(bytes);
         if client.state != State::Open || bytes == 0 {
             return;
+        }
+        if !(client.queue.frames.is_empty() && client.queue.blocked.is_empty()) {
+            client.missed_pings = 0;
         }
         if let Some(stall) = &mut client.queue.stall {
             stall.has_progressed = true;

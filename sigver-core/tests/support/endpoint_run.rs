@@ -35,8 +35,13 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(config: &EndpointConfig) -> Self {
         let mut calls = 0..;
+        Self::with_random(config, move || calls.next().and_then(random))
+    }
+
+    /// Creates an endpoint with this source of randomness.
+    pub(crate) fn with_random(config: &EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
         Self {
-            endpoint: Endpoint::new(config.clone(), move || calls.next().and_then(random)),
+            endpoint: Endpoint::new(config.clone(), random),
             now: Time::ZERO,
             ids: BTreeMap::new(),
             names: BTreeMap::new(),

@@ -1,8 +1,11 @@
 //! The calls of an endpoint, and the texts of its clients.
 
 use core::{net::Ipv4Addr, time::Duration};
+use std::collections::VecDeque;
 
 use sigver_core::{CloseReason, Dialect};
+
+use crate::model::Sent;
 
 /// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(crate) enum Event {
     Open {
         key: Option<usize>,
         id: Option<usize>,
+        /// The token that it shows.
+        shown: Option<usize>,
     },
     Join {
         key: usize,
@@ -33,6 +38,7 @@ pub(crate) enum Event {
     Meet {
         key: usize,
         id: Option<usize>,
+        shown: Option<usize>,
     },
     Data {
         to: To,
@@ -74,12 +80,12 @@ pub(crate) fn address(source: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, source)
 }
 
-/// The first number of a key that the server generates.
-const MADE: usize = 1_000;
+/// The first number of a key or token that the server generates.
+pub(crate) const MADE: usize = 1_000;
 
-/// What call number `call` of the source of randomness returns. Every other call fails.
+/// What call number `call` of the source of randomness returns. One of five calls fails.
 pub(crate) fn random(call: usize) -> Option<u128> {
-    (call % 2 != 1).then_some((MADE + call) as u128)
+    (call % 5 != 3).then_some((MADE + call) as u128)
 }
 
 pub(crate) fn key_text(key: usize) -> String {
@@ -105,12 +111,9 @@ impl Event {
         };
         let named = |key| format!(r#","key":"{}""#, key_text(key));
         Some(match (self, dialect) {
-            (Self::Open { key, id }, _) => {
-                format!(
-                    r#"{{"type":"open"{}{}}}"#,
-                    key.map(named).unwrap_or_default(),
-                    id_text(id)
-                )
+            (Self::Open { key, id, shown }, _) => {
+                let key = key.map(named).unwrap_or_default();
+                format!(r#"{{"type":"open"{key}{}{}}}"#, id_text(id), token_text(shown))
             }
             (Self::Join { key, id, wait }, _) => {
                 let wait = if wait > 0 {
@@ -120,7 +123,9 @@ impl Event {
                 };
                 format!(r#"{{"type":"join"{}{}{wait}}}"#, named(key), id_text(id))
             }
-            (Self::Meet { key, id }, _) => format!(r#"{{"type":"meet"{}{}}}"#, named(key), id_text(id)),
+            (Self::Meet { key, id, shown }, _) => {
+                format!(r#"{{"type":"meet"{}{}{}}}"#, named(key), id_text(id), token_text(shown))
+            }
             (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
             (Self::Data { to, is_object }, Dialect::V1) => {
                 format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))
@@ -136,7 +141,38 @@ impl Event {
     }
 }
 
+/// Returns the member of a message, if there is a token.
+pub(crate) fn token_text(token: Option<usize>) -> String {
+    token
+        .map(|token| format!(r#","token":"{token:032x}""#))
+        .unwrap_or_default()
+}
+
 pub(crate) fn v1_data(is_object: bool, token: usize) -> String {
     let (open, close) = if is_object { (r#"{"token":"#, "}") } else { ("[", "]") };
     format!("{open}{token}{close}")
+}
+
+/// A plain joiner's payload as its plain opener receives it.
+pub(crate) fn with_index(payload: &str, index: u32) -> String {
+    match payload.split_once(r#""index":"#) {
+        Some((before, after)) => {
+            let rest = after.find([',', '}']).map_or("", |end| &after[end..]);
+            format!(r#"{before}"index":{index}{rest}"#)
+        }
+        None => format!(r#"{},"index":{index}}}"#, payload.trim_end_matches('}')),
+    }
+}
+
+/// Adds the joiners that follow `opened` in the queue to its text.
+pub(crate) fn add_present(text: &mut String, queue: &mut VecDeque<(usize, Sent)>) {
+    let mut joiners = Vec::new();
+    while let Some((_, Sent::Present { index, id })) = queue.front() {
+        joiners.push(format!(r#"{{"index":{index}{}}}"#, id_text(*id)));
+        queue.pop_front();
+    }
+    if !joiners.is_empty() {
+        text.pop();
+        *text += &format!(r#","joiners":[{}]}}"#, joiners.join(","));
+    }
 }

@@ -4,24 +4,25 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use sigver_core::{
-    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PeerId, Refusal, Stats, Time,
+    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PeerId, Refusal, RoleEnd, Stats,
+    Time, Token,
 };
 
 use crate::model::{Detail, Sent, Step};
 
 /// A payload that is neither `Clone` nor `Copy`. Its drops are counted.
-pub(crate) struct Token {
+pub(crate) struct Counted {
     number: usize,
     drops: Rc<RefCell<BTreeMap<usize, u32>>>,
 }
 
-impl Drop for Token {
+impl Drop for Counted {
     fn drop(&mut self) {
         *self.drops.borrow_mut().entry(self.number).or_default() += 1;
     }
 }
 
-type Outputs = Vec<(ConnId, OutboundMessage<Token>)>;
+type Outputs = Vec<(ConnId, OutboundMessage<Counted>)>;
 
 /// The outputs of a call, or the connection that was rejected.
 type CallResult = Result<Outputs, (usize, ConnectError)>;
@@ -35,7 +36,7 @@ pub(crate) struct Event {
 
 /// A hub and its connections.
 pub(crate) struct HubDriver {
-    pub(crate) hub: Hub<Token>,
+    pub(crate) hub: Hub<Counted>,
     pub(crate) now: Time,
     ids: Vec<(usize, ConnId)>,
     drops: Rc<RefCell<BTreeMap<usize, u32>>>,
@@ -70,24 +71,38 @@ impl HubDriver {
                 self.ids.push((who, id));
                 Vec::new()
             }
-            Step::Open { who, key, id } => {
+            Step::Open { who, key, id, tokens } => {
                 let (key, id) = (name(key), id.map(peer_id));
-                self.handle(who, InboundMessage::Open { key, id })
+                let [token, new_token] = [tokens.shown, tokens.new].map(|number| number.map(token));
+                let message = InboundMessage::Open {
+                    key,
+                    id,
+                    token,
+                    new_token,
+                };
+                self.handle(who, message)
             }
             Step::Join { who, key, id, wait } => {
                 let (key, id) = (name(key), id.map(peer_id));
                 self.handle(who, InboundMessage::Join { key, id, wait })
             }
-            Step::Meet { who, key, id } => {
+            Step::Meet { who, key, id, tokens } => {
                 let (key, id) = (name(key), id.map(peer_id));
-                self.handle(who, InboundMessage::Meet { key, id })
+                let [token, new_token] = [tokens.shown, tokens.new].map(|number| number.map(token));
+                let message = InboundMessage::Meet {
+                    key,
+                    id,
+                    token,
+                    new_token,
+                };
+                self.handle(who, message)
             }
             Step::Data { who, to, kind, token } => {
-                let payload = self.token(token);
+                let payload = self.payload(token);
                 self.handle(who, InboundMessage::Data { to, kind, payload })
             }
             Step::UnknownControl { who, to, kind, token } => {
-                let payload = self.token(token);
+                let payload = self.payload(token);
                 self.handle(who, InboundMessage::UnknownControl { to, kind, payload })
             }
             Step::Kick { who, index } => {
@@ -129,7 +144,10 @@ impl HubDriver {
             Err((who, error)) => return vec![(*who, Sent::Rejected(*error))],
         };
         outputs
-            .map(|(to, message)| (self.name_of(*to), read(message)))
+            .flat_map(|(to, message)| {
+                let who = self.name_of(*to);
+                read(message).into_iter().map(move |sent| (who, sent))
+            })
             .collect()
     }
 
@@ -142,7 +160,7 @@ impl HubDriver {
         self.hub.stats()
     }
 
-    fn handle(&mut self, who: usize, message: InboundMessage<Token>) -> Outputs {
+    fn handle(&mut self, who: usize, message: InboundMessage<Counted>) -> Outputs {
         match self.id(who) {
             Some(id) => self.hub.handle(self.now, id, message),
             None => Vec::new(),
@@ -159,17 +177,30 @@ impl HubDriver {
         found.expect("outputs go to known connections").0
     }
 
-    fn token(&self, number: usize) -> Token {
-        Token {
+    fn payload(&self, number: usize) -> Counted {
+        Counted {
             number,
             drops: Rc::clone(&self.drops),
         }
     }
 }
 
-fn read(message: &OutboundMessage<Token>) -> Sent {
-    match message {
-        OutboundMessage::Opened { key } => Sent::Opened { key: number(key) },
+fn read(message: &OutboundMessage<Counted>) -> Vec<Sent> {
+    vec![match message {
+        OutboundMessage::Opened { key, token, joiners } => {
+            let opened = Sent::Opened {
+                key: number(key),
+                token: token.as_ref().map(token_number),
+            };
+            let present = joiners.iter().map(|joiner| Sent::Present {
+                index: joiner.index.get(),
+                id: joiner.id.as_ref().map(id_number),
+            });
+            return [opened].into_iter().chain(present).collect();
+        }
+        OutboundMessage::Reopened { id } => Sent::Reopened {
+            id: id.as_ref().map(id_number),
+        },
         OutboundMessage::Waiting { key, wait } => Sent::Waiting {
             key: number(key),
             wait: *wait,
@@ -194,7 +225,7 @@ fn read(message: &OutboundMessage<Token>) -> Sent {
         OutboundMessage::RoleEnded(end) => Sent::RoleEnded(*end),
         OutboundMessage::Pong => Sent::Pong,
         OutboundMessage::Close(reason) => Sent::Close(*reason),
-    }
+    }]
 }
 
 fn detail(refusal: &Refusal) -> Detail {
@@ -228,6 +259,15 @@ fn number(key: &Key) -> usize {
 
 fn peer_id(id: usize) -> PeerId {
     PeerId::new(&id.to_string()).expect("a number is a valid id")
+}
+
+fn token(number: usize) -> Token {
+    Token::from_random(number as u128)
+}
+
+fn token_number(token: &Token) -> usize {
+    let number = usize::from_str_radix(token.as_str(), 16);
+    number.expect("the hub has only tokens of the run")
 }
 
 fn id_number(id: &PeerId) -> usize {
@@ -277,7 +317,19 @@ pub(crate) fn assert_order(record: &[Event]) {
                     let known = latest.and_then(|latest| latest.remove(&Some(*index)));
                     assert!(known.is_some(), "{index} leaves {to} without having joined");
                 }
-                Sent::RoleEnded(_) => {
+                Sent::Present { index, .. } => {
+                    let latest = latest.expect("an opener received `Opened`");
+                    latest.insert(Some(*index), None);
+                }
+                Sent::Reopened { .. } => {
+                    let is_joiner = latest.is_some_and(|latest| latest.contains_key(&None));
+                    assert!(is_joiner, "{to} is no joiner");
+                }
+                Sent::RoleEnded(RoleEnd::TakenOver) => {
+                    let known = received.remove(to).is_some_and(|latest| !latest.contains_key(&None));
+                    assert!(known, "{to} is no opener");
+                }
+                Sent::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked) => {
                     let known = received.remove(to).is_some_and(|latest| latest.contains_key(&None));
                     assert!(known, "the role of {to} ends, but it is not a joiner");
                 }
@@ -322,10 +374,13 @@ pub(crate) fn assert_nothing_after_close(record: &[Event]) {
 pub(crate) fn assert_indexes(record: &[Event]) {
     let mut next: BTreeMap<usize, u32> = BTreeMap::new();
     for event in record {
-        let (mut to_joiners, mut to_opener) = (Vec::new(), Vec::new());
+        let (mut to_joiners, mut to_opener, mut taken_over) = (Vec::new(), Vec::new(), None);
         for (to, sent) in &event.sent {
             match sent {
-                Sent::Opened { .. } => drop(next.insert(*to, 0)),
+                // An opener that takes a role over continues the count of the previous one.
+                Sent::Opened { .. } => drop(next.insert(*to, taken_over.take().unwrap_or(0))),
+                Sent::RoleEnded(RoleEnd::TakenOver) => taken_over = next.remove(to),
+                Sent::Present { index, .. } => assert!(*index < next[to], "to {to}"),
                 Sent::Joined { index, .. } => to_joiners.push(*index),
                 Sent::PeerJoined { index, .. } => {
                     let next = next.get_mut(to).expect("an opener received `Opened`");
@@ -339,7 +394,8 @@ pub(crate) fn assert_indexes(record: &[Event]) {
                 | Sent::Data { .. }
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
-                | Sent::RoleEnded(_)
+                | Sent::Reopened { .. }
+                | Sent::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
                 | Sent::Pong
                 | Sent::Close(_) => {}
             }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use sigver_core::{
     Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, Member, OutboundMessage,
-    PayloadKind, PeerId,
+    PayloadKind, PeerId, Token,
 };
 
 /// The meaning of a text, by the protocol page.
@@ -30,6 +30,8 @@ pub(crate) enum Reading {
 pub(crate) struct Request {
     pub(crate) key: String,
     pub(crate) id: Option<String>,
+    /// Of an open or a meet.
+    pub(crate) token: Option<String>,
     /// Of a join, in seconds, after the limit.
     pub(crate) wait: u64,
 }
@@ -141,8 +143,8 @@ impl Object {
         let kind = self.value(Member::Type).and_then(|kind| kind.decoded.as_deref());
         match kind {
             Some("open") => match key {
-                Some(key) => self.request(key, limits).map(Reading::Open),
-                None => self.id().map(Reading::OpenGenerated),
+                Some(key) => self.opening(key, limits).map(Reading::Open),
+                None => self.token().and_then(|_| self.id()).map(Reading::OpenGenerated),
             },
             Some("join") => {
                 let key = key.ok_or(CloseReason::KeyMissing)?;
@@ -152,7 +154,7 @@ impl Object {
             }
             Some("meet") => {
                 let key = key.ok_or(CloseReason::KeyMissing)?;
-                self.request(key, limits).map(Reading::Meet)
+                self.opening(key, limits).map(Reading::Meet)
             }
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
@@ -180,8 +182,25 @@ impl Object {
         Ok(Request {
             key: key.key(limits)?,
             id: self.id()?,
+            token: None,
             wait: 0,
         })
+    }
+
+    fn opening(&self, key: &Value, limits: &Limits) -> Result<Request, CloseReason> {
+        let request = self.request(key, limits)?;
+        let token = self.token()?;
+        Ok(Request { token, ..request })
+    }
+
+    fn token(&self) -> Result<Option<String>, CloseReason> {
+        match self.value(Member::Token) {
+            None => Ok(None),
+            Some(Value {
+                decoded: Some(token), ..
+            }) if token.len() <= 64 => Ok(Some(token.clone())),
+            Some(_) => Err(CloseReason::TokenMalformed),
+        }
     }
 
     /// Returns the `wait` in seconds: digits that are the canonical form of a number of any size, cut to the limit.
@@ -240,7 +259,12 @@ impl Object {
 
 impl Request {
     fn of_key(key: String) -> Self {
-        Self { key, id: None, wait: 0 }
+        Self {
+            key,
+            id: None,
+            token: None,
+            wait: 0,
+        }
     }
 }
 
@@ -253,6 +277,7 @@ impl Attribute {
             "data" => Some(Member::Data),
             "id" => Some(Member::Id),
             "wait" => Some(Member::Wait),
+            "token" => Some(Member::Token),
             _ => None,
         }
     }
@@ -333,10 +358,10 @@ pub(crate) fn relayed(sender: Dialect, text: &str, recipient: Dialect, index: Op
 /// Returns the meaning of a decoded message.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
-        InboundMessage::Open { key, id } => Reading::Open(request(&key, id, Duration::ZERO)),
+        InboundMessage::Open { key, id, token, .. } => Reading::Open(request(&key, id, token, Duration::ZERO)),
         InboundMessage::OpenGenerated { id } => Reading::OpenGenerated(id.map(|id| id.as_str().to_owned())),
-        InboundMessage::Join { key, id, wait } => Reading::Join(request(&key, id, wait)),
-        InboundMessage::Meet { key, id } => Reading::Meet(request(&key, id, Duration::ZERO)),
+        InboundMessage::Join { key, id, wait } => Reading::Join(request(&key, id, None, wait)),
+        InboundMessage::Meet { key, id, token, .. } => Reading::Meet(request(&key, id, token, Duration::ZERO)),
         InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
         InboundMessage::UnknownControl { to, kind, payload } => {
             Reading::UnknownControl(to, kind, payload.as_str().to_owned())
@@ -348,10 +373,11 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
     }
 }
 
-fn request(key: &Key, id: Option<PeerId>, wait: Duration) -> Request {
+fn request(key: &Key, id: Option<PeerId>, token: Option<Token>, wait: Duration) -> Request {
     Request {
         key: key.as_str().to_owned(),
         id: id.map(|id| id.as_str().to_owned()),
+        token: token.map(|token| token.as_str().to_owned()),
         wait: wait.as_secs(),
     }
 }

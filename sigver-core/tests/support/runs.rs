@@ -7,7 +7,7 @@ use std::ops::Range;
 use proptest::{collection::vec, prelude::*, strategy::Union};
 use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile};
 
-use crate::model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, Role, SINGLE_USE_ANY_DATA, Step, V1};
+use crate::model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, Role, SINGLE_USE_ANY_DATA, Step, Tokens, V1};
 
 /// The number of keys in a run.
 pub(crate) const KEYS: usize = 3;
@@ -59,7 +59,7 @@ pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
 const DEADLINE: Duration = Duration::from_millis(100);
 
 fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
-    (limits, vec(ops(), 0..200)).prop_map(|(limits, ops)| {
+    (limits, vec(ops(), 0..240)).prop_map(|(limits, ops)| {
         let steps = resolve(&limits, &ops, 0);
         Run { limits, steps }
     })
@@ -86,9 +86,9 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
 #[derive(Clone, Debug)]
 enum Op {
     Connect(Profile),
-    Open(Who, Meeting, Option<usize>),
+    Open(Who, Meeting, Option<usize>, Shown),
     Join(Who, Meeting, Option<usize>, Duration),
-    Meet(Who, Meeting, Option<usize>),
+    Meet(Who, Meeting, Option<usize>, Shown),
     Data(Who, To, PayloadKind),
     UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
@@ -103,6 +103,15 @@ enum Op {
     /// Waits for the next timeout, and handles it.
     OnTime,
     Shutdown,
+}
+
+/// The token that a request shows.
+#[derive(Clone, Copy, Debug)]
+enum Shown {
+    Nothing,
+    /// That of the key's opener.
+    Right,
+    Wrong,
 }
 
 /// A connection, by its position in a group, modulo the size of the group.
@@ -154,13 +163,14 @@ fn ops() -> impl Strategy<Value = Op> {
     let time = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
     prop_oneof![
         260 => profile().prop_map(Op::Connect),
-        100 => (mostly(&[Idle, FormerOpeners]), to_open, id()).prop_map(|(who, meeting, id)| Op::Open(who, meeting, id)),
+        100 => (mostly(&[Idle, FormerOpeners]), to_open, id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Open(who, meeting, id, shown)),
+        80 => (mostly(&[Idle]), PLACES, id()).prop_map(|(who, place, id)| Op::Open(who, Meeting::Open(place), id, Shown::Right)),
         240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id, Duration::ZERO)),
         130 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
-        60 => (mostly(&[Idle]), any_key(), id()).prop_map(|(who, meeting, id)| Op::Meet(who, meeting, id)),
+        60 => (mostly(&[Idle]), any_key(), id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Meet(who, meeting, id, shown)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
-        40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
+        55 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
         35 => mostly(&[Joiners, Joiners, Waiting]).prop_map(Op::Leave),
         45 => mostly(&[Openers]).prop_map(Op::CloseKey),
         20 => anyone().prop_map(Op::Ping),
@@ -203,6 +213,10 @@ fn profile() -> impl Strategy<Value = Profile> {
         1 => Just(SINGLE_USE_ANY_DATA),
         1 => Just(REUSABLE_OBJECTS_ONLY),
     ]
+}
+
+fn shown() -> impl Strategy<Value = Shown> {
+    prop_oneof![8 => Just(Shown::Nothing), 2 => Just(Shown::Right), 1 => Just(Shown::Wrong)]
 }
 
 /// The time for which a join waits.
@@ -258,22 +272,30 @@ fn on_time(model: &Model) -> Vec<Step> {
 fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Step> {
     Some(match *op {
         Op::Connect(profile) => Step::Connect { who: number, profile },
-        Op::Open(who, meeting, id) => Step::Open {
-            who: who.among(model)?.name,
-            key: meeting.among(model, first_key)?,
-            id,
-        },
+        Op::Open(who, meeting, id, shown) => {
+            let key = meeting.among(model, first_key)?;
+            Step::Open {
+                who: who.among(model)?.name,
+                key,
+                id,
+                tokens: shown.for_key(model, key, number),
+            }
+        }
         Op::Join(who, meeting, id, wait) => Step::Join {
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
             id,
             wait,
         },
-        Op::Meet(who, meeting, id) => Step::Meet {
-            who: who.among(model)?.name,
-            key: meeting.among(model, first_key)?,
-            id,
-        },
+        Op::Meet(who, meeting, id, shown) => {
+            let key = meeting.among(model, first_key)?;
+            Step::Meet {
+                who: who.among(model)?.name,
+                key,
+                id,
+                tokens: shown.for_key(model, key, number),
+            }
+        }
         Op::Data(who, to, kind) => {
             let sender = who.among(model)?;
             Step::Data {
@@ -346,6 +368,22 @@ impl Group {
             (Self::Openers, None, role) => matches!(role, Role::Opener { .. }),
             (Self::Joiners, None, role) => matches!(role, Role::Joiner { .. }),
             (Self::Waiting, None, role) => matches!(role, Role::Waiting { .. }),
+        }
+    }
+}
+
+impl Shown {
+    /// Returns this token of a key, and a new one.
+    fn for_key(self, model: &Model, key: usize, new: usize) -> Tokens {
+        let opener = model.connected().find(|client| client.key() == Some(key));
+        Tokens {
+            shown: match self {
+                Self::Nothing => None,
+                Self::Right => opener.and_then(Client::token),
+                Self::Wrong => Some(usize::MAX),
+            },
+            // Some openers have none.
+            new: (new % 8 > 0).then_some(new),
         }
     }
 }

@@ -35,8 +35,10 @@ impl Server {
         let mut config = EndpointConfig::default();
         config.limits.role_deadline = None;
         set(&mut config);
+        let mut made = 0x1234_5678_u128..;
         Self {
-            endpoint: Endpoint::new(config, || Some(0x1234_5678)),
+            // As random as a test needs.
+            endpoint: Endpoint::new(config, move || made.next()),
             now: Time::ZERO,
             stalled: BTreeSet::new(),
         }

@@ -14,6 +14,7 @@ pub(crate) fn objects() -> BoxedStrategy<Object> {
 pub(crate) fn frames() -> BoxedStrategy<Object> {
     let data = || attribute(spelling("data"), data_values());
     let id = || attribute(spelling("id"), ids());
+    let token = || attribute(spelling("token"), ids());
     let wait = || attribute(spelling("wait"), prop_oneof![waits(), indexes()]);
     let members = vec![
         option::weighted(0.5, index_member()).boxed(),
@@ -23,6 +24,8 @@ pub(crate) fn frames() -> BoxedStrategy<Object> {
         option::weighted(0.02, id()).boxed(),
         option::weighted(0.2, wait()).boxed(),
         option::weighted(0.02, wait()).boxed(),
+        option::weighted(0.2, token()).boxed(),
+        option::weighted(0.02, token()).boxed(),
     ];
     object((0.9, v1_kinds()), 0.5, members)
 }
@@ -64,7 +67,7 @@ fn index_member() -> BoxedStrategy<Attribute> {
     attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
 }
 
-/// Returns values of `id`: strings of the shortest and the longest valid length, one byte more, and any other value.
+/// Returns values of `id` and `token`: strings of the shortest and the longest valid length, one byte more, and any other value.
 fn ids() -> BoxedStrategy<Value> {
     const EDGES: &[&str] = &["", "i", "é"];
     let longest = select(&["i", "é"]).prop_flat_map(|unit| {

@@ -219,8 +219,12 @@ fn key_of_a_vanished_opener_is_free_when_its_connection_is_closed() -> io::Resul
         let stream = TcpStream::connect(server.addr)?;
         let (mut opener, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n")?;
         opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
-        let opened = Seen::Text(r#"{"type":"opened","key":"tea"}"#.into());
-        assert_eq!(opener.receive(), opened, "{n}");
+        let opened = opener.receive();
+        let start = r#"{"type":"opened","key":"tea""#;
+        assert!(
+            matches!(&opened, Seen::Text(text) if text.starts_with(start)),
+            "{n}: {opened}"
+        );
         opener.vanish()?;
     }
     Ok(())

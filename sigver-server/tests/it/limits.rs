@@ -391,9 +391,10 @@ fn attempts_over_the_limit_are_refused_whatever_the_key() -> io::Result<()> {
     let server = Running::start(config);
     let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";
     let mut opener = client(&server, SECOND_IP, v1)?;
-    let opened = |key| Seen::Text(format!(r#"{{"type":"opened","key":"{key}"}}"#));
+    let is_opened =
+        |seen: &Seen| matches!(seen, Seen::Text(text) if text.starts_with(r#"{"type":"opened","key":"tea""#));
     opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
-    assert_eq!(opener.receive(), opened("tea"));
+    assert!(is_opened(&opener.receive()));
     let unknown = |key: &str| {
         Seen::Text(format!(
             r#"{{"type":"error","code":"unknown-key","message":"`key` is unknown: nobody has it open","key":"{key}"}}"#

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
-use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, PeerId, Refusal};
+use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, PeerId, PresentJoiner, Refusal, RoleEnd, Token};
 
 use crate::{ENDS, Role};
 
@@ -30,7 +30,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-const NAMES: &[&str] = &["type", "key", "index", "data", "id", "wait", "code", "Type"];
+const NAMES: &[&str] = &["type", "key", "index", "data", "id", "wait", "token", "code", "Type"];
 
 /// Frames from a client, most of them almost valid.
 pub(crate) fn frames() -> impl Strategy<Value = Value> {
@@ -60,11 +60,13 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         1 => Just(Value::from("")),
         1 => values(),
     ];
-    let id = prop_oneof![
-        8 => ids().prop_map(|id| Value::from(id.as_str())),
-        1 => select(&["", "i"]).prop_map(|id| Value::from(id.repeat(65))),
-        1 => values().prop_filter("a schema cannot count bytes", |id| !id.as_str().is_some_and(is_too_long_in_bytes_only)),
-    ];
+    let id = || {
+        prop_oneof![
+            8 => ids().prop_map(|id| Value::from(id.as_str())),
+            1 => select(&["", "i"]).prop_map(|id| Value::from(id.repeat(65))),
+            1 => values().prop_filter("a schema cannot count bytes", |id| !id.as_str().is_some_and(is_too_long_in_bytes_only)),
+        ]
+    };
     let wait = prop_oneof![
         4 => any::<u64>().prop_map(Value::from),
         1 => select(NEAR).prop_map(Value::from),
@@ -83,17 +85,19 @@ pub(crate) fn frames() -> impl Strategy<Value = Value> {
         option::weighted(0.9, kind),
         option::of(key),
         option::of(index),
-        option::of(id),
+        option::of(id()),
+        option::of(id()),
         option::of(wait),
         option::of(values()),
         vec((any::<String>(), values()), 0..2),
     );
-    let object = members.prop_map(|(kind, key, index, id, wait, data, others)| {
+    let object = members.prop_map(|(kind, key, index, id, token, wait, data, others)| {
         let named = [
             ("type", kind),
             ("key", key),
             ("index", index),
             ("id", id),
+            ("token", token),
             ("wait", wait),
             ("data", data),
         ];
@@ -156,7 +160,16 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
         option::of(indexes()).prop_map(|index| Refusal::NotAnObject { index }),
     ];
     prop_oneof![
-        keys().prop_map(|key| (Role::Opener, OutboundMessage::Opened { key })),
+        (keys(), any::<u128>(), vec((indexes(), option::of(ids())), 0..3)).prop_map(|(key, bits, joiners)| {
+            let joiner = |(index, id)| PresentJoiner { index, id };
+            let opened = OutboundMessage::Opened {
+                key,
+                token: Some(Token::from_random(bits)),
+                joiners: joiners.into_iter().map(joiner).collect(),
+            };
+            (Role::Opener, opened)
+        }),
+        option::of(ids()).prop_map(|id| (Role::Joiner, OutboundMessage::Reopened { id })),
         (keys(), 1..=120_u64).prop_map(|(key, seconds)| {
             let wait = Duration::from_secs(seconds);
             (Role::Waiting, OutboundMessage::Waiting { key, wait })
@@ -171,7 +184,13 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
             (role, OutboundMessage::Data { from, payload })
         }),
         (select(&Role::ALL[..]), refusal).prop_map(|(role, refusal)| (role, OutboundMessage::Refused(refusal))),
-        select(&ENDS[..]).prop_map(|end| (Role::Joiner, OutboundMessage::RoleEnded(end))),
+        select(ENDS).prop_map(|end| {
+            let role = match end {
+                RoleEnd::OpenerLeft | RoleEnd::Kicked => Role::Joiner,
+                RoleEnd::TakenOver => Role::Opener,
+            };
+            (role, OutboundMessage::RoleEnded(end))
+        }),
         select(&Role::ALL[..]).prop_map(|role| (role, OutboundMessage::Pong)),
     ]
 }

@@ -13,7 +13,7 @@ use proptest::{prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use sigver_core::{
     CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Key, Limits, Member, OutboundMessage, Refusal,
-    RoleEnd, Time,
+    RoleEnd, Time, Token,
 };
 use sigver_transcripts::{self as transcripts, StepKind, Transcript, all};
 
@@ -170,8 +170,15 @@ impl Core {
             Ok(InboundMessage::OpenGenerated { id }) => InboundMessage::Open {
                 key: Key::from_random(MADE, &self.limits).expect("within the limit"),
                 id,
+                token: None,
+                new_token: Some(Token::from_random(MADE)),
             },
-            Ok(message) => message,
+            Ok(mut message) => {
+                if let InboundMessage::Open { new_token, .. } | InboundMessage::Meet { new_token, .. } = &mut message {
+                    *new_token = Some(Token::from_random(MADE));
+                }
+                message
+            }
             Err(reason) => {
                 let outputs = self.hub.close(from, reason);
                 return (Verdict::Invalid(reason), self.deliver(outputs));
@@ -231,7 +238,7 @@ impl Core {
     }
 }
 
-/// The random bits of generated keys.
+/// The random bits of generated keys and tokens.
 const MADE: u128 = 0x1234_5678;
 
 /// Valid JSON that `serde_json::Value` cannot represent, and its replacement. The schemas do not depend on the difference.
@@ -251,6 +258,7 @@ const LIMITATIONS: [(&[CloseReason], &str, &str); 10] = [
             CloseReason::Duplicate(Member::Data),
             CloseReason::Duplicate(Member::Id),
             CloseReason::Duplicate(Member::Wait),
+            CloseReason::Duplicate(Member::Token),
         ],
         "",
         "a parsed object has each member only once",
@@ -272,7 +280,7 @@ const LIMITATIONS: [(&[CloseReason], &str, &str); 10] = [
     ),
     (&[CloseReason::WaitMalformed], r#""wait":1.0"#, "1.0 is the integer 1"),
     (
-        &[CloseReason::IdMalformed],
+        &[CloseReason::IdMalformed, CloseReason::TokenMalformed],
         "éé",
         "JSON Schema counts characters, not bytes",
     ),
@@ -488,13 +496,14 @@ fn close_codes_per_dialect_equal_those_of_protocol_page() -> Result<(), Box<dyn 
     Ok(())
 }
 
-const ENDS: [RoleEnd; 2] = [RoleEnd::OpenerLeft, RoleEnd::Kicked];
+const ENDS: &[RoleEnd] = RoleEnd::ALL;
 
 /// Does not compile if a variant is added. Add it to [`outbound`], [`ENDS`] and the schema as well.
 fn is_text(message: &OutboundMessage) -> bool {
     match message {
-        OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
+        OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver)
         | OutboundMessage::Opened { .. }
+        | OutboundMessage::Reopened { .. }
         | OutboundMessage::Waiting { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerJoined { .. }
@@ -596,8 +605,8 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
                 );
                 for wrong in invalid_variants(object) {
                     let other_index = wrong.get("index").is_some() != object.contains_key("index");
-                    let without_id = wrong.get("id").is_none() && object.contains_key("id");
-                    let is_valid = index_is_optional && other_index || without_id;
+                    let lacks = |name| wrong.get(name).is_none() && object.contains_key(name);
+                    let is_valid = index_is_optional && other_index || lacks("id") || lacks("joiners");
                     prop_assert!(is_valid || !schema.accepts("server-to-client", &wrong), "{wrong}");
                 }
             }

@@ -160,7 +160,11 @@ fn opener_that_reads_nothing_is_closed_after_the_close_timeout_and_its_joiners_c
             joiner,
             r#"{"type":"error","code":"no-role","message":"this socket has no role: it has to open or join a key first"}"#,
         ),
-        (5_000, joiner, r#"{"type":"opened","key":"milk"}"#),
+        (
+            5_000,
+            joiner,
+            r#"{"type":"opened","key":"milk","token":"00000000000000000000000012345679"}"#,
+        ),
         (5_000, joiner, "resume reading"),
     ];
     assert_eq!(server.run_until(5_000), closed);
@@ -269,5 +273,40 @@ fn driver_that_goes_on_reading_loses_the_joiner() {
         ["ended-by-server", "resume reading", "close 1013 TooSlow"]
     );
     assert!(held > 16);
+    assert_eq!(server.endpoint.role(opener), Some(Role::Opener));
+}
+
+/// What a joiner waits to send goes to the connection that takes the key over, and not before it has its `opened`.
+#[test]
+fn takeover_by_another_connection_ends_the_wait() {
+    let mut server = server(4_000);
+    let (opener, joiner) = server.pair(V1, V1);
+    server.stalled.insert(opener);
+    while server.text(joiner, SEND).of(joiner).is_empty() {}
+    let successor = server.connect(V1);
+    let outputs = server.text(
+        successor,
+        r#"{"type":"open","key":"tea","token":"00000000000000000000000012345678"}"#,
+    );
+    let [opened, data] = outputs.of(successor)[..] else {
+        panic!("{outputs:?}");
+    };
+    assert!(opened.starts_with(r#"{"type":"opened","key":"tea""#), "{opened}");
+    assert_eq!(data, r#"{"type":"data","index":0,"data":{"a":1}}"#);
+    assert_eq!(outputs.of(joiner), [r#"{"type":"reopened"}"#, "resume reading"]);
+}
+
+/// The pongs of an opener wait behind what it has not read yet.
+#[test]
+fn reading_is_a_sign_of_life() {
+    let mut server = server(40_000);
+    let (opener, joiner) = server.pair(V1, V1);
+    server.stalled.insert(opener);
+    while server.text(joiner, SEND).of(joiner).is_empty() {}
+    for second in (4..300).step_by(4) {
+        server.run_until(second * 1_000);
+        server.written(opener, 1);
+        server.input(joiner, Input::Pong);
+    }
     assert_eq!(server.endpoint.role(opener), Some(Role::Opener));
 }

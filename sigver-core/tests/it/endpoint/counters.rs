@@ -132,7 +132,7 @@ fn traffic_counts_texts_without_headers() {
     let counters = server.endpoint.counters();
     let received = OPEN.len() + JOIN.len() + "{}".len();
     let sent = [
-        r#"{"type":"opened","key":"tea"}"#,
+        r#"{"type":"opened","key":"tea","token":"00000000000000000000000012345678"}"#,
         r#"{"type":"join","index":0}"#,
         r#"{"type":"data","index":0,"data":{}}"#,
     ]

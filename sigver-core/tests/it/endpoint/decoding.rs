@@ -6,16 +6,21 @@ use super::*;
 fn failing_random_source_closes_with_1011() {
     let mut server = default();
     server.endpoint = Endpoint::new(EndpointConfig::default(), || None);
-    let [a, b] = [V1; 2].map(|dialect| server.connect(dialect));
-    assert_eq!(server.text(a, r#"{"type":"open"}"#), [(a, "close 1011 Internal")]);
-    assert_eq!(server.text(b, OPEN), [(b, r#"{"type":"opened","key":"tea"}"#)]);
+    for text in [r#"{"type":"open"}"#, OPEN, r#"{"type":"meet","key":"tea"}"#] {
+        let a = server.connect(V1);
+        assert_eq!(server.text(a, text), [(a, "close 1011 Internal")]);
+    }
+    // Joiners and plain openers need no randomness.
+    let (_, joiner) = server.pair(Plain, V1);
+    assert_eq!(server.endpoint.role(joiner), Some(Role::Joiner));
 }
 
 #[test]
-fn key_is_made_of_the_random_bits() {
+fn key_and_token_are_made_of_the_random_bits() {
     let mut server = default();
     let a = server.connect(V1);
-    let opened = r#"{"type":"opened","key":"00000000000000000000000012345678"}"#;
+    let opened =
+        r#"{"type":"opened","key":"00000000000000000000000012345678","token":"00000000000000000000000012345679"}"#;
     assert_eq!(server.text(a, r#"{"type":"open"}"#), [(a, opened)]);
 }
 

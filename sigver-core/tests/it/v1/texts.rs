@@ -34,6 +34,7 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"join","key":"a","id":"a","id":"a"}"#,   CloseReason::Duplicate(Member::Id)),
     (r#"{"type":"leave","id":1,"\u0069d":1}"#,           CloseReason::Duplicate(Member::Id)),
     (r#"{"type":"join","key":"a","wait":1,"wait":1}"#,   CloseReason::Duplicate(Member::Wait)),
+    (r#"{"type":"ping","token":1,"token":1}"#,           CloseReason::Duplicate(Member::Token)),
 
     // An unknown `type`.
     (r#"{}"#,                                            CloseReason::UnknownMessage),
@@ -82,6 +83,12 @@ const MALFORMED: &[(&str, CloseReason)] = &[
     (r#"{"type":"send","index":0}"#,                     CloseReason::DataMissing),
     (r#"{"type":"send","index":0,"Data":1}"#,            CloseReason::DataMissing),
 
+    // An invalid token. `null` is not none.
+    (r#"{"type":"open","key":"tea","token":null}"#,      CloseReason::TokenMalformed),
+    (r#"{"type":"open","token":7}"#,                     CloseReason::TokenMalformed),
+    (r#"{"type":"meet","key":"tea","token":["a"]}"#,     CloseReason::TokenMalformed),
+    (r#"{"type":"meet","key":"tea","token":"\ud800"}"#,  CloseReason::TokenMalformed),
+
     // An invalid wait: not a number, or in another form. `null` is not none.
     (r#"{"type":"join","key":"tea","wait":null}"#,       CloseReason::WaitMalformed),
     (r#"{"type":"join","key":"tea","wait":"5"}"#,        CloseReason::WaitMalformed),
@@ -113,6 +120,10 @@ const WELL_FORMED: &[(&str, Decoded<'_>)] = &[
     (r#"{"id":"null","key":"tea","type":"join"}"#,       Decoded::Join("tea", Some("null"))),
     (r#"{"type":"meet","key":"tea"}"#,                   Decoded::Meet("tea", None)),
     (r#"{"type":"meet","key":"tea","id":"a","wait":-1}"#, Decoded::Meet("tea", Some("a"))),
+    (r#"{"type":"open","key":"tea","token":"é"}"#,       Decoded::TakeOver("tea", "é")),
+    (r#"{"type":"meet","key":"tea","t\u006fken":""}"#,   Decoded::TakeOver("tea", "")),
+    (r#"{"type":"open","token":"é"}"#,                   Decoded::OpenGenerated(None)),
+    (r#"{"type":"join","key":"tea","token":null}"#,      Decoded::Join("tea", None)),
     // A wait over the limit is cut to it, however large. 0 is none.
     (r#"{"type":"join","key":"tea","wait":0}"#,          Decoded::Join("tea", None)),
     (r#"{"type":"join","key":"tea","\u0077ait":1}"#,     Decoded::JoinLater("tea", 1)),
@@ -151,6 +162,7 @@ enum Decoded<'a> {
     Join(&'a str, Option<&'a str>),
     JoinLater(&'a str, u64),
     Meet(&'a str, Option<&'a str>),
+    TakeOver(&'a str, &'a str),
     Send(Option<u32>, PayloadKind, &'a str),
     Kick(u32),
     Leave,
@@ -200,13 +212,24 @@ fn valid_text_is_decoded_in_every_spelling() {
         let message = Decoder::new(Dialect::V1, &tight()).decode(text);
         let decoded = match &message {
             Err(reason) => panic!("{reason:?} for {text}"),
-            Ok(InboundMessage::Open { key, id }) => Decoded::Open(key.as_str(), id.as_ref().map(PeerId::as_str)),
+            Ok(InboundMessage::Open {
+                key,
+                token: Some(token),
+                new_token: None,
+                ..
+            }) => Decoded::TakeOver(key.as_str(), token.as_str()),
+            Ok(InboundMessage::Open { key, id, .. }) => Decoded::Open(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::OpenGenerated { id }) => Decoded::OpenGenerated(id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::Join { key, id, wait }) if wait.is_zero() => {
                 Decoded::Join(key.as_str(), id.as_ref().map(PeerId::as_str))
             }
             Ok(InboundMessage::Join { key, wait, .. }) => Decoded::JoinLater(key.as_str(), wait.as_secs()),
-            Ok(InboundMessage::Meet { key, id }) => Decoded::Meet(key.as_str(), id.as_ref().map(PeerId::as_str)),
+            Ok(InboundMessage::Meet {
+                key,
+                token: Some(token),
+                ..
+            }) => Decoded::TakeOver(key.as_str(), token.as_str()),
+            Ok(InboundMessage::Meet { key, id, .. }) => Decoded::Meet(key.as_str(), id.as_ref().map(PeerId::as_str)),
             Ok(InboundMessage::Data { to, kind, payload }) => {
                 assert_eq!(payload.kind(), *kind);
                 let to = match to {
@@ -240,7 +263,7 @@ fn open_without_key_requests_a_generated_one() {
 }
 
 #[test]
-fn id_has_at_most_64_bytes_after_decoding() {
+fn id_and_token_have_at_most_64_bytes_after_decoding() {
     for (id, is_valid) in [
         ("i".repeat(64), true),
         ("i".repeat(65), false),
@@ -256,6 +279,19 @@ fn id_has_at_most_64_bytes_after_decoding() {
         ] {
             let message = Decoder::new(Dialect::V1, &Limits::default()).decode(&text);
             let expected = if is_valid { None } else { Some(CloseReason::IdMalformed) };
+            assert_eq!(message.err(), expected, "{text}");
+        }
+        for text in [
+            format!(r#"{{"type":"open","token":"{id}"}}"#),
+            format!(r#"{{"type":"open","key":"tea","token":"{id}"}}"#),
+            format!(r#"{{"type":"meet","key":"tea","token":"{id}"}}"#),
+        ] {
+            let message = Decoder::new(Dialect::V1, &Limits::default()).decode(&text);
+            let expected = if is_valid {
+                None
+            } else {
+                Some(CloseReason::TokenMalformed)
+            };
             assert_eq!(message.err(), expected, "{text}");
         }
     }
