@@ -41,9 +41,10 @@ pub struct EndpointConfig {
     /// The size of all write buffers together, in bytes. Default: `None`, no limit.
     ///
     /// If the backlogs of all clients exceed it, the client with the largest is closed with 1013
-    /// [`TooSlow`](crate::CloseReason::TooSlow), which discards its frames; if it is closing already, it is aborted. This repeats until the
-    /// others fit. The limit is checked when an event or a timeout is handled, before further frames are returned. Therefore it can be
-    /// exceeded by the frames of one call, and frames that the driver reports as written at once count against no client.
+    /// [`TooSlow`](crate::CloseReason::TooSlow), and the driver must discard its frames; if it is closing already, it is aborted. This
+    /// repeats until the others fit. The limit is checked when an event or a timeout is handled, before further frames are returned.
+    /// Therefore it can be exceeded by the frames of one call, and frames that the driver reports as written at once count against no
+    /// client.
     pub backlog_total_bytes: Option<NonZeroU64>,
     /// The messages a client may send per second, pings and pongs included. Default: 1,000; `None` for no limit.
     ///
