@@ -17,7 +17,8 @@ pub enum Frame {
     /// A pong with the payload of the client's ping. A driver whose WebSocket library answers pings can ignore it.
     Pong(Box<[u8]>),
     /// A close frame; code and text are the reason's. The last frame of its connection. After sending it, read and discard until the
-    /// client closes the socket. With [`TooSlow`](CloseReason::TooSlow), frames not yet sent may be discarded.
+    /// client closes the socket. With [`TooSlow`](CloseReason::TooSlow), frames not yet sent may be discarded, and must be if there is a
+    /// limit on all backlogs together.
     Close(CloseReason),
     /// The reply to the client's close frame, with the same code. The last frame of its connection. A driver whose WebSocket library
     /// replies to close frames can ignore it.

@@ -24,10 +24,10 @@ pub struct MemoryBound {
     /// Bytes of the write buffers of all connections together
     /// ([`backlog_total_bytes`](sigver_core::EndpointConfig::backlog_total_bytes)).
     pub backlogs: u64,
-    /// Bytes that do not depend on connections: the program, its permanent threads and their queues, threads that wait for a connection, and
-    /// the connections over the limit that wait for their response.
+    /// Bytes that are not for each connection: the program, its permanent threads and their queues, messages on their way to the relay,
+    /// threads that wait for a connection, and the connections over the limit that wait for their response.
     pub fixed: u64,
-    /// Bytes of the process for each connection: its stack, the messages it sends, its write buffer.
+    /// Bytes of the process for each connection: its stack, the message it sends, the frame that is partly sent to it.
     pub process: u64,
     /// Bytes of the kernel for each connection: its thread, and its socket with full buffers.
     pub kernel: u64,
@@ -37,8 +37,8 @@ pub struct MemoryBound {
     is_configured: bool,
 }
 
-/// By default, all write buffers together may take one in this many bytes of the system's memory.
-const BACKLOGS_PART: u64 = 4;
+/// By default, all write buffers together may take a quarter of the system's memory.
+const BACKLOGS_DIVISOR: u64 = 4;
 
 /// The default where the system does not report its memory.
 const UNKNOWN_BACKLOGS: NonZeroU64 = NonZeroU64::new(1 << 30).expect("not zero");
@@ -108,7 +108,7 @@ impl MemoryBound {
     fn on(system: Option<SystemMemory>, config: &Config, connections: u32) -> Self {
         let configured = config.endpoint.backlog_total_bytes;
         let backlogs = configured.unwrap_or_else(|| {
-            let part = system.and_then(|system| NonZeroU64::new(system.bytes / BACKLOGS_PART));
+            let part = system.and_then(|system| NonZeroU64::new(system.bytes / BACKLOGS_DIVISOR));
             part.unwrap_or(UNKNOWN_BACKLOGS)
         });
         let limits = &config.endpoint.limits;

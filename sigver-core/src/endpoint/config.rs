@@ -49,7 +49,7 @@ pub struct EndpointConfig {
     /// The size of all write buffers together, in bytes, with what joiners have sent that waits for room in them. Default: `None`, no limit.
     ///
     /// If all clients together exceed it, the one with the largest part is closed with 1013
-    /// [`TooSlow`](crate::CloseReason::TooSlow), which discards its frames; if it is closing already, it is aborted. This repeats until the
+    /// [`TooSlow`](crate::CloseReason::TooSlow), and the driver must discard its frames; if it is closing already, it is aborted. This repeats until the
     /// others fit. The limit is checked when an event or a timeout is handled, before further frames are returned. Therefore it can be
     /// exceeded by the frames of one call, and frames that the driver reports as written at once count against no client.
     pub backlog_total_bytes: Option<NonZeroU64>,

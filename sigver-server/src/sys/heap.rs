@@ -27,8 +27,10 @@ impl HeapTrim {
         match self.due {
             Some(due) if due <= now => {
                 self.due = None;
-                self.peak = bytes;
-                true
+                if has_fallen {
+                    self.peak = bytes;
+                }
+                has_fallen
             }
             Some(_) => false,
             None => {
@@ -82,9 +84,9 @@ mod tests {
         assert!(!trim.record(at(4), 50 * MIB));
         assert_eq!(trim.due(), Some(at(9)));
         assert!(!trim.record(at(8), 20 * MIB));
-        assert!(trim.record(at(9), 10 * MIB));
+        assert!(trim.record(at(10), 10 * MIB));
         assert_eq!(trim.due(), None);
-        assert!(!trim.record(at(10), 6 * MIB), "the peak is 10 MiB now");
+        assert!(!trim.record(at(11), 2 * MIB + 1), "a small fall from 10 MiB");
         assert_eq!(trim.due(), None);
     }
 
@@ -100,9 +102,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_is_in_use_again_is_not_trimmed() {
+        let mut trim = HeapTrim::default();
+        for (second, mib) in [(0, 100), (1, 40), (6, 90)] {
+            assert!(!trim.record(at(second), mib * MIB));
+        }
+        assert_eq!(trim.due(), None);
+        assert!(!trim.record(at(7), 40 * MIB), "it is still far below the peak");
+        assert_eq!(trim.due(), Some(at(12)));
+    }
+
+    #[test]
     fn trims_are_at_least_five_seconds_apart() {
         let mut trim = HeapTrim::default();
-        let trims = (0..100).filter(|second| trim.record(at(*second), second % 2 * 100 * MIB));
+        let use_of = |second: u64| if second % 4 == 0 { 100 * MIB } else { 0 };
+        let trims = (0..100).filter(|second| trim.record(at(*second), use_of(*second)));
         assert!((1..=20).contains(&trims.count()));
     }
 
