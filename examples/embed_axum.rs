@@ -114,7 +114,7 @@ async fn upgrade(
 
 /// Sends what the endpoint returns for a connection and reports what arrives, until the connection is over.
 async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue: mpsc::UnboundedReceiver<Output>) {
-    let mut resume_at = Instant::now();
+    let (mut resume_at, mut is_stopped) = (Instant::now(), false);
     loop {
         tokio::select! {
             biased; // Answers are sent before the next message is read.
@@ -122,12 +122,14 @@ async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue
                 Output::Send(frame) => {
                     let cost = frame.cost();
                     let _ = socket.send(message(frame)).await; // Reading reports a broken socket.
-                    server.with(|(endpoint, _), _| endpoint.written(id, cost));
+                    server.call(|endpoint, now| endpoint.written(now, id, cost));
                 }
                 Output::PauseReading(until) => resume_at = server.1 + until.as_duration(),
+                Output::StopReading => is_stopped = true,
+                Output::ResumeReading => is_stopped = false,
                 _ => {}
             },
-            received = async { sleep_until(resume_at).await; socket.recv().await } => {
+            received = async { sleep_until(resume_at).await; socket.recv().await }, if !is_stopped => {
                 let input = match &received {
                     Some(Ok(Message::Text(text))) => Input::Text(text),
                     Some(Ok(Message::Binary(_))) => Input::Binary,

@@ -203,7 +203,7 @@ impl Lobby {
                     self.hub.disconnect(id)
                 }
                 Ok(Event::Request(id, request)) => match decode(request, self.hub.limits()) {
-                    Ok(message) => self.hub.handle(id, message),
+                    Ok(message) => self.hub.handle(self.now(), id, message),
                     Err(reason) => self.hub.close(id, reason),
                 },
                 Err(RecvTimeoutError::Timeout) => self.hub.handle_timeout(self.now()),
@@ -217,8 +217,8 @@ impl Lobby {
     fn deliver(&mut self, outputs: Vec<(ConnId, OutboundMessage<Signal>)>) {
         for (to, message) in outputs {
             let is_last = matches!(message, OutboundMessage::Close(_));
-            if let Some(player) = self.players.get(&to) {
-                let _ = player.send(encode(message));
+            if let (Some(player), Some(notice)) = (self.players.get(&to), encode(message)) {
+                let _ = player.send(notice);
             }
             if is_last {
                 self.players.remove(&to);
@@ -236,9 +236,12 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
     Ok(match request {
         Request::Host(name) => InboundMessage::Open {
             key: Key::new(&name, limits)?,
+            id: None,
         },
         Request::Enter(name) => InboundMessage::Join {
             key: Key::new(&name, limits)?,
+            id: None,
+            wait: Duration::ZERO,
         },
         Request::Send(to, signal) => InboundMessage::Data {
             to: to.map_or(Addressee::Unnamed, |number| Addressee::Index(Index::new(number))),
@@ -249,16 +252,18 @@ fn decode(request: Request, limits: &Limits) -> Result<InboundMessage<Signal>, C
     })
 }
 
-/// Converts a message of the hub for a player. The match is exhaustive, so that a new kind of message does not compile.
-fn encode(message: OutboundMessage<Signal>) -> Notice {
-    match message {
+/// Converts a message of the hub for a player; `None` for replies to requests that players do not have. The match is exhaustive, so that a
+/// new kind of message does not compile.
+fn encode(message: OutboundMessage<Signal>) -> Option<Notice> {
+    Some(match message {
         OutboundMessage::Opened { .. } => Notice::Hosting,
         OutboundMessage::Joined { .. } => Notice::Entered,
-        OutboundMessage::PeerJoined { index } => Notice::GuestEntered(index.get()),
+        OutboundMessage::PeerJoined { index, .. } => Notice::GuestEntered(index.get()),
         OutboundMessage::Data { from, payload } => Notice::Received(from.map(Index::get), payload),
         OutboundMessage::PeerLeft { index } => Notice::GuestLeft(index.get()),
         OutboundMessage::Refused(refusal) => Notice::Refused(refusal.to_string()),
         OutboundMessage::RoleEnded(end) => Notice::Refused(end.name().into()),
+        OutboundMessage::Waiting { .. } | OutboundMessage::Pong => return None,
         OutboundMessage::Close(reason) => Notice::Closed(reason),
-    }
+    })
 }

@@ -258,7 +258,7 @@ async fn exchange(
     socket: &mut WebSocketStream<TcpStream>,
     mut outputs: mpsc::UnboundedReceiver<Output>,
 ) -> Option<()> {
-    let (mut resume_at, mut is_broken) = (server.started, false);
+    let (mut resume_at, mut is_stopped, mut is_broken) = (server.started, false, false);
     loop {
         tokio::select! {
             biased; // Answers are sent before the next message is read.
@@ -266,16 +266,18 @@ async fn exchange(
                 Output::Send(frame) => {
                     let (cost, is_last) = (frame.cost(), matches!(frame, Frame::Close(_)));
                     let _ = socket.send(message(frame)).await; // Reading reports a broken socket.
-                    server.lock().endpoint.written(id, cost);
+                    server.call(|endpoint, now| endpoint.written(now, id, cost));
                     if is_last && is_broken {
                         finish(socket.get_mut()).await;
                         return None;
                     }
                 }
                 Output::PauseReading(until) => resume_at = server.started + until.as_duration(),
+                Output::StopReading => is_stopped = true,
+                Output::ResumeReading => is_stopped = false,
                 _ => {}
             },
-            received = async { sleep_until(resume_at).await; socket.next().await }, if !is_broken => {
+            received = async { sleep_until(resume_at).await; socket.next().await }, if !is_broken && !is_stopped => {
                 let received = received?;
                 is_broken = received.is_err();
                 let input = match &received {

@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::{hint::black_box, net::IpAddr};
+use std::{hint::black_box, net::IpAddr, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sigver_core::{
@@ -96,20 +96,45 @@ impl HubFixture {
         for n in 0..keys {
             let opener = connect(&mut hub);
             let _ = hub.handle(
+                Time::ZERO,
                 opener,
                 InboundMessage::Open {
                     key: key(&format!("key {n}")),
+                    id: None,
                 },
             );
         }
         let opener = connect(&mut hub);
-        let _ = hub.handle(opener, InboundMessage::Open { key: key("the key") });
+        let _ = hub.handle(
+            Time::ZERO,
+            opener,
+            InboundMessage::Open {
+                key: key("the key"),
+                id: None,
+            },
+        );
         for _ in 0..joiners {
             let joiner = connect(&mut hub);
-            let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+            let _ = hub.handle(
+                Time::ZERO,
+                joiner,
+                InboundMessage::Join {
+                    key: key("the key"),
+                    id: None,
+                    wait: Duration::ZERO,
+                },
+            );
         }
         let joiner = connect(&mut hub);
-        let _ = hub.handle(joiner, InboundMessage::Join { key: key("the key") });
+        let _ = hub.handle(
+            Time::ZERO,
+            joiner,
+            InboundMessage::Join {
+                key: key("the key"),
+                id: None,
+                wait: Duration::ZERO,
+            },
+        );
         Self {
             hub,
             opener,
@@ -130,7 +155,7 @@ impl HubFixture {
             kind: PayloadKind::Object,
             payload: (),
         };
-        self.hub.handle(self.joiner, offer).len() + self.hub.handle(self.opener, answer).len()
+        self.hub.handle(Time::ZERO, self.joiner, offer).len() + self.hub.handle(Time::ZERO, self.opener, answer).len()
     }
 
     /// Connects and disconnects a joiner.
@@ -139,7 +164,18 @@ impl HubFixture {
             .hub
             .connect(Time::ZERO, Dialect::Plain.profile())
             .expect("connection limit not reached");
-        let joined = self.hub.handle(joiner, InboundMessage::Join { key: key.clone() }).len();
+        let joined = self
+            .hub
+            .handle(
+                Time::ZERO,
+                joiner,
+                InboundMessage::Join {
+                    key: key.clone(),
+                    id: None,
+                    wait: Duration::ZERO,
+                },
+            )
+            .len();
         joined + self.hub.disconnect(joiner).len()
     }
 }
@@ -200,13 +236,13 @@ fn endpoint(criterion: &mut Criterion) {
         });
         for (id, text) in [(opener, &open), (joiner, &join)] {
             let message = Decoder::new(*dialect, &limits).decode(text).expect("valid message");
-            let _ = hub.handle(id, message);
+            let _ = hub.handle(Time::ZERO, id, message);
         }
         group.bench_function("codec-and-hub", |bencher| {
             let decoder = Decoder::new(*dialect, &limits);
             bencher.iter(|| {
                 let message = decoder.decode(black_box(&text)).expect("valid message");
-                for (_, message) in hub.handle(joiner, message) {
+                for (_, message) in hub.handle(Time::ZERO, joiner, message) {
                     black_box(dialect.encode(message));
                 }
             });
@@ -226,7 +262,7 @@ fn endpoint(criterion: &mut Criterion) {
             bencher.iter(|| {
                 for (to, output) in endpoint.handle(Time::ZERO, joiner, Input::Text(black_box(&text))) {
                     if let Output::Send(frame) = &output {
-                        endpoint.written(to, frame.cost());
+                        black_box(endpoint.written(Time::ZERO, to, frame.cost()));
                     }
                     black_box(output);
                 }

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    net::TcpListener,
     process::{Command, Output},
+    thread,
 };
 
 use serde_json::Value;
@@ -51,13 +53,60 @@ fn exchange_writes_json_of_its_table() {
 
 #[test]
 fn sessions_complete_both_close_handshakes() {
-    let table = load_successfully(&["sessions", "--concurrency", "2", "--seconds", "0.2"]);
+    let table = load_successfully(&["sessions", "--concurrency", "2", "--seconds", "0.5"]);
     for counter in ["failed sessions", "unanswered close frames"] {
         let line = table.lines().find(|line| line.contains(counter));
         let figures = line.map(|line| line.replace(counter, ""));
         let zeros: Option<Vec<_>> = figures.as_ref().map(|line| line.split_whitespace().collect());
         assert_eq!(zeros, Some(vec!["0", "0"]), "{table}");
     }
+}
+
+/// Accepts an opener and a joiner, and relays nothing.
+fn connect_pair_and_fall_silent(listener: &TcpListener) {
+    let mut clients = [0, 1].map(|_| {
+        let (stream, _) = listener.accept().expect("a connection");
+        let mut client = tungstenite::accept(stream).expect("a handshake");
+        assert!(client.read().expect("open or join").is_text());
+        assert!(client.read().expect("a ping").is_ping());
+        client.flush().expect("the pong is sent");
+        client
+    });
+    let [opener, joiner] = &mut clients;
+    let join = r#"{"type":"join"}"#;
+    opener.send(join.into()).expect("the opener is connected");
+    while joiner.read().is_ok() {}
+}
+
+#[test]
+fn exchange_fails_if_server_falls_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}", listener.local_addr().expect("an address"));
+    let server = thread::spawn(move || connect_pair_and_fall_silent(&listener));
+    let output = load(&["exchange", "--pairs", "1", "--seconds", "0.5", "--against-url", &url]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{errors}");
+    assert!(errors.contains("no exchange completed in "), "{errors}");
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn sessions_fail_if_server_accepts_no_handshake() {
+    // The kernel accepts connections.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}", listener.local_addr().expect("an address"));
+    let output = load(&[
+        "sessions",
+        "--concurrency",
+        "2",
+        "--seconds",
+        "0.5",
+        "--against-url",
+        &url,
+    ]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{errors}");
+    assert!(errors.contains("no session completed in 0.5 s"), "{errors}");
 }
 
 #[test]

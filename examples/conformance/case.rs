@@ -1,8 +1,11 @@
 //! The cases: every transcript and every hostile case. Decides which are skipped, and runs one.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
-use sigver_transcripts::{Limit, StepKind, Transcript, all, play, socket::Target};
+use sigver_transcripts::{Limit, StepKind, Transcript, Wait, all, play, socket::Target};
 
 use crate::{
     dialect::Dialect,
@@ -114,7 +117,7 @@ fn skip_reason(transcript: &Transcript, options: &Options) -> Option<String> {
             format!("requires --set {required}")
         });
     }
-    if role_deadlines(transcript) > 0 && options.role_deadline.is_none() {
+    if waits(transcript).any(|wait| wait == Wait::RoleDeadline) && options.role_deadline.is_none() {
         return Some("requires --role-deadline".into());
     }
     None
@@ -130,17 +133,21 @@ fn dialects(transcript: &Transcript) -> impl Iterator<Item = Dialect> + '_ {
     })
 }
 
-/// Returns how often a transcript waits for the role deadline.
-fn role_deadlines(transcript: &Transcript) -> u32 {
-    let steps = transcript.steps.iter();
-    steps
-        .map(|step| u32::from(step.kind == StepKind::WaitRoleDeadline))
-        .sum()
+/// Returns the times for which a transcript waits.
+fn waits(transcript: &Transcript) -> impl Iterator<Item = Wait> + '_ {
+    transcript.steps.iter().filter_map(|step| match step.kind {
+        StepKind::Wait(wait) => Some(wait),
+        _ => None,
+    })
 }
 
 fn run(transcript: &Transcript, options: &Options, target: &Target) -> Result<(), Mismatch> {
     let role_deadline = options.role_deadline.unwrap_or_default();
-    let until = Instant::now() + options.deadline + role_deadline * role_deadlines(transcript);
+    let waits = waits(transcript).map(|wait| match wait {
+        Wait::RoleDeadline => role_deadline,
+        Wait::Seconds(seconds) => Duration::from_secs(seconds.into()),
+    });
+    let until = Instant::now() + options.deadline + waits.sum::<Duration>();
     let mut judge = Judge::new(target, role_deadline, until);
     if options.ordered_pongs {
         judge.rely_on_pongs();

@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 use sigver_transcripts::{
-    Frame, Seen, Stage,
+    Frame, Seen, Stage, Wait,
     socket::{Sockets, Target},
 };
 
@@ -160,21 +160,13 @@ impl Stage for Judge {
         self.sockets.vanish(who)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.sockets.wait_role_deadline()
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        self.sockets.wait(time)
     }
 
     fn is_same(&self, who: char, expected: &Seen, seen: &Seen) -> bool {
         let dialect = self.dialects.get(&who).copied();
         is_same(dialect.unwrap_or(Dialect::Plain), expected, seen)
-    }
-
-    /// Returns the `key` of the message, if it has 32 hexadecimal digits.
-    fn made(&self, _: &str, text: &str) -> Option<String> {
-        let message: Value = serde_json::from_str(text).ok()?;
-        let key = message.get("key")?.as_str()?;
-        let is_generated = key.len() == 32 && key.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_generated.then(|| key.to_owned())
     }
 }
 

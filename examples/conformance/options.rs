@@ -49,7 +49,7 @@ pub(crate) struct Options {
     pub(crate) ordered_pongs: bool,
 
     /// Limit of the server that differs from the default (repeatable). Runs only the transcripts for exactly these limits. NAME is
-    /// depth, joiners-per-key, key-bytes or message-bytes
+    /// depth, joiners-per-key, key-attempts (per minute and connection), key-bytes or message-bytes
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = limit)]
     pub(crate) limits: Vec<(Limit, u32)>,
 
@@ -173,7 +173,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn limit(text: &str) -> Result<(Limit, u32), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
-    let limit = Limit::parse(name).ok_or("expected depth, joiners-per-key, key-bytes or message-bytes")?;
+    let limit =
+        Limit::parse(name).ok_or("expected depth, joiners-per-key, key-attempts, key-bytes or message-bytes")?;
     Ok((
         limit,
         number.parse().map_err(|_| format!("{number:?} is not a number"))?,

@@ -21,6 +21,8 @@ pub(crate) struct Conn {
     pub(crate) partial: Vec<u8>,
     /// Whether the client has closed its sending direction. Nothing arrives after the bytes that are in the socket now.
     pub(crate) hung_up: bool,
+    /// Whether the endpoint lets the client wait for its opener.
+    pub(crate) is_stopped: bool,
     /// The timeout of the state.
     pub(crate) due: Option<Instant>,
     /// Bytes that the kernel has not accepted. Allocated only while there are some, which is rare.
@@ -49,6 +51,7 @@ impl Conn {
             state: State::Request,
             partial: Vec::new(),
             hung_up: false,
+            is_stopped: false,
             due: Some(due),
             outgoing: VecDeque::new(),
             cost: 0,
@@ -65,7 +68,7 @@ impl Conn {
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        matches!(self.state, State::Open { .. }) && self.due.is_some()
+        matches!(self.state, State::Open { .. }) && (self.is_stopped || self.due.is_some())
     }
 
     pub(crate) fn has_outgoing(&self) -> bool {

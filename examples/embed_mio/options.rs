@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use sigver_core::Limits;
+use sigver_core::EndpointConfig;
 
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
-    pub(crate) limits: Limits,
+    pub(crate) endpoint: EndpointConfig,
 }
 
 impl Options {
@@ -18,11 +18,11 @@ impl Options {
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
-            limits: Limits::default(),
+            endpoint: EndpointConfig::default(),
         };
-        let limits = &mut options.limits;
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("missing value for {flag}"))?;
+            let limits = &mut options.endpoint.limits;
             match flag.as_str() {
                 "--listen" => options.listen = parse(&flag, &value)?,
                 "--connections" => limits.connections = Some(parse(&flag, &value)?),
@@ -30,6 +30,7 @@ impl Options {
                 "--key-bytes" => limits.key_bytes = parse(&flag, &value)?,
                 "--message-bytes" => limits.message_bytes = parse(&flag, &value)?,
                 "--depth" => limits.depth = parse(&flag, &value)?,
+                "--attempts" => options.endpoint.key_attempts_per_minute = Some(parse(&flag, &value)?),
                 "--role-deadline-ms" => {
                     limits.role_deadline = Some(Duration::from_millis(parse(&flag, &value)?));
                 }

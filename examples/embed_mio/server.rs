@@ -24,7 +24,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     low_level::pipe,
 };
-use sigver_core::{ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
+use sigver_core::{ConnId, Dialect, Endpoint, Frame, Input, Output, Time};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
@@ -84,14 +84,13 @@ impl Server {
     pub(crate) fn bind(options: Options) -> io::Result<Self> {
         let Options {
             listen: addr,
-            mut limits,
+            endpoint: mut config,
         } = options;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let most: u32 = files.saturating_sub(OTHER_FILES).try_into().unwrap_or(u32::MAX);
         let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
-        limits.connections = Some(limits.connections.map_or(most, |limit| limit.min(most)));
-        let mut config = EndpointConfig::default();
-        config.limits = limits;
+        let connections = &mut config.limits.connections;
+        *connections = Some(connections.map_or(most, |limit| limit.min(most)));
 
         let poll = Poll::new()?;
         let mut listener = listen(addr)?;
@@ -211,6 +210,9 @@ impl Server {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.hung_up |= event.is_read_closed();
         let hung_up = conn.hung_up;
+        if hung_up && conn.is_stopped {
+            return self.remove(slot);
+        }
         if event.is_writable() {
             self.write(slot);
         }
@@ -332,13 +334,19 @@ impl Server {
                 Output::Send(frame) => {
                     self.conns.send(slot, &frame);
                     if matches!(frame, Frame::Close(_) | Frame::CloseReply(_)) {
+                        self.conns[slot].is_stopped = false;
                         self.resume_reading(slot);
                         self.conns[slot].state = State::Ending { id: Some(id) };
                     }
                 }
                 Output::PauseReading(until) => self.conns.set_due(slot, Some(self.instant(until))),
+                Output::StopReading => self.conns[slot].is_stopped = true,
+                Output::ResumeReading => {
+                    self.conns[slot].is_stopped = false;
+                    self.unread.push(slot);
+                }
                 Output::Abort => self.remove(slot),
-                // `PairingEnded` is for logs.
+                // `ProbeProgress` is for servers that ask the kernel what it has not sent, `PairingEnded` for logs.
                 _ => {}
             }
         }
@@ -384,7 +392,8 @@ impl Server {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let written = conn.flush();
         if let Some(id) = conn.id() {
-            self.endpoint.written(id, written);
+            let outputs = self.endpoint.written(self.time(), id, written);
+            self.carry_out(outputs);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, error::Error, net::SocketAddr, process::Output,
 use defective::{Defect, Defective};
 use serde_json::Value;
 use sigver_server::{Config, Server};
-use sigver_transcripts::Limit;
+use sigver_transcripts::{Limit, endpoint::set};
 use support::{Serving, example};
 
 mod defective;
@@ -98,7 +98,9 @@ fn default_server_passes() -> Fallible {
 
 /// Returns whether a transcript requires a server with other limits or a short role deadline.
 fn requires_options(transcript: &sigver_transcripts::Transcript) -> bool {
-    let waits = |step: &sigver_transcripts::Step| step.kind == sigver_transcripts::StepKind::WaitRoleDeadline;
+    let waits = |step: &sigver_transcripts::Step| {
+        step.kind == sigver_transcripts::StepKind::Wait(sigver_transcripts::Wait::RoleDeadline)
+    };
     !transcript.limits.is_empty() || transcript.steps.iter().any(waits)
 }
 
@@ -152,7 +154,11 @@ fn server_with_other_limits_passes_with_set_options() -> Fallible {
         }
     }
     for limits in required {
-        let addr = serve(|config| limits.iter().for_each(|(limit, number)| set(config, *limit, *number)))?;
+        let addr = serve(|config| {
+            limits
+                .iter()
+                .for_each(|(limit, number)| set(&mut config.endpoint, *limit, *number))
+        })?;
         let options: Vec<String> = limits
             .iter()
             .map(|(limit, number)| format!("--set={}={number}", limit.name()))
@@ -175,15 +181,6 @@ fn server_with_other_limits_passes_with_set_options() -> Fallible {
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
     assert_eq!(seen.passed.len(), 2, "in both dialects");
     Ok(())
-}
-
-fn set(config: &mut Config, limit: Limit, number: u32) {
-    match limit {
-        Limit::Depth => config.endpoint.limits.depth = number,
-        Limit::JoinersPerKey => config.endpoint.limits.joiners_per_key = number,
-        Limit::KeyBytes => config.endpoint.limits.key_bytes = number,
-        Limit::MessageBytes => config.endpoint.limits.message_bytes = number,
-    }
 }
 
 /// The report has the requested format, and the exit status is 2 for invalid options and unreachable servers.

@@ -1,8 +1,10 @@
 //! Compares `Decoder::decode` and `Dialect::encode` with an independent JSON reader and the protocol page. Uses no hub.
 
+use core::time::Duration;
+
 use sigver_core::{
     CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload, PayloadKind,
-    Refusal,
+    PeerId, Refusal,
 };
 
 use crate::{
@@ -52,7 +54,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     };
     let key_length = |dialect| match is {
         Text::Object(object) => match object.reading(dialect, &Limits::default()) {
-            Ok(Reading::Open(key) | Reading::Join(key)) => Some(key.len()),
+            Ok(Reading::Open(request) | Reading::Join(request) | Reading::Meet(request)) => Some(request.key.len()),
             Ok(_) | Err(_) => None,
         },
         Text::Other(_) | Text::Broken(_) => None,
@@ -64,6 +66,7 @@ fn limits_near(text: &str, is: &Text) -> Vec<Limits> {
     just.message_bytes = text.len() as u32;
     just.depth = depth;
     just.key_bytes = key as u32;
+    just.join_wait = Duration::from_secs(7);
     let mut all = vec![Limits::default(), just.clone()];
     let less: [fn(&mut Limits) -> &mut u32; 3] = [
         |limits| &mut limits.message_bytes,
@@ -120,16 +123,17 @@ fn check_invalid_json(
 /// Encodes the decoded text in both dialects.
 fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
     match Decoder::new(dialect, &Limits::default()).decode(text) {
-        Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => check_key(&key),
+        Ok(
+            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+        ) => {
+            check_key(&key);
+            check_id(id);
+        }
+        Ok(InboundMessage::OpenGenerated { id }) => check_id(id),
         Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => {
             check_payload(dialect, text, object, payload);
         }
-        Ok(
-            InboundMessage::OpenGenerated
-            | InboundMessage::Kick { .. }
-            | InboundMessage::Leave
-            | InboundMessage::CloseKey,
-        )
+        Ok(InboundMessage::Kick { .. } | InboundMessage::Leave | InboundMessage::CloseKey | InboundMessage::Ping)
         | Err(_) => {}
     }
 }
@@ -139,9 +143,14 @@ fn check_key(key: &Key) {
     let key = || key.clone();
     for message in [
         OutboundMessage::Opened { key: key() },
+        OutboundMessage::Waiting {
+            key: key(),
+            wait: Duration::ZERO,
+        },
         OutboundMessage::Refused(Refusal::KeyTaken { key: key() }),
         OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),
+        OutboundMessage::Refused(Refusal::TooManyAttempts { key: key() }),
     ] {
         assert_eq!(Dialect::Plain.encode(message.clone()), None);
         let out = encoded(Dialect::V1, &message);
@@ -150,6 +159,23 @@ fn check_key(key: &Key) {
         };
         let keys: Vec<_> = values(&object, "key").map(|value| value.decoded.as_deref()).collect();
         assert_eq!(keys, [Some(key().as_str())], "{out}");
+    }
+}
+
+/// Checks that any id is encoded without loss.
+fn check_id(id: Option<PeerId>) {
+    let index = Index::new(0);
+    let expected: Vec<Option<&str>> = id.iter().map(|id| Some(id.as_str())).collect();
+    for message in [
+        OutboundMessage::Joined { index, id: id.clone() },
+        OutboundMessage::PeerJoined { index, id: id.clone() },
+    ] {
+        let out = encoded(Dialect::V1, &message);
+        let Text::Object(object) = reader::read(&out) else {
+            panic!("{out} is no object");
+        };
+        let ids: Vec<_> = values(&object, "id").map(|value| value.decoded.as_deref()).collect();
+        assert_eq!(ids, expected, "{out}");
     }
 }
 

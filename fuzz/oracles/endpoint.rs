@@ -9,11 +9,14 @@
 //! | `Lcjt` | at the beginning: limits. `c` connections, `j` joiners of a key, `t` × 10 ms role deadline; `-`: no limit |
 //! | `Pkxbmyad` | at the beginning, or after `L`: policy. `k` × 10 ms keep-alive, `x` × 10 ms close time-out, `b` × 10 bytes of write buffer, `m` messages and `y` × 10 bytes per second, `a` failed attempts per minute, `d` × 10 ms drain; `-`: no limit |
 //! | `Bt` | at the beginning, or after `L` and `P`: `t` × 10 bytes of all write buffers together; `-`: no limit |
+//! | `Sm` | at the beginning, or after these: `m` messages per second of all clients with one address |
 //! | `cp` | a client connects: `p` plain, `v` v1. Three clients in turn have three addresses |
-//! | `owk`, `jwk` | client `w`, counted from the first, opens or joins key `k` of four; `o` with `*`: a key that the server generates |
+//! | `owk`, `jwk`, `mwk` | client `w`, counted from the first, opens, joins or meets at key `k` of four; `o` with `*`: a generated key. Every other client has an id |
+//! | `Jwks` | `w` joins key `k` and waits for `s` seconds |
 //! | `dwts` | `w` sends data to index `t`; `-`: no index, `!`: a malformed one, `~`: 2³² - 1. `s` is `a` for an array, else an object |
 //! | `lwts` | `w` sends a control message of an unknown type; `t` and `s` are ignored |
 //! | `kwi`, `vw`, `xw` | `w` kicks index `i`, leaves, closes its key |
+//! | `hw` | `w` sends the message `ping` |
 //! | `iw`, `bw` | `w` sends invalid JSON, a binary message |
 //! | `gwn`, `nw` | `w` sends a ping of `n` bytes, a pong |
 //! | `ewc` | `w` sends a close frame with code 1000 + `c`; `-`: without a code |
@@ -31,8 +34,9 @@ use core::time::Duration;
 use sigver_core::{CloseReason, Dialect, EndpointConfig};
 
 use crate::{
-    endpoint_model::{EndpointModel, Event, Step, To},
+    endpoint_model::EndpointModel,
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, finish, play},
+    endpoint_steps::{Event, Step, To},
 };
 
 /// The model is slower the more calls there were.
@@ -123,6 +127,9 @@ impl Script<'_> {
         if self.starts_with(b'B') {
             config.backlog_total_bytes = self.optional_limit(10).map(NonZeroU64::from);
         }
+        if self.starts_with(b'S') {
+            config.messages_per_second_per_source = self.optional_limit(1);
+        }
         config
     }
 
@@ -187,19 +194,31 @@ impl Script<'_> {
             },
             b's' => Step::CloseAll,
             _ => {
-                let is_event = b"ojdlkvxibgnerq".contains(&letter);
+                let is_event = b"ojJmdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;
-                let event = self.event(letter)?;
+                let event = self.event(letter, who)?;
                 Step::Event { who, event }
             }
         }))
     }
 
-    fn event(&mut self, letter: u8) -> Option<Event> {
+    fn event(&mut self, letter: u8, who: usize) -> Option<Event> {
+        let id = (who % 2 == 1).then_some(who);
         Some(match letter {
-            b'o' => Event::Open { key: self.key()? },
+            b'o' => Event::Open { key: self.key()?, id },
             b'j' => Event::Join {
                 key: self.key()?.unwrap_or_default(),
+                id,
+                wait: 0,
+            },
+            b'J' => Event::Join {
+                key: self.key()?.unwrap_or_default(),
+                id,
+                wait: number(self.byte()?).into(),
+            },
+            b'm' => Event::Meet {
+                key: self.key()?.unwrap_or_default(),
+                id,
             },
             b'd' => Event::Data {
                 to: match self.byte()? {
@@ -219,6 +238,7 @@ impl Script<'_> {
             },
             b'v' => Event::Leave,
             b'x' => Event::CloseKey,
+            b'h' => Event::PingMessage,
             b'i' => Event::InvalidJson,
             b'b' => Event::Binary,
             b'g' => Event::Ping {

@@ -16,6 +16,8 @@ mod endpoint;
 mod endpoint_model;
 #[path = "../../sigver-core/tests/support/endpoint_run.rs"]
 mod endpoint_run;
+#[path = "../../sigver-core/tests/support/endpoint_steps.rs"]
+mod endpoint_steps;
 #[path = "../../sigver-core/tests/model/mod.rs"]
 mod model;
 

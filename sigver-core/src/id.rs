@@ -1,4 +1,4 @@
-//! Identifiers: connections ([`ConnId`]), joiners ([`Index`]) and keys ([`Key`]).
+//! Identifiers: connections ([`ConnId`]), joiners ([`Index`]), keys ([`Key`]) and the names that clients choose for themselves ([`PeerId`]).
 
 use alloc::{format, sync::Arc};
 use core::fmt;
@@ -148,6 +148,56 @@ impl fmt::Debug for Key {
         write!(f, "Key({} bytes)", self.0.len())
     }
 }
+
+/// A name that a client has chosen for itself, so that its peer recognizes it after a reconnect. It has 1 to
+/// [`PeerId::MAX_BYTES`] bytes.
+///
+/// The hub passes it to the peer and does not read it: it is neither authenticated nor unique. It may be personal data, so `Debug` shows its
+/// length only, and there is no `Display`.
+///
+/// ```
+/// use sigver_core::{InvalidPeerId, PeerId};
+///
+/// let id = PeerId::new("alice's phone")?;
+/// assert_eq!((id.as_str(), format!("{id:?}").as_str()), ("alice's phone", "PeerId(13 bytes)"));
+/// assert_eq!(PeerId::new(""), Err(InvalidPeerId));
+/// # Ok::<(), InvalidPeerId>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(Arc<str>);
+
+impl PeerId {
+    /// The longest name in bytes of UTF-8.
+    pub const MAX_BYTES: usize = 64;
+
+    /// Creates a name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPeerId`] if `text` is empty or longer than [`MAX_BYTES`](Self::MAX_BYTES).
+    pub fn new(text: &str) -> Result<Self, InvalidPeerId> {
+        if text.is_empty() || text.len() > Self::MAX_BYTES {
+            return Err(InvalidPeerId);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Returns the name's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({} bytes)", self.0.len())
+    }
+}
+
+/// The error of creating a [`PeerId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("`id` is not a string of 1 to 64 bytes")]
+pub struct InvalidPeerId;
 
 /// The error of creating a [`Key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]

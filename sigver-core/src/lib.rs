@@ -88,9 +88,11 @@
 //!             match output {
 //!                 Output::Send(frame) => {
 //!                     send(&frame);
-//!                     self.shared.lock().unwrap().endpoint.written(id, frame.cost());
+//!                     self.call(|endpoint, now| endpoint.written(now, id, frame.cost()));
 //!                 }
 //!                 Output::PauseReading(_) => {} // the reading thread sleeps until then
+//!                 Output::StopReading => {}     // the reading thread waits
+//!                 Output::ResumeReading => {}   // and is woken up
 //!                 Output::Abort => return,      // shut the socket down
 //!                 _ => {}
 //!             }
@@ -150,7 +152,7 @@
 //!
 //! // Returns what to send after a text arrived.
 //! let mut receive = |from, text: &str| -> Result<Vec<_>, CloseReason> {
-//!     let outputs = hub.handle(from, decoder.decode(text)?);
+//!     let outputs = hub.handle(start, from, decoder.decode(text)?);
 //!     let frames = outputs.into_iter().filter_map(|(to, message)| Some((to, dialect.encode(message)?)));
 //!     Ok(frames.collect())
 //! };
@@ -172,16 +174,16 @@
 //! ## Methods
 //!
 //! - **Events of the network**: [`Hub::connect`], [`Hub::handle`], [`Hub::disconnect`] (the connection is gone).
-//! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::deny`] (too many failed
-//!   joins), [`Hub::shutdown`].
+//! - **Decisions of the embedder**: [`Hub::close`] (a malformed message or a slow consumer, for example), [`Hub::refuse_request`]
+//!   (too many attempts at keys), [`Hub::shutdown`].
 //! - **Time**: [`Hub::poll_timeout`] returns when to call [`Hub::handle_timeout`]. Early calls are harmless.
 //! - **Without an allocation per call**: [`Hub::handle_into`], [`Hub::close_into`].
 //! - **Getters**: [`Hub::role`], [`Hub::stats`], [`Hub::limits`].
 //!
 //! ## Time
 //!
-//! The hub has one kind of deadline, [`Limits::role_deadline`], and no clock. Pass the time when a connection is accepted, sleep until
-//! [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
+//! The hub has no clock, and two kinds of deadlines: [`Limits::role_deadline`], and the end of a join's wait for its key. Pass the time with
+//! each call, sleep until [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
 //! the driver's.
 //!
 //! ```
@@ -231,8 +233,9 @@
 //!
 //! # Memory
 //!
-//! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default), plus about
-//! 20 bytes in the opener's table if it is a joiner. The [`Endpoint`] adds about 200 bytes per connection. Payloads are not kept.
+//! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default) and its id
+//! (at most 64), plus about 20 bytes in the opener's table if it is a joiner, or about 400 while it waits for a key. The [`Endpoint`] adds
+//! about 200 bytes per connection. Payloads are not kept.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -267,12 +270,12 @@ pub use endpoint::{
     config::EndpointConfig,
     counters::{Counters, Refused, Traffic},
     io::{Input, Output},
-    key_attempts::Source,
     pairing::{Pairing, PairingStage},
+    source_table::Source,
 };
 pub use frame::Frame;
 pub use hub::{Hub, Role};
-pub use id::{ConnId, Index, Key, KeyError};
+pub use id::{ConnId, Index, InvalidPeerId, Key, KeyError, PeerId};
 pub use limits::Limits;
 pub use message::{Addressee, InboundMessage, OutboundMessage};
 pub use payload::Payload;

@@ -18,7 +18,7 @@ pub struct Limits {
     pub connections: Option<NonZeroU32>,
     /// The most joiners of a key at the same time. Default: 1,000.
     ///
-    /// When an opener leaves, one call sends a message to each of its joiners, so this limits the longest call. One joiner over the limit is
+    /// When an opener leaves, one call returns a message for each of its joiners, so this limits the longest call. One joiner over the limit is
     /// refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners); in the plain dialect it is closed with 1013.
     pub joiners_per_key: u32,
     /// The longest key in bytes of UTF-8, after JSON decoding. Default: 256.
@@ -39,6 +39,12 @@ pub struct Limits {
     ///
     /// After it, the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
     pub role_deadline: Option<Duration>,
+    /// The longest time for which a join of `sigver.v1` waits for its key, in whole seconds: a fraction is ignored. Default: 120 seconds.
+    ///
+    /// A client that requests more waits for this time; zero disables waiting. For each key, as many connections may wait as
+    /// [`joiners_per_key`](Self::joiners_per_key). One more is refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners). A waiting
+    /// connection takes about 400 bytes in addition to its key and id.
+    pub join_wait: Duration,
 }
 
 #[cfg(feature = "json")]
@@ -58,6 +64,7 @@ impl Default for Limits {
             message_bytes: 64 * 1024,
             depth: 128,
             role_deadline: Some(Duration::from_secs(60)),
+            join_wait: Duration::from_secs(120),
         }
     }
 }

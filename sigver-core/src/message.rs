@@ -2,8 +2,10 @@
 //!
 //! The message enums are exhaustive: a new message is a compile error in every codec.
 
+use core::time::Duration;
+
 use crate::{
-    id::{Index, Key},
+    id::{Index, Key, PeerId},
     payload::Payload,
     profile::PayloadKind,
     reason::{CloseReason, Refusal, RoleEnd},
@@ -16,16 +18,34 @@ pub enum InboundMessage<P = Payload> {
     Open {
         /// The key to open.
         key: Key,
+        /// The sender's name for itself, which each of its joiners gets.
+        id: Option<PeerId>,
     },
     /// Become the opener of a key that the server generates.
     ///
     /// An [`Endpoint`](crate::Endpoint) generates the key. The hub has no randomness: an embedder that calls it replaces this message by
     /// [`Open`](Self::Open) with [`Key::from_random`]. The hub itself closes the sender with [`CloseReason::Internal`].
-    OpenGenerated,
+    OpenGenerated {
+        /// As in [`Open`](Self::Open).
+        id: Option<PeerId>,
+    },
     /// Become a joiner of `key`.
     Join {
         /// The key to join.
         key: Key,
+        /// The sender's name for itself, which its opener gets.
+        id: Option<PeerId>,
+        /// How long to wait for the key if nobody has it open. Zero: the join is refused. The hub does not limit the time; a
+        /// [`Decoder`](crate::Decoder) does ([`Limits::join_wait`](crate::Limits::join_wait)).
+        wait: Duration,
+    },
+    /// Become the opener of `key` if nobody has it open, and a joiner otherwise. Of several connections that meet, exactly one becomes the
+    /// opener.
+    Meet {
+        /// The key to open or join.
+        key: Key,
+        /// The sender's name for itself, which its peers get.
+        id: Option<PeerId>,
     },
     /// Deliver `payload` to the other side.
     Data {
@@ -51,10 +71,12 @@ pub enum InboundMessage<P = Payload> {
         /// The joiner. `None` is a number that is too large for any joiner.
         index: Option<Index>,
     },
-    /// End the sender's role as a joiner and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
+    /// End the sender's role as a joiner, or its wait for a key, and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     Leave,
     /// End the sender's role as an opener and stay connected. For [`RoleLifetime::Reusable`](crate::RoleLifetime::Reusable).
     CloseKey,
+    /// Reply with [`OutboundMessage::Pong`]. Allowed in every state, and changes none: it is no request for a role.
+    Ping,
 }
 
 /// The addressee of data, as its sender wrote it. The sender's role decides what a missing or wrong one means.
@@ -78,15 +100,27 @@ pub enum OutboundMessage<P = Payload> {
         /// The key.
         key: Key,
     },
+    /// The recipient waits for a key that nobody has open. When somebody opens it, [`Joined`](Self::Joined) follows; if nobody does in time,
+    /// [`Refusal::UnknownKey`].
+    Waiting {
+        /// The key.
+        key: Key,
+        /// The time after which the join is refused.
+        wait: Duration,
+    },
     /// The recipient is a joiner.
     Joined {
         /// Its index at the opener.
         index: Index,
+        /// The opener's name for itself, if it has one.
+        id: Option<PeerId>,
     },
     /// A joiner has joined the recipient's key. The first has index 0, the next 1, without gaps.
     PeerJoined {
         /// The joiner's index.
         index: Index,
+        /// The joiner's name for itself, if it has one.
+        id: Option<PeerId>,
     },
     /// Data from the other side.
     Data {
@@ -104,6 +138,8 @@ pub enum OutboundMessage<P = Payload> {
     Refused(Refusal),
     /// The recipient's role has ended. It may take another.
     RoleEnded(RoleEnd),
+    /// The reply to [`InboundMessage::Ping`]. Everything that the recipient sent before it has been handled.
+    Pong,
     /// The recipient is closed. The last message to this connection; its id is no longer valid.
     Close(CloseReason),
 }

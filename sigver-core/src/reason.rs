@@ -4,7 +4,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use crate::id::{Index, Key, KeyError};
+use crate::id::{Index, InvalidPeerId, Key, KeyError};
 
 /// Declares [`CloseReason`] from one list, so that no reason is missing in a table.
 macro_rules! close_reasons {
@@ -37,6 +37,8 @@ macro_rules! close_reasons {
                 Self::Duplicate(Member::Key),
                 Self::Duplicate(Member::Index),
                 Self::Duplicate(Member::Data),
+                Self::Duplicate(Member::Id),
+                Self::Duplicate(Member::Wait),
             ];
 
             /// Returns the WebSocket close code.
@@ -55,6 +57,8 @@ macro_rules! close_reasons {
                     Self::Duplicate(Member::Key) => "duplicate-key",
                     Self::Duplicate(Member::Index) => "duplicate-index",
                     Self::Duplicate(Member::Data) => "duplicate-data",
+                    Self::Duplicate(Member::Id) => "duplicate-id",
+                    Self::Duplicate(Member::Wait) => "duplicate-wait",
                 }
             }
         }
@@ -83,13 +87,13 @@ close_reasons! {
     UnknownType = 1007, "unknown-type", "first message has a `key` but its `type` is neither open nor join";
     /// 1007: in `sigver.v1`, a message without a `type`, or with an unknown one.
     UnknownMessage = 1007, "unknown-message", "`type` is missing or none of sigver.v1";
-    /// 1007: in `sigver.v1`, join without `key`.
+    /// 1007: in `sigver.v1`, join or meet without `key`.
     KeyMissing = 1007, "key-missing", "`key` is missing";
-    /// 1007: open or join with a `key` that is not a string of Unicode text.
+    /// 1007: open, join or meet with a `key` that is not a string of Unicode text.
     KeyNotString = 1007, "key-not-string", "`key` is not a string";
-    /// 1007: open or join with an empty `key`.
+    /// 1007: open, join or meet with an empty `key`.
     KeyEmpty = 1007, "key-empty", "`key` is empty";
-    /// 1007: open or join with a `key` longer than [`Limits::key_bytes`](crate::Limits::key_bytes).
+    /// 1007: open, join or meet with a `key` longer than [`Limits::key_bytes`](crate::Limits::key_bytes).
     KeyTooLong = 1007, "key-too-long", "`key` over the length limit";
     /// 1007: an opener's `index` that is not an integer, written as `0` or without a leading zero or sign.
     IndexMalformed = 1007, "index-malformed", "`index` is not a non-negative integer";
@@ -97,6 +101,10 @@ close_reasons! {
     IndexMissing = 1007, "index-missing", "`index` is missing";
     /// 1007: in `sigver.v1`, send without `data`.
     DataMissing = 1007, "data-missing", "`data` is missing";
+    /// 1007: in `sigver.v1`, join with a `wait` that is not an integer, written as `0` or without a leading zero or sign.
+    WaitMalformed = 1007, "wait-malformed", "`wait` is not a non-negative integer";
+    /// 1007: in `sigver.v1`, open, join or meet with an `id` that is not a string of 1 to [`PeerId::MAX_BYTES`](crate::PeerId::MAX_BYTES) bytes.
+    IdMalformed = 1007, "id-malformed", "`id` is not a string of 1 to 64 bytes";
 
     /// 1008: no open or join within [`Limits::role_deadline`](crate::Limits::role_deadline).
     NoRoleInTime = 1008, "no-role-in-time", "no open or join in time";
@@ -121,7 +129,10 @@ close_reasons! {
 
     /// 1013: the key has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
     TooManyJoiners = 1013, "too-many-joiners", "too many joiners on the key";
-    /// 1013: a slow consumer. Its write buffer is full, or those of all clients together are and it has the largest backlog.
+    /// 1013: the connection or its source has made too many attempts at keys. Says nothing about the key.
+    TooManyAttempts = 1013, "too-many-attempts", "too many attempts at keys";
+    /// 1013: a slow consumer. Its write buffer is full, or it reads nothing while joiners wait for it, or the write buffers of all clients
+    /// together are full and it has the largest.
     TooSlow = 1013, "too-slow", "reading too slowly";
 
     /// 4001: the opener of the joined key has left.
@@ -139,6 +150,12 @@ impl From<KeyError> for CloseReason {
     }
 }
 
+impl From<InvalidPeerId> for CloseReason {
+    fn from(_: InvalidPeerId) -> Self {
+        Self::IdMalformed
+    }
+}
+
 /// A member of a message that the server reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
@@ -150,11 +167,15 @@ pub enum Member {
     Index,
     /// `data`
     Data,
+    /// `id`
+    Id,
+    /// `wait`
+    Wait,
 }
 
 impl Member {
     /// Every member.
-    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data];
+    pub const ALL: &'static [Self] = &[Self::Type, Self::Key, Self::Index, Self::Data, Self::Id, Self::Wait];
 
     /// Returns the member's name in a message.
     pub const fn name(self) -> &'static str {
@@ -163,6 +184,8 @@ impl Member {
             Self::Key => "key",
             Self::Index => "index",
             Self::Data => "data",
+            Self::Id => "id",
+            Self::Wait => "wait",
         }
     }
 }
@@ -215,17 +238,24 @@ refusals! {
         /// The requested key.
         key: Key
     } = "key-taken", closes Some(CloseReason::KeyTaken), "`key` is taken: another opener has it";
-    /// Join of a key that has no opener.
+    /// Join of a key that has no opener, or had none while the join waited.
     UnknownKey {
         /// The requested key.
         key: Key
     } = "unknown-key", closes Some(CloseReason::UnknownKey), "`key` is unknown: nobody has it open";
-    /// Join of a key that has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners.
+    /// Join or meet of a key that has [`Limits::joiners_per_key`](crate::Limits::joiners_per_key) joiners, or as many waiting connections.
     TooManyJoiners {
         /// The requested key.
         key: Key
     } = "too-many-joiners", closes Some(CloseReason::TooManyJoiners), "`key` has as many joiners as it may have";
-    /// Open or join from a connection that has a role.
+    /// Open, join or meet of a named key from a connection that, or whose source, has made too many attempts. Says nothing about the key. The hub
+    /// does not count attempts: an embedder refuses with [`Hub::refuse_request`](crate::Hub::refuse_request).
+    TooManyAttempts {
+        /// The requested key.
+        key: Key
+    } = "too-many-attempts", closes Some(CloseReason::TooManyAttempts),
+        "too many attempts at keys: try again in a minute";
+    /// Open, join or meet from a connection that has a role, or waits for one.
     HasRole = "has-role", closes Some(CloseReason::HasRole),
         "this socket has a role already: it has to leave or close that first";
     /// Any other message from a connection without a role.

@@ -12,6 +12,8 @@ pub struct Stats {
     pub keys: u32,
     /// Gauge: connections that have joined a key.
     pub joiners: u32,
+    /// Gauge: connections that wait for a key to be opened.
+    pub waiting: u32,
     /// Counter: data messages that were delivered.
     pub relayed: u64,
     /// Counter: data messages of openers that were dropped, because no joiner has the index.

@@ -93,6 +93,16 @@ impl Collector for Metrics {
             "Connections that have joined a key",
             counters.hub.joiners,
         )?;
+        page.gauge(
+            "sigver_blocked_joiners",
+            "Joiners that are not read, because their opener reads too slowly",
+            counters.blocked_joiners,
+        )?;
+        page.gauge(
+            "sigver_waiting",
+            "Connections that wait for a key to be opened",
+            counters.hub.waiting,
+        )?;
         page.gauge_in(
             "sigver_backlog",
             "Bytes that wait for clients that do not read",
@@ -114,7 +124,7 @@ impl Collector for Metrics {
         let (received, sent) = (counters.received, counters.sent);
         page.counters(
             "sigver_messages",
-            "Messages from clients (in) and to clients (out)",
+            "Messages from clients (in), and sent or queued to clients (out)",
             "direction",
             [("in", received.messages), ("out", sent.messages)],
         )?;

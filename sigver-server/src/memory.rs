@@ -2,6 +2,8 @@
 
 use std::{fmt, num::NonZeroU64};
 
+use sigver_core::PeerId;
+
 use crate::{
     config::Config,
     conn::peer::Peer,
@@ -47,6 +49,9 @@ const PROGRAM: u64 = 16 * 1024 * 1024;
 /// Log lines that wait for stderr, and the sources of failed joins.
 const QUEUES: u64 = 8 * 1024 * 1024;
 
+/// The sources whose message rate is counted, if it is limited.
+const SOURCE_RATES: u64 = 12 * 1024 * 1024;
+
 /// What the thread of a connection touches of its stack: 12 to 28 KiB without an [`Admission`](crate::Admission) of an embedder. A test
 /// reads it from `/proc`. The rest of the stack takes address space only.
 const TOUCHED_STACK: u64 = 48 * 1024;
@@ -66,6 +71,9 @@ const GROWTH: u64 = 2;
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
 
+/// The name that a client gives itself, and the allocation that holds it.
+const PEER_ID: u64 = PeerId::MAX_BYTES as u64 + 32;
+
 /// The parsed headers of a request.
 const HEADERS: u64 = 4096;
 
@@ -77,6 +85,12 @@ const PARTIAL_CHUNKS: u64 = 3;
 
 /// The most bytes of a backlog's table of chunks for each of its chunks.
 const CHUNK_ENTRY: u64 = GROWTH * size_of::<Vec<u8>>() as u64;
+
+/// A connection in the tables of the hub, the endpoint and the relay, without its keys.
+const TABLES: u64 = 1024;
+
+/// The deferred outputs of a connection, for which the endpoint returns up to 4 KiB of small frames. Their bytes count in its write buffer.
+const DEFERRED: u64 = 16 * 1024;
 
 impl MemoryBound {
     /// Returns the bound of a server with this configuration and this many connections
@@ -104,11 +118,16 @@ impl MemoryBound {
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let thread = TOUCHED_STACK + SIGNAL_STACK;
+        let source_rates = match config.endpoint.messages_per_second_per_source {
+            Some(_) => SOURCE_RATES,
+            None => 0,
+        };
         Self {
             connections,
             backlogs: backlogs.get(),
             fixed: PROGRAM
                 + QUEUES
+                + source_rates
                 + overflow
                 + events * event
                 // The relay's text and frame.
@@ -123,9 +142,10 @@ impl MemoryBound {
                 // The rest of the frame that is partly sent when the backlog is discarded.
                 + message.max(ESCAPED * key + ENVELOPE)
                 + PARTIAL_CHUNKS * CHUNK_BYTES as u64
-                // The tables of the hub and the endpoint.
                 + 2 * key
-                + 1024,
+                + PEER_ID
+                + TABLES
+                + DEFERRED,
             kernel: KERNEL_THREAD + socket,
             system,
             is_configured: configured.is_some(),
@@ -193,6 +213,8 @@ fn mib(bytes: u64) -> f64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     #[test]
@@ -208,6 +230,7 @@ mod tests {
             with(|config| config.endpoint.limits.key_bytes *= 2),
             with(|config| config.head_bytes *= 2),
             with(|config| config.endpoint.backlog_total_bytes = NonZeroU64::new(1 << 50)),
+            with(|config| config.endpoint.messages_per_second_per_source = NonZeroU32::new(1000)),
         ] {
             assert!(larger > bound.total());
         }

@@ -54,6 +54,16 @@ enum State {
     Answered(usize),
 }
 
+impl Waiting {
+    /// Returns how much of an unanswered request has been read.
+    fn request_bytes(&self) -> Option<usize> {
+        match &self.state {
+            State::Reading(bytes, _) => Some(bytes.len()),
+            State::Answered(_) => None,
+        }
+    }
+}
+
 /// What becomes of a request.
 enum Outcome {
     /// A handshake, which is rejected.
@@ -77,7 +87,7 @@ impl Overflow {
         if self.waiting.len() >= MAX_OVERFLOW {
             if let Some(oldest) = self.waiting.pop_front() {
                 // Its request may have arrived meanwhile.
-                if let Some(unanswered) = self.advance(oldest) {
+                if let Some(unanswered) = self.advance_late(oldest) {
                     self.expire(unanswered);
                 }
             }
@@ -107,9 +117,26 @@ impl Overflow {
         let now = Instant::now();
         for _ in 0..self.waiting.len() {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            match self.advance(waiting) {
+            let waiting = if waiting.until <= now {
+                self.advance_late(waiting)
+            } else {
+                self.advance(waiting)
+            };
+            match waiting {
                 Some(waiting) if waiting.until <= now => self.expire(waiting),
                 waiting => self.waiting.extend(waiting),
+            }
+        }
+    }
+
+    /// Reads all that has arrived of a request whose time is over: the process may have been suspended meanwhile. Returns the connection
+    /// unless it has ended.
+    fn advance_late(&self, mut waiting: Waiting) -> Option<Waiting> {
+        loop {
+            let known = waiting.request_bytes();
+            waiting = self.advance(waiting)?;
+            if waiting.request_bytes() == known {
+                return Some(waiting);
             }
         }
     }
@@ -186,5 +213,46 @@ impl Overflow {
         if let State::Reading(_, why) = &waiting.state {
             let _ = waiting.peer.reject(&self.counters, why);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{Ipv4Addr, TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::sys::{pipe::Pipe, stream};
+
+    /// The process may have been suspended since the request arrived.
+    #[test]
+    fn request_that_has_arrived_is_answered_after_its_timeout() -> io::Result<()> {
+        let config = Arc::new(Config {
+            handshake_timeout: Duration::ZERO,
+            ..Config::default()
+        });
+        let lifecycle = Arc::new(Lifecycle::new(Pipe::new()?, false));
+        let mut overflow = Overflow::new(&config, &Arc::default(), &lifecycle);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        for (end, status) in [("\r\n\r\n", "200 OK"), ("", "503 Service Unavailable")] {
+            let mut client = TcpStream::connect(listener.local_addr()?)?;
+            let (stream, addr) = stream::accept(&listener)?;
+            let long = "x".repeat(12_000);
+            let request = format!("GET /health HTTP/1.1\r\nHost: x\r\nX: {long}{end}");
+            client.write_all(request.as_bytes())?;
+            poll::wait(&mut [poll::readable(&stream)], None)?;
+            overflow.push(
+                Arc::new(Peer::new(0, addr, stream, Duration::from_secs(5))),
+                "full".into(),
+            );
+            overflow.run();
+            let mut answer = [0; 64];
+            let read = client.read(&mut answer)?;
+            let answer = String::from_utf8_lossy(&answer[..read]);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+        }
+        Ok(())
     }
 }

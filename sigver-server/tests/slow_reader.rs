@@ -20,7 +20,9 @@ const MAX_GROWTH: usize = 16 * 1024 * 1024;
 
 #[test]
 fn slow_opener_is_closed_without_delaying_others() {
-    let server = Running::start(test_config());
+    let mut config = test_config();
+    config.endpoint.close_timeout = Duration::from_secs(10);
+    let server = Running::start(config);
     let (mut by_opener, mut by_joiner) = server.pair("bystanders");
     let (mut opener, mut joiner) = server.pair("flooded");
     let mut second = server.client();
@@ -86,23 +88,67 @@ fn half_closed_client_receives_pending_frames() {
     const MESSAGES: usize = 14;
     let server = Running::start(test_config());
     let (mut opener, mut joiner) = server.pair("half-closed");
-    let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
+    let message = format!(r#"{{"index":0,"n":"{}"}}"#, "x".repeat(60_000));
     for _ in 0..MESSAGES {
-        joiner.send_text(&message).expect("it is connected");
+        opener.send_text(&message).expect("it is connected");
     }
-    joiner.sync();
-    opener
+    opener.sync();
+    joiner
         .send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())
         .expect("it is connected");
-    opener.stream().shutdown(Shutdown::Write).expect("it is connected");
-    assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
+    joiner.stream().shutdown(Shutdown::Write).expect("it is connected");
     for n in 0..MESSAGES {
         assert!(
-            matches!(opener.receive(), Seen::Text(text) if text.len() > 60_000),
+            matches!(joiner.receive(), Seen::Text(text) if text.len() > 60_000),
             "message {n} is complete"
         );
     }
-    assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
+    assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
+}
+
+/// A joiner that sends faster than its opener reads is slowed down. Everything arrives, and another joiner is served meanwhile.
+#[test]
+fn opener_that_reads_slowly_receives_everything() {
+    const MESSAGES: usize = 100;
+    let mut config = test_config();
+    config.endpoint.bytes_per_second = None;
+    config.endpoint.close_timeout = Duration::from_secs(3600);
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("slow");
+    let mut second = server.client();
+    second
+        .send_text(r#"{"type":"join","key":"slow"}"#)
+        .expect("it is connected");
+    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+    let sender = thread::spawn(move || {
+        let padding = "x".repeat(60_000);
+        for n in 0..MESSAGES {
+            joiner
+                .send_text(&format!(r#"{{"n":{n},"x":"{padding}"}}"#))
+                .expect("a joiner that is not read stays connected");
+        }
+        joiner
+    });
+    eventually("the joiner is not read", || {
+        let text = server.handle.metrics();
+        text.contains("sigver_blocked_joiners 1\n")
+    });
+    second.send_text(r#"{"second":1}"#).expect("it is connected");
+    second.sync();
+    let (mut next, mut place_of_second) = (0, None);
+    while next < MESSAGES || place_of_second.is_none() {
+        let Seen::Text(text) = opener.receive() else {
+            panic!("the opener stays connected");
+        };
+        if text.starts_with(r#"{"second""#) {
+            place_of_second = Some(next);
+        } else {
+            assert!(text.starts_with(&format!(r#"{{"n":{next},"#)), "message {next}");
+            next += 1;
+        }
+    }
+    assert!(place_of_second < Some(MESSAGES), "it does not wait for all of them");
+    sender.join().expect("the thread only sends").sync();
 }
 
 /// Returns the resident memory of this process in bytes, server and clients together.

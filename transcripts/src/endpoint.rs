@@ -1,6 +1,6 @@
 //! A [`Stage`] that runs an [`Endpoint`] and its clients in one process and in virtual time. A naive frame reader parses raw bytes.
 
-use core::{net::Ipv4Addr, time::Duration};
+use core::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -9,23 +9,28 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
 
 use crate::{
-    Frame as Sent, Limit, Seen, Stage, Transcript,
+    Frame as Sent, Limit, Seen, Stage, Transcript, Wait,
     frames::{Event, FrameReader},
 };
 
 /// Returns the default configuration with the limits that a transcript sets.
 pub fn config(transcript: &Transcript) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    let limits = &mut config.limits;
     for (limit, value) in &transcript.limits {
-        match limit {
-            Limit::Depth => limits.depth = *value,
-            Limit::JoinersPerKey => limits.joiners_per_key = *value,
-            Limit::KeyBytes => limits.key_bytes = *value,
-            Limit::MessageBytes => limits.message_bytes = *value,
-        }
+        set(&mut config, *limit, *value);
     }
     config
+}
+
+/// Sets a limit of a transcript.
+pub fn set(config: &mut EndpointConfig, limit: Limit, value: u32) {
+    match limit {
+        Limit::Depth => config.limits.depth = value,
+        Limit::JoinersPerKey => config.limits.joiners_per_key = value,
+        Limit::KeyAttempts => config.key_attempts_per_minute = NonZeroU32::new(value),
+        Limit::KeyBytes => config.limits.key_bytes = value,
+        Limit::MessageBytes => config.limits.message_bytes = value,
+    }
 }
 
 /// An endpoint and its clients, in virtual time.
@@ -71,7 +76,7 @@ impl InMemory {
     pub fn close_all(&mut self) -> io::Result<()> {
         let outputs = self.endpoint.close_all(self.now);
         self.carry_out(outputs)?;
-        self.wait(self.endpoint.config().close_timeout)
+        self.advance(self.endpoint.config().close_timeout)
     }
 
     fn client(&mut self, who: char) -> io::Result<&mut Client> {
@@ -87,11 +92,12 @@ impl InMemory {
 
     fn carry_out(&mut self, outputs: Vec<(ConnId, Output)>) -> io::Result<()> {
         self.endpoint.assert_invariants();
-        for (to, output) in outputs {
+        let mut outputs = VecDeque::from(outputs);
+        while let Some((to, output)) = outputs.pop_front() {
             let who = self.names[&to];
             match output {
                 Output::Send(frame) => {
-                    self.endpoint.written(to, frame.cost());
+                    outputs.extend(self.endpoint.written(self.now, to, frame.cost()));
                     self.receive_frame(who, frame)?;
                 }
                 Output::Abort => self.vanish(who)?,
@@ -114,7 +120,7 @@ impl InMemory {
         Ok(())
     }
 
-    fn wait(&mut self, time: Duration) -> io::Result<()> {
+    fn advance(&mut self, time: Duration) -> io::Result<()> {
         let end = self.now.saturating_add(time);
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
@@ -204,7 +210,11 @@ impl Stage for InMemory {
         self.input(who, Input::Disconnected)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.wait(self.endpoint.config().limits.role_deadline.unwrap_or(Duration::ZERO))
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        let role_deadline = self.endpoint.config().limits.role_deadline;
+        self.advance(match time {
+            Wait::RoleDeadline => role_deadline.unwrap_or_default(),
+            Wait::Seconds(seconds) => Duration::from_secs(seconds.into()),
+        })
     }
 }

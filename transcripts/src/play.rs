@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, io};
 
-use crate::{Frame, StepKind, Transcript};
+use crate::{Frame, StepKind, Transcript, Wait};
 
 /// The subject under test and its clients. An error fails the transcript.
 pub trait Stage {
@@ -18,8 +18,8 @@ pub trait Stage {
     fn close(&mut self, who: char, code: Option<u16>) -> io::Result<()>;
     /// Disconnects a client without a close frame and waits until the disconnect is handled.
     fn vanish(&mut self, who: char) -> io::Result<()>;
-    /// Waits until the role deadline has passed.
-    fn wait_role_deadline(&mut self) -> io::Result<()>;
+    /// Waits until this time has passed.
+    fn wait(&mut self, time: Wait) -> io::Result<()>;
 
     /// Returns whether a received frame matches the expected one. By default, they must be equal.
     fn is_same(&self, who: char, expected: &Seen, seen: &Seen) -> bool {
@@ -27,10 +27,9 @@ pub trait Stage {
         expected == seen
     }
 
-    /// Returns the key that the server generated: the part of `text` in place of the `*` in `pattern`.
-    fn made(&self, pattern: &str, text: &str) -> Option<String> {
-        let (before, after) = pattern.split_once('*')?;
-        Some(text.strip_prefix(before)?.strip_suffix(after)?.to_owned())
+    /// Called with each string that the server made.
+    fn learn(&mut self, made: &str) {
+        let _ = made;
     }
 }
 
@@ -107,7 +106,7 @@ impl std::error::Error for Failure {}
 /// If a client does not receive an expected frame, or receives an unexpected one, or if the stage returns an error. The first one is returned.
 pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failure> {
     let mut ended = BTreeMap::new();
-    let mut made = String::new();
+    let mut made = Made::default();
     for step in &transcript.steps {
         let failure = |(expected, seen)| Failure {
             transcript: transcript.name.clone(),
@@ -134,6 +133,47 @@ pub fn play(transcript: &Transcript, stage: &mut impl Stage) -> Result<(), Failu
     Ok(())
 }
 
+/// The strings that the server made, by the name of their placeholder.
+#[derive(Default)]
+struct Made(BTreeMap<char, String>);
+
+impl Made {
+    fn bind(&mut self, name: char, string: String) {
+        if name != '_' {
+            self.0.insert(name, string);
+        }
+    }
+
+    /// Returns a text with the known strings in place of their placeholders.
+    fn insert_into(&self, text: &str) -> String {
+        let strings = self.0.iter();
+        strings.fold(text.to_owned(), |text, (name, string)| {
+            text.replace(&format!("${name}"), string)
+        })
+    }
+}
+
+/// Returns the placeholders in a message, in order, each with the member whose value it is.
+fn placeholders(message: &str) -> Vec<(String, char)> {
+    let mut found = Vec::new();
+    for (before, after) in message
+        .match_indices("\":\"$")
+        .map(|(at, lead)| (&message[..at], &message[at + lead.len()..]))
+    {
+        let member = before.rsplit('"').next().unwrap_or_default().to_owned();
+        found.extend(after.chars().next().map(|name| (member, name)));
+    }
+    found
+}
+
+/// Returns the value of a member of a message, if it is a string of the form that the server makes.
+fn made_string(message: &str, member: &str) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let string = message.get(member)?.as_str()?;
+    let is_made = string.len() == 32 && string.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_made.then(|| string.to_owned())
+}
+
 /// The expected frame or action, and what was received in its place.
 type Difference = (String, String);
 
@@ -142,7 +182,7 @@ fn play_step(
     step: &StepKind,
     stage: &mut impl Stage,
     ended: &mut BTreeMap<char, bool>,
-    made: &mut String,
+    made: &mut Made,
 ) -> Result<(), Difference> {
     fn failed(what: &str) -> impl FnOnce(io::Error) -> Difference {
         move |error| (what.to_owned(), error.to_string())
@@ -155,15 +195,23 @@ fn play_step(
         StepKind::Connects(..) => {}
         StepKind::Sends(who, frame) => stage.send(*who, frame).map_err(failed("the frame is handled"))?,
         StepKind::SendsMade(who, text) => {
-            let frame = Frame::Text(text.replacen('*', made, 1).into_bytes());
+            let frame = Frame::Text(made.insert_into(text).into_bytes());
             stage.send(*who, &frame).map_err(failed("the frame is handled"))?;
         }
         StepKind::ReceivesMade(who, text) => {
             let seen = stage.receive(*who).map_err(failed(text))?;
+            let mut expected = made.insert_into(text);
             if let Seen::Text(seen) = &seen {
-                *made = stage.made(text, seen).unwrap_or("*".into());
+                for (member, name) in placeholders(&expected) {
+                    let Some(string) = made_string(seen, &member) else {
+                        continue;
+                    };
+                    stage.learn(&string);
+                    expected = expected.replacen(&format!("${name}"), &string, 1);
+                    made.bind(name, string);
+                }
             }
-            check(stage, *who, &seen, &Seen::Text(text.replacen('*', made, 1)))?;
+            check(stage, *who, &seen, &Seen::Text(expected))?;
         }
         StepKind::Receives(who, text) => expect(stage, *who, &Seen::Text(text.clone()))?,
         StepKind::Closed(who, code, text) => {
@@ -179,7 +227,7 @@ fn play_step(
             stage.vanish(*who).map_err(failed("the disconnect is handled"))?;
             ended.insert(*who, true);
         }
-        StepKind::WaitRoleDeadline => stage.wait_role_deadline().map_err(failed("the role deadline passes"))?,
+        StepKind::Wait(time) => stage.wait(*time).map_err(failed("the time passes"))?,
     }
     Ok(())
 }
@@ -197,5 +245,27 @@ fn check(stage: &impl Stage, who: char, seen: &Seen, expected: &Seen) -> Result<
         Ok(())
     } else {
         Err((expected.to_string(), seen.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_found_with_their_members() {
+        let found = placeholders(r#"{"type":"opened","key":"$K","token":"$_","other":"no$X"}"#);
+        assert_eq!(found, [("key".to_owned(), 'K'), ("token".to_owned(), '_')]);
+    }
+
+    #[test]
+    fn made_strings_have_32_digits() {
+        let digits = "0123456789abcdef0123456789abcdef";
+        let message = |key: &str| format!(r#"{{ "key" : "{key}" }}"#);
+        assert_eq!(made_string(&message(digits), "key").as_deref(), Some(digits));
+        for other in ["", &digits[1..], &digits.to_uppercase(), &digits.replace('f', "g")] {
+            assert_eq!(made_string(&message(other), "key"), None, "{other}");
+        }
+        assert_eq!(made_string(&message(digits), "token"), None);
     }
 }

@@ -13,7 +13,7 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use crate::{Frame, Seen, Stage};
+use crate::{Frame, Seen, Stage, Wait};
 
 /// The timeout of each wait, unless the client has a deadline.
 const TIMEOUT: Duration = crate::kit::DEADLINE;
@@ -555,9 +555,12 @@ impl Stage for Sockets {
         self.client(who)?.vanish()
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
         self.pending = Pending::Unknown;
-        thread::sleep(self.role_deadline);
+        thread::sleep(match time {
+            Wait::RoleDeadline => self.role_deadline,
+            Wait::Seconds(seconds) => Duration::from_secs(seconds.into()),
+        });
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ fn slow_consumer(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let mut pair = scene.pair()?;
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(60_000));
     let bytes = frame(Opcode::Text, Piece::Last, scene.dialect.joiner_sends(&data).as_bytes());
-    // Until the sender is notified that its opener has left. 60 MB exceed the buffers of any operating system.
+    // Until the sender is notified that its opener has left: a server may slow it down before. 60 MB exceed the buffers of any operating system.
     for number in 0..1_000 {
         if pair.joiner.send_raw(&bytes).is_err() {
             break;

@@ -174,19 +174,19 @@ impl World {
                     return self.crash();
                 }
             }
-            (Defect::JoinWhileClosingKills, _, InboundMessage::Join { key }) => {
+            (Defect::JoinWhileClosingKills, _, InboundMessage::Join { key, .. }) => {
                 let its = |conn: &Conn| !conn.open && conn.key.as_deref() == Some(key.as_str());
                 if self.conns.values().any(its) {
                     return self.crash();
                 }
             }
-            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Open { key }) => {
+            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Open { key, .. }) => {
                 let has = |conn: &Conn| conn.key.as_deref() == Some(key.as_str());
                 if self.conns.values().any(has) {
                     self.stolen.insert(key.as_str().into(), socket);
                 }
             }
-            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Join { key })
+            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Join { key, .. })
                 if self.stolen.contains_key(key.as_str()) =>
             {
                 return;
@@ -221,7 +221,7 @@ impl World {
 
     fn pass_to_hub(&mut self, id: ConnId, message: InboundMessage) {
         let gives_up_role = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
-        let outputs = self.hub.handle(id, message);
+        let outputs = self.hub.handle(Time::ZERO, id, message);
         let is_answer = |(to, _): &(ConnId, OutboundMessage)| *to == id;
         if gives_up_role && !outputs.iter().any(is_answer) {
             self.set_role(id, Role::Nothing);
@@ -321,8 +321,9 @@ impl World {
     /// Decodes a text, and generates a key if the client requests one.
     fn decode(&self, socket: u64, dialect: Dialect, text: &str) -> Result<InboundMessage, CloseReason> {
         match Decoder::new(dialect, &self.limits).decode(text)? {
-            InboundMessage::OpenGenerated => Ok(InboundMessage::Open {
+            InboundMessage::OpenGenerated { id } => Ok(InboundMessage::Open {
                 key: Key::from_random(socket.into(), &self.limits)?,
+                id,
             }),
             message => Ok(message),
         }
@@ -364,7 +365,7 @@ impl World {
     fn update_roles(&mut self, outputs: &Outputs) {
         let mut opener = None;
         for (id, message) in outputs {
-            if let OutboundMessage::PeerJoined { index } = message {
+            if let OutboundMessage::PeerJoined { index, .. } = message {
                 opener = self.sockets.get(id).copied();
                 self.set_role(*id, Role::Opener(index.get() + 1));
             }
@@ -377,7 +378,7 @@ impl World {
                         conn.key = Some(key.as_str().into());
                     }
                 }
-                OutboundMessage::Joined { index } => {
+                OutboundMessage::Joined { index, .. } => {
                     if let Some(opener) = opener {
                         self.set_role(*id, Role::Joiner(opener, index.get()));
                     }
@@ -385,10 +386,12 @@ impl World {
                 OutboundMessage::RoleEnded(_) | OutboundMessage::Close(_) => {
                     self.set_role(*id, Role::Nothing);
                 }
-                OutboundMessage::PeerJoined { .. }
+                OutboundMessage::Waiting { .. }
+                | OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
                 | OutboundMessage::PeerLeft { .. }
-                | OutboundMessage::Refused(_) => {}
+                | OutboundMessage::Refused(_)
+                | OutboundMessage::Pong => {}
             }
         }
     }

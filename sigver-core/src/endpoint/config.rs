@@ -30,17 +30,25 @@ pub struct EndpointConfig {
     ///
     /// If the client has read some of what was sent before ([`Endpoint::written`](crate::Endpoint::written),
     /// [`Endpoint::record_progress`](crate::Endpoint::record_progress)), the time begins again when it is over, 12 times in total: with
-    /// the default, a slow reader has a minute to receive its close code.
+    /// the default, a slow reader has a minute to receive its close code. The time also limits how long an opener may read nothing while
+    /// joiners wait: see [`backlog_bytes`](Self::backlog_bytes).
     pub close_timeout: Duration,
     /// The size of a client's write buffer, in bytes: frames that were returned by the endpoint and not yet reported to
     /// [`Endpoint::written`](crate::Endpoint::written). Default: 1 MiB.
     ///
     /// A frame that does not fit closes the client with 1013 [`TooSlow`](crate::CloseReason::TooSlow). A single frame of any size fits into
     /// an empty buffer.
-    pub backlog_bytes: u32,
-    /// The size of all write buffers together, in bytes. Default: `None`, no limit.
     ///
-    /// If the backlogs of all clients exceed it, the client with the largest is closed with 1013
+    /// Joiners do not fill the buffer of their opener: each may use an eighth of it, or one message, and an eighth is for the opener's
+    /// own frames. A joiner for whose next message there is no room is not read ([`Output::StopReading`](crate::Output::StopReading)), and
+    /// what it has sent waits. Of such frames the endpoint returns up to an eighth of the buffer, at most 4 KiB, before they are
+    /// reported as written; the others wait in the endpoint, where each counts 128 bytes more, and are returned one of each joiner in turn.
+    /// The opener is closed with [`TooSlow`](crate::CloseReason::TooSlow) if it has read nothing for a
+    /// [`close_timeout`](Self::close_timeout) while joiners wait.
+    pub backlog_bytes: u32,
+    /// The size of all write buffers together, in bytes, with what joiners have sent that waits for room in them. Default: `None`, no limit.
+    ///
+    /// If all clients together exceed it, the one with the largest part is closed with 1013
     /// [`TooSlow`](crate::CloseReason::TooSlow), and the driver must discard its frames; if it is closing already, it is aborted. This
     /// repeats until the others fit. The limit is checked when an event or a timeout is handled, before further frames are returned.
     /// Therefore it can be exceeded by the frames of one call, and frames that the driver reports as written at once count against no
@@ -54,12 +62,19 @@ pub struct EndpointConfig {
     /// The bytes a client may send per second. Default: 4 MiB; `None` for no limit. Works like
     /// [`messages_per_second`](Self::messages_per_second), but at most a quarter of [`backlog_bytes`](Self::backlog_bytes) may arrive at once.
     pub bytes_per_second: Option<NonZeroU32>,
+    /// The messages that all connections of a [`Source`](crate::Source) together may send per second. Default: `None`, no limit. Beyond it,
+    /// the connection that has sent is paused.
+    ///
+    /// [`messages_per_second`](Self::messages_per_second) alone does not limit a client with many connections. All clients behind a NAT are
+    /// one source. 1,000 is a start. It costs up to 12 MiB, for at most 65,536 sources.
+    pub messages_per_second_per_source: Option<NonZeroU32>,
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.
     ///
-    /// This limits guessing of keys. An attempt is every open that names a key, free or taken, and every join of an unknown key. Without
-    /// attempts left, every join fails as if the key were unknown, and every open that names a key as if it were taken. One minute's worth may
-    /// be used at once. 30 is a reasonable value for keys that people type.
+    /// This limits guessing of keys. An attempt is every open or meet that names a key, free or taken, and every join of an unknown key,
+    /// also if it waits for the key. Without attempts left, every open, join and meet that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
+    /// key; in the plain dialect, the client is closed with 1013. One minute's worth may be used at once. 30 is a reasonable value for keys
+    /// that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
     /// Default: 5 seconds. With few connections it is shorter: closes are at most 10 milliseconds apart.
@@ -76,6 +91,7 @@ impl Default for EndpointConfig {
             backlog_total_bytes: None,
             messages_per_second: NonZeroU32::new(1_000),
             bytes_per_second: NonZeroU32::new(4 * 1024 * 1024),
+            messages_per_second_per_source: None,
             key_attempts_per_minute: None,
             drain: Duration::from_secs(5),
         }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::{
     endpoint::pairing::PairingStage,
+    frame::Frame,
     reason::{CloseReason, Refusal},
     stats::Stats,
 };
@@ -16,11 +17,15 @@ pub struct Counters {
     pub hub: Stats,
     /// Text messages from clients.
     pub received: Traffic,
-    /// Text messages to clients.
+    /// Text messages to clients, counted when they are returned. Not all of them arrive: a driver may discard what waits for a slow consumer
+    /// that is closed, or for a client that has gone.
     pub sent: Traffic,
     /// Refusals and closes, by reason.
     pub refused: Refused,
-    /// Gauge: what all connections together have not read, as [`Frame::cost`](crate::Frame::cost) counts it.
+    /// Gauge: joiners that are not read, because their opener reads more slowly than its joiners send.
+    pub blocked_joiners: u32,
+    /// Gauge: what all connections together have not read, as [`Frame::cost`](crate::Frame::cost) counts it, and what joiners have sent that
+    /// waits.
     pub backlog_bytes: u64,
     /// Connections that were closed or aborted because all backlogs together exceeded
     /// [`EndpointConfig::backlog_total_bytes`](crate::EndpointConfig::backlog_total_bytes).
@@ -32,6 +37,12 @@ pub struct Counters {
 impl Counters {
     pub(super) fn reach(&mut self, stage: PairingStage) {
         self.pairings[stage as usize] += 1;
+    }
+
+    pub(super) fn count_sent(&mut self, frame: &Frame) {
+        if let Frame::Text(text) = frame {
+            self.sent.add(text.len());
+        }
     }
 }
 
@@ -98,6 +109,7 @@ impl Refused {
                 Refusal::KeyTaken { .. }
                 | Refusal::UnknownKey { .. }
                 | Refusal::TooManyJoiners { .. }
+                | Refusal::TooManyAttempts { .. }
                 | Refusal::HasRole
                 | Refusal::NoRole
                 | Refusal::NoIndex

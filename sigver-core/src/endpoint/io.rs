@@ -44,6 +44,16 @@ pub enum Output {
     Send(Frame),
     /// Do not read from the connection until this time. A later instruction replaces an earlier one.
     PauseReading(Time),
+    /// Do not read from the connection until [`ResumeReading`](Self::ResumeReading), whatever `PauseReading` says: its opener reads more
+    /// slowly than it sends. Events that were read already may be reported; they wait in the endpoint. Report
+    /// [`Input::Disconnected`] if the socket is gone.
+    StopReading,
+    /// Read from the connection again, unless a [`PauseReading`](Self::PauseReading) is in force. Also returned before the last frame of a
+    /// connection that was stopped.
+    ResumeReading,
+    /// Joiners wait for this opener. If its client has read something since the last probe that was not reported as written, call
+    /// [`Endpoint::record_progress`](crate::Endpoint::record_progress). Drivers may ignore it if they cannot know.
+    ProbeProgress,
     /// Drop the socket without a further frame: the close handshake timed out.
     Abort,
     /// For logs: a joiner and its opener no longer communicate through the endpoint. Drivers may ignore it.

@@ -1,38 +1,11 @@
 //! Throttling of clients that guess keys, by connection and by source address.
 
-use alloc::collections::{BTreeMap, BTreeSet};
-use core::{
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
+use core::time::Duration;
+
+use crate::{
+    endpoint::source_table::{Source, SourceTable},
+    time::Time,
 };
-
-use crate::time::Time;
-
-/// The source of a connection, for limits: an IPv4 address, or an IPv6 network of 64 bits, which is usually one customer.
-///
-/// ```
-/// use core::net::IpAddr;
-/// use sigver_core::Source;
-///
-/// let source = |text: &str| Ok::<_, core::net::AddrParseError>(Source::from(text.parse::<IpAddr>()?));
-/// assert_eq!(source("2001:db8::1")?, source("2001:db8::2")?);
-/// assert_ne!(source("192.0.2.1")?, source("192.0.2.2")?);
-/// # Ok::<(), core::net::AddrParseError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source(IpAddr);
-
-impl From<IpAddr> for Source {
-    fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
 
 /// A budget of attempts that refills in a minute: the generic cell rate algorithm. It is stored as the time at which it will be full.
 #[derive(Clone, Copy)]
@@ -62,63 +35,39 @@ impl AttemptBudget {
     }
 }
 
-/// The budgets of sources that are not full.
-pub(super) struct KeyAttempts {
-    budgets: BTreeMap<Source, AttemptBudget>,
-    /// The same sources by the time at which their budget is full.
-    by_full_at: BTreeSet<(Time, Source)>,
-}
-
-/// The most sources that are counted at the same time. An attacker with more addresses must not fill the memory. Beyond it, the budget that
-/// is nearest to full is forgotten, so sources that keep guessing stay throttled.
-const MAX_SOURCES: usize = 65_536;
+/// The attempts of all connections of a source together.
+pub(super) struct KeyAttempts(SourceTable);
 
 /// How many times the budget of a connection all connections of one source have together.
 pub(super) const SOURCE_FACTOR: u32 = 10;
 
 impl KeyAttempts {
     pub(super) const fn new() -> Self {
-        Self {
-            budgets: BTreeMap::new(),
-            by_full_at: BTreeSet::new(),
-        }
+        Self(SourceTable::new())
     }
 
     /// Returns whether the source has less than one attempt left.
     pub(super) fn is_exhausted(&self, source: Source, per_minute: u32, now: Time) -> bool {
-        let budget = self.budgets.get(&source);
-        budget.is_some_and(|budget| budget.is_exhausted(per_minute, now))
+        self.budget(source, now).is_exhausted(per_minute, now)
     }
 
     pub(super) fn spend(&mut self, source: Source, per_minute: u32, now: Time) {
-        while let Some(&(full_at, other)) = self.by_full_at.first() {
-            if full_at > now {
-                break;
-            }
-            self.forget(full_at, other);
-        }
-        let mut budget = AttemptBudget::new(now);
-        if let Some(known) = self.budgets.get(&source) {
-            budget = *known;
-            self.by_full_at.remove(&(budget.full_at, source));
-        } else if self.budgets.len() == MAX_SOURCES {
-            if let Some(&(full_at, other)) = self.by_full_at.first() {
-                self.forget(full_at, other);
-            }
-        }
+        let mut budget = self.budget(source, now);
         budget.spend(per_minute, now);
-        self.budgets.insert(source, budget);
-        self.by_full_at.insert((budget.full_at, source));
+        self.0.set(source, budget.full_at, now);
     }
 
-    fn forget(&mut self, full_at: Time, source: Source) {
-        self.by_full_at.remove(&(full_at, source));
-        self.budgets.remove(&source);
+    fn budget(&self, source: Source, now: Time) -> AttemptBudget {
+        AttemptBudget {
+            full_at: self.0.full_at(source).unwrap_or(now),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::net::IpAddr;
+
     use super::*;
 
     fn source(text: &str) -> Source {
@@ -127,14 +76,6 @@ mod tests {
 
     fn at(millis: u64) -> Time {
         Time::from_duration(Duration::from_millis(millis))
-    }
-
-    #[test]
-    fn addresses_of_a_64_are_one_source() {
-        assert_eq!(source("2001:db8:0:1::1"), source("2001:db8:0:1:ffff::2"));
-        assert_ne!(source("2001:db8:0:1::1"), source("2001:db8:0:2::1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
     }
 
     #[test]
@@ -150,24 +91,5 @@ mod tests {
         assert!(!attempts.is_exhausted(guesser, 3, at(20_000)));
         attempts.spend(guesser, 3, at(20_000));
         assert!(attempts.is_exhausted(guesser, 3, at(39_999)));
-        attempts.spend(other, 3, at(80_000));
-        assert_eq!(attempts.budgets.len(), 1, "full budgets are forgotten");
-    }
-
-    #[test]
-    fn exhausted_source_stays_throttled_when_the_table_is_full() {
-        let mut attempts = KeyAttempts::new();
-        let guesser = source("192.0.2.1");
-        for _ in 0..3 {
-            attempts.spend(guesser, 3, at(0));
-        }
-        for n in 0..100_000_u32 {
-            attempts.spend(IpAddr::from((n | 1 << 31).to_be_bytes()).into(), 3, at(1));
-        }
-        assert_eq!(
-            (attempts.budgets.len(), attempts.by_full_at.len()),
-            (MAX_SOURCES, MAX_SOURCES)
-        );
-        assert!(attempts.is_exhausted(guesser, 3, at(1)));
     }
 }

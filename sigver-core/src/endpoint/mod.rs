@@ -9,15 +9,19 @@
 //! A connection that is gone has no timer. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
+mod back_pressure;
 mod backlog_total;
+mod blocked;
 mod closing;
 pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
+mod fair_queue;
 pub(crate) mod io;
-pub(crate) mod key_attempts;
+mod key_attempts;
 pub(crate) mod pairing;
 mod rate_limit;
+pub(crate) mod source_table;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -26,14 +30,17 @@ use core::{cmp::Reverse, fmt, net::IpAddr, time::Duration};
 use crate::{
     endpoint::{
         backlog_total::BacklogTotal,
+        blocked::{Blocked, Received},
         closing::ClosingTable,
         config::EndpointConfig,
         counters::Counters,
         drain::Drain,
+        fair_queue::{FairQueue, WAITING_OVERHEAD, stall_check},
         io::{Input, Output},
-        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, Source},
+        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR},
         pairing::{Pairing, PairingStage, Side},
-        rate_limit::{MAX_BURST, RateLimiter, byte_burst},
+        rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
+        source_table::Source,
         timers::{ConnTable, Timer, Timers},
     },
     frame::Frame,
@@ -87,6 +94,12 @@ pub struct Endpoint {
     closing: ClosingTable,
     backlogs: BacklogTotal,
     ping_timers: Timers,
+    stall_timers: Timers,
+    /// The time between two checks of an opener that joiners wait for.
+    stall_check: Duration,
+    /// Joiners that wait for a connection that is gone, or no opener any more.
+    released: VecDeque<ConnId>,
+    source_rates: SourceRates,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
     /// The counters, except for the hub's.
@@ -114,9 +127,15 @@ struct Conn {
     /// Pings since the last frame from the client.
     missed_pings: u8,
     /// The cost of the frames that were returned and not reported as written.
-    backlog: usize,
+    unwritten: usize,
+    /// Of an opener that reads more slowly than its joiners send.
+    queue: Option<Box<FairQueue>>,
+    /// Of a joiner that is not read.
+    blocked: Option<Box<Blocked>>,
     messages: RateLimiter,
     bytes: RateLimiter,
+    /// When reading from the client resumes, or has resumed.
+    paused_until: Time,
     attempts: AttemptBudget,
     /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
@@ -148,10 +167,14 @@ impl Endpoint {
             closing: ClosingTable::new(config.close_timeout),
             backlogs: BacklogTotal::new(config.backlog_total_bytes),
             byte_burst: byte_burst(config.bytes_per_second, config.backlog_bytes),
+            stall_check: stall_check(config.close_timeout),
             config,
             random: Box::new(random),
             conns: ConnTable::new(),
             ping_timers: Timers::new(),
+            stall_timers: Timers::new(),
+            released: VecDeque::new(),
+            source_rates: SourceRates::new(),
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
@@ -180,9 +203,12 @@ impl Endpoint {
             source: client.into(),
             ping_timer: None,
             missed_pings: 0,
-            backlog: 0,
+            unwritten: 0,
+            queue: None,
+            blocked: None,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
+            paused_until: now,
             attempts: AttemptBudget::new(now),
             pairing: None,
         };
@@ -213,67 +239,111 @@ impl Endpoint {
 
     /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each event.
     pub fn handle_into(&mut self, now: Time, id: ConnId, input: Input<'_>, outputs: &mut Vec<(ConnId, Output)>) {
-        if let Input::Disconnected = input {
-            return self.disconnect(now, id, outputs);
-        }
-        if self.backlogs.excess() > 0 && self.conns.get(id).is_some() {
+        if self.backlogs.excess() > 0 && self.conns.get(id).is_some() && !matches!(input, Input::Disconnected) {
             self.limit_backlogs(now, outputs);
         }
         let Some(conn) = self.conns.get_mut(id) else {
-            return;
+            if let Input::Disconnected = input {
+                let backlog = self.closing.remove(id);
+                self.backlogs.subtract(backlog);
+            }
+            return self.resume_released(now, outputs);
         };
         conn.missed_pings = 0;
-        match input {
+        let received = match input {
             Input::Text(text) => match (match conn.dialect {
                 Dialect::Plain => &self.plain,
                 Dialect::V1 => &self.v1,
             })
             .decode(text)
             {
-                Ok(message) => self.handle_message(now, id, message, text.len(), text.len(), outputs),
-                Err(reason) => self.close(now, id, reason, outputs),
+                Ok(message) => Received::Message {
+                    message,
+                    text_bytes: text.len(),
+                    wire_bytes: text.len(),
+                },
+                Err(reason) => Received::Violation(reason),
             },
             Input::Message {
                 message,
                 text_bytes,
                 wire_bytes,
-            } => self.handle_message(now, id, message, text_bytes, wire_bytes, outputs),
-            Input::Binary => self.close(now, id, CloseReason::Binary, outputs),
-            Input::Ping(payload) => {
-                self.enqueue(now, id, Frame::Pong(payload.into()), outputs);
-                self.limit_rate(now, id, payload.len(), outputs);
+            } => Received::Message {
+                message,
+                text_bytes,
+                wire_bytes,
+            },
+            Input::Binary => Received::Violation(CloseReason::Binary),
+            Input::Ping(payload) => Received::Ping(payload.into()),
+            Input::Pong => Received::Pong,
+            Input::Close(code) => Received::CloseFrame(code),
+            Input::Violation(reason) => Received::Violation(reason),
+            Input::Disconnected => {
+                self.disconnect(now, id, outputs);
+                return self.resume_released(now, outputs);
             }
-            Input::Pong => self.limit_rate(now, id, 0, outputs),
-            Input::Close(code) => {
+        };
+        self.receive(now, id, received, outputs);
+        self.resume_released(now, outputs);
+    }
+
+    fn dispatch(&mut self, now: Time, id: ConnId, received: Received, outputs: &mut Outputs) {
+        match received {
+            Received::Message {
+                message,
+                text_bytes,
+                wire_bytes,
+            } => self.handle_message(now, id, message, text_bytes, wire_bytes, outputs),
+            Received::Ping(payload) => {
+                let bytes = payload.len();
+                self.enqueue(now, id, Frame::Pong(payload), outputs);
+                self.limit_rate(now, id, bytes, outputs);
+            }
+            Received::Pong => self.limit_rate(now, id, 0, outputs),
+            Received::CloseFrame(code) => {
                 self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
                 self.begin_close(now, id, Frame::CloseReply(code), outputs);
                 let messages = self.hub.disconnect(id);
-                self.deliver(now, None, messages, outputs);
+                self.deliver(now, Some(id), messages, outputs);
             }
-            Input::Violation(reason) => self.close(now, id, reason, outputs),
-            Input::Disconnected => {}
+            Received::Violation(reason) => self.close(now, id, reason, outputs),
         }
     }
 
     /// Reports frames of a connection that the kernel accepted. `cost` is the sum of their [`Frame::cost`]s; parts of a frame may be reported
-    /// separately. Frames that are never reported as written fill the connection's write buffer. For a closing connection, written frames
-    /// from before its last frame count as [progress](Self::record_progress).
-    pub fn written(&mut self, id: ConnId, cost: usize) {
-        let written = match self.conns.get_mut(id) {
+    /// separately. Returns the frames that have waited for this, and whose joiners are read again. Frames that are never reported as written
+    /// fill the connection's write buffer. For a closing connection, written frames from before its last frame count as
+    /// [progress](Self::record_progress).
+    #[must_use = "the outputs must be carried out"]
+    pub fn written(&mut self, now: Time, id: ConnId, cost: usize) -> Vec<(ConnId, Output)> {
+        let mut outputs = Vec::new();
+        match self.conns.get_mut(id) {
             Some(conn) => {
-                let written = cost.min(conn.backlog);
-                conn.backlog -= written;
-                written
+                let written = cost.min(conn.unwritten);
+                conn.unwritten -= written;
+                self.backlogs.subtract(written);
+                if conn.queue.is_some() && cost > 0 {
+                    conn.record_progress();
+                    self.continue_sending(now, id, &mut outputs);
+                    self.resume_released(now, &mut outputs);
+                }
             }
-            None => self.closing.written(id, cost),
-        };
-        self.backlogs.subtract(written);
+            None => {
+                let written = self.closing.written(id, cost);
+                self.backlogs.subtract(written);
+            }
+        }
+        outputs
     }
 
-    /// Reports that the client of a closing connection has read something. It is not aborted at the next
-    /// [`close_timeout`](EndpointConfig::close_timeout). Optional: for drivers that know how much the kernel still has to send.
+    /// Reports that the client of a connection has read something: see [`Output::ProbeProgress`]. If the connection is closing, it is not
+    /// aborted at the next [`close_timeout`](EndpointConfig::close_timeout). Optional: for drivers that know how much the kernel still has to
+    /// send.
     pub fn record_progress(&mut self, id: ConnId) {
-        self.closing.record_progress(id);
+        match self.conns.get_mut(id) {
+            Some(conn) => conn.record_progress(),
+            None => self.closing.record_progress(id),
+        }
     }
 
     /// Begins a graceful shutdown: closes every connection with 1001, one after the other, spread over [`EndpointConfig::drain`]. A second
@@ -301,6 +371,7 @@ impl Endpoint {
         self.is_closed = true;
         let messages = self.hub.shutdown();
         self.deliver(now, None, messages, &mut outputs);
+        self.resume_released(now, &mut outputs);
         outputs
     }
 
@@ -312,6 +383,7 @@ impl Endpoint {
             self.hub.poll_timeout(),
             self.closing.next(),
             self.ping_timers.next(),
+            self.stall_timers.next(),
             drain,
         ]
         .into_iter()
@@ -319,7 +391,7 @@ impl Endpoint {
         .min()
     }
 
-    /// Carries out what is due: role deadlines, draining, close time-outs, pings. One call does a bounded amount of work; if
+    /// Carries out what is due: role deadlines, draining, close time-outs, pings, checks of openers that do not read. One call does a bounded amount of work; if
     /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless: if a call is late
     /// by more than a second, as after a suspension of the process, role deadlines and close time-outs that have passed begin again. What
     /// these clients sent in time may not have been read yet.
@@ -339,10 +411,12 @@ impl Endpoint {
             self.backlogs.subtract(backlog);
             outputs.push((id, Output::Abort));
         }
+        self.check_stalls(now, is_late, &mut outputs);
         for _ in 0..PINGS_PER_CALL {
             let Some(id) = self.ping_timers.pop_due(now) else { break };
             self.ping(now, id, &mut outputs);
         }
+        self.resume_released(now, &mut outputs);
         outputs
     }
 
@@ -403,17 +477,26 @@ impl Endpoint {
         if matches!(message, InboundMessage::Leave) {
             self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         }
+        if matches!(message, InboundMessage::CloseKey) {
+            self.release_joiners(id);
+        }
         let messages = match message {
-            InboundMessage::OpenGenerated => match self.generate_key() {
-                Ok(key) => self.hub.handle(id, InboundMessage::Open { key }),
+            InboundMessage::OpenGenerated { id: peer_id } => match self.generate_key() {
+                Ok(key) => self.hub.handle(now, id, InboundMessage::Open { key, id: peer_id }),
                 Err(reason) => return self.close(now, id, reason, outputs),
             },
-            InboundMessage::Open { .. } | InboundMessage::Join { .. } => self.attempt_key(now, id, message),
+            InboundMessage::Open { ref key, .. }
+            | InboundMessage::Join { ref key, .. }
+            | InboundMessage::Meet { ref key, .. } => {
+                let key = key.clone();
+                self.attempt_key(now, id, key, message)
+            }
             InboundMessage::Data { .. }
             | InboundMessage::UnknownControl { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
-            | InboundMessage::CloseKey => self.hub.handle(id, message),
+            | InboundMessage::CloseKey
+            | InboundMessage::Ping => self.hub.handle(now, id, message),
         };
         self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
@@ -425,27 +508,33 @@ impl Endpoint {
         Ok(Key::from_random(bits, &self.config.limits)?)
     }
 
-    /// Handles an open or a join of a named key, unless the connection or its source has made too many attempts.
+    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
     ///
-    /// Every open is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are taken.
-    /// A join is an attempt if it fails.
-    fn attempt_key(&mut self, now: Time, id: ConnId, message: InboundMessage) -> Vec<(ConnId, OutboundMessage)> {
+    /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
+    /// taken. A join is an attempt if it fails or waits.
+    fn attempt_key(
+        &mut self,
+        now: Time,
+        id: ConnId,
+        key: Key,
+        message: InboundMessage,
+    ) -> Vec<(ConnId, OutboundMessage)> {
         let (Some(per_minute), Some(conn), None) = (
             self.config.key_attempts_per_minute,
             self.conns.get_mut(id),
             self.hub.role(id),
         ) else {
-            return self.hub.handle(id, message);
+            return self.hub.handle(now, id, message);
         };
         let per_conn = per_minute.get();
         let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
         let source = conn.source;
         if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
-            return self.hub.deny(id, message);
+            return self.hub.refuse_request(id, Refusal::TooManyAttempts { key });
         }
-        let is_open = matches!(message, InboundMessage::Open { .. });
-        let messages = self.hub.handle(id, message);
-        if is_open || messages.iter().any(|(_, message)| is_unknown_key(message)) {
+        let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
+        let messages = self.hub.handle(now, id, message);
+        if may_open || messages.iter().any(|(_, message)| says_that_key_is_unknown(message)) {
             self.key_attempts.spend(source, per_source, now);
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.attempts.spend(per_conn, now);
@@ -458,25 +547,32 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.messages.spend(1, self.config.messages_per_second, now);
         conn.bytes.spend(bytes, self.config.bytes_per_second, now);
-        if let Some(until) = conn.paused_until(now, self.byte_burst) {
+        let per_source = self.config.messages_per_second_per_source;
+        let pauses = [
+            conn.messages.ready_at(now, MAX_BURST),
+            conn.bytes.ready_at(now, self.byte_burst),
+            self.source_rates.spend(conn.source, per_source, now),
+        ];
+        if let Some(until) = pauses.into_iter().flatten().max() {
+            conn.paused_until = until;
             outputs.push((id, Output::PauseReading(until)));
         }
     }
 
     fn close(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
         let messages = self.hub.close(id, reason);
-        self.deliver(now, None, messages, outputs);
+        self.deliver(now, Some(id), messages, outputs);
     }
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-        let backlog = self.remove(id).map_or(0, |conn| conn.backlog) + self.closing.remove(id);
+        let backlog = self.remove(id).map_or(0, |conn| conn.backlog());
         self.backlogs.subtract(backlog);
         let messages = self.hub.disconnect(id);
-        self.deliver(now, None, messages, outputs);
+        self.deliver(now, Some(id), messages, outputs);
     }
 
-    /// Encodes what the hub returned, and everything that follows from it. `sender` sent the message that caused it.
+    /// Encodes what the hub returned, and everything that follows from it. `sender` caused it, by a message or by its end.
     fn deliver(
         &mut self,
         now: Time,
@@ -489,10 +585,14 @@ impl Endpoint {
             self.record(now, sender, to, &message, outputs);
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
+            let joiner = is_from_joiner(&message).then_some(sender.filter(|sender| *sender != to));
             match conn.dialect.encode(message) {
                 None => {}
                 Some(Frame::Close(reason)) => self.begin_close(now, to, Frame::Close(reason), outputs),
-                Some(frame) => messages.extend(self.try_enqueue(to, frame, outputs)),
+                Some(frame) => match joiner {
+                    Some(joiner) => self.enqueue_for_opener(to, joiner, frame, outputs),
+                    None => messages.extend(self.try_enqueue(to, frame, outputs)),
+                },
             }
         }
     }
@@ -508,25 +608,41 @@ impl Endpoint {
         let Some(conn) = self.conns.get_mut(to) else {
             return Vec::new();
         };
-        let cost = frame.cost();
-        if conn.backlog > 0 && conn.backlog + cost > self.config.backlog_bytes as usize {
+        let (backlog, cost) = (conn.backlog(), frame.cost());
+        if backlog > 0 && backlog + cost > self.config.backlog_bytes as usize {
             return self.hub.close(to, CloseReason::TooSlow);
         }
-        conn.backlog += cost;
+        self.counters.count_sent(&frame);
         self.backlogs.add(cost);
-        if let Frame::Text(text) = &frame {
-            self.counters.sent.add(text.len());
+        if let Some(queue) = conn.queue.as_mut().filter(|queue| queue.has_frames()) {
+            queue.push(None, frame);
+            self.backlogs.add(WAITING_OVERHEAD);
+        } else {
+            conn.unwritten += cost;
+            outputs.push((to, Output::Send(frame)));
         }
-        outputs.push((to, Output::Send(frame)));
         Vec::new()
     }
 
     /// Sends the last frame of an open connection.
     fn begin_close(&mut self, now: Time, id: ConnId, last: Frame, outputs: &mut Outputs) {
-        let backlog = self.remove(id).map_or(0, |conn| conn.backlog);
+        if self.conns.get(id).is_some_and(|conn| conn.blocked.is_some()) {
+            // What the client still sends is read and discarded.
+            outputs.push((id, Output::ResumeReading));
+        }
         let is_discarded = last == Frame::Close(CloseReason::TooSlow);
-        if is_discarded {
-            self.backlogs.subtract(backlog);
+        let mut backlog = 0;
+        if let Some(conn) = self.remove(id) {
+            self.backlogs.subtract(conn.backlog());
+            backlog = conn.unwritten;
+            let queue = conn.queue.filter(|_| !is_discarded);
+            for frame in queue.into_iter().flat_map(|queue| queue.into_frames()) {
+                backlog += frame.cost();
+                outputs.push((id, Output::Send(frame)));
+            }
+        }
+        if !is_discarded {
+            self.backlogs.add(backlog);
         }
         self.closing.insert(now, id, backlog, is_discarded);
         outputs.push((id, Output::Send(last)));
@@ -556,23 +672,26 @@ impl Endpoint {
 
     /// Returns the connection with the largest backlog, and of several the one with the lowest id; `None` if there is no backlog.
     fn largest_backlog(&self) -> Option<(ConnId, usize)> {
-        let open = self.conns.iter().map(|(id, conn)| (id, conn.backlog));
+        let open = self.conns.iter().map(|(id, conn)| (id, conn.memory()));
         open.chain(self.closing.backlogs())
             .filter(|(_, backlog)| *backlog > 0)
             .min_by_key(|(id, backlog)| (Reverse(*backlog), *id))
     }
 
-    /// Removes an open connection and its timer.
+    /// Removes an open connection and its timers.
     fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.unblock(id);
+        self.release_joiners(id);
         let conn = self.conns.remove(id)?;
         self.ping_timers.cancel(conn.ping_timer, id);
+        self.stall_timers.cancel(conn.stall_timer(), id);
         Some(conn)
     }
 
     fn ping(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ping_timer = None;
-        if conn.paused_until(now, self.byte_burst).is_some() {
+        if conn.blocked.is_some() || conn.paused_until > now {
             // Its pongs may be among the unread bytes.
             conn.missed_pings = 0;
         }
@@ -638,7 +757,10 @@ impl Endpoint {
                 self.counters.refused.add_close(*reason);
                 self.end_pairing(now, to, stage_of(*reason), outputs);
             }
-            OutboundMessage::PeerJoined { .. } | OutboundMessage::PeerLeft { .. } => {}
+            OutboundMessage::Waiting { .. }
+            | OutboundMessage::PeerJoined { .. }
+            | OutboundMessage::PeerLeft { .. }
+            | OutboundMessage::Pong => {}
         }
     }
 
@@ -651,11 +773,11 @@ impl Endpoint {
         }
     }
 
-    /// Returns the number of timers of connections. For tests: it is at most [`sockets`](Self::sockets).
+    /// Returns the number of timers of connections. For tests: it is at most twice [`sockets`](Self::sockets).
     #[doc(hidden)]
     #[must_use]
     pub fn timers(&self) -> usize {
-        self.ping_timers.len() + self.closing.timers()
+        self.ping_timers.len() + self.stall_timers.len() + self.closing.timers()
     }
 
     /// Panics if the tables disagree. Tests call it after every step.
@@ -670,7 +792,7 @@ impl Endpoint {
         for id in self.conns.ids() {
             assert!(!self.closing.contains(id), "a connection is open or closing");
         }
-        let open = self.conns.iter().map(|(_, conn)| conn.backlog);
+        let open = self.conns.iter().map(|(_, conn)| conn.memory());
         let backlogs = open.chain(self.closing.backlogs().map(|(_, backlog)| backlog));
         assert_eq!(
             self.backlogs.bytes(),
@@ -678,20 +800,13 @@ impl Endpoint {
             "the total is the sum of all backlogs"
         );
         assert!(
-            self.timers() <= self.sockets(),
+            self.timers() <= 2 * self.sockets(),
             "a connection that is gone has no timer"
         );
+        self.assert_back_pressure();
         if self.sockets() == 0 && self.drain.is_none() {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }
-    }
-}
-
-impl Conn {
-    /// Returns when reading from the client resumes, if it is paused.
-    fn paused_until(&self, now: Time, byte_burst: Duration) -> Option<Time> {
-        let messages = self.messages.ready_at(now, MAX_BURST);
-        messages.max(self.bytes.ready_at(now, byte_burst))
     }
 }
 
@@ -715,10 +830,22 @@ fn stage_of(reason: CloseReason) -> PairingStage {
     }
 }
 
-/// Whether the message refuses a join, because the key has no opener.
-fn is_unknown_key(message: &OutboundMessage) -> bool {
+/// Whether the message tells an opener what a joiner has done.
+fn is_from_joiner(message: &OutboundMessage) -> bool {
     matches!(
         message,
-        OutboundMessage::Refused(Refusal::UnknownKey { .. }) | OutboundMessage::Close(CloseReason::UnknownKey)
+        OutboundMessage::Data { from: Some(_), .. }
+            | OutboundMessage::PeerJoined { .. }
+            | OutboundMessage::PeerLeft { .. }
+    )
+}
+
+/// Whether the reply to a join shows that the key has no opener.
+fn says_that_key_is_unknown(message: &OutboundMessage) -> bool {
+    matches!(
+        message,
+        OutboundMessage::Waiting { .. }
+            | OutboundMessage::Refused(Refusal::UnknownKey { .. })
+            | OutboundMessage::Close(CloseReason::UnknownKey)
     )
 }

@@ -1,8 +1,11 @@
-//! Rate limits of a connection.
+//! Rate limits of a connection and of a source.
 
 use core::{num::NonZeroU32, time::Duration};
 
-use crate::time::Time;
+use crate::{
+    endpoint::source_table::{Source, SourceTable},
+    time::Time,
+};
 
 /// A budget that refills at a steady rate and holds at most a burst: the generic cell rate algorithm. It is stored as the time at which it
 /// will be full.
@@ -41,6 +44,24 @@ impl RateLimiter {
     pub(super) fn ready_at(&self, now: Time, burst: Duration) -> Option<Time> {
         let ready = self.full_at.saturating_sub(burst);
         (ready > now).then_some(ready)
+    }
+}
+
+/// The message rate of all connections of a source together.
+pub(super) struct SourceRates(SourceTable);
+
+impl SourceRates {
+    pub(super) const fn new() -> Self {
+        Self(SourceTable::new())
+    }
+
+    /// Spends one message of the source's budget. Returns the time from which the budget is not negative, if that is after `now`.
+    pub(super) fn spend(&mut self, source: Source, per_second: Option<NonZeroU32>, now: Time) -> Option<Time> {
+        per_second?;
+        let mut limiter = RateLimiter::new(self.0.full_at(source).unwrap_or(now));
+        limiter.spend(1, per_second, now);
+        self.0.set(source, limiter.full_at, now);
+        limiter.ready_at(now, MAX_BURST)
     }
 }
 

@@ -113,7 +113,7 @@ impl Dialect {
 ///
 /// let decoder = Decoder::new(Dialect::V1, &Limits::default());
 /// let message = decoder.decode(r#"{"type":"join","key":"tea"}"#)?;
-/// assert!(matches!(message, InboundMessage::Join { key } if key.as_str() == "tea"));
+/// assert!(matches!(message, InboundMessage::Join { key, .. } if key.as_str() == "tea"));
 /// assert_eq!(decoder.decode("tea"), Err(CloseReason::InvalidJson));
 /// # Ok::<(), CloseReason>(())
 /// ```
@@ -124,8 +124,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Creates a decoder. It enforces [`key_bytes`](Limits::key_bytes), [`message_bytes`](Limits::message_bytes) and
-    /// [`depth`](Limits::depth).
+    /// Creates a decoder. It enforces [`key_bytes`](Limits::key_bytes), [`message_bytes`](Limits::message_bytes), [`depth`](Limits::depth)
+    /// and [`join_wait`](Limits::join_wait).
     pub fn new(dialect: Dialect, limits: &Limits) -> Self {
         Self {
             dialect,

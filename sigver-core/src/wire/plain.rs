@@ -1,6 +1,7 @@
 //! The plain dialect: no acknowledgements, errors are close codes. Payloads are passed on unchanged.
 
 use alloc::string::String;
+use core::time::Duration;
 
 use crate::{
     frame::Frame,
@@ -22,9 +23,12 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         return match scan::string(message_type).as_deref() {
             Some("open") => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
+                id: None,
             }),
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
+                id: None,
+                wait: Duration::ZERO,
             }),
             Some(_) | None => Ok(InboundMessage::UnknownControl {
                 to,
@@ -43,10 +47,12 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
 pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
     match message {
         OutboundMessage::Opened { .. }
+        | OutboundMessage::Waiting { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerLeft { .. }
         | OutboundMessage::Refused(_)
-        | OutboundMessage::RoleEnded(_) => None,
+        | OutboundMessage::RoleEnded(_)
+        | OutboundMessage::Pong => None,
         OutboundMessage::PeerJoined { .. } => Some(Frame::Text(r#"{"type":"join"}"#.into())),
         OutboundMessage::Data { from: None, payload } => Some(Frame::Text(payload.into_string())),
         OutboundMessage::Data {

@@ -4,13 +4,13 @@
 //! member's name is an error, and the offsets of the values are lost.
 
 use alloc::{borrow::Cow, string::String};
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::{
-    id::{Index, Key},
+    id::{Index, Key, PeerId},
     limits::Limits,
     message::Addressee,
     payload::Spot,
@@ -24,6 +24,8 @@ pub(super) struct Members<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) index: Option<&'a str>,
     pub(super) data: Option<&'a str>,
+    pub(super) id: Option<&'a str>,
+    pub(super) wait: Option<&'a str>,
     /// The value of the last member, whatever its name.
     pub(super) last: Option<&'a str>,
 }
@@ -96,6 +98,12 @@ pub(super) fn key(value: &str, limits: &Limits) -> Result<Key, CloseReason> {
     Ok(Key::new(&string(value).ok_or(CloseReason::KeyNotString)?, limits)?)
 }
 
+/// Reads the raw JSON value of `id`, if there is one.
+pub(super) fn id(value: Option<&str>) -> Result<Option<PeerId>, CloseReason> {
+    let Some(value) = value else { return Ok(None) };
+    Ok(Some(PeerId::new(&string(value).ok_or(CloseReason::IdMalformed)?)?))
+}
+
 /// Reads the raw JSON value of `index`: an integer, or a string that is one, as `0|[1-9][0-9]*`.
 pub(super) fn addressee(value: Option<&str>) -> Addressee {
     let Some(value) = value else {
@@ -103,16 +111,30 @@ pub(super) fn addressee(value: Option<&str>) -> Addressee {
     };
     let text = string(value);
     let digits = text.as_deref().unwrap_or(value);
-    match digits.as_bytes() {
-        [b'0'] | [b'1'..=b'9', ..] if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            // The last u32 is never assigned: the hub counts to it.
-            match digits.parse() {
-                Ok(u32::MAX) | Err(_) => Addressee::OutOfRange,
-                Ok(number) => Addressee::Index(Index::new(number)),
-            }
-        }
-        _ => Addressee::Malformed,
+    if !is_integer(digits) {
+        return Addressee::Malformed;
     }
+    // The last u32 is never assigned: the hub counts to it.
+    match digits.parse() {
+        Ok(u32::MAX) | Err(_) => Addressee::OutOfRange,
+        Ok(number) => Addressee::Index(Index::new(number)),
+    }
+}
+
+/// Reads the raw JSON value of `wait`, if there is one: a number of seconds as `0|[1-9][0-9]*`, of which `limits` allow a part.
+pub(super) fn wait(value: Option<&str>, limits: &Limits) -> Result<Duration, CloseReason> {
+    let digits = value.unwrap_or("0");
+    if !is_integer(digits) {
+        return Err(CloseReason::WaitMalformed);
+    }
+    // Only a number that is too large does not fit.
+    let seconds = digits.parse().unwrap_or(u64::MAX);
+    Ok(Duration::from_secs(seconds.min(limits.join_wait.as_secs())))
+}
+
+/// Whether the text is `0|[1-9][0-9]*`.
+fn is_integer(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'0'] | [b'1'..=b'9', ..]) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Appends `text` as a JSON string.
@@ -185,6 +207,8 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_> {
                 Member::Key => &mut members.key,
                 Member::Index => &mut members.index,
                 Member::Data => &mut members.data,
+                Member::Id => &mut members.id,
+                Member::Wait => &mut members.wait,
             };
             if place.replace(value).is_some() {
                 *self.twice = Some(member);
@@ -202,6 +226,8 @@ fn member(name: &str) -> Option<Member> {
         "key" => Some(Member::Key),
         "index" => Some(Member::Index),
         "data" => Some(Member::Data),
+        "id" => Some(Member::Id),
+        "wait" => Some(Member::Wait),
         _ => None,
     }
 }

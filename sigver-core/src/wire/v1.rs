@@ -7,6 +7,7 @@ use core::fmt::Write;
 
 use crate::{
     frame::Frame,
+    id::PeerId,
     limits::Limits,
     message::{Addressee, InboundMessage, OutboundMessage},
     payload::Payload,
@@ -18,7 +19,14 @@ use crate::{
 const ENVELOPE: usize = 48;
 
 /// The members that this dialect reads. Each may occur once.
-const MEMBERS: &[Member] = &[Member::Type, Member::Key, Member::Index, Member::Data];
+const MEMBERS: &[Member] = &[
+    Member::Type,
+    Member::Key,
+    Member::Index,
+    Member::Data,
+    Member::Id,
+    Member::Wait,
+];
 
 pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, CloseReason> {
     let members = scan::object(text, limits, MEMBERS)?;
@@ -26,11 +34,20 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         Some("open") => match members.key {
             Some(key) => Ok(InboundMessage::Open {
                 key: scan::key(key, limits)?,
+                id: scan::id(members.id)?,
             }),
-            None => Ok(InboundMessage::OpenGenerated),
+            None => Ok(InboundMessage::OpenGenerated {
+                id: scan::id(members.id)?,
+            }),
         },
         Some("join") => Ok(InboundMessage::Join {
             key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
+            id: scan::id(members.id)?,
+            wait: scan::wait(members.wait, limits)?,
+        }),
+        Some("meet") => Ok(InboundMessage::Meet {
+            key: scan::key(members.key.ok_or(CloseReason::KeyMissing)?, limits)?,
+            id: scan::id(members.id)?,
         }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
@@ -41,6 +58,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
         },
         Some("leave") => Ok(InboundMessage::Leave),
         Some("close") => Ok(InboundMessage::CloseKey),
+        Some("ping") => Ok(InboundMessage::Ping),
         Some(_) | None => Err(CloseReason::UnknownMessage),
     }
 }
@@ -58,8 +76,21 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
             scan::quote(key.as_str(), out);
             out.write_char('}')
         }
-        OutboundMessage::Joined { index } => write!(out, r#"{{"type":"joined","index":{index}}}"#),
-        OutboundMessage::PeerJoined { index } => write!(out, r#"{{"type":"join","index":{index}}}"#),
+        OutboundMessage::Waiting { key, wait } => {
+            out.push_str(r#"{"type":"waiting","key":"#);
+            scan::quote(key.as_str(), out);
+            write!(out, r#","wait":{}}}"#, wait.as_secs())
+        }
+        OutboundMessage::Joined { index, id } => {
+            let _ = write!(out, r#"{{"type":"joined","index":{index}"#);
+            write_id(id.as_ref(), out);
+            out.write_char('}')
+        }
+        OutboundMessage::PeerJoined { index, id } => {
+            let _ = write!(out, r#"{{"type":"join","index":{index}"#);
+            write_id(id.as_ref(), out);
+            out.write_char('}')
+        }
         OutboundMessage::PeerLeft { index } => write!(out, r#"{{"type":"leave","index":{index}}}"#),
         OutboundMessage::Data { from, payload } => {
             out.push_str(r#"{"type":"data","#);
@@ -70,6 +101,7 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
         }
         OutboundMessage::Refused(refusal) => write_error(&refusal, out),
         OutboundMessage::RoleEnded(end) => write!(out, r#"{{"type":"closed","code":"{}"}}"#, end.name()),
+        OutboundMessage::Pong => out.write_str(r#"{"type":"pong"}"#),
         OutboundMessage::Close(reason) => return Some(Frame::Close(reason)),
     };
     Some(Frame::Text(text))
@@ -89,6 +121,13 @@ fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
     })
 }
 
+fn write_id(id: Option<&PeerId>, out: &mut String) {
+    if let Some(id) = id {
+        out.push_str(r#","id":"#);
+        scan::quote(id.as_str(), out);
+    }
+}
+
 fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
     write!(
         out,
@@ -96,7 +135,10 @@ fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
         refusal.name()
     )?;
     match refusal {
-        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
+        Refusal::KeyTaken { key }
+        | Refusal::UnknownKey { key }
+        | Refusal::TooManyJoiners { key }
+        | Refusal::TooManyAttempts { key } => {
             out.push_str(r#","key":"#);
             scan::quote(key.as_str(), out);
         }

@@ -12,6 +12,7 @@ use sigver_core::{
 
 use crate::server::{Server, at};
 
+mod back_pressure;
 mod backlog_total;
 mod close_handshake;
 mod counters;
@@ -21,6 +22,7 @@ mod key_attempts;
 mod rate_limit;
 mod role_deadline;
 mod shutdown;
+mod waiting;
 mod write_buffer;
 
 use Dialect::{Plain, V1};

@@ -1,6 +1,5 @@
 //! The tests of the core, except for the laws and the exhaustive tests, in one binary.
 
-mod denied;
 mod endpoint;
 mod house;
 mod plain;
@@ -17,6 +16,9 @@ mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod endpoint_run;
+#[path = "../support/endpoint_steps.rs"]
+#[allow(dead_code, reason = "the laws use the rest")]
+mod endpoint_steps;
 #[path = "../support/json.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod json;

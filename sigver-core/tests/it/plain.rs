@@ -235,6 +235,8 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`key` given more than once"),
     (1007, "`index` given more than once"),
     (1007, "`data` given more than once"),
+    (1007, "`id` given more than once"),
+    (1007, "`wait` given more than once"),
     (1007, "first message has a `key` but its `type` is neither open nor join"),
     (1007, "`type` is missing or none of sigver.v1"),
     (1007, "`key` is missing"),
@@ -244,6 +246,8 @@ const CODES: &[(u16, &str)] = &[
     (1007, "`index` is not a non-negative integer"),
     (1007, "`index` is missing"),
     (1007, "`data` is missing"),
+    (1007, "`wait` is not a non-negative integer"),
+    (1007, "`id` is not a string of 1 to 64 bytes"),
     (1008, "no open or join in time"),
     (1008, "first message must contain `type` and `key`: data before open or join"),
     (1008, "second open or join: one role and one key for life"),
@@ -254,6 +258,7 @@ const CODES: &[(u16, &str)] = &[
     (1009, "message over the size limit"),
     (1011, "internal error"),
     (1013, "too many joiners on the key"),
+    (1013, "too many attempts at keys"),
     (1013, "reading too slowly"),
     (4001, "opener left"),
     (4003, "kicked by the opener"),
@@ -262,10 +267,14 @@ const CODES: &[(u16, &str)] = &[
 /// Reasons of `sigver.v1` only.
 const NOT_PLAIN: &[&str] = &[
     "`data` given more than once",
+    "`id` given more than once",
+    "`wait` given more than once",
     "`type` is missing or none of sigver.v1",
     "`key` is missing",
     "`index` is missing",
     "`data` is missing",
+    "`wait` is not a non-negative integer",
+    "`id` is not a string of 1 to 64 bytes",
 ];
 
 /// Reasons that no message of the closed connection causes: time, other connections, or what only an embedder detects.
@@ -277,6 +286,7 @@ const NOT_BY_A_MESSAGE: &[&str] = &[
     "no open or join in time",
     "no sign of life",
     "internal error",
+    "too many attempts at keys",
     "reading too slowly",
     "opener left",
     "kicked by the opener",
@@ -463,8 +473,13 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     let index = Index::new(0);
     let key = Key::new("tea", &Limits::default()).expect("a legal key");
     for message in [
-        OutboundMessage::Opened { key },
-        OutboundMessage::Joined { index },
+        OutboundMessage::Opened { key: key.clone() },
+        OutboundMessage::Waiting {
+            key,
+            wait: Duration::ZERO,
+        },
+        OutboundMessage::Joined { index, id: None },
+        OutboundMessage::Pong,
         OutboundMessage::PeerLeft { index },
         OutboundMessage::Refused(Refusal::UnknownIndex { index: Some(index) }),
         OutboundMessage::RoleEnded(RoleEnd::OpenerLeft),
@@ -473,7 +488,7 @@ fn plain_encodes_joins_and_closes_and_no_other_notice() {
     }
     let last = Dialect::Plain.encode(OutboundMessage::Close(CloseReason::TooSlow));
     assert_eq!(last, Some(Frame::Close(CloseReason::TooSlow)));
-    let notice = Dialect::Plain.encode(OutboundMessage::PeerJoined { index });
+    let notice = Dialect::Plain.encode(OutboundMessage::PeerJoined { index, id: None });
     assert_eq!(notice, Some(Frame::Text(r#"{"type":"join"}"#.into())));
 }
 
@@ -540,7 +555,7 @@ impl Fixture {
     fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let id = self.id(who);
         let outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
-            Ok(message) => self.hub.handle(id, message),
+            Ok(message) => self.hub.handle(Time::ZERO, id, message),
             Err(reason) => self.hub.close(id, reason),
         };
         self.encode(outputs)

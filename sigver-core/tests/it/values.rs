@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Decoder, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, Refusal,
-    Stats, Time,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, PeerId,
+    Refusal, Stats, Time,
 };
 
 /// Returns two connections, of which the second has a reused slot.
@@ -46,6 +46,7 @@ fn id_is_displayed_as_slot_and_generation() -> Result<(), Box<dyn Error>> {
 fn debug_shows_lengths_and_no_secret() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     assert_eq!(format!("{:?}", Key::new("secret", &limits)?), "Key(6 bytes)");
+    assert_eq!(format!("{:?}", PeerId::new("secret")?), "PeerId(6 bytes)");
     let text = r#"{"sdp":"secret"}"#;
     let InboundMessage::Data { payload, .. } = Decoder::new(Dialect::Plain, &limits).decode(text)? else {
         panic!("data is data");
@@ -53,7 +54,7 @@ fn debug_shows_lengths_and_no_secret() -> Result<(), Box<dyn Error>> {
     assert_eq!(format!("{payload:?}"), "Payload(16 bytes)");
     let (mut hub, first, _) = ids()?;
     let open = Decoder::new(Dialect::Plain, &limits).decode(r#"{"type":"open","key":"secret"}"#)?;
-    assert_eq!(hub.handle(first, open).len(), 1);
+    assert_eq!(hub.handle(Time::ZERO, first, open).len(), 1);
     let shown = format!("{hub:?}");
     assert!(shown.contains("connections: 2") && shown.contains("keys: 1"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");

@@ -1,6 +1,6 @@
 //! The laws of the dialects, for random texts. The documentation of each law names mutations of the code that the law has detected.
 
-use core::num::IntErrorKind;
+use core::{num::IntErrorKind, ops::Range, time::Duration};
 use std::collections::BTreeMap;
 
 use proptest::{prelude::*, sample::Index as Pick};
@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sigver_core::{
     Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, OutboundMessage, Payload,
-    PayloadKind, Refusal, RoleEnd,
+    PayloadKind, PeerId, Refusal, RoleEnd,
 };
 
 use crate::{
@@ -114,13 +114,13 @@ fn decoder_and_encoder_agree_with_other_implementations() {
 #[test]
 fn v1_messages_have_exactly_the_documented_members() {
     let indexes = prop_oneof![0..u32::MAX, Just(0), Just(u32::MAX - 1)];
-    for_all((keys(), indexes, objects()), |(key, index, object)| {
+    for_all((keys(), indexes, ids(), objects()), |(key, index, id, object)| {
         let text = object.text();
         let payload = || match Decoder::new(Dialect::Plain, &Limits::default()).decode(&text) {
             Ok(InboundMessage::Data { payload, .. } | InboundMessage::UnknownControl { payload, .. }) => Some(payload),
             Ok(_) | Err(_) => None,
         };
-        for (message, expected) in outputs(&key, Index::new(index), payload) {
+        for (message, expected) in outputs(&key, Index::new(index), &id, payload) {
             let is_data = matches!(message, OutboundMessage::Data { .. });
             let Some(Frame::Text(frame)) = Dialect::V1.encode(message) else {
                 panic!("{expected:?} is text");
@@ -198,11 +198,13 @@ fn generated_texts_are_of_every_kind() {
 fn kind(reading: &Reading) -> &'static str {
     match reading {
         Reading::Open(_)
-        | Reading::OpenGenerated
+        | Reading::OpenGenerated(_)
         | Reading::Join(_)
+        | Reading::Meet(_)
         | Reading::Kick(_)
         | Reading::Leave
-        | Reading::CloseKey => "control",
+        | Reading::CloseKey
+        | Reading::Ping => "control",
         Reading::Data(Addressee::Unnamed, ..) => "data",
         Reading::Data(Addressee::Index(_) | Addressee::OutOfRange, ..) => "data to an index",
         Reading::Data(Addressee::Malformed, ..) => "data to a malformed index",
@@ -223,7 +225,7 @@ fn edge() -> impl Strategy<Value = u32> {
 /// Returns limits that `object` just reaches or just exceeds.
 fn limits_near(dialect: Dialect, object: &Object, [key, depth, size]: [u32; 3]) -> Limits {
     let key_bytes = match object.reading(dialect, &Limits::default()) {
-        Ok(Reading::Open(key) | Reading::Join(key)) => key.len() as u32,
+        Ok(Reading::Open(request) | Reading::Join(request) | Reading::Meet(request)) => request.key.len() as u32,
         Ok(_) | Err(_) => 1,
     };
     let message_bytes = object.text().len() as u32;
@@ -303,8 +305,15 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
     let message = Decoder::new(dialect, &tight()).decode(text);
     match message {
         Err(reason) => assert!(matches!(reason.code(), 1007 | 1009), "{reason:?}"),
-        Ok(InboundMessage::Open { key } | InboundMessage::Join { key }) => {
-            assert!(text.contains(key.as_str()) || text.contains('\\'));
+        Ok(
+            InboundMessage::Open { key, id } | InboundMessage::Join { key, id, .. } | InboundMessage::Meet { key, id },
+        ) => {
+            let id = id.as_ref().map_or("", PeerId::as_str);
+            assert!([key.as_str(), id].iter().all(|one| text.contains(one)) || text.contains('\\'));
+            assert!(
+                id.is_empty() || dialect == Dialect::V1,
+                "the plain dialect ignores `id`"
+            );
         }
         Ok(InboundMessage::Data { to, kind, payload } | InboundMessage::UnknownControl { to, kind, payload }) => {
             let whole = serde_json::from_str::<IgnoredAny>(text);
@@ -338,10 +347,11 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
             assert_eq!(again, Some(once), "an index is replaced, not added again");
         }
         Ok(
-            InboundMessage::OpenGenerated
+            InboundMessage::OpenGenerated { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
-            | InboundMessage::CloseKey,
+            | InboundMessage::CloseKey
+            | InboundMessage::Ping,
         ) => {
             assert_eq!(dialect, Dialect::V1, "the plain dialect has no such message");
         }
@@ -383,20 +393,31 @@ fn index(number: u64) -> Addressee {
 
 /// Returns keys of characters that JSON escapes, and of others.
 fn keys() -> impl Strategy<Value = Key> {
+    characters(1..64).prop_map(|text| Key::new(&text, &Limits::default()).expect("short enough for a key"))
+}
+
+/// Returns ids of the same characters.
+fn ids() -> impl Strategy<Value = PeerId> {
+    characters(1..16).prop_map(|text| PeerId::new(&text).expect("short enough for an id"))
+}
+
+fn characters(length: Range<usize>) -> impl Strategy<Value = String> {
     let character = prop_oneof![
         2 => any::<char>(),
         1 => prop::char::range('\0', '\u{a0}'),
         1 => prop::sample::select(&['"', '\\', '/', '\u{2028}', '\u{feff}', '🫖']),
     ];
-    prop::collection::vec(character, 1..64).prop_map(|characters| {
-        let text: String = characters.into_iter().collect();
-        Key::new(&text, &Limits::default()).expect("short enough for a key")
-    })
+    prop::collection::vec(character, length).prop_map(|characters| characters.into_iter().collect())
 }
 
 /// Returns every message of `sigver.v1`, and its content by the protocol page. Data is included if there is a payload; its content is
 /// `None` if a value cannot represent it.
-fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Vec<(OutboundMessage, Option<Value>)> {
+fn outputs(
+    key: &Key,
+    index: Index,
+    id: &PeerId,
+    payload: impl Fn() -> Option<Payload>,
+) -> Vec<(OutboundMessage, Option<Value>)> {
     let (k, n) = (key.as_str(), index.get());
     let mut outputs = vec![
         (
@@ -404,12 +425,33 @@ fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Ve
             Some(json!({ "type": "opened", "key": k })),
         ),
         (
-            OutboundMessage::Joined { index },
+            OutboundMessage::Waiting {
+                key: key.clone(),
+                wait: Duration::from_secs(n.into()),
+            },
+            Some(json!({ "type": "waiting", "key": k, "wait": n })),
+        ),
+        (
+            OutboundMessage::Joined { index, id: None },
             Some(json!({ "type": "joined", "index": n })),
         ),
         (
-            OutboundMessage::PeerJoined { index },
+            OutboundMessage::Joined {
+                index,
+                id: Some(id.clone()),
+            },
+            Some(json!({ "type": "joined", "index": n, "id": id.as_str() })),
+        ),
+        (
+            OutboundMessage::PeerJoined { index, id: None },
             Some(json!({ "type": "join", "index": n })),
+        ),
+        (
+            OutboundMessage::PeerJoined {
+                index,
+                id: Some(id.clone()),
+            },
+            Some(json!({ "type": "join", "index": n, "id": id.as_str() })),
         ),
         (
             OutboundMessage::PeerLeft { index },
@@ -423,11 +465,15 @@ fn outputs(key: &Key, index: Index, payload: impl Fn() -> Option<Payload>) -> Ve
             OutboundMessage::RoleEnded(RoleEnd::Kicked),
             Some(json!({ "type": "closed", "code": "kicked" })),
         ),
+        (OutboundMessage::Pong, Some(json!({ "type": "pong" }))),
     ];
     for refusal in refusals(key, index) {
         let mut error = json!({ "type": "error", "code": refusal.name(), "message": refusal.to_string() });
         match refusal {
-            Refusal::KeyTaken { .. } | Refusal::UnknownKey { .. } | Refusal::TooManyJoiners { .. } => {
+            Refusal::KeyTaken { .. }
+            | Refusal::UnknownKey { .. }
+            | Refusal::TooManyJoiners { .. }
+            | Refusal::TooManyAttempts { .. } => {
                 error["key"] = k.into();
             }
             Refusal::UnknownIndex { .. } | Refusal::NotAnObject { index: Some(_) } => {

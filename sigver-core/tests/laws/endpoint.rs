@@ -10,8 +10,9 @@ use proptest::{prelude::*, sample::select};
 use sigver_core::{CloseReason, ConnId, Dialect, EndpointConfig, Phase, Role, Time};
 
 use crate::{
-    endpoint_model::{self, EndpointModel, Event, Step, To},
+    endpoint_model::EndpointModel,
     endpoint_run::{Driver, Record, assert_last_frame, assert_order, by_recipient, compare, is_last, state},
+    endpoint_steps::{Event, Step, To, address},
     search::{SAMPLES, count, for_a_third, for_all, more_often_than, samples},
 };
 
@@ -135,9 +136,14 @@ fn write_buffer_stays_within_its_limit() {
         let mut frames: BTreeMap<usize, usize> = BTreeMap::new();
         let mut closed = BTreeSet::new();
         for step in run.steps {
+            if let Step::Written { who, bytes } = step {
+                if driver.unwritten.get(&who).is_some_and(|unwritten| *unwritten <= bytes) {
+                    frames.insert(who, 0);
+                }
+            }
             let outputs = driver.play(step).unwrap_or_default();
             for (who, output) in outputs {
-                let is_frame = ["pause", "ended", "abort"]
+                let is_frame = ["pause", "stop", "resume", "probe", "ended", "abort"]
                     .iter()
                     .all(|other| !output.starts_with(other));
                 *frames.entry(who).or_default() += usize::from(is_frame);
@@ -160,14 +166,15 @@ fn write_buffer_stays_within_its_limit() {
     });
 }
 
-/// All backlogs together exceed their limit at most by the frames that were returned since an event or timeout was handled.
+/// All backlogs together exceed their limit at most by what was added since an event or timeout was handled: the frames that were returned,
+/// and for each step an event or a frame that waits.
 #[test]
 fn backlogs_together_stay_within_their_limit() {
     for_a_third(runs(), |run| {
         let limit = run.config.backlog_total_bytes.map_or(u64::MAX, NonZeroU64::get);
         let mut driver = Driver::new(&run.config);
         let mut open = BTreeSet::new();
-        let mut returned = 0;
+        let mut added = 0;
         for step in run.steps {
             let is_handled = match step {
                 Step::Event { who, event } => event != Event::Disconnected && open.contains(&who),
@@ -176,7 +183,7 @@ fn backlogs_together_stay_within_their_limit() {
                 Step::Drain { .. } | Step::CloseAll => false,
             };
             if is_handled {
-                returned = 0;
+                added = 0;
             }
             let unwritten = |driver: &Driver| driver.unwritten.values().sum::<usize>();
             let before = unwritten(&driver);
@@ -185,9 +192,10 @@ fn backlogs_together_stay_within_their_limit() {
                 open.insert(who);
             }
             open.retain(|who| !outputs.iter().any(|(to, output)| to == who && is_last(output)));
-            returned += unwritten(&driver).saturating_sub(before) as u64;
+            const WAITING: u64 = 400;
+            added += unwritten(&driver).saturating_sub(before) as u64 + WAITING;
             let total = driver.endpoint.counters().backlog_bytes;
-            assert!(total <= limit.saturating_add(returned), "{total} bytes after {step:?}");
+            assert!(total <= limit.saturating_add(added), "{total} bytes after {step:?}");
         }
     });
 }
@@ -255,7 +263,10 @@ fn timers_are_bounded_by_connections() {
         for step in run.steps {
             let _ = driver.play(step);
             let timers = driver.endpoint.timers();
-            assert!(timers <= driver.endpoint.sockets(), "{timers} timers after {step:?}");
+            assert!(
+                timers <= 2 * driver.endpoint.sockets(),
+                "{timers} timers after {step:?}"
+            );
         }
     });
 }
@@ -272,7 +283,7 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
             config.messages_per_second = NonZeroU32::new(per_second);
             config.bytes_per_second = NonZeroU32::new(bytes_per_second);
             let mut endpoint = sigver_core::Endpoint::new(config, || None);
-            let id = endpoint.connect(Time::ZERO, Dialect::V1, endpoint_model::address(1).into());
+            let id = endpoint.connect(Time::ZERO, Dialect::V1, address(1).into());
             let id = id.expect("a connection");
             let (mut now, mut ready) = (Time::ZERO, Time::ZERO);
             let mut sent: Vec<(Duration, usize)> = Vec::new();
@@ -285,7 +296,9 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
                             assert!(until > now);
                             ready = until;
                         }
-                        sigver_core::Output::Send(frame) => endpoint.written(id, frame.cost()),
+                        sigver_core::Output::Send(frame) => {
+                            assert!(endpoint.written(now, id, frame.cost()).is_empty());
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
@@ -303,6 +316,44 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
         },
     );
 }
+
+/// Clients of a source that obey pauses together send at most one second's worth more than its rate allows, and one message each.
+#[test]
+fn clients_that_obey_pauses_keep_to_the_rate_of_their_source() {
+    let messages = prop::collection::vec((0..1_000_u64, 0..CLIENTS), 1..60);
+    for_all((messages, 1..20_u32), |(messages, per_second)| {
+        let mut config = EndpointConfig::default();
+        config.limits.role_deadline = None;
+        config.messages_per_second_per_source = NonZeroU32::new(per_second);
+        let mut endpoint = sigver_core::Endpoint::new(config, || None);
+        let mut connect = || endpoint.connect(Time::ZERO, Dialect::V1, address(1).into());
+        let mut clients: Vec<_> = (0..CLIENTS)
+            .map(|_| (connect().expect("a connection"), Time::ZERO))
+            .collect();
+        let mut now = Time::ZERO;
+        let mut sent: Vec<Duration> = Vec::new();
+        for (gap, client) in messages {
+            let (id, ready) = &mut clients[client];
+            now = now.saturating_add(Duration::from_millis(gap)).max(*ready);
+            sent.push(now.as_duration());
+            for (to, output) in endpoint.handle(now, *id, sigver_core::Input::Pong) {
+                assert!(to == *id && matches!(output, sigver_core::Output::PauseReading(until) if until > now));
+                if let sigver_core::Output::PauseReading(until) = output {
+                    *ready = until;
+                }
+            }
+        }
+        for (place, start) in sent.iter().enumerate() {
+            for (number, end) in (1..).zip(&sent[place..]) {
+                let budget = f64::from(per_second) * (*end - *start + Duration::from_secs(1)).as_secs_f64();
+                assert!(f64::from(number) - CLIENTS as f64 <= budget + 0.001);
+            }
+        }
+    });
+}
+
+/// The clients of one source.
+const CLIENTS: usize = 3;
 
 /// The laws only cover states that runs reach. Each of these features is in at least one of 50 runs.
 #[test]
@@ -348,7 +399,9 @@ fn generated_runs_reach_deep_states() {
         "refused at shutdown",
         "refused at the limit",
         "reply",
+        "resume reading",
         "silent",
+        "stop reading",
         "too slow",
     ];
     let often = more_often_than(SAMPLES / 50, &seen);
@@ -390,6 +443,8 @@ fn feature(output: &str) -> Option<&'static str> {
         ("pong", "pong"),
         ("1011 Internal", "random source fails"),
         ("reply", "reply"),
+        ("resume reading", "resume reading"),
+        ("stop reading", "stop reading"),
         ("Silent", "silent"),
         ("TooSlow", "too slow"),
     ];
@@ -412,10 +467,19 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
         Step::Event { who, event } => {
             let event = match event {
                 // All random keys come from one source.
-                Event::Open { key } => Event::Open {
+                Event::Open { key, id } => Event::Open {
+                    id,
                     key: key.or(Some(0)).map(other_key),
                 },
-                Event::Join { key } => Event::Join { key: other_key(key) },
+                Event::Meet { key, id } => Event::Meet {
+                    key: other_key(key),
+                    id,
+                },
+                Event::Join { key, id, wait } => Event::Join {
+                    key: other_key(key),
+                    id,
+                    wait,
+                },
                 other => other,
             };
             Step::Event {
@@ -443,18 +507,24 @@ fn record(run: &Run) -> Vec<Record> {
 }
 
 /// An event of each kind.
-const EVENTS: [Event; 15] = [
-    Event::Open { key: Some(0) },
-    Event::Open { key: None },
-    Event::Join { key: 0 },
+const EVENTS: [Event; 17] = [
+    Event::Open { key: Some(0), id: None },
+    Event::Open { key: None, id: None },
+    Event::Join {
+        key: 0,
+        id: None,
+        wait: 0,
+    },
     Event::Data {
         to: To::Index(0),
         is_object: true,
     },
+    Event::Meet { key: 0, id: None },
     Event::UnknownType,
     Event::Kick { index: 0 },
     Event::Leave,
     Event::CloseKey,
+    Event::PingMessage,
     Event::InvalidJson,
     Event::Binary,
     Event::Ping { bytes: 1 },
@@ -468,14 +538,14 @@ const EVENTS: [Event; 15] = [
 
 /// A configuration and the calls of a run.
 #[derive(Clone, Debug)]
-struct Run {
-    config: EndpointConfig,
-    steps: Vec<Step>,
+pub(crate) struct Run {
+    pub(crate) config: EndpointConfig,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// A step whose client is not chosen yet.
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(crate) enum Op {
     Connect(Dialect, u8),
     Event(Event),
     Written(usize),
@@ -504,8 +574,12 @@ fn beginning() -> impl Strategy<Value = Vec<(Op, usize)>> {
         let mut ops = Vec::new();
         for (source, dialect) in (1..).zip(dialects) {
             let event = match source {
-                1 => Event::Open { key: Some(0) },
-                _ => Event::Join { key: 0 },
+                1 => Event::Open { key: Some(0), id: None },
+                _ => Event::Join {
+                    key: 0,
+                    id: None,
+                    wait: 0,
+                },
             };
             ops.extend([(Op::Connect(dialect, source), 1), (Op::Event(event), 1)]);
         }
@@ -524,6 +598,7 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
     let rates = (
         select(vec![1, 3, u32::MAX]),
         select(vec![40, 200, u32::MAX]),
+        select(vec![2, 5, u32::MAX, u32::MAX]),
         select(vec![1, 4, u32::MAX, u32::MAX]),
     );
     let backlogs = (
@@ -542,9 +617,10 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
             config.close_timeout = close_timeout;
             (config.backlog_bytes, config.backlog_total_bytes) = backlogs;
             let limit = |limit| NonZeroU32::new(limit).filter(|limit| *limit < NonZeroU32::MAX);
-            let (messages, bytes, key_attempts) = rates;
+            let (messages, bytes, of_source, key_attempts) = rates;
             config.messages_per_second = limit(messages);
             config.bytes_per_second = limit(bytes);
+            config.messages_per_second_per_source = limit(of_source);
             config.key_attempts_per_minute = limit(key_attempts);
             config.drain = drain;
             config
@@ -558,7 +634,7 @@ fn op() -> impl Strategy<Value = Op> {
         70 => (select(Dialect::ALL), 1..4_u8).prop_map(|(dialect, source)| Op::Connect(dialect, source)),
         300 => event().prop_map(Op::Event),
         10 => (0..60_usize).prop_map(Op::Written),
-        90 => Just(Op::WrittenAll),
+        70 => Just(Op::WrittenAll),
         10 => wait.prop_map(|millis| Op::Wait(Duration::from_millis(millis))),
         20 => (1..6_usize).prop_map(Op::OnTime),
         10 => Just(Op::Timeout),
@@ -569,7 +645,9 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn event() -> impl Strategy<Value = Event> {
     let key = || 0..3_usize;
-    let to = prop_oneof![8 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
+    let id = || prop::option::of(0..3_usize);
+    let wait = select(vec![0, 0, 1, 10, 120]);
+    let to = prop_oneof![14 => (0..3_u32).prop_map(To::Index), 3 => Just(To::Unnamed), 1 => Just(To::Malformed)];
     let reasons = [
         CloseReason::BrokenFraming,
         CloseReason::InvalidUtf8,
@@ -577,26 +655,28 @@ fn event() -> impl Strategy<Value = Event> {
         CloseReason::Internal,
     ];
     prop_oneof![
-        18 => key().prop_map(|key| Event::Open { key: Some(key) }),
-        5 => Just(Event::Open { key: None }),
-        22 => key().prop_map(|key| Event::Join { key }),
+        18 => (key(), id()).prop_map(|(key, id)| Event::Open { key: Some(key), id }),
+        10 => id().prop_map(|id| Event::Open { key: None, id }),
+        22 => (key(), id(), wait).prop_map(|(key, id, wait)| Event::Join { key, id, wait }),
+        8 => (key(), id()).prop_map(|(key, id)| Event::Meet { key, id }),
         70 => (to, prop::bool::weighted(0.8)).prop_map(|(to, is_object)| Event::Data { to, is_object }),
         1 => Just(Event::UnknownType),
         24 => (0..2_u32).prop_map(|index| Event::Kick { index }),
         3 => Just(Event::Leave),
         3 => Just(Event::CloseKey),
+        3 => Just(Event::PingMessage),
         1 => Just(Event::InvalidJson),
         1 => Just(Event::Binary),
         6 => (0..126_usize).prop_map(|bytes| Event::Ping { bytes }),
         8 => Just(Event::Pong),
-        3 => prop_oneof![Just(None), (1000..1004_u16).prop_map(Some)].prop_map(|code| Event::Close { code }),
+        8 => prop_oneof![Just(None), (1000..1004_u16).prop_map(Some)].prop_map(|code| Event::Close { code }),
         1 => select(reasons.to_vec()).prop_map(|reason| Event::Violation { reason }),
         4 => Just(Event::Disconnected),
     ]
 }
 
 /// Chooses clients with the model. Operations without a choice are skipped.
-fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> Vec<Step> {
+pub(crate) fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, usize)>) -> Vec<Step> {
     let mut model = EndpointModel::new(config);
     let mut steps = Vec::new();
     for (number, (op, pick)) in ops.enumerate() {
@@ -647,8 +727,10 @@ fn choose(model: &EndpointModel, pick: usize, event: Event) -> Option<usize> {
     let (kind, pick) = (pick % 16, pick / 16);
     let sockets: Vec<usize> = model.open().chain(model.closing()).collect();
     let may = |who: &usize| match event {
-        Event::Open { .. } | Event::Join { .. } => model.role(*who).is_none(),
-        Event::Data { to: To::Unnamed, .. } | Event::Leave => model.role(*who) == Some(Role::Joiner),
+        Event::Open { .. } | Event::Join { .. } | Event::Meet { .. } => model.role(*who).is_none(),
+        Event::Data { to: To::Unnamed, .. } | Event::Leave => {
+            matches!(model.role(*who), Some(Role::Joiner | Role::Waiting))
+        }
         Event::Data { .. } | Event::Kick { .. } | Event::CloseKey => model.role(*who) == Some(Role::Opener),
         _ => true,
     };

@@ -1,17 +1,18 @@
 //! The laws of the hub, for random calls. The documentation of each law names mutations of the code that the law has detected.
 
+use core::time::Duration;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index as Pick};
-use sigver_core::{
-    Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats, Time,
-};
+
+use sigver_core::{Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats, Time};
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order, resigned},
-    model::{Model, PLAIN, Role, Sent, Step, V1},
+    model::{Model, PLAIN, Sent, Step, V1},
     runs::{KEYS, Run, SECOND_WORLD, runs, runs_without_global_limits, two_worlds},
-    search::{SAMPLES, count, for_all, more_often_than, samples},
+    search::for_all,
 };
 
 /// Every call returns the same as the model, and all observable state is the same.
@@ -73,7 +74,7 @@ fn payload_is_delivered_once_or_accounted_for() {
 }
 
 /// A refusal goes to the sender of the request only and changes nothing: without the request, the rest of the run is the same. There are no
-/// role deadlines here, because a request for a role ends the deadline.
+/// role deadlines here, because a request for a role ends the deadline. A join that waits is not refused yet.
 ///
 /// Detects a refused joiner that uses an index, and a refusal that goes to the addressee.
 #[test]
@@ -81,7 +82,9 @@ fn refused_request_changes_nothing() {
     for_all(runs(), |Run { mut limits, mut steps }| {
         limits.role_deadline = None;
         let whole = record(&limits, &steps);
-        let is_refused = |event: &Event| event.sent.iter().any(|(_, sent)| matches!(sent, Sent::Refused { .. }));
+        let is_refused = |event: &Event| {
+            event.step != Step::Timeout && event.sent.iter().any(|(_, sent)| matches!(sent, Sent::Refused { .. }))
+        };
         for event in whole.iter().filter(|event| is_refused(event)) {
             assert!(
                 matches!(event.sent[..], [(to, _)] if Some(to) == actor(&event.step)),
@@ -215,68 +218,103 @@ fn role_deadline_closes_exactly_the_late_connections() {
             let now = driver.now;
             let due = |since: &Time| since.checked_add(limits.role_deadline?);
             let late: Vec<_> = observed
-                .waiting()
+                .without_request()
                 .filter(|who| due(&since[who]).is_some_and(|due| due <= now))
                 .map(|who| (who, Sent::Close(CloseReason::NoRoleInTime)))
                 .collect();
             let sent = driver.play(step);
+            let closed: Vec<_> = sent
+                .iter()
+                .copied()
+                .filter(|(_, sent)| is_role_deadline(sent))
+                .collect();
             match step {
                 Step::Connect { who, .. } => drop(since.insert(who, now)),
-                Step::Timeout => assert_eq!(sent, late),
+                Step::Timeout => assert_eq!(closed, late),
                 Step::Close { .. } => {}
-                _ => assert!(!sent.iter().any(|(_, sent)| is_role_deadline(sent)), "{step:?}"),
+                _ => assert_eq!(closed, [], "{step:?}"),
             }
             observed.record_event(&Event { step, sent });
-            let next = observed.waiting().filter_map(|who| due(&since[&who])).min();
-            assert_eq!(driver.hub.poll_timeout(), next, "after {step:?}");
+            let next = observed.without_request().filter_map(|who| due(&since[&who])).min();
+            let polled = driver.hub.poll_timeout();
+            assert!(
+                next.is_none() || polled.is_some_and(|polled| Some(polled) <= next),
+                "after {step:?}"
+            );
             assert!(step != Step::Timeout || next.is_none_or(|next| next > now));
         }
     });
 }
 
-/// The laws only cover states that runs reach. Each of these features is in at least one of ten runs.
+/// Connections that wait for a key join it in the order of their arrival, in the step that opens it. A timeout refuses exactly those that have
+/// waited for the whole time, and closes them if they have one role for life. There are never more than the key may have joiners, nobody waits
+/// for an open key, and one that has ended waits no longer.
+///
+/// Detects waiters that join in the order of their ids, the deadline of a waiter that has joined, a waiter that has left and joins, one that
+/// is never refused, and one waiter too many.
 #[test]
-fn generated_runs_reach_deep_states() {
-    let mut seen = BTreeMap::new();
-    let mut states = BTreeSet::new();
-    for Run { limits, steps } in samples(&runs()) {
-        let mut model = Model::new(&limits);
-        let mut features = BTreeSet::new();
+fn waiters_join_in_order_of_arrival_or_are_refused_in_time() {
+    for_all(runs(), |Run { limits, steps }| {
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
+        // The key of each waiter and the end of its wait, in order of arrival.
+        let mut waiters: Vec<(usize, usize, Option<Time>)> = Vec::new();
         for step in steps {
-            let joiner_counts = joiner_counts(&model);
-            let sent = model.play(step);
-            features.extend(features_of(step, &sent, &joiner_counts));
-            features.extend(features_of_clients(&model, &sent));
-            states.insert(model.state());
+            let now = driver.now;
+            let is_due = |until: &Option<Time>| until.is_some_and(|until| until <= now);
+            let mut due: Vec<usize> = waiters
+                .iter()
+                .filter(|waiter| is_due(&waiter.2))
+                .map(|waiter| waiter.0)
+                .collect();
+            due.sort_unstable();
+            let sent = driver.play(step);
+
+            let joined: Vec<usize> = sent
+                .iter()
+                .filter(|(_, sent)| matches!(sent, Sent::Joined { .. }))
+                .map(|(to, _)| *to)
+                .collect();
+            match step {
+                Step::Open { .. } | Step::Meet { .. }
+                    if sent.iter().any(|(_, sent)| matches!(sent, Sent::Opened { .. })) =>
+                {
+                    let opened = sent.iter().find_map(|(_, sent)| match sent {
+                        Sent::Opened { key } => Some(*key),
+                        _ => None,
+                    });
+                    let awaiting = waiters.iter().filter(|waiter| Some(waiter.1) == opened);
+                    assert!(
+                        awaiting.map(|waiter| waiter.0).eq(joined.iter().copied()),
+                        "{step:?}: {sent:?}"
+                    );
+                }
+                Step::Timeout => {
+                    let refused = sent.iter().filter(|(_, sent)| is_unknown_key(sent)).map(|(to, _)| *to);
+                    assert!(refused.eq(due), "{sent:?} at {now:?}");
+                }
+                _ => {}
+            }
+            waiters.retain(|(who, _, until)| !(joined.contains(who) || step == Step::Timeout && is_due(until)));
+            for (to, sent) in &sent {
+                if let Sent::Waiting { key, wait } = sent {
+                    waiters.push((*to, *key, now.checked_add(*wait)));
+                    let count = waiters.iter().filter(|waiter| waiter.1 == *key).count();
+                    assert!(count <= limits.joiners_per_key as usize);
+                }
+            }
+            observed.record_event(&Event { step, sent });
+            waiters.retain(|(who, ..)| observed.roles.get(who) == Some(&ObservedRole::Waiting));
+            for (_, key, _) in &waiters {
+                assert!(
+                    observed
+                        .who(|role| role == ObservedRole::Opener { key: *key })
+                        .next()
+                        .is_none()
+                );
+            }
+            assert_eq!(driver.stats().waiting as usize, waiters.len(), "after {step:?}");
         }
-        count(&mut seen, features);
-    }
-    let expected = [
-        "a close of a key with several joiners",
-        "a joiner leaves and joins again",
-        "a kick that closes",
-        "a kick that keeps the connection",
-        "a refused connection",
-        "a refused role that keeps the connection",
-        "a request of another role",
-        "a request without a role",
-        "a second open or join",
-        "a shutdown that closes several",
-        "an index starts again from 0",
-        "an opener leaves several joiners",
-        "both profiles under one key",
-        "data from a later joiner",
-        "data that is not an object",
-        "data to a joiner",
-        "dropped data",
-        "four joiners of one opener",
-        "no role in time",
-        "the first of several joiners leaves",
-        "too many joiners",
-        "two openers with two joiners each",
-    ];
-    assert_eq!(more_often_than(SAMPLES / 10, &seen), expected, "of {seen:?}");
-    assert!(states.len() > 5_000, "only {} states", states.len());
+    });
 }
 
 /// Returns the events of a run on a new hub.
@@ -295,6 +333,7 @@ enum ObservedRole {
     Idle,
     Opener { key: usize },
     Joiner,
+    Waiting,
 }
 
 /// The open and the dead connections, as far as messages show.
@@ -304,7 +343,7 @@ struct Observed {
     /// Connections that may have several roles.
     reusable: BTreeSet<usize>,
     /// Connections that have never requested a role.
-    waiting: BTreeSet<usize>,
+    without_request: BTreeSet<usize>,
     dead: BTreeSet<usize>,
 }
 
@@ -312,7 +351,9 @@ impl Observed {
     fn record_event(&mut self, event: &Event) {
         match event.step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, .. } | Step::Join { who, .. } => drop(self.waiting.remove(&who)),
+            Step::Open { who, .. } | Step::Join { who, .. } | Step::Meet { who, .. } | Step::Throttle { who, .. } => {
+                self.without_request.remove(&who);
+            }
             Step::Disconnect { who } => self.mark_ended(who),
             _ => {}
         }
@@ -321,9 +362,16 @@ impl Observed {
                 Sent::Rejected(_) => self.remove(*to),
                 Sent::Opened { key } => self.set_role(*to, ObservedRole::Opener { key: *key }),
                 Sent::Joined { .. } => self.set_role(*to, ObservedRole::Joiner),
+                Sent::Waiting { .. } => self.set_role(*to, ObservedRole::Waiting),
+                // In other steps, a request of a waiter is refused and its wait goes on.
+                Sent::Refused { .. } if event.step == Step::Timeout => self.set_role(*to, ObservedRole::Idle),
                 Sent::RoleEnded(_) => self.set_role(*to, ObservedRole::Idle),
                 Sent::Close(_) => self.mark_ended(*to),
-                Sent::PeerJoined { .. } | Sent::Data { .. } | Sent::PeerLeft { .. } | Sent::Refused { .. } => {}
+                Sent::PeerJoined { .. }
+                | Sent::Data { .. }
+                | Sent::PeerLeft { .. }
+                | Sent::Refused { .. }
+                | Sent::Pong => {}
             }
         }
         if let Some(who) = resigned(event) {
@@ -331,8 +379,8 @@ impl Observed {
         }
     }
 
-    fn waiting(&self) -> impl Iterator<Item = usize> {
-        self.waiting.iter().copied()
+    fn without_request(&self) -> impl Iterator<Item = usize> {
+        self.without_request.iter().copied()
     }
 
     fn who(&self, is: impl Fn(ObservedRole) -> bool) -> impl Iterator<Item = usize> {
@@ -342,7 +390,7 @@ impl Observed {
 
     fn connect(&mut self, who: usize, profile: Profile) {
         self.roles.insert(who, ObservedRole::Idle);
-        self.waiting.insert(who);
+        self.without_request.insert(who);
         if profile.role_lifetime == RoleLifetime::Reusable {
             self.reusable.insert(who);
         }
@@ -364,7 +412,7 @@ impl Observed {
 
     fn remove(&mut self, who: usize) {
         self.roles.remove(&who);
-        self.waiting.remove(&who);
+        self.without_request.remove(&who);
     }
 }
 
@@ -411,7 +459,10 @@ impl Session {
 
     fn assert_empty(&self) {
         let stats = self.driver.stats();
-        assert_eq!((stats.connections, stats.keys, stats.joiners), (0, 0, 0));
+        assert_eq!(
+            (stats.connections, stats.keys, stats.joiners, stats.waiting),
+            (0, 0, 0, 0)
+        );
         assert_eq!(self.driver.hub.poll_timeout(), None);
         self.driver.hub.assert_invariants();
     }
@@ -427,7 +478,7 @@ impl Session {
 
     fn open(&mut self, key: usize) {
         let who = self.connect_client();
-        let sent = self.play(Step::Open { who, key });
+        let sent = self.play(Step::Open { who, key, id: None });
         assert_eq!(sent, [(who, Sent::Opened { key })]);
     }
 
@@ -436,13 +487,24 @@ impl Session {
         let mut indexes = Vec::new();
         for _ in 0..count {
             let who = self.connect_client();
-            match self.play(Step::Join { who, key })[..] {
-                [(to, Sent::Joined { index }), _] if to == who => indexes.push(index),
+            match self.play(Step::Join {
+                who,
+                key,
+                id: None,
+                wait: Duration::ZERO,
+            })[..]
+            {
+                [(to, Sent::Joined { index, .. }), _] if to == who => indexes.push(index),
                 ref sent => panic!("joiner is refused: {sent:?}"),
             }
         }
         let who = self.connect_client();
-        let sent = self.play(Step::Join { who, key });
+        let sent = self.play(Step::Join {
+            who,
+            key,
+            id: None,
+            wait: Duration::ZERO,
+        });
         let is_refusal =
             |sent: &Sent| is_too_many_joiners(sent) && is_close(sent) != self.observed.reusable.contains(&who);
         assert!(
@@ -457,7 +519,7 @@ impl Session {
         roles
             .filter_map(|role| match role {
                 ObservedRole::Opener { key } => Some(*key),
-                ObservedRole::Idle | ObservedRole::Joiner => None,
+                ObservedRole::Idle | ObservedRole::Joiner | ObservedRole::Waiting => None,
             })
             .collect()
     }
@@ -475,7 +537,7 @@ impl Session {
             let reason = CloseReason::TooSlow;
             self.play(match (end, role) {
                 (End::Close, _) => Step::Close { who, reason },
-                (End::Resign, ObservedRole::Joiner) if resigns => Step::Leave { who },
+                (End::Resign, ObservedRole::Joiner | ObservedRole::Waiting) if resigns => Step::Leave { who },
                 (End::Resign, ObservedRole::Opener { .. }) if resigns => Step::CloseKey { who },
                 (End::Resign | End::Disconnect, _) => Step::Disconnect { who },
             });
@@ -490,11 +552,14 @@ fn actor(step: &Step) -> Option<usize> {
         Step::Connect { who, .. }
         | Step::Open { who, .. }
         | Step::Join { who, .. }
+        | Step::Meet { who, .. }
         | Step::Data { who, .. }
         | Step::UnknownControl { who, .. }
         | Step::Kick { who, .. }
         | Step::Leave { who }
         | Step::CloseKey { who }
+        | Step::Ping { who }
+        | Step::Throttle { who, .. }
         | Step::Close { who, .. }
         | Step::Disconnect { who } => Some(who),
         Step::Wait { .. } | Step::Timeout | Step::Shutdown => None,
@@ -511,7 +576,7 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 }
 
 /// Returns every call that a connection can make, and every call about it.
-fn calls_of(who: usize) -> [Step; 10] {
+fn calls_of(who: usize) -> [Step; 13] {
     let (key, index, token) = (0, 0, usize::MAX);
     let (reason, kind) = (CloseReason::TooSlow, PayloadKind::Any);
     let (to, unnamed) = (Addressee::Index(Index::new(0)), Addressee::Unnamed);
@@ -524,11 +589,19 @@ fn calls_of(who: usize) -> [Step; 10] {
             token,
         },
         Step::UnknownControl { who, to, kind, token },
-        Step::Open { who, key },
-        Step::Join { who, key },
+        Step::Open { who, key, id: None },
+        Step::Join {
+            who,
+            key,
+            id: None,
+            wait: Duration::from_secs(1),
+        },
+        Step::Meet { who, key, id: None },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },
+        Step::Ping { who },
+        Step::Throttle { who, key },
         Step::Close { who, reason },
         Step::Disconnect { who },
     ]
@@ -561,101 +634,10 @@ fn is_refused_as(sent: &Sent, as_code: &str) -> bool {
     matches!(sent, Sent::Refused { code, .. } if *code == as_code)
 }
 
+pub(crate) fn is_unknown_key(sent: &Sent) -> bool {
+    *sent == Sent::Close(CloseReason::UnknownKey) || is_refused_as(sent, "unknown-key")
+}
+
 fn is_role_deadline(sent: &Sent) -> bool {
     *sent == Sent::Close(CloseReason::NoRoleInTime)
-}
-
-/// Returns the number of joiners of each opener.
-fn joiner_counts(model: &Model) -> BTreeMap<usize, usize> {
-    let mut joiner_counts = BTreeMap::new();
-    for client in model.connected() {
-        match client.role {
-            Role::Idle { .. } => {}
-            Role::Opener { .. } => drop(joiner_counts.entry(client.name).or_insert(0)),
-            Role::Joiner { opener, .. } => *joiner_counts.entry(opener).or_insert(0) += 1,
-        }
-    }
-    joiner_counts
-}
-
-/// Returns the features of a step, given its outputs and the joiners before it.
-fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usize, usize>) -> Vec<&'static str> {
-    let mut features = Vec::new();
-    if joiner_counts.values().filter(|joiners| **joiners >= 2).count() >= 2 {
-        features.push("two openers with two joiners each");
-    }
-    if joiner_counts.values().any(|joiners| *joiners >= 4) {
-        features.push("four joiners of one opener");
-    }
-    let closed: Vec<CloseReason> = sent
-        .iter()
-        .filter_map(|(_, sent)| match sent {
-            Sent::Close(reason) => Some(*reason),
-            _ => None,
-        })
-        .collect();
-    let left = |sent: &&(usize, Sent)| {
-        matches!(
-            sent.1,
-            Sent::RoleEnded(RoleEnd::OpenerLeft) | Sent::Close(CloseReason::OpenerLeft)
-        )
-    };
-    let left = sent.iter().filter(left).count();
-    if matches!(step, Step::Disconnect { .. }) && left >= 2 {
-        features.push("an opener leaves several joiners");
-    }
-    if matches!(step, Step::CloseKey { .. }) && left >= 2 {
-        features.push("a close of a key with several joiners");
-    }
-    if step == Step::Shutdown && closed.len() >= 3 {
-        features.push("a shutdown that closes several");
-    }
-    for (to, sent) in sent {
-        match sent {
-            Sent::PeerLeft { index: 0 } if joiner_counts.get(to).is_some_and(|joiners| *joiners >= 2) => {
-                features.push("the first of several joiners leaves");
-            }
-            Sent::Data { from: Some(1..), .. } => features.push("data from a later joiner"),
-            Sent::Data { from: None, .. } => features.push("data to a joiner"),
-            Sent::Close(CloseReason::TooManyJoiners) => features.push("too many joiners"),
-            Sent::Close(CloseReason::HasRole) => features.push("a second open or join"),
-            Sent::Close(CloseReason::NoRoleInTime) => features.push("no role in time"),
-            Sent::Close(CloseReason::Kicked) => features.push("a kick that closes"),
-            Sent::RoleEnded(RoleEnd::Kicked) => features.push("a kick that keeps the connection"),
-            Sent::Rejected(_) => features.push("a refused connection"),
-            Sent::Refused { code, .. } => features.extend(match *code {
-                "has-role" => Some("a second open or join"),
-                "key-taken" | "unknown-key" => Some("a refused role that keeps the connection"),
-                "no-role" => Some("a request without a role"),
-                "not-an-object" => Some("data that is not an object"),
-                "too-many-joiners" => Some("too many joiners"),
-                "unknown-index" if matches!(step, Step::Data { .. }) => Some("dropped data"),
-                "wrong-role" => Some("a request of another role"),
-                _ => None,
-            }),
-            _ => {}
-        }
-    }
-    features
-}
-
-/// Returns the features of the open connections and of the messages to them.
-fn features_of_clients(model: &Model, sent: &[(usize, Sent)]) -> Vec<&'static str> {
-    let mut features = Vec::new();
-    let is_reusable = |who| model.connected().any(|client| client.name == who && client.reusable);
-    for client in model.connected() {
-        match (client.role, client.former) {
-            (Role::Joiner { .. }, Some(Role::Joiner { .. })) => features.push("a joiner leaves and joins again"),
-            (Role::Joiner { opener, .. }, _) if client.reusable != is_reusable(opener) => {
-                features.push("both profiles under one key");
-            }
-            (Role::Opener { .. }, Some(Role::Opener { announced: 1.., .. }))
-                if sent.contains(&(client.name, Sent::PeerJoined { index: 0 })) =>
-            {
-                features.push("an index starts again from 0");
-            }
-            (Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. }, _) => {}
-        }
-    }
-    features
 }

@@ -3,6 +3,8 @@
 //! `PROPTEST_CASES=10000` runs more cases. A failure is added to `laws.proptest-regressions`, which is committed and replayed first in
 //! every later run.
 
+mod back_pressure;
+mod coverage;
 mod dialects;
 mod endpoint;
 mod hub;
@@ -13,6 +15,8 @@ mod describe;
 mod endpoint_model;
 #[path = "../support/endpoint_run.rs"]
 mod endpoint_run;
+#[path = "../support/endpoint_steps.rs"]
+mod endpoint_steps;
 #[path = "../support/hub_driver.rs"]
 mod hub_driver;
 #[path = "../support/json.rs"]

@@ -1,6 +1,6 @@
 //! A naive hub, written from the protocol page and not from the source: one list of all connections, searched from the front.
 //!
-//! The property tests and the exhaustive tests compare the real hub with it. Connections, keys and payloads are numbers here.
+//! The property tests and the exhaustive tests compare the real hub with it. Connections, keys, names of peers and payloads are numbers here.
 
 use core::{num::NonZeroU32, time::Duration};
 
@@ -32,10 +32,18 @@ pub(crate) enum Step {
     Open {
         who: usize,
         key: usize,
+        id: Option<usize>,
     },
     Join {
         who: usize,
         key: usize,
+        id: Option<usize>,
+        wait: Duration,
+    },
+    Meet {
+        who: usize,
+        key: usize,
+        id: Option<usize>,
     },
     Data {
         who: usize,
@@ -59,6 +67,14 @@ pub(crate) enum Step {
     CloseKey {
         who: usize,
     },
+    Ping {
+        who: usize,
+    },
+    /// The embedder refuses a request for this key.
+    Throttle {
+        who: usize,
+        key: usize,
+    },
     Close {
         who: usize,
         reason: CloseReason,
@@ -78,12 +94,14 @@ pub(crate) enum Step {
 pub(crate) enum Sent {
     Rejected(ConnectError),
     Opened { key: usize },
-    Joined { index: u32 },
-    PeerJoined { index: u32 },
+    Waiting { key: usize, wait: Duration },
+    Joined { index: u32, id: Option<usize> },
+    PeerJoined { index: u32, id: Option<usize> },
     Data { from: Option<u32>, token: usize },
     PeerLeft { index: u32 },
     Refused { code: &'static str, detail: Detail },
     RoleEnded(RoleEnd),
+    Pong,
     Close(CloseReason),
 }
 
@@ -104,11 +122,19 @@ pub(crate) enum Role {
     /// `announced` is the number of joiners so far.
     Opener {
         key: usize,
+        id: Option<usize>,
         announced: u32,
     },
     Joiner {
         opener: usize,
         index: u32,
+    },
+    /// `arrival` rises with each waiter.
+    Waiting {
+        key: usize,
+        id: Option<usize>,
+        arrival: usize,
+        until: Option<Duration>,
     },
 }
 
@@ -130,6 +156,8 @@ pub(crate) struct Client {
 pub(crate) struct Model {
     limits: Limits,
     clients: Vec<Client>,
+    /// The number of waiters so far.
+    arrivals: usize,
     now: Duration,
     shut_down: bool,
     relayed: u64,
@@ -143,6 +171,7 @@ impl Model {
         Self {
             limits: limits.clone(),
             clients: Vec::new(),
+            arrivals: 0,
             now: Duration::ZERO,
             shut_down: false,
             relayed: 0,
@@ -156,16 +185,22 @@ impl Model {
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, key } => self.open(who, key),
-            Step::Join { who, key } => self.join(who, key),
+            Step::Open { who, key, id } => self.open(who, key, id),
+            Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
+            Step::Meet { who, key, id } => match self.opener_of(key) {
+                Some(_) => self.join(who, key, id, Duration::ZERO),
+                None => self.open(who, key, id),
+            },
             Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
             Step::UnknownControl { who, to, kind, token } => match self.role(who) {
                 Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
                 _ => self.data(who, to, kind, token),
             },
             Step::Kick { who, index } => self.kick(who, index),
-            Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. })),
+            Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. } | Role::Waiting { .. })),
             Step::CloseKey { who } => self.resign(who, |role| matches!(role, Role::Opener { .. })),
+            Step::Throttle { who, key } => self.throttle(who, key),
+            Step::Ping { who } => self.role(who).map(|_| (who, Sent::Pong)).into_iter().collect(),
             Step::Close { who, reason } => self.close(who, reason),
             Step::Disconnect { who } => self.end(who),
             Step::Wait { time } => {
@@ -183,17 +218,21 @@ impl Model {
         }
     }
 
-    /// Plays an open or a join that fails, whether the key is open or not.
-    #[allow(dead_code, reason = "only an endpoint denies")]
-    pub(crate) fn deny(&mut self, step: Step) -> Vec<(usize, Sent)> {
-        let (who, code, key) = match step {
-            Step::Open { who, key } => (who, "key-taken", key),
-            Step::Join { who, key } => (who, "unknown-key", key),
-            _ => return self.play(step),
-        };
+    /// Refuses a request for a role.
+    fn throttle(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
         match self.request_role(who) {
-            Some(true) => self.refuse(who, code, Detail::Key(key)),
-            Some(false) | None => self.play(step),
+            Some(true) => self.refuse(who, "too-many-attempts", Detail::Key(key)),
+            Some(false) => self.refuse(who, "has-role", Detail::Nothing),
+            None => Vec::new(),
+        }
+    }
+
+    /// A client that has asked for a role is not closed for the lack of one.
+    #[allow(dead_code, reason = "only an endpoint lets clients wait")]
+    pub(crate) fn meet_deadline(&mut self, who: usize) {
+        let client = self.clients.iter_mut().find(|client| client.name == who);
+        if let Some(Role::Idle { until }) = client.map(|client| &mut client.role) {
+            *until = None;
         }
     }
 
@@ -203,15 +242,20 @@ impl Model {
         let now = self.now;
         let restarted = self.limits.role_deadline.map(|allowed| now + allowed);
         for client in &mut self.clients {
-            if client.deadline().is_some_and(|until| until <= now) {
+            if matches!(client.role, Role::Idle { until: Some(until) } if until <= now) {
                 client.role = Role::Idle { until: restarted };
             }
         }
     }
 
-    /// Returns the next role deadline.
+    /// Returns the next role deadline or end of a wait.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.connected().filter_map(Client::deadline).min()
+    }
+
+    #[allow(dead_code, reason = "only the generated runs wait for timeouts")]
+    pub(crate) fn now(&self) -> Duration {
+        self.now
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -220,6 +264,7 @@ impl Model {
         stats.connections = count(|_| true);
         stats.keys = count(|role| matches!(role, Role::Opener { .. }));
         stats.joiners = count(|role| matches!(role, Role::Joiner { .. }));
+        stats.waiting = count(|role| matches!(role, Role::Waiting { .. }));
         stats.relayed = self.relayed;
         stats.dropped = self.dropped;
         stats.refused = self.refused;
@@ -237,14 +282,22 @@ impl Model {
         self.clients.iter().filter(|client| client.ended.is_none())
     }
 
-    /// Returns everything that later steps depend on, with the remaining time to each deadline instead of the deadline, and the history of
-    /// ended connections and former roles.
+    /// Returns everything that later steps depend on, with the remaining time to each deadline instead of the deadline, the order of waiters
+    /// instead of the number of their arrival, and the history of ended connections and former roles.
     pub(crate) fn state(&self) -> (Vec<Client>, bool) {
         let mut clients = self.clients.clone();
         for client in &mut clients {
             let left = client.deadline().map(|until| until.saturating_sub(self.now));
-            if let Role::Idle { until } = &mut client.role {
-                *until = left.filter(|_| client.ended.is_none());
+            let place = self
+                .waiters_of(client.role)
+                .position(|waiter| waiter.name == client.name);
+            match &mut client.role {
+                Role::Idle { until } => *until = left.filter(|_| client.ended.is_none()),
+                Role::Waiting { until, arrival, .. } => {
+                    *until = left.filter(|_| client.ended.is_none());
+                    *arrival = place.unwrap_or(0);
+                }
+                Role::Opener { .. } | Role::Joiner { .. } => {}
             }
         }
         (clients, self.shut_down)
@@ -271,33 +324,68 @@ impl Model {
         Vec::new()
     }
 
-    fn open(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+    fn open(&mut self, who: usize, key: usize, id: Option<usize>) -> Vec<(usize, Sent)> {
         match self.request_role(who) {
             None => Vec::new(),
             Some(false) => self.refuse(who, "has-role", Detail::Nothing),
             Some(true) if self.opener_of(key).is_some() => self.refuse(who, "key-taken", Detail::Key(key)),
             Some(true) => {
-                self.find_mut(who).role = Role::Opener { key, announced: 0 };
-                vec![(who, Sent::Opened { key })]
+                let waiters: Vec<Client> = self.waiters_for(key).copied().collect();
+                self.find_mut(who).role = Role::Opener { key, id, announced: 0 };
+                let mut sent = vec![(who, Sent::Opened { key })];
+                for waiter in waiters {
+                    if let Role::Waiting { id, .. } = waiter.role {
+                        self.make_idle(waiter.name);
+                        sent.extend(self.enter(waiter.name, who, id));
+                    }
+                }
+                sent
             }
         }
     }
 
-    fn join(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+    fn join(&mut self, who: usize, key: usize, id: Option<usize>, wait: Duration) -> Vec<(usize, Sent)> {
+        let most = self.limits.joiners_per_key as usize;
         match (self.request_role(who), self.opener_of(key)) {
             (None, _) => Vec::new(),
             (Some(false), _) => self.refuse(who, "has-role", Detail::Nothing),
-            (Some(true), None) => self.refuse(who, "unknown-key", Detail::Key(key)),
-            (Some(true), Some((opener, index))) => {
-                if self.joiners_of(opener).len() >= self.limits.joiners_per_key as usize {
-                    return self.refuse(who, "too-many-joiners", Detail::Key(key));
-                }
-                let announced = index + 1;
-                self.find_mut(opener).role = Role::Opener { key, announced };
-                self.find_mut(who).role = Role::Joiner { opener, index };
-                vec![(who, Sent::Joined { index }), (opener, Sent::PeerJoined { index })]
+            (Some(true), None) if wait.is_zero() => self.refuse(who, "unknown-key", Detail::Key(key)),
+            (Some(true), None) if self.waiters_for(key).count() >= most => {
+                self.refuse(who, "too-many-joiners", Detail::Key(key))
             }
+            (Some(true), None) => {
+                let (arrival, until) = (self.arrivals, self.now.checked_add(wait));
+                self.arrivals += 1;
+                self.find_mut(who).role = Role::Waiting {
+                    key,
+                    id,
+                    arrival,
+                    until,
+                };
+                vec![(who, Sent::Waiting { key, wait })]
+            }
+            (Some(true), Some(opener)) if self.joiners_of(opener).len() >= most => {
+                self.refuse(who, "too-many-joiners", Detail::Key(key))
+            }
+            (Some(true), Some(opener)) => self.enter(who, opener, id),
         }
+    }
+
+    /// Makes `who` the next joiner of `opener`.
+    fn enter(&mut self, who: usize, opener: usize, id: Option<usize>) -> Vec<(usize, Sent)> {
+        let Role::Opener {
+            id: its_id, announced, ..
+        } = &mut self.find_mut(opener).role
+        else {
+            panic!("{opener} is no opener");
+        };
+        let (index, its_id) = (*announced, *its_id);
+        *announced += 1;
+        self.find_mut(who).role = Role::Joiner { opener, index };
+        vec![
+            (who, Sent::Joined { index, id: its_id }),
+            (opener, Sent::PeerJoined { index, id }),
+        ]
     }
 
     /// Returns whether `who` can take a role; `None` if it has ended. Removes its deadline.
@@ -312,7 +400,7 @@ impl Model {
     fn data(&mut self, who: usize, to: Addressee, kind: PayloadKind, token: usize) -> Vec<(usize, Sent)> {
         let (to, from, detail) = match (self.role(who), to) {
             (None, _) => return Vec::new(),
-            (Some(Role::Idle { .. }), _) => return self.refuse(who, "no-role", Detail::Nothing),
+            (Some(Role::Idle { .. } | Role::Waiting { .. }), _) => return self.refuse(who, "no-role", Detail::Nothing),
             (Some(Role::Joiner { opener, index }), _) => (opener, Some(index), Detail::Nothing),
             (Some(Role::Opener { .. }), Addressee::Unnamed) => {
                 return self.refuse(who, "no-index", Detail::Nothing);
@@ -343,7 +431,7 @@ impl Model {
     fn kick(&mut self, who: usize, index: u32) -> Vec<(usize, Sent)> {
         match (self.role(who), self.joiner(who, index)) {
             (None, _) => Vec::new(),
-            (Some(Role::Idle { .. }), _) => self.refuse(who, "no-role", Detail::Nothing),
+            (Some(Role::Idle { .. } | Role::Waiting { .. }), _) => self.refuse(who, "no-role", Detail::Nothing),
             (Some(Role::Joiner { .. }), _) => self.refuse(who, "wrong-role", Detail::Nothing),
             (Some(Role::Opener { .. }), None) if index == u32::MAX => {
                 self.refuse(who, "unknown-index", Detail::Nothing)
@@ -360,6 +448,7 @@ impl Model {
         match self.role(who) {
             None => Vec::new(),
             Some(Role::Idle { .. }) => self.refuse(who, "no-role", Detail::Nothing),
+            Some(role @ Role::Waiting { .. }) if !is_right(role) => self.refuse(who, "no-role", Detail::Nothing),
             Some(role) if is_right(role) && self.find(who).reusable => {
                 self.make_idle(who);
                 self.after(who, role)
@@ -370,9 +459,17 @@ impl Model {
 
     fn timeout(&mut self) -> Vec<(usize, Sent)> {
         let late = |client: &&Client| client.deadline().is_some_and(|until| until <= self.now);
-        let late: Vec<usize> = self.connected().filter(late).map(|c| c.name).collect();
+        let late: Vec<Client> = self.connected().filter(late).copied().collect();
         late.into_iter()
-            .map(|who| self.close_silently(who, CloseReason::NoRoleInTime))
+            .flat_map(|client| match client.role {
+                Role::Waiting { key, .. } => {
+                    self.make_idle(client.name);
+                    self.refuse(client.name, "unknown-key", Detail::Key(key))
+                }
+                Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } => {
+                    vec![self.close_silently(client.name, CloseReason::NoRoleInTime)]
+                }
+            })
             .collect()
     }
 
@@ -383,6 +480,7 @@ impl Model {
             "key-taken" => Some(CloseReason::KeyTaken),
             "unknown-key" => Some(CloseReason::UnknownKey),
             "too-many-joiners" => Some(CloseReason::TooManyJoiners),
+            "too-many-attempts" => Some(CloseReason::TooManyAttempts),
             "has-role" => Some(CloseReason::HasRole),
             "no-role" => Some(CloseReason::NoRole),
             "no-index" => Some(CloseReason::NoIndex),
@@ -416,7 +514,7 @@ impl Model {
     /// Notifies the peers of `who` that its role has ended.
     fn after(&mut self, who: usize, role: Role) -> Vec<(usize, Sent)> {
         match role {
-            Role::Idle { .. } => Vec::new(),
+            Role::Idle { .. } | Role::Waiting { .. } => Vec::new(),
             Role::Joiner { opener, index } => vec![(opener, Sent::PeerLeft { index })],
             Role::Opener { .. } => self
                 .joiners_of(who)
@@ -441,7 +539,15 @@ impl Model {
 
     fn make_idle(&mut self, who: usize) {
         let client = self.find_mut(who);
-        client.former = Some(client.role);
+        client.former = Some(match client.role {
+            Role::Waiting { key, id, .. } => Role::Waiting {
+                key,
+                id,
+                arrival: 0,
+                until: None,
+            },
+            role => role,
+        });
         client.role = Role::Idle { until: None };
     }
 
@@ -462,13 +568,30 @@ impl Model {
         self.connected().find(|c| c.name == who).map(|c| c.role)
     }
 
-    /// Returns the opener of `key`, and the number of its joiners so far.
-    fn opener_of(&self, key: usize) -> Option<(usize, u32)> {
-        let opener = self.connected().find(|client| client.key() == Some(key))?;
-        match opener.role {
-            Role::Opener { announced, .. } => Some((opener.name, announced)),
-            Role::Idle { .. } | Role::Joiner { .. } => None,
-        }
+    /// Returns the opener of `key`.
+    fn opener_of(&self, key: usize) -> Option<usize> {
+        let opener = self.connected().find(|client| client.key() == Some(key));
+        opener.map(|opener| opener.name)
+    }
+
+    /// Returns the connections that wait for `key`, in order of arrival.
+    fn waiters_for(&self, key: usize) -> impl Iterator<Item = &Client> {
+        let arrival = |client: &&Client| match client.role {
+            Role::Waiting { key: its, arrival, .. } if its == key => Some(arrival),
+            Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
+        };
+        let mut waiters: Vec<&Client> = self.connected().filter(|client| arrival(client).is_some()).collect();
+        waiters.sort_by_key(arrival);
+        waiters.into_iter()
+    }
+
+    /// Returns the connections that wait for the same key as one in this role.
+    fn waiters_of(&self, role: Role) -> impl Iterator<Item = &Client> {
+        let key = match role {
+            Role::Waiting { key, .. } => Some(key),
+            Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } => None,
+        };
+        key.into_iter().flat_map(|key| self.waiters_for(key))
     }
 
     /// Returns the open joiners of `who`, by index.
@@ -477,7 +600,7 @@ impl Model {
             .connected()
             .filter_map(|client| match client.role {
                 Role::Joiner { opener, index } if opener == who => Some((index, client.name)),
-                Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } => None,
+                Role::Idle { .. } | Role::Opener { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
             })
             .collect();
         joiners.sort_unstable();
@@ -506,14 +629,14 @@ impl Client {
     pub(crate) fn key(&self) -> Option<usize> {
         match self.role {
             Role::Opener { key, .. } => Some(key),
-            Role::Idle { .. } | Role::Joiner { .. } => None,
+            Role::Idle { .. } | Role::Joiner { .. } | Role::Waiting { .. } => None,
         }
     }
 
-    /// Returns its role deadline, if it has one.
+    /// Returns its role deadline or the end of its wait, if there is one.
     fn deadline(&self) -> Option<Duration> {
         match self.role {
-            Role::Idle { until } => until,
+            Role::Idle { until } | Role::Waiting { until, .. } => until,
             Role::Opener { .. } | Role::Joiner { .. } => None,
         }
     }
@@ -526,6 +649,7 @@ pub(crate) fn message(code: &str) -> &'static str {
         "key-taken" => "`key` is taken: another opener has it",
         "unknown-key" => "`key` is unknown: nobody has it open",
         "too-many-joiners" => "`key` has as many joiners as it may have",
+        "too-many-attempts" => "too many attempts at keys: try again in a minute",
         "has-role" => "this socket has a role already: it has to leave or close that first",
         "no-role" => "this socket has no role: it has to open or join a key first",
         "wrong-role" => "`type` is not for this role: kick and close are an opener's, leave is a joiner's",

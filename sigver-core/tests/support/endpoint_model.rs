@@ -1,128 +1,31 @@
 //! A naive endpoint, written from its documentation: the naive hub, and a list of clients with what the policy needs of each.
 
-use core::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
+use core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, VecDeque};
 
 use sigver_core::{
     Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd, Stats, Traffic,
 };
 
-use crate::model::{self, Detail, Model, Sent};
+use crate::{
+    endpoint_steps::{Event, Step, To, id_text, key_text, random, v1_data},
+    model::{self, Detail, Model, Sent},
+};
 
 #[path = "endpoint_backlogs.rs"]
 mod backlogs;
+mod endpoint_queue;
+#[path = "leaky_bucket.rs"]
+mod leaky_bucket;
+
+use leaky_bucket::{Bucket, SECOND, burst};
 
 use backlogs::cost;
 
-/// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Connect { who: usize, dialect: Dialect, source: u8 },
-    Event { who: usize, event: Event },
-    Written { who: usize, bytes: usize },
-    Wait { time: Duration },
-    Timeout,
-    Drain { accept_for: Duration },
-    CloseAll,
-}
-
-/// What a client does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// Opens this key, or one that the server generates.
-    Open {
-        key: Option<usize>,
-    },
-    Join {
-        key: usize,
-    },
-    Data {
-        to: To,
-        is_object: bool,
-    },
-    /// Sends a control message of an unknown type.
-    UnknownType,
-    Kick {
-        index: u32,
-    },
-    Leave,
-    CloseKey,
-    InvalidJson,
-    Binary,
-    Ping {
-        bytes: usize,
-    },
-    Pong,
-    Close {
-        code: Option<u16>,
-    },
-    Violation {
-        reason: CloseReason,
-    },
-    Disconnected,
-}
-
-/// The `index` of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum To {
-    Unnamed,
-    Index(u32),
-    Malformed,
-}
+use endpoint_queue::{Blocked, Queue, Waiting};
 
 /// Outputs as `describe` formats them, each with its client.
 pub(crate) type Outputs = Vec<(usize, String)>;
-
-pub(crate) fn address(source: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, source)
-}
-
-/// The first number of a key that the server generates.
-const MADE: usize = 1_000;
-
-/// What call number `call` of the source of randomness returns. Every other call fails.
-pub(crate) fn random(call: usize) -> Option<u128> {
-    (call % 2 != 1).then_some((MADE + call) as u128)
-}
-
-fn key_text(key: usize) -> String {
-    if key < MADE {
-        key.to_string()
-    } else {
-        format!("{key:032x}")
-    }
-}
-
-impl Event {
-    /// Returns the text of this event; `None` if it is not a text message. `token` makes data unique.
-    pub(crate) fn text(self, dialect: Dialect, token: usize) -> Option<String> {
-        let index = |to| match to {
-            To::Unnamed => String::new(),
-            To::Index(index) => format!(r#""index":{index},"#),
-            To::Malformed => r#""index":"x","#.to_owned(),
-        };
-        Some(match (self, dialect) {
-            (Self::Open { key: Some(key) }, _) => format!(r#"{{"type":"open","key":"{}"}}"#, key_text(key)),
-            (Self::Open { key: None }, _) => r#"{"type":"open"}"#.to_owned(),
-            (Self::Join { key }, _) => format!(r#"{{"type":"join","key":"{}"}}"#, key_text(key)),
-            (Self::Data { to, .. }, Dialect::Plain) => format!(r#"{{{}"token":{token}}}"#, index(to)),
-            (Self::Data { to, is_object }, Dialect::V1) => {
-                format!(r#"{{"type":"send",{}"data":{}}}"#, index(to), v1_data(is_object, token))
-            }
-            (Self::UnknownType, _) => format!(r#"{{"type":"x","key":"x","token":{token}}}"#),
-            (Self::Kick { index }, _) => format!(r#"{{"type":"kick","index":{index}}}"#),
-            (Self::Leave, _) => r#"{"type":"leave"}"#.to_owned(),
-            (Self::CloseKey, _) => r#"{"type":"close"}"#.to_owned(),
-            (Self::InvalidJson, _) => "{".to_owned(),
-            _ => return None,
-        })
-    }
-}
-
-fn v1_data(is_object: bool, token: usize) -> String {
-    let (open, close) = if is_object { (r#"{"token":"#, "}") } else { ("[", "]") };
-    format!("{open}{token}{close}")
-}
 
 struct Client {
     dialect: Dialect,
@@ -135,6 +38,9 @@ struct Client {
     missed_pings: u32,
     /// The total cost of frames that were not reported as written.
     unwritten: usize,
+    queue: Queue,
+    /// While it is not read.
+    blocked: Option<Blocked>,
     /// Whether the unwritten frames were discarded when the client was closed.
     is_discarded: bool,
     /// Since the last check of its close time-out, and the number of checks.
@@ -142,6 +48,7 @@ struct Client {
     checks: u32,
     messages: Bucket,
     bytes: Bucket,
+    paused_until: Duration,
     attempts: Bucket,
     pairing: Option<Pairing>,
 }
@@ -160,41 +67,6 @@ struct Pairing {
     opener_spoke: bool,
 }
 
-/// A leaky bucket: the spent budget that has not drained yet, as a time.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    level: Duration,
-    updated: Duration,
-}
-
-impl Bucket {
-    fn settle(&mut self, now: Duration) {
-        self.level = self.level.saturating_sub(now - self.updated);
-        self.updated = now;
-    }
-
-    fn spend(&mut self, count: usize, per_second: u32, now: Duration) {
-        self.settle(now);
-        if per_second != u32::MAX {
-            self.level += Duration::from_nanos(count as u64 * 1_000_000_000 / u64::from(per_second));
-        }
-    }
-
-    /// Returns for how long the client is paused.
-    fn excess(&mut self, now: Duration, burst: Duration) -> Duration {
-        self.settle(now);
-        self.level.saturating_sub(burst)
-    }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Returns the time in which a quarter of the write buffer arrives, at most a second.
-fn burst(config: &EndpointConfig) -> Duration {
-    let rate = config.bytes_per_second.map_or(u32::MAX, NonZeroU32::get);
-    SECOND.min(SECOND * (config.backlog_bytes / 4) / rate)
-}
-
 struct Drain {
     queue: VecDeque<usize>,
     interval: Duration,
@@ -209,9 +81,12 @@ pub(crate) struct EndpointModel {
     clients: BTreeMap<usize, Client>,
     payloads: BTreeMap<usize, String>,
     scheduled: usize,
-    /// The attempts at keys of each source.
+    /// The messages of each source, and its attempts at keys.
+    messages: BTreeMap<u8, Bucket>,
     attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
+    /// Clients whose opener is gone.
+    released: VecDeque<usize>,
     drain: Option<Drain>,
     is_closed: bool,
     /// The number of steps so far, which makes payloads unique.
@@ -233,8 +108,10 @@ impl EndpointModel {
             clients: BTreeMap::new(),
             payloads: BTreeMap::new(),
             scheduled: 0,
+            messages: BTreeMap::new(),
             attempts: BTreeMap::new(),
             random_calls: 0,
+            released: VecDeque::new(),
             drain: None,
             is_closed: false,
             token: 0,
@@ -253,7 +130,7 @@ impl EndpointModel {
         match step {
             Step::Connect { who, dialect, source } => self.connect(who, dialect, source, slot)?,
             Step::Event { who, event } => self.handle(who, event, &mut outputs),
-            Step::Written { who, bytes } => self.written(who, bytes),
+            Step::Written { who, bytes } => self.written(who, bytes, &mut outputs),
             Step::Wait { time } => {
                 self.now += time;
                 self.hub.play(model::Step::Wait { time });
@@ -261,6 +138,9 @@ impl EndpointModel {
             Step::Timeout => self.handle_timeout(&mut outputs),
             Step::Drain { accept_for } => self.begin_drain(accept_for),
             Step::CloseAll => self.close_all(&mut outputs),
+        }
+        while let Some(who) = self.released.pop_front() {
+            self.resume(who, &mut outputs);
         }
         Ok(outputs)
     }
@@ -288,6 +168,7 @@ impl EndpointModel {
             model::Role::Idle { .. } => None,
             model::Role::Opener { .. } => Some(sigver_core::Role::Opener),
             model::Role::Joiner { .. } => Some(sigver_core::Role::Joiner),
+            model::Role::Waiting { .. } => Some(sigver_core::Role::Waiting),
         }
     }
 
@@ -303,7 +184,12 @@ impl EndpointModel {
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let aborts = self.clients.values().filter_map(|client| match client.state {
             State::Closing(at) => at,
-            State::Open => client.ping.map(|(at, _)| at),
+            State::Open => client
+                .ping
+                .map(|(at, _)| at)
+                .into_iter()
+                .chain(client.queue.next_check())
+                .min(),
             State::Gone => None,
         });
         let drain = self.drain.as_ref().map(|drain| match drain.queue.is_empty() {
@@ -347,11 +233,14 @@ impl EndpointModel {
             ping: None,
             missed_pings: 0,
             unwritten: 0,
+            queue: Queue::default(),
+            blocked: None,
             is_discarded: false,
             has_progressed: false,
             checks: 0,
             messages: bucket,
             bytes: bucket,
+            paused_until: Duration::ZERO,
             attempts: bucket,
             pairing: None,
         };
@@ -377,13 +266,16 @@ impl EndpointModel {
     fn handle(&mut self, who: usize, event: Event, outputs: &mut Outputs) {
         if event == Event::Disconnected {
             let was_open = self.is_open(who);
+            if was_open {
+                self.leave_queues(who);
+            }
             if let Some(client) = self.clients.get_mut(&who) {
                 client.state = State::Gone;
             }
             if was_open {
                 self.end_pairing(who, "ended-by-joiner", outputs);
                 let sent = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, sent, outputs);
+                self.deliver(Some(who), sent, outputs);
             }
             return;
         }
@@ -394,6 +286,17 @@ impl EndpointModel {
             return;
         }
         self.client(who).missed_pings = 0;
+        self.receive(
+            who,
+            Waiting {
+                event,
+                token: self.token,
+            },
+            outputs,
+        );
+    }
+
+    fn dispatch(&mut self, who: usize, Waiting { event, token }: Waiting, outputs: &mut Outputs) {
         match event {
             Event::Binary => self.close(who, CloseReason::Binary, outputs),
             Event::Violation { reason } => self.close(who, reason, outputs),
@@ -410,18 +313,18 @@ impl EndpointModel {
                     outputs,
                 );
                 let sent = self.hub.play(model::Step::Disconnect { who });
-                self.deliver(None, sent, outputs);
+                self.deliver(Some(who), sent, outputs);
             }
-            _ => match self.decode(who, event) {
-                Ok(step) => self.message(who, event, step, outputs),
+            _ => match self.decode(who, event, token) {
+                Ok(step) => self.message(who, event, token, step, outputs),
                 Err(reason) => self.close(who, reason, outputs),
             },
         }
     }
 
     /// Decodes a text message in the dialect of the client.
-    fn decode(&mut self, who: usize, event: Event) -> Result<model::Step, CloseReason> {
-        let (dialect, token) = (self.client(who).dialect, self.token);
+    fn decode(&mut self, who: usize, event: Event, token: usize) -> Result<model::Step, CloseReason> {
+        let dialect = self.client(who).dialect;
         let text = event.text(dialect, token).unwrap_or_default();
         let data = |to, kind| model::Step::Data { who, to, kind, token };
         let addressee = |to| match to {
@@ -432,20 +335,29 @@ impl EndpointModel {
         let index = |index| Addressee::Index(Index::new(index));
         let (step, payload) = match (dialect, event) {
             (_, Event::InvalidJson) => return Err(CloseReason::InvalidJson),
-            (_, Event::Open { key: Some(key) }) => (model::Step::Open { who, key }, text),
-            (_, Event::Join { key }) => (model::Step::Join { who, key }, text),
+            (_, Event::Open { key: Some(key), id }) => {
+                let id = id.filter(|_| dialect == Dialect::V1);
+                (model::Step::Open { who, key, id }, text)
+            }
+            (_, Event::Join { key, id, wait }) => {
+                let id = id.filter(|_| dialect == Dialect::V1);
+                let seconds = wait.min(self.config.limits.join_wait.as_secs());
+                let wait = Duration::from_secs(if dialect == Dialect::V1 { seconds } else { 0 });
+                (model::Step::Join { who, key, id, wait }, text)
+            }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
             (Dialect::Plain, Event::Kick { index: to }) => (data(index(to), PayloadKind::Object), text),
-            (Dialect::Plain, Event::UnknownType) => {
+            (Dialect::V1, Event::Meet { key, id }) => (model::Step::Meet { who, key, id }, text),
+            (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
                 (model::Step::UnknownControl { who, to, kind, token }, text)
             }
             (Dialect::Plain, _) => (data(Addressee::Unnamed, PayloadKind::Object), text),
-            (Dialect::V1, Event::Open { .. }) => {
+            (Dialect::V1, Event::Open { key: None, id }) => {
                 let bits = random(self.random_calls);
                 self.random_calls += 1;
                 let key = bits.ok_or(CloseReason::Internal)? as usize;
-                (model::Step::Open { who, key }, text)
+                (model::Step::Open { who, key, id }, text)
             }
             (Dialect::V1, Event::Data { to: To::Malformed, .. }) => return Err(CloseReason::IndexMalformed),
             (Dialect::V1, Event::Data { to, is_object }) => {
@@ -459,21 +371,27 @@ impl EndpointModel {
             (Dialect::V1, Event::Kick { index }) => (model::Step::Kick { who, index }, text),
             (Dialect::V1, Event::Leave) => (model::Step::Leave { who }, text),
             (Dialect::V1, Event::CloseKey) => (model::Step::CloseKey { who }, text),
+            (Dialect::V1, Event::PingMessage) => (model::Step::Ping { who }, text),
             (Dialect::V1, _) => return Err(CloseReason::UnknownMessage),
         };
         self.payloads.insert(token, payload);
         Ok(step)
     }
 
-    fn message(&mut self, who: usize, event: Event, step: model::Step, outputs: &mut Outputs) {
+    fn message(&mut self, who: usize, event: Event, token: usize, step: model::Step, outputs: &mut Outputs) {
         let dialect = self.client(who).dialect;
-        let bytes = event.text(dialect, self.token).unwrap_or_default().len();
+        let bytes = event.text(dialect, token).unwrap_or_default().len();
         self.received.add(bytes);
         if matches!(step, model::Step::Leave { .. }) {
             self.end_pairing(who, "ended-by-joiner", outputs);
         }
+        if matches!(step, model::Step::CloseKey { .. }) {
+            self.release_joiners(who);
+        }
         let sent = match step {
-            model::Step::Open { .. } | model::Step::Join { .. } if !matches!(event, Event::Open { key: None }) => {
+            model::Step::Open { .. } | model::Step::Join { .. } | model::Step::Meet { .. }
+                if !matches!(event, Event::Open { key: None, .. }) =>
+            {
                 self.attempt(who, step)
             }
             _ => self.hub.play(step),
@@ -493,15 +411,22 @@ impl EndpointModel {
         let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
         let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
         if conn_level + of_conn > minute || source_level + of_source > minute {
-            return self.hub.deny(step);
+            let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
+            else {
+                panic!("{step:?} names no key");
+            };
+            return self.hub.play(model::Step::Throttle { who, key });
         }
         let sent = self.hub.play(step);
         let is_unknown = |sent: &Sent| match sent {
+            Sent::Waiting { .. } => true,
             Sent::Refused { code, .. } => *code == "unknown-key",
             Sent::Close(reason) => *reason == CloseReason::UnknownKey,
             _ => false,
         };
-        if matches!(step, model::Step::Open { .. }) || sent.iter().any(|(_, sent)| is_unknown(sent)) {
+        if matches!(step, model::Step::Open { .. } | model::Step::Meet { .. })
+            || sent.iter().any(|(_, sent)| is_unknown(sent))
+        {
             self.client(who).attempts.level += of_conn;
             self.attempts.entry(source).or_default().level += of_source;
         }
@@ -512,22 +437,31 @@ impl EndpointModel {
         if !self.is_open(who) {
             return;
         }
-        let rates = [self.config.messages_per_second, self.config.bytes_per_second];
-        let [messages, per_second] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
-        let now = self.now;
-        let burst = burst(&self.config);
+        let (now, burst, config) = (self.now, burst(&self.config), &self.config);
+        let rates = [
+            config.messages_per_second,
+            config.bytes_per_second,
+            config.messages_per_second_per_source,
+        ];
+        let [messages, per_second, of_source] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
+        let source = self.client(who).source;
+        let source = self.messages.entry(source).or_default();
+        source.spend(1, of_source, now);
+        let of_source = source.excess(now, SECOND);
         let client = self.client(who);
         client.messages.spend(1, messages, now);
         client.bytes.spend(bytes, per_second, now);
         let pause = client.messages.excess(now, SECOND).max(client.bytes.excess(now, burst));
+        let pause = pause.max(of_source);
         if !pause.is_zero() {
+            client.paused_until = now + pause;
             outputs.push((who, format!("pause until {:?}", now + pause)));
         }
     }
 
     fn close(&mut self, who: usize, reason: CloseReason, outputs: &mut Outputs) {
         let sent = self.hub.play(model::Step::Close { who, reason });
-        self.deliver(None, sent, outputs);
+        self.deliver(Some(who), sent, outputs);
     }
 
     fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
@@ -541,7 +475,14 @@ impl EndpointModel {
                 self.begin_close(to, format!("close {} {reason:?}", reason.code()), outputs);
             } else if let Some(text) = self.encode(to, sent) {
                 let bytes = text.len();
-                if self.fits(to, bytes) {
+                let from_joiner = matches!(
+                    sent,
+                    Sent::Data { from: Some(_), .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. }
+                );
+                if from_joiner {
+                    self.sent.add(bytes);
+                    self.send_to_opener(to, sender.filter(|sender| *sender != to), text, outputs);
+                } else if self.fits(to, bytes) {
                     self.sent.add(bytes);
                     self.send(to, text, bytes, outputs);
                 } else {
@@ -554,14 +495,19 @@ impl EndpointModel {
 
     fn fits(&mut self, who: usize, bytes: usize) -> bool {
         let limit = self.config.backlog_bytes as usize;
-        let unwritten = self.client(who).unwritten;
-        unwritten == 0 || unwritten + cost(bytes) <= limit
+        let backlog = self.client(who).backlog();
+        backlog == 0 || backlog + cost(bytes) <= limit
     }
 
     fn send(&mut self, who: usize, frame: String, bytes: usize, outputs: &mut Outputs) {
         if self.fits(who, bytes) {
-            self.client(who).unwritten += cost(bytes);
-            outputs.push((who, frame));
+            let client = self.client(who);
+            if client.queue.frames.is_empty() {
+                client.unwritten += cost(bytes);
+                outputs.push((who, frame));
+            } else {
+                client.queue.push(None, frame, cost(bytes));
+            }
         } else {
             self.close(who, CloseReason::TooSlow, outputs);
         }
@@ -582,8 +528,15 @@ impl EndpointModel {
         }
         Some(match sent {
             Sent::Opened { key } => format!(r#"{{"type":"opened","key":"{}"}}"#, key_text(key)),
-            Sent::Joined { index } => format!(r#"{{"type":"joined","index":{index}}}"#),
-            Sent::PeerJoined { index } => format!(r#"{{"type":"join","index":{index}}}"#),
+            Sent::Waiting { key, wait } => {
+                format!(
+                    r#"{{"type":"waiting","key":"{}","wait":{}}}"#,
+                    key_text(key),
+                    wait.as_secs()
+                )
+            }
+            Sent::Joined { index, id } => format!(r#"{{"type":"joined","index":{index}{}}}"#, id_text(id)),
+            Sent::PeerJoined { index, id } => format!(r#"{{"type":"join","index":{index}{}}}"#, id_text(id)),
             Sent::PeerLeft { index } => format!(r#"{{"type":"leave","index":{index}}}"#),
             Sent::Data { from: None, token } => format!(r#"{{"type":"data","data":{}}}"#, payload(token)),
             Sent::Data {
@@ -592,6 +545,7 @@ impl EndpointModel {
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::Pong => r#"{"type":"pong"}"#.to_owned(),
             Sent::Refused { code, detail } => {
                 let message = model::message(code);
                 let beside = match detail {
@@ -644,7 +598,8 @@ impl EndpointModel {
                 self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
                 self.end_pairing(to, stage, outputs);
             }
-            Sent::Rejected(_) | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } => {}
+            Sent::Rejected(_) | Sent::Waiting { .. } | Sent::PeerJoined { .. } | Sent::PeerLeft { .. } | Sent::Pong => {
+            }
         }
     }
 
@@ -700,6 +655,8 @@ impl EndpointModel {
             }
         }
 
+        self.check_stalls(is_late, outputs);
+
         let due = |client: &Client| client.ping.filter(|(at, _)| *at <= now);
         let due = self
             .clients
@@ -715,9 +672,9 @@ impl EndpointModel {
     }
 
     fn ping(&mut self, who: usize, outputs: &mut Outputs) {
-        let (now, burst) = (self.now, burst(&self.config));
+        let now = self.now;
         let client = self.client(who);
-        if !(client.messages.excess(now, SECOND).is_zero() && client.bytes.excess(now, burst).is_zero()) {
+        if client.blocked.is_some() || client.paused_until > now {
             client.missed_pings = 0;
         }
         if client.missed_pings == 2 {

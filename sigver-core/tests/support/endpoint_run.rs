@@ -9,7 +9,8 @@ use sigver_core::{
 
 use crate::{
     describe::describe,
-    endpoint_model::{EndpointModel, Event, Outputs, Step, address, random},
+    endpoint_model::{EndpointModel, Outputs},
+    endpoint_steps::{Event, Step, address, random},
 };
 
 /// A step and the outputs that followed.
@@ -65,12 +66,12 @@ impl Driver {
                 None => Vec::new(),
             },
             Step::Written { who, bytes } => {
-                if let Some(id) = self.ids.get(&who) {
-                    self.endpoint.written(*id, bytes);
-                    let unwritten = self.unwritten.entry(who).or_default();
-                    *unwritten = unwritten.saturating_sub(bytes);
+                let unwritten = self.unwritten.entry(who).or_default();
+                *unwritten = unwritten.saturating_sub(bytes);
+                match self.ids.get(&who) {
+                    Some(id) => self.endpoint.written(self.now, *id, bytes),
+                    None => Vec::new(),
                 }
-                Vec::new()
             }
             Step::Wait { time } => {
                 self.now = self.now.saturating_add(time);
@@ -106,7 +107,7 @@ impl Driver {
             Event::Close { code } => Input::Close(code),
             Event::Violation { reason } => Input::Violation(reason),
             Event::Disconnected => Input::Disconnected,
-            Event::Open { key: None } => Input::Text(&text),
+            Event::Open { key: None, .. } => Input::Text(&text),
             _ if token % 2 == 1 => Input::Text(&text),
             _ => match Decoder::new(dialect, &self.endpoint.config().limits).decode(&text) {
                 Ok(message) => Input::Message {
@@ -268,12 +269,13 @@ pub(crate) fn is_last(output: &str) -> bool {
 /// Asserts that data from one sender to one recipient arrives once and in the order in which it was sent.
 pub(crate) fn assert_order(record: &[Record]) {
     let mut latest: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    for Record { step, answer, .. } in record {
+    for Record { answer, .. } in record {
         for (to, output) in answer.iter().flatten() {
-            let (Some(token), Step::Event { who, .. }) = (token(output), step) else {
-                continue;
+            let Some(token) = token(output) else { continue };
+            let Step::Event { who: sender, .. } = record[token - 1].step else {
+                panic!("{output} was sent by nobody");
             };
-            let before = latest.insert((*who, *to), token);
+            let before = latest.insert((sender, *to), token);
             assert!(before.is_none_or(|before| before < token), "{to} receives {output}");
         }
     }

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use sigver_core::{
-    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, Refusal, Stats, Time,
+    ConnId, ConnectError, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PeerId, Refusal, Stats, Time,
 };
 
 use crate::model::{Detail, Sent, Step};
@@ -70,8 +70,18 @@ impl HubDriver {
                 self.ids.push((who, id));
                 Vec::new()
             }
-            Step::Open { who, key } => self.handle(who, InboundMessage::Open { key: name(key) }),
-            Step::Join { who, key } => self.handle(who, InboundMessage::Join { key: name(key) }),
+            Step::Open { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Open { key, id })
+            }
+            Step::Join { who, key, id, wait } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Join { key, id, wait })
+            }
+            Step::Meet { who, key, id } => {
+                let (key, id) = (name(key), id.map(peer_id));
+                self.handle(who, InboundMessage::Meet { key, id })
+            }
             Step::Data { who, to, kind, token } => {
                 let payload = self.token(token);
                 self.handle(who, InboundMessage::Data { to, kind, payload })
@@ -86,6 +96,14 @@ impl HubDriver {
             }
             Step::Leave { who } => self.handle(who, InboundMessage::Leave),
             Step::CloseKey { who } => self.handle(who, InboundMessage::CloseKey),
+            Step::Ping { who } => self.handle(who, InboundMessage::Ping),
+            Step::Throttle { who, key } => match self.id(who) {
+                Some(id) => {
+                    let key = name(key);
+                    self.hub.refuse_request(id, Refusal::TooManyAttempts { key })
+                }
+                None => Vec::new(),
+            },
             Step::Close { who, reason } => match self.id(who) {
                 Some(id) => self.hub.close(id, reason),
                 None => Vec::new(),
@@ -126,7 +144,7 @@ impl HubDriver {
 
     fn handle(&mut self, who: usize, message: InboundMessage<Token>) -> Outputs {
         match self.id(who) {
-            Some(id) => self.hub.handle(id, message),
+            Some(id) => self.hub.handle(self.now, id, message),
             None => Vec::new(),
         }
     }
@@ -152,8 +170,18 @@ impl HubDriver {
 fn read(message: &OutboundMessage<Token>) -> Sent {
     match message {
         OutboundMessage::Opened { key } => Sent::Opened { key: number(key) },
-        OutboundMessage::Joined { index } => Sent::Joined { index: index.get() },
-        OutboundMessage::PeerJoined { index } => Sent::PeerJoined { index: index.get() },
+        OutboundMessage::Waiting { key, wait } => Sent::Waiting {
+            key: number(key),
+            wait: *wait,
+        },
+        OutboundMessage::Joined { index, id } => Sent::Joined {
+            index: index.get(),
+            id: id.as_ref().map(id_number),
+        },
+        OutboundMessage::PeerJoined { index, id } => Sent::PeerJoined {
+            index: index.get(),
+            id: id.as_ref().map(id_number),
+        },
         OutboundMessage::Data { from, payload } => Sent::Data {
             from: from.map(Index::get),
             token: payload.number,
@@ -164,15 +192,17 @@ fn read(message: &OutboundMessage<Token>) -> Sent {
             detail: detail(refusal),
         },
         OutboundMessage::RoleEnded(end) => Sent::RoleEnded(*end),
+        OutboundMessage::Pong => Sent::Pong,
         OutboundMessage::Close(reason) => Sent::Close(*reason),
     }
 }
 
 fn detail(refusal: &Refusal) -> Detail {
     match refusal {
-        Refusal::KeyTaken { key } | Refusal::UnknownKey { key } | Refusal::TooManyJoiners { key } => {
-            Detail::Key(number(key))
-        }
+        Refusal::KeyTaken { key }
+        | Refusal::UnknownKey { key }
+        | Refusal::TooManyJoiners { key }
+        | Refusal::TooManyAttempts { key } => Detail::Key(number(key)),
         Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
             Detail::Index(index.get())
         }
@@ -196,6 +226,15 @@ fn number(key: &Key) -> usize {
     number.expect("the hub has only keys of the run")
 }
 
+fn peer_id(id: usize) -> PeerId {
+    PeerId::new(&id.to_string()).expect("a number is a valid id")
+}
+
+fn id_number(id: &PeerId) -> usize {
+    let number = id.as_str().parse();
+    number.expect("the hub has only ids of the run")
+}
+
 /// Asserts the order of messages. From one sender to one recipient: first in, first out. In each role of a recipient, `Opened` or `Joined`
 /// is first. An opener receives `PeerJoined` before all data of that index, and nothing of it after `PeerLeft`. Nothing of a role follows
 /// its end.
@@ -209,7 +248,8 @@ pub(crate) fn assert_order(record: &[Event]) {
         for (to, sent) in &event.sent {
             let latest = received.get_mut(to);
             match sent {
-                Sent::Rejected(_) | Sent::Refused { .. } => {}
+                Sent::Rejected(_) | Sent::Refused { .. } | Sent::Pong => {}
+                Sent::Waiting { .. } => assert!(latest.is_none(), "{sent:?} to {to}, which has a role"),
                 Sent::Close(_) => drop(received.remove(to)),
                 Sent::Opened { .. } => {
                     assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
@@ -219,7 +259,7 @@ pub(crate) fn assert_order(record: &[Event]) {
                     assert!(latest.is_none(), "{sent:?} to {to}, which has a role");
                     received.insert(*to, BTreeMap::from([(None, None)]));
                 }
-                Sent::PeerJoined { index } => {
+                Sent::PeerJoined { index, .. } => {
                     let latest = latest.expect("an opener received `Opened`");
                     let known = latest.insert(Some(*index), None);
                     assert!(known.is_none(), "{index} joins {to} twice");
@@ -277,29 +317,33 @@ pub(crate) fn assert_nothing_after_close(record: &[Event]) {
     }
 }
 
-/// Asserts that an opener receives the indexes 0, 1, 2, … after its `Opened`, and that each joiner receives the same index as its opener.
+/// Asserts that an opener receives the indexes 0, 1, 2, … after its `Opened`, and that each joiner receives the same index as its opener, just
+/// before it.
 pub(crate) fn assert_indexes(record: &[Event]) {
     let mut next: BTreeMap<usize, u32> = BTreeMap::new();
     for event in record {
-        let (mut to_joiner, mut to_opener) = (None, None);
+        let (mut to_joiners, mut to_opener) = (Vec::new(), Vec::new());
         for (to, sent) in &event.sent {
             match sent {
                 Sent::Opened { .. } => drop(next.insert(*to, 0)),
-                Sent::Joined { index } => to_joiner = Some(*index),
-                Sent::PeerJoined { index } => {
+                Sent::Joined { index, .. } => to_joiners.push(*index),
+                Sent::PeerJoined { index, .. } => {
                     let next = next.get_mut(to).expect("an opener received `Opened`");
                     assert_eq!(index, next, "to {to}");
                     *next += 1;
-                    to_opener = Some(*index);
+                    to_opener.push(*index);
+                    assert_eq!(to_joiners.len(), to_opener.len(), "in {:?}", event.step);
                 }
                 Sent::Rejected(_)
+                | Sent::Waiting { .. }
                 | Sent::Data { .. }
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
                 | Sent::RoleEnded(_)
+                | Sent::Pong
                 | Sent::Close(_) => {}
             }
         }
-        assert_eq!(to_joiner, to_opener, "in {:?}", event.step);
+        assert_eq!(to_joiners, to_opener, "in {:?}", event.step);
     }
 }

@@ -1,23 +1,37 @@
 //! A JSON object as the pieces of its text, and its meaning by the protocol page. Nothing is parsed here: `texts.rs` generates objects, and
 //! the oracle of the fuzz target `decode` splits texts.
 
+use core::time::Duration;
+
 use sigver_core::{
-    Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Limits, Member, OutboundMessage,
-    PayloadKind,
+    Addressee, CloseReason, Decoder, Dialect, Frame, InboundMessage, Index, Key, Limits, Member, OutboundMessage,
+    PayloadKind, PeerId,
 };
 
 /// The meaning of a text, by the protocol page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    Open(String),
-    OpenGenerated,
-    Join(String),
+    Open(Request),
+    /// With the `id`, if there is one.
+    OpenGenerated(Option<String>),
+    Join(Request),
+    Meet(Request),
     /// The payload has this kind and this text.
     Data(Addressee, PayloadKind, String),
     UnknownControl(Addressee, PayloadKind, String),
     Kick(Option<Index>),
     Leave,
     CloseKey,
+    Ping,
+}
+
+/// The members of a message that requests a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) key: String,
+    pub(crate) id: Option<String>,
+    /// Of a join, in seconds, after the limit.
+    pub(crate) wait: u64,
 }
 
 /// A JSON object, as the pieces of its text.
@@ -116,8 +130,8 @@ impl Object {
             return Ok(Reading::Data(to, PayloadKind::Object, self.text()));
         };
         match kind.decoded.as_deref() {
-            Some("open") => key.key(limits).map(Reading::Open),
-            Some("join") => key.key(limits).map(Reading::Join),
+            Some("open") => key.key(limits).map(Request::of_key).map(Reading::Open),
+            Some("join") => key.key(limits).map(Request::of_key).map(Reading::Join),
             _ => Ok(Reading::UnknownControl(to, PayloadKind::Object, self.text())),
         }
     }
@@ -127,10 +141,19 @@ impl Object {
         let kind = self.value(Member::Type).and_then(|kind| kind.decoded.as_deref());
         match kind {
             Some("open") => match key {
-                Some(key) => key.key(limits).map(Reading::Open),
-                None => Ok(Reading::OpenGenerated),
+                Some(key) => self.request(key, limits).map(Reading::Open),
+                None => self.id().map(Reading::OpenGenerated),
             },
-            Some("join") => key.ok_or(CloseReason::KeyMissing)?.key(limits).map(Reading::Join),
+            Some("join") => {
+                let key = key.ok_or(CloseReason::KeyMissing)?;
+                let request = self.request(key, limits)?;
+                let wait = self.wait(limits)?;
+                Ok(Reading::Join(Request { wait, ..request }))
+            }
+            Some("meet") => {
+                let key = key.ok_or(CloseReason::KeyMissing)?;
+                self.request(key, limits).map(Reading::Meet)
+            }
             Some("send") => {
                 let data = self.value(Member::Data).ok_or(CloseReason::DataMissing)?;
                 match to {
@@ -148,7 +171,39 @@ impl Object {
             },
             Some("leave") => Ok(Reading::Leave),
             Some("close") => Ok(Reading::CloseKey),
+            Some("ping") => Ok(Reading::Ping),
             _ => Err(CloseReason::UnknownMessage),
+        }
+    }
+
+    fn request(&self, key: &Value, limits: &Limits) -> Result<Request, CloseReason> {
+        Ok(Request {
+            key: key.key(limits)?,
+            id: self.id()?,
+            wait: 0,
+        })
+    }
+
+    /// Returns the `wait` in seconds: digits that are the canonical form of a number of any size, cut to the limit.
+    fn wait(&self, limits: &Limits) -> Result<u64, CloseReason> {
+        let Some(wait) = self.value(Member::Wait) else {
+            return Ok(0);
+        };
+        let digits = &wait.spelled;
+        let is_number =
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && (*digits == "0" || !digits.starts_with('0'));
+        if !is_number {
+            return Err(CloseReason::WaitMalformed);
+        }
+        let most = limits.join_wait.as_secs();
+        Ok(digits.parse::<u64>().map_or(most, |wait| wait.min(most)))
+    }
+
+    fn id(&self) -> Result<Option<String>, CloseReason> {
+        match self.value(Member::Id) {
+            None => Ok(None),
+            Some(Value { decoded: Some(id), .. }) if (1..=64).contains(&id.len()) => Ok(Some(id.clone())),
+            Some(_) => Err(CloseReason::IdMalformed),
         }
     }
 
@@ -183,6 +238,12 @@ impl Object {
     }
 }
 
+impl Request {
+    fn of_key(key: String) -> Self {
+        Self { key, id: None, wait: 0 }
+    }
+}
+
 impl Attribute {
     fn means(&self) -> Option<Member> {
         match self.name.decoded.as_deref()? {
@@ -190,6 +251,8 @@ impl Attribute {
             "key" => Some(Member::Key),
             "index" => Some(Member::Index),
             "data" => Some(Member::Data),
+            "id" => Some(Member::Id),
+            "wait" => Some(Member::Wait),
             _ => None,
         }
     }
@@ -270,9 +333,10 @@ pub(crate) fn relayed(sender: Dialect, text: &str, recipient: Dialect, index: Op
 /// Returns the meaning of a decoded message.
 pub(crate) fn reading(message: InboundMessage) -> Reading {
     match message {
-        InboundMessage::Open { key } => Reading::Open(key.as_str().to_owned()),
-        InboundMessage::OpenGenerated => Reading::OpenGenerated,
-        InboundMessage::Join { key } => Reading::Join(key.as_str().to_owned()),
+        InboundMessage::Open { key, id } => Reading::Open(request(&key, id, Duration::ZERO)),
+        InboundMessage::OpenGenerated { id } => Reading::OpenGenerated(id.map(|id| id.as_str().to_owned())),
+        InboundMessage::Join { key, id, wait } => Reading::Join(request(&key, id, wait)),
+        InboundMessage::Meet { key, id } => Reading::Meet(request(&key, id, Duration::ZERO)),
         InboundMessage::Data { to, kind, payload } => Reading::Data(to, kind, payload.as_str().to_owned()),
         InboundMessage::UnknownControl { to, kind, payload } => {
             Reading::UnknownControl(to, kind, payload.as_str().to_owned())
@@ -280,5 +344,14 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
         InboundMessage::Kick { index } => Reading::Kick(index),
         InboundMessage::Leave => Reading::Leave,
         InboundMessage::CloseKey => Reading::CloseKey,
+        InboundMessage::Ping => Reading::Ping,
+    }
+}
+
+fn request(key: &Key, id: Option<PeerId>, wait: Duration) -> Request {
+    Request {
+        key: key.as_str().to_owned(),
+        id: id.map(|id| id.as_str().to_owned()),
+        wait: wait.as_secs(),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) fn refusals(key: &Key, index: Index) -> Vec<Refusal> {
         Refusal::KeyTaken { key: key() },
         Refusal::UnknownKey { key: key() },
         Refusal::TooManyJoiners { key: key() },
+        Refusal::TooManyAttempts { key: key() },
         Refusal::HasRole,
         Refusal::NoRole,
         Refusal::WrongRole,

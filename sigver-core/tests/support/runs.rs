@@ -59,7 +59,7 @@ pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
 const DEADLINE: Duration = Duration::from_millis(100);
 
 fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
-    (limits, vec(ops(), 0..160)).prop_map(|(limits, ops)| {
+    (limits, vec(ops(), 0..200)).prop_map(|(limits, ops)| {
         let steps = resolve(&limits, &ops, 0);
         Run { limits, steps }
     })
@@ -86,17 +86,22 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
 #[derive(Clone, Debug)]
 enum Op {
     Connect(Profile),
-    Open(Who, Meeting),
-    Join(Who, Meeting),
+    Open(Who, Meeting, Option<usize>),
+    Join(Who, Meeting, Option<usize>, Duration),
+    Meet(Who, Meeting, Option<usize>),
     Data(Who, To, PayloadKind),
     UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
     Leave(Who),
     CloseKey(Who),
+    Ping(Who),
+    Throttle(Who, Meeting),
     Close(Who, CloseReason),
     Disconnect(Who),
     Wait(Duration),
     Timeout,
+    /// Waits for the next timeout, and handles it.
+    OnTime,
     Shutdown,
 }
 
@@ -111,6 +116,7 @@ enum Group {
     FormerOpeners,
     Openers,
     Joiners,
+    Waiting,
     Ended,
     All,
 }
@@ -123,6 +129,8 @@ enum Meeting {
     Open(usize),
     /// A free key, by its position among the free keys.
     Free(usize),
+    /// A key that connections wait for, by its position among these keys.
+    Awaited(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,25 +143,33 @@ enum To {
 }
 
 fn ops() -> impl Strategy<Value = Op> {
-    use Group::{FormerOpeners, Idle, Joiners, Openers};
+    use Group::{FormerOpeners, Idle, Joiners, Openers, Waiting};
 
     let any_key = || (0..KEYS).prop_map(Meeting::Key);
-    let to_open = prop_oneof![8 => PLACES.prop_map(Meeting::Free), 1 => any_key()];
+    let to_open =
+        prop_oneof![8 => PLACES.prop_map(Meeting::Free), 2 => PLACES.prop_map(Meeting::Awaited), 1 => any_key()];
     let to_join = prop_oneof![12 => PLACES.prop_map(Meeting::Open), 1 => any_key()];
-    let wait = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
+    let to_await =
+        prop_oneof![3 => PLACES.prop_map(Meeting::Free), 6 => PLACES.prop_map(Meeting::Awaited), 1 => any_key()];
+    let time = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
     prop_oneof![
         260 => profile().prop_map(Op::Connect),
-        100 => (mostly(&[Idle, FormerOpeners]), to_open).prop_map(|(who, meeting)| Op::Open(who, meeting)),
-        240 => (mostly(&[Idle]), to_join).prop_map(|(who, meeting)| Op::Join(who, meeting)),
+        100 => (mostly(&[Idle, FormerOpeners]), to_open, id()).prop_map(|(who, meeting, id)| Op::Open(who, meeting, id)),
+        240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id, Duration::ZERO)),
+        130 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
+        60 => (mostly(&[Idle]), any_key(), id()).prop_map(|(who, meeting, id)| Op::Meet(who, meeting, id)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         40 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
-        30 => mostly(&[Joiners]).prop_map(Op::Leave),
-        35 => mostly(&[Openers]).prop_map(Op::CloseKey),
+        35 => mostly(&[Joiners, Joiners, Waiting]).prop_map(Op::Leave),
+        45 => mostly(&[Openers]).prop_map(Op::CloseKey),
+        20 => anyone().prop_map(Op::Ping),
+        15 => (mostly(&[Idle]), any_key()).prop_map(|(who, meeting)| Op::Throttle(who, meeting)),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
-        50 => mostly(&[Joiners, Joiners, Openers]).prop_map(Op::Disconnect),
-        25 => wait.prop_map(Op::Wait),
-        30 => Just(Op::Timeout),
+        55 => mostly(&[Joiners, Joiners, Joiners, Openers, Openers, Waiting]).prop_map(Op::Disconnect),
+        30 => time.prop_map(Op::Wait),
+        20 => Just(Op::Timeout),
+        28 => Just(Op::OnTime),
         3 => Just(Op::Shutdown),
     ]
 }
@@ -189,6 +205,21 @@ fn profile() -> impl Strategy<Value = Profile> {
     ]
 }
 
+/// The time for which a join waits.
+fn wait() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        6 => Just(Duration::from_millis(30)),
+        2 => Just(DEADLINE),
+        2 => Just(Duration::from_secs(10)),
+        1 => Just(Duration::MAX),
+    ]
+}
+
+/// A name that a client has for itself.
+fn id() -> impl Strategy<Value = Option<usize>> {
+    prop::option::of(0..10_usize)
+}
+
 fn kind() -> impl Strategy<Value = PayloadKind> {
     prop_oneof![3 => Just(PayloadKind::Object), 1 => Just(PayloadKind::Any)]
 }
@@ -202,7 +233,11 @@ fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     let mut model = Model::new(limits);
     let mut steps = Vec::new();
     for (number, op) in (world * SECOND_WORLD..).zip(ops) {
-        if let Some(step) = choose(&model, world * KEYS, number, op) {
+        let chosen = match op {
+            Op::OnTime => on_time(&model),
+            _ => choose(&model, world * KEYS, number, op).into_iter().collect(),
+        };
+        for step in chosen {
             let _ = model.play(step);
             steps.push(step);
         }
@@ -210,17 +245,34 @@ fn resolve(limits: &Limits, ops: &[Op], world: usize) -> Vec<Step> {
     steps
 }
 
+/// Returns the steps that wait for the next timeout and handle it, unless it is in years.
+fn on_time(model: &Model) -> Vec<Step> {
+    let time = model.next_timeout().unwrap_or_default().saturating_sub(model.now());
+    if time > Duration::from_secs(1_000) {
+        return Vec::new();
+    }
+    vec![Step::Wait { time }, Step::Timeout]
+}
+
 /// Chooses a step. `number` is unused so far and names a new connection or payload.
 fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Step> {
     Some(match *op {
         Op::Connect(profile) => Step::Connect { who: number, profile },
-        Op::Open(who, meeting) => Step::Open {
+        Op::Open(who, meeting, id) => Step::Open {
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
+            id,
         },
-        Op::Join(who, meeting) => Step::Join {
+        Op::Join(who, meeting, id, wait) => Step::Join {
             who: who.among(model)?.name,
             key: meeting.among(model, first_key)?,
+            id,
+            wait,
+        },
+        Op::Meet(who, meeting, id) => Step::Meet {
+            who: who.among(model)?.name,
+            key: meeting.among(model, first_key)?,
+            id,
         },
         Op::Data(who, to, kind) => {
             let sender = who.among(model)?;
@@ -253,6 +305,13 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
         Op::CloseKey(who) => Step::CloseKey {
             who: who.among(model)?.name,
         },
+        Op::Throttle(who, meeting) => Step::Throttle {
+            who: who.among(model)?.name,
+            key: meeting.among(model, first_key)?,
+        },
+        Op::Ping(who) => Step::Ping {
+            who: who.among(model)?.name,
+        },
         Op::Close(who, reason) => Step::Close {
             who: who.among(model)?.name,
             reason,
@@ -261,7 +320,7 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             who: who.among(model)?.name,
         },
         Op::Wait(time) => Step::Wait { time },
-        Op::Timeout => Step::Timeout,
+        Op::Timeout | Op::OnTime => Step::Timeout,
         Op::Shutdown => Step::Shutdown,
     })
 }
@@ -286,6 +345,7 @@ impl Group {
             }
             (Self::Openers, None, role) => matches!(role, Role::Opener { .. }),
             (Self::Joiners, None, role) => matches!(role, Role::Joiner { .. }),
+            (Self::Waiting, None, role) => matches!(role, Role::Waiting { .. }),
         }
     }
 }
@@ -293,11 +353,16 @@ impl Group {
 impl Meeting {
     fn among(self, model: &Model, first: usize) -> Option<usize> {
         let is_open = |key: &usize| model.connected().any(|client| client.key() == Some(*key));
+        let is_awaited = |key: &usize| {
+            let is = |role| matches!(role, Role::Waiting { key: its, .. } if its == *key);
+            model.connected().any(|client| is(client.role))
+        };
         let keys = first..first + KEYS;
         let (place, keys): (usize, Vec<usize>) = match self {
             Self::Key(place) => (place, keys.collect()),
             Self::Open(place) => (place, keys.filter(is_open).collect()),
             Self::Free(place) => (place, keys.filter(|key| !is_open(key)).collect()),
+            Self::Awaited(place) => (place, keys.filter(is_awaited).collect()),
         };
         keys.get(place % keys.len().max(1)).copied()
     }
@@ -318,6 +383,6 @@ impl To {
 fn announced_to(sender: &Client) -> u32 {
     match sender.role {
         Role::Opener { announced, .. } => announced,
-        Role::Idle { .. } | Role::Joiner { .. } => 0,
+        Role::Idle { .. } | Role::Joiner { .. } | Role::Waiting { .. } => 0,
     }
 }

@@ -1,7 +1,10 @@
 //! An [`Endpoint`] in virtual time, whose outputs can be compared with strings.
 
 use core::time::Duration;
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use sigver_core::{ConnId, ConnectError, Dialect, Endpoint, EndpointConfig, Input, Output, Time};
 
@@ -90,16 +93,25 @@ impl Server {
         Timeline(timeline)
     }
 
+    /// Reports frames of a stalled connection as written.
+    pub(crate) fn written(&mut self, id: ConnId, cost: usize) -> Outputs {
+        let outputs = self.endpoint.written(self.now, id, cost);
+        self.report(outputs)
+    }
+
     fn report(&mut self, outputs: Vec<(ConnId, Output)>) -> Outputs {
         self.endpoint.assert_invariants();
-        for (to, output) in &outputs {
+        let mut outputs = VecDeque::from(outputs);
+        let mut described = Vec::new();
+        while let Some((to, output)) = outputs.pop_front() {
+            described.push((to, describe(&output)));
             if let Output::Send(frame) = output {
-                if !self.stalled.contains(to) {
-                    self.endpoint.written(*to, frame.cost());
+                if !self.stalled.contains(&to) {
+                    outputs.extend(self.endpoint.written(self.now, to, frame.cost()));
                 }
             }
         }
-        Outputs(outputs.iter().map(|(to, output)| (*to, describe(output))).collect())
+        Outputs(described)
     }
 }
 

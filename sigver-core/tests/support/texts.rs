@@ -7,23 +7,30 @@ use crate::json::{Attribute, Object, Value};
 /// Returns any object: few members, mostly those that the plain dialect reads, sometimes repeated.
 pub(crate) fn objects() -> BoxedStrategy<Object> {
     let index = option::of(index_member());
-    object((0.7, kinds()), 0.7, index, Just(None), Just(None))
+    object((0.7, kinds()), 0.7, vec![index.boxed()])
 }
 
 /// Returns any object of `sigver.v1`: most have the members that their `type` requires, and others.
 pub(crate) fn frames() -> BoxedStrategy<Object> {
-    let index = option::weighted(0.4, index_member());
     let data = || attribute(spelling("data"), data_values());
-    let again = option::weighted(0.03, data());
-    object((0.9, v1_kinds()), 0.5, index, option::weighted(0.8, data()), again)
+    let id = || attribute(spelling("id"), ids());
+    let wait = || attribute(spelling("wait"), prop_oneof![waits(), indexes()]);
+    let members = vec![
+        option::weighted(0.5, index_member()).boxed(),
+        option::weighted(0.8, data()).boxed(),
+        option::weighted(0.02, data()).boxed(),
+        option::weighted(0.3, id()).boxed(),
+        option::weighted(0.02, id()).boxed(),
+        option::weighted(0.2, wait()).boxed(),
+        option::weighted(0.02, wait()).boxed(),
+    ];
+    object((0.9, v1_kinds()), 0.5, members)
 }
 
 fn object(
     (typed, kinds): (f64, BoxedStrategy<Value>),
     keys: f64,
-    index: impl Strategy<Value = Option<Attribute>> + 'static,
-    data: impl Strategy<Value = Option<Attribute>> + 'static,
-    more: impl Strategy<Value = Option<Attribute>> + 'static,
+    members: Vec<BoxedStrategy<Option<Attribute>>>,
 ) -> BoxedStrategy<Object> {
     let kind = move || {
         let kinds = kinds.clone();
@@ -34,14 +41,12 @@ fn object(
     let members = (
         option::weighted(typed, kind()),
         option::weighted(keys, key()),
-        index,
-        data,
-        more,
+        members,
         vec(other, 0..4),
     );
     let members = members
-        .prop_map(|(kind, key, index, data, more, others)| {
-            let members = [kind, key, index, data, more].into_iter().flatten();
+        .prop_map(|(kind, key, members, others)| {
+            let members = [kind, key].into_iter().chain(members).flatten();
             members.chain(others).collect::<Vec<_>>()
         })
         .prop_shuffle();
@@ -57,6 +62,16 @@ fn object(
 
 fn index_member() -> BoxedStrategy<Attribute> {
     attribute(spelling("index"), prop_oneof![4 => indexes(), 1 => values()])
+}
+
+/// Returns values of `id`: strings of the shortest and the longest valid length, one byte more, and any other value.
+fn ids() -> BoxedStrategy<Value> {
+    const EDGES: &[&str] = &["", "i", "é"];
+    let longest = select(&["i", "é"]).prop_flat_map(|unit| {
+        let longest = unit.repeat(64 / unit.len());
+        prop_oneof![spelling(&longest), spelling(&(longest.clone() + "i"))]
+    });
+    prop_oneof![4 => strings(), 1 => select(EDGES).prop_flat_map(spelling), 1 => longest, 1 => values()].boxed()
 }
 
 /// Returns values of `data`: an object with known pieces, or any other value.
@@ -92,7 +107,7 @@ fn gap() -> BoxedStrategy<String> {
 
 /// Returns names that the server does not read, some of them similar.
 fn names() -> BoxedStrategy<Value> {
-    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data"];
+    const NEAR: &[&str] = &["Type", "types", "", "indexes", "index ", "key\0", "ındex", "Data", "ID"];
     prop_oneof![2 => strings(), 1 => select(NEAR).prop_flat_map(spelling)].boxed()
 }
 
@@ -104,11 +119,11 @@ fn kinds() -> BoxedStrategy<Value> {
 
 /// Returns values of `type` in `sigver.v1`.
 fn v1_kinds() -> BoxedStrategy<Value> {
-    const KINDS: &[&str] = &[
-        "open", "join", "send", "send", "send", "send", "send", "send", "kick", "kick", "leave", "close", "Send",
-        "data",
-    ];
-    select(KINDS).prop_flat_map(spelling).boxed()
+    const CONTROL: &[&str] = &["open", "join", "meet", "kick", "kick", "leave", "close", "ping"];
+    const UNKNOWN: &[&str] = &["Send", "data"];
+    prop_oneof![10 => Just("send"), 6 => select(CONTROL), 1 => select(UNKNOWN)]
+        .prop_flat_map(spelling)
+        .boxed()
 }
 
 /// Returns valid and invalid indexes, as numbers and as strings.
@@ -125,13 +140,27 @@ fn indexes() -> BoxedStrategy<Value> {
     const NEAR: &[&str] = &["-0", "-1", "0.0", "1e0", "null"];
     const NO_VALUES: &[&str] = &["00", "01", "+1", " 0", "0 ", "", "push", "0x1", "١", "1_0"];
     prop_oneof![
-        2 => select(INTEGERS).prop_map(Value::scalar),
-        2 => select(INTEGERS).prop_flat_map(spelling),
+        4 => select(INTEGERS).prop_map(Value::scalar),
+        4 => select(INTEGERS).prop_flat_map(spelling),
         2 => select(NEAR).prop_map(Value::scalar),
         1 => select(NEAR).prop_flat_map(spelling),
         1 => select(NO_VALUES).prop_flat_map(spelling),
     ]
     .boxed()
+}
+
+/// Returns valid times to wait, below and above the limit.
+fn waits() -> BoxedStrategy<Value> {
+    const SECONDS: &[&str] = &[
+        "0",
+        "1",
+        "119",
+        "120",
+        "121",
+        "18446744073709551615",
+        "18446744073709551616",
+    ];
+    select(SECONDS).prop_map(Value::scalar).boxed()
 }
 
 /// Returns any small JSON value.

@@ -13,7 +13,7 @@ pub(crate) mod request_line;
 use std::{
     sync::{Arc, mpsc::SyncSender},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
@@ -230,6 +230,9 @@ impl Conn<'_> {
             return End::Lost;
         }
         loop {
+            if self.wait_while_stopped().is_err() {
+                return End::Lost;
+            }
             self.wait_while_paused();
             let received = reader.read();
             if self.peer.is_closing() {
@@ -258,6 +261,18 @@ impl Conn<'_> {
             Received::Pong => ConnEvent::Pong,
         };
         self.events.send(event);
+        Ok(())
+    }
+
+    /// Waits while the client's opener reads more slowly than the client sends. Fails if the client has gone: what it has sent and nobody has
+    /// read is lost with it.
+    fn wait_while_stopped(&self) -> Result<(), End> {
+        while self.peer.is_stopped() && !self.peer.is_closing() && !self.peer.is_aborted() {
+            thread::park_timeout(POLL_INTERVAL);
+            if self.peer.is_stopped() && socket::wait_hang_up(&self.peer.stream, Duration::ZERO) {
+                return Err(End::Lost);
+            }
+        }
         Ok(())
     }
 

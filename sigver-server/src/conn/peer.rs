@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -48,6 +48,10 @@ pub(crate) struct Peer {
     pub(crate) close_timeout: Duration,
     /// When the connection's thread reads again, in nanoseconds of the server's [`Time`].
     paused_until: AtomicU64,
+    /// Whether the client waits for its opener to read.
+    is_stopped: AtomicBool,
+    /// What the client had not received at the last probe.
+    undelivered_at_probe: AtomicUsize,
 }
 
 impl Peer {
@@ -66,6 +70,8 @@ impl Peer {
             is_aborted: AtomicBool::new(false),
             close_timeout,
             paused_until: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+            undelivered_at_probe: AtomicUsize::new(0),
         }
     }
 
@@ -88,6 +94,27 @@ impl Peer {
     /// Returns when the connection's thread may read again.
     pub(crate) fn paused_until(&self) -> Time {
         Time::from_duration(Duration::from_nanos(self.paused_until.load(Ordering::Relaxed)))
+    }
+
+    /// Stops reading until [`resume_reading`](Self::resume_reading). Called by the relay.
+    pub(crate) fn stop_reading(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn resume_reading(&self) {
+        self.is_stopped.store(false, Ordering::Relaxed);
+        self.credits.wake_owner();
+    }
+
+    /// Whether the connection's thread must not read.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has received something since the last call. Called by the relay.
+    pub(crate) fn has_read_since_probe(&self) -> bool {
+        let undelivered = self.undelivered_bytes();
+        undelivered < self.undelivered_at_probe.swap(undelivered, Ordering::Relaxed)
     }
 
     /// Returns the endpoint's id of this connection. Before [`set_id`](Self::set_id), no connection has the returned id.
@@ -131,6 +158,7 @@ impl Peer {
 
     fn send_last(&self, bytes: &[u8], backlog: Backlog) -> SendOutcome {
         self.is_closing.store(true, Ordering::Relaxed);
+        self.credits.wake_owner();
         self.outbox.finish(&self.stream, bytes, backlog)
     }
 
@@ -207,6 +235,7 @@ impl Peer {
     /// Ends the connection at once, in both directions. A thread that is blocked in a read returns.
     pub(crate) fn abort(&self) {
         self.is_aborted.store(true, Ordering::Relaxed);
+        self.credits.wake_owner();
         self.outbox.abandon();
         self.stream.abort();
     }
@@ -242,11 +271,12 @@ impl ConnStats {
         let role = match role {
             Role::Opener => 1,
             Role::Joiner => 2,
+            Role::Waiting => 3,
         };
         self.role.store(role, Ordering::Relaxed);
     }
 
-    /// Records a sent message. Only one thread writes, so no update is lost.
+    /// Records a message that was sent or queued. Only one thread writes, so no update is lost.
     pub(crate) fn record_sent(&self, bytes: usize) {
         let messages = self.messages.load(Ordering::Relaxed);
         self.messages.store(messages + 1, Ordering::Relaxed);
@@ -259,11 +289,12 @@ impl ConnStats {
         match self.role.load(Ordering::Relaxed) {
             1 => "opener",
             2 => "joiner",
+            3 => "waiting",
             _ => "no role",
         }
     }
 
-    /// Returns what was sent to the client.
+    /// Returns what was sent or queued to the client.
     pub(crate) fn sent(&self) -> Traffic {
         Traffic {
             messages: self.messages.load(Ordering::Relaxed),

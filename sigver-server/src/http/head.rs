@@ -89,7 +89,7 @@ pub(crate) fn parse<T>(
 }
 
 /// Reads a head and passes it to `handle`. Returns the result and the bytes after the head, or the response to a head that is wrong, too
-/// large or too slow.
+/// large or too slow. After the time-out, what has arrived is still read: the process may have been suspended meanwhile.
 ///
 /// # Errors
 ///
@@ -103,16 +103,23 @@ pub(crate) fn read<T>(
     let limit = limits.bytes as usize;
     let mut bytes = Vec::with_capacity(limit.min(1024));
     loop {
-        let Some(timeout) = remaining(started, limits.timeout) else {
-            return Ok(Err(Response::HEAD_TOO_SLOW));
-        };
-        stream.set_read_timeout(Some(timeout))?;
         let known = bytes.len();
         bytes.resize((known + 1024).min(limit.max(1)), 0);
-        let read = match stream.read(&mut bytes[known..]) {
+        let timeout = remaining(started, limits.timeout);
+        let read = match timeout {
+            Some(timeout) => {
+                stream.set_read_timeout(Some(timeout))?;
+                stream.read(&mut bytes[known..])
+            }
+            None => stream.try_read(&mut bytes[known..]),
+        };
+        let read = match read {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
-            Err(error) if has_timed_out(&error) => 0,
+            Err(error) if has_timed_out(&error) => match timeout {
+                Some(_) => 0,
+                None => return Ok(Err(Response::HEAD_TOO_SLOW)),
+            },
             Err(error) => return Err(error),
         };
         bytes.truncate(known + read);
@@ -150,7 +157,41 @@ fn has_timed_out(error: &io::Error) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::split_target;
+    use std::{
+        io::Write,
+        net::{Ipv4Addr, TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::sys::{poll, stream};
+
+    /// Reads a head after its time-out, when these bytes have arrived. Returns its path and what follows it.
+    fn read_late(bytes: &str) -> io::Result<Result<(String, Vec<u8>), Response>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let (stream, _) = stream::accept(&listener)?;
+        client.write_all(bytes.as_bytes())?;
+        poll::wait(&mut [poll::readable(&stream)], None)?;
+        let limits = HeadLimits {
+            bytes: 16_384,
+            timeout: Duration::ZERO,
+        };
+        read(&stream, limits, |head| Ok(head.path.to_owned()))
+    }
+
+    /// The process may have been suspended since the head arrived.
+    #[test]
+    fn head_that_has_arrived_is_read_after_its_timeout() -> io::Result<()> {
+        let long = "x".repeat(5_000);
+        let read = read_late(&format!("GET /a HTTP/1.1\r\nX: {long}\r\n\r\nrest"))?;
+        assert_eq!(read, Ok(("/a".to_owned(), b"rest".to_vec())));
+        for incomplete in ["G", &format!("GET /a HTTP/1.1\r\nX: {long}\r\n")] {
+            assert_eq!(read_late(incomplete)?, Err(Response::HEAD_TOO_SLOW));
+        }
+        let read = read_late(&format!("GET /a HTTP/1.1\r\nX: {}", "x".repeat(20_000)))?;
+        assert_eq!(read, Err(Response::HEAD_TOO_LARGE));
+        Ok(())
+    }
 
     #[test]
     fn target_in_every_form_has_a_path_and_a_query() {

@@ -42,6 +42,13 @@ impl Credits {
         self.used.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Makes the owner return from `park`, whatever it waits for.
+    pub(crate) fn wake_owner(&self) {
+        if let Some(owner) = self.owner.get() {
+            owner.unpark();
+        }
+    }
+
     /// Waits until every credit is released, at most for `timeout`. It polls, so that a release stays cheap.
     pub(crate) fn wait_idle(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;

@@ -83,11 +83,11 @@ impl Session {
             opener.sync();
         }
         let (mut joiner, _) = Client::after_request(stream)?;
-        assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
         assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
         for message in &self.texts {
             assert_eq!(opener.receive(), Seen::Text(with_index(message, index)));
         }
+        assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
         assert_eq!(opener.leftover(), Seen::Nothing);
         Ok(())
     }

@@ -96,6 +96,49 @@ fn full_server_answers_plain_requests() -> io::Result<()> {
     Ok(())
 }
 
+/// The probe of a load balancer may come from the address of the clients that have reached a limit, or be forwarded for one of them.
+#[test]
+fn address_at_its_limit_gets_probes_answered() -> io::Result<()> {
+    const CLIENT: &str = "X-Forwarded-For: 192.0.2.1\r\n";
+    let mut by_handshakes = test_config();
+    by_handshakes.handshakes_per_ip = NonZeroU32::new(1);
+    let mut forwarded = test_config();
+    forwarded.connections_per_ip = NonZeroU32::new(1);
+    forwarded.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    for config in [by_handshakes, forwarded] {
+        let is_proxied = !config.trusted_proxies.is_empty();
+        let server = Running::start(config);
+        let _held = connect_from(server.addr, FIRST_IP)?;
+        let _client = is_proxied.then(|| client(&server, FIRST_IP, CLIENT)).transpose()?;
+        eventually("the limit is reached", || {
+            is_unavailable(client(&server, FIRST_IP, CLIENT))
+        });
+        for path in ["/health", "/ready"] {
+            let probe = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{CLIENT}\r\n");
+            for _ in 0..3 {
+                let answer = exchange(server.addr, probe.as_bytes())?;
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn full_server_reports_shutdown_on_ready_only() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.limits.connections = NonZeroU32::new(1);
+    config.pre_stop_delay = Duration::from_secs(3600);
+    let server = Running::start(config);
+    let mut held = server.client();
+    held.sync();
+    assert!(get(server.addr, "/ready")?.starts_with("HTTP/1.1 200 OK\r\n"));
+    server.handle.shutdown();
+    assert!(get(server.addr, "/ready")?.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(get(server.addr, "/health")?.starts_with("HTTP/1.1 200 OK\r\n"));
+    Ok(())
+}
+
 /// A client over the limit that sends nothing is rejected after a while.
 #[test]
 fn silent_client_over_the_limit_is_rejected_with_503() -> io::Result<()> {
@@ -134,24 +177,21 @@ fn closing_connections_count_against_the_limit() -> io::Result<()> {
     config.endpoint.close_timeout = Duration::from_secs(3600);
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("k");
-    let message = format!(r#"{{"n":"{}"}}"#, "x".repeat(60_000));
+    let message = format!(r#"{{"index":0,"n":"{}"}}"#, "x".repeat(60_000));
     for _ in 0..MESSAGES {
-        joiner.send_text(&message)?;
+        opener.send_text(&message)?;
     }
-    joiner.sync();
-    opener.send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())?;
-    opener.stream().shutdown(Shutdown::Write)?;
-    assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
-    drop(joiner);
-    eventually("the joiner is gone", || server.handle.connections() < 2);
-    let _second = client(&server, FIRST_IP, "")?;
+    opener.sync();
+    joiner.send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes())?;
+    joiner.stream().shutdown(Shutdown::Write)?;
+    eventually("the joiner is closing", || server.handle.stats().connections == 1);
     for _ in 0..20 {
         assert!(is_unavailable(client(&server, FIRST_IP, "")));
     }
     for _ in 0..MESSAGES {
-        assert!(matches!(opener.receive(), Seen::Text(_)));
+        assert!(matches!(joiner.receive(), Seen::Text(_)));
     }
-    assert_eq!(opener.receive(), Seen::Close(Some(1000), String::new()));
+    assert_eq!(joiner.receive(), Seen::Close(Some(1000), String::new()));
     eventually("a place is free again", || client(&server, FIRST_IP, "").is_ok());
     Ok(())
 }
@@ -269,6 +309,36 @@ fn rates_delay_a_fast_client() -> io::Result<()> {
     Ok(())
 }
 
+/// Behind a trusted proxy, the source is the client that the proxy forwards.
+#[test]
+fn rate_per_ip_delays_all_connections_of_a_client() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.messages_per_second = None;
+    config.endpoint.messages_per_second_per_source = NonZeroU32::new(20);
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let server = Running::start(config);
+    let from = |client_ip: &str| client(&server, FIRST_IP, &format!("X-Forwarded-For: {client_ip}\r\n"));
+    let pings = frame(Opcode::Ping, Piece::Last, b"").repeat(20);
+    let began = Instant::now();
+    let mut busy: Vec<Client> = (0..2).map(|_| from("192.0.2.1")).collect::<io::Result<_>>()?;
+    for client in &mut busy {
+        client.send_raw(&pings)?;
+    }
+    let mut other = from("192.0.2.2")?;
+    other.send_raw(&pings[..pings.len() / 2])?;
+    other.sync();
+    for client in &mut busy {
+        client.sync();
+        assert_eq!(client.leftover(), Seen::Nothing, "it is not closed");
+    }
+    // The thread of a connection pauses when the relay handles its event. Six more may be under way.
+    assert!(
+        began.elapsed() > Duration::from_millis(400),
+        "20 of 42 pings are a burst, twelve more may be under way, and 10 take 500 ms"
+    );
+    Ok(())
+}
+
 #[test]
 fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
     let mut config = test_config();
@@ -313,9 +383,9 @@ fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
     Ok(())
 }
 
-/// Beyond the limit, every join fails like one of an unknown key, and every open like one of a taken key.
+/// Beyond the limit, the reply is the same whether the key exists or not.
 #[test]
-fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
+fn attempts_over_the_limit_are_refused_whatever_the_key() -> io::Result<()> {
     let mut config = test_config();
     config.endpoint.key_attempts_per_minute = NonZeroU32::new(3);
     let server = Running::start(config);
@@ -334,6 +404,11 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
             r#"{{"type":"error","code":"key-taken","message":"`key` is taken: another opener has it","key":"{key}"}}"#
         ))
     };
+    let throttled = |key: &str| {
+        Seen::Text(format!(
+            r#"{{"type":"error","code":"too-many-attempts","message":"too many attempts at keys: try again in a minute","key":"{key}"}}"#
+        ))
+    };
     let mut attacker = client(&server, FIRST_IP, v1)?;
     let mut ask = |kind: &str, key: &str| {
         let _ = attacker.send_text(&format!(r#"{{"type":"{kind}","key":"{key}"}}"#));
@@ -348,8 +423,8 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
         attacker.receive()
     };
     assert_eq!(ask("join", "b"), unknown("b"));
-    assert_eq!(ask("join", "tea"), unknown("tea"));
-    assert_eq!(ask("open", "free"), taken("free"));
+    assert_eq!(ask("join", "tea"), throttled("tea"));
+    assert_eq!(ask("open", "free"), throttled("free"));
     // Plain clients get one attempt per connection, and the address ten times three.
     for _ in 3..30 {
         let mut plain = client(&server, FIRST_IP, "")?;
@@ -358,10 +433,16 @@ fn attempts_over_the_limit_hide_existing_keys() -> io::Result<()> {
     }
     let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"join","key":"tea"}"#)?;
-    assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is unknown".into()));
+    assert_eq!(
+        plain.receive(),
+        Seen::Close(Some(1013), "too many attempts at keys".into())
+    );
     let mut plain = client(&server, FIRST_IP, "")?;
     plain.send_text(r#"{"type":"open","key":"free"}"#)?;
-    assert_eq!(plain.receive(), Seen::Close(Some(1008), "key is taken".into()));
+    assert_eq!(
+        plain.receive(),
+        Seen::Close(Some(1013), "too many attempts at keys".into())
+    );
     // Existing roles and other client IPs are not affected.
     let mut joiner = client(&server, SECOND_IP, v1)?;
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
@@ -379,15 +460,14 @@ fn slow_consumers_over_the_total_backlog_are_closed() -> io::Result<()> {
     let server = Running::start(config);
     let (mut opener, mut joiner) = server.pair("honest");
     let mut slow: Vec<_> = (0..16).map(|key| server.pair(&key.to_string())).collect();
-    let message = format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000));
+    let message = format!(r#"{{"index":0,"x":"{}"}}"#, "x".repeat(60_000));
     for (opener, joiner) in &slow {
-        SockRef::from(opener.stream()).set_recv_buffer_size(4096)?;
-        joiner.stream().set_write_timeout(Some(Duration::from_secs(1)))?;
+        SockRef::from(joiner.stream()).set_recv_buffer_size(4096)?;
+        opener.stream().set_write_timeout(Some(Duration::from_secs(1)))?;
     }
     for _ in 0..15 {
-        for (_, joiner) in &mut slow {
-            // It may be closed already, with its opener.
-            let _ = joiner.send_text(&message);
+        for (opener, _) in &mut slow {
+            opener.send_text(&message)?;
         }
         joiner.send_text("{}")?;
         assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));

@@ -152,6 +152,45 @@ fn json_log_has_one_object_per_line() {
     );
 }
 
+/// The server discards some of what a slow consumer was sent. The log and the metrics count it alike.
+#[test]
+fn messages_count_when_they_are_accepted_for_a_client() {
+    let arguments = [
+        "--admin",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+        "--bytes-per-second",
+        "0",
+    ];
+    let mut program = Program::start(&mut sigver_server(&[&LOOPBACK[..], &arguments].concat()));
+    let admin = program.admin();
+    let metrics = || get(admin, "/metrics").unwrap_or_default();
+    let (mut opener, mut joiner) = (program.client(), program.client());
+    opener.send_text(r#"{"type":"open","key":"k"}"#).expect("connected");
+    opener.sync();
+    joiner.send_text(r#"{"type":"join","key":"k"}"#).expect("connected");
+    joiner.sync();
+    let message = format!(r#"{{"x":"{}","index":0}}"#, "x".repeat(60_000));
+    let is_closed = |page: &str| page.contains(r#"sigver_refused_total{reason="too-slow"} 1"#);
+    while !is_closed(&metrics()) {
+        opener.send_text(&message).expect("connected");
+    }
+    let mut received = 0;
+    while let Seen::Text(_) = joiner.receive() {
+        received += 1;
+    }
+    drop(joiner);
+    let log = program.until_logged("reading too slowly");
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap_or_default()).expect("an object");
+    let accepted = line["messages_out"].as_u64().expect("a number");
+    assert!(received < accepted, "{received} of {accepted} were received");
+    let page = metrics();
+    // And the opener was told that a joiner is there.
+    let total = format!(r#"sigver_messages_total{{direction="out"}} {}"#, accepted + 1);
+    assert!(page.contains(&total), "{total}: {page}");
+}
+
 /// The line tells whether signaling or ICE has failed.
 #[test]
 fn pairing_end_logs_one_line() {

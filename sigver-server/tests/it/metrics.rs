@@ -78,6 +78,7 @@ fn session_is_counted_in_metrics() {
     assert_eq!(value("sigver_connections"), 2.0);
     assert_eq!(value("sigver_keys"), 1.0);
     assert_eq!(value("sigver_joiners"), 1.0);
+    assert_eq!(value("sigver_waiting"), 0.0);
     assert_eq!(value(r#"sigver_messages_total{direction="in"}"#), 4.0);
     assert_eq!(
         value(r#"sigver_messages_total{direction="out"}"#),
@@ -115,6 +116,7 @@ fn session_is_counted_in_metrics() {
             "sigver_connections",
             "sigver_keys",
             "sigver_joiners",
+            "sigver_blocked_joiners",
             "sigver_backlog_bytes",
         ]
         .iter()

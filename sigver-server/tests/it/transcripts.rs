@@ -1,10 +1,10 @@
 //! The server sends each client the same frames as `Endpoint` alone, in the same order, for every transcript.
 
-use std::{cell::RefCell, collections::BTreeMap, error::Error, io, thread, time::Duration};
+use std::{collections::BTreeMap, error::Error, io, thread, time::Duration};
 
 use sigver_server::{Config, Server};
 use sigver_transcripts::{
-    Frame, Seen, Stage, Step, StepKind, Transcript, all,
+    Frame, Seen, Stage, Step, StepKind, Transcript, Wait, all,
     endpoint::{InMemory, config},
     play,
     socket::Sockets,
@@ -25,8 +25,8 @@ type Received = BTreeMap<char, Vec<Seen>>;
 struct Recorder<S> {
     stage: S,
     received: Received,
-    /// The keys that the server generated.
-    made: RefCell<Vec<String>>,
+    /// The strings that the server made.
+    made: Vec<String>,
 }
 
 impl<S: Stage> Recorder<S> {
@@ -34,11 +34,11 @@ impl<S: Stage> Recorder<S> {
         Self {
             stage,
             received: BTreeMap::new(),
-            made: RefCell::default(),
+            made: Vec::new(),
         }
     }
 
-    /// Plays a transcript. Returns the frames with `*` in place of generated keys.
+    /// Plays a transcript. Returns the frames with `*` in place of the strings that the server made.
     fn play(mut self, transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
         play(transcript, &mut self)?;
         let clients: Vec<char> = self.received.keys().copied().collect();
@@ -50,12 +50,8 @@ impl<S: Stage> Recorder<S> {
             Seen::Binary(_) | Seen::Close(..) | Seen::Lost | Seen::Nothing => None,
         });
         for text in texts {
-            for key in self.made.borrow().iter() {
-                assert!(
-                    key.len() == 32 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
-                    "{key} is not 128 bits in hexadecimal"
-                );
-                *text = text.replace(key, "*");
+            for made in &self.made {
+                *text = text.replace(made, "*");
             }
         }
         Ok(self.received)
@@ -98,14 +94,12 @@ impl<S: Stage> Stage for Recorder<S> {
         self.stage.vanish(who)
     }
 
-    fn wait_role_deadline(&mut self) -> io::Result<()> {
-        self.stage.wait_role_deadline()
+    fn wait(&mut self, time: Wait) -> io::Result<()> {
+        self.stage.wait(time)
     }
 
-    fn made(&self, pattern: &str, text: &str) -> Option<String> {
-        let key = self.stage.made(pattern, text)?;
-        self.made.borrow_mut().push(key.clone());
-        Some(key)
+    fn learn(&mut self, made: &str) {
+        self.made.push(made.to_owned());
     }
 }
 
@@ -128,7 +122,7 @@ fn server_sends_the_same_frames_as_the_endpoint() -> Result<(), Box<dyn Error>> 
 }
 
 fn received_from_server(transcript: &Transcript) -> Result<Received, Box<dyn Error>> {
-    let waits = |step: &Step| step.kind == StepKind::WaitRoleDeadline;
+    let waits = |step: &Step| step.kind == StepKind::Wait(Wait::RoleDeadline);
     if !transcript.steps.iter().any(waits) {
         return play_on_server(transcript, None);
     }

@@ -113,16 +113,16 @@ fn late_reports_of_a_closed_connection_change_nothing() {
     server.input(large_joiner, Input::Disconnected);
     let total = 2 * COST as u64;
     for _ in 0..2 {
-        server.endpoint.written(large, COST);
+        server.written(large, COST);
         server.endpoint.assert_invariants();
         assert_eq!(server.endpoint.counters().backlog_bytes, total);
     }
     // What was reported is progress: the rest of a frame may still be sent.
     assert_eq!(server.run_until(5_000), []);
     server.input(large, Input::Disconnected);
-    server.endpoint.written(large, COST);
+    server.written(large, COST);
     assert_eq!(server.endpoint.counters().backlog_bytes, total);
-    server.endpoint.written(small, usize::MAX);
+    server.written(small, usize::MAX);
     assert_eq!(server.endpoint.counters().backlog_bytes, 0);
 }
 
@@ -142,7 +142,7 @@ fn every_end_of_a_connection_frees_its_part() {
         },
         |server, id| {
             server.close_all();
-            server.endpoint.written(id, 2 * COST);
+            server.written(id, 2 * COST);
         },
     ];
     for end in ends {
@@ -200,7 +200,7 @@ fn many_slow_readers_do_not_close_an_honest_pair() {
         server.text(slow_joiner, SEND);
         // It reads, but always one message late.
         assert_eq!(server.text(joiner, SEND).of(honest), [RECEIVE]);
-        server.endpoint.written(honest, COST);
+        server.written(honest, COST);
     }
     assert!(evicted(&server) > 5, "{}", evicted(&server));
     assert_eq!(server.endpoint.role(honest), Some(Role::Opener));

@@ -80,7 +80,7 @@ fn inputs_of_closing_aborted_and_unknown_connections_do_nothing() {
         for input in inputs() {
             assert_eq!(server.input(id, input), [], "to {id}");
         }
-        server.endpoint.written(id, usize::MAX);
+        server.written(id, usize::MAX);
         assert_eq!(server.endpoint.role(id), None);
     }
     for id in [gone, never] {
@@ -114,12 +114,12 @@ fn client_that_reads_its_backlog_is_aborted_only_after_a_timeout_without_progres
     }
     server.input(opener, Input::Binary);
     server.input(joiner, Input::Disconnected);
-    server.endpoint.written(opener, 1);
+    server.written(opener, 1);
     assert_eq!(server.run_until(5_000), [], "it has read something");
     assert_eq!(server.run_until(9_000), []);
-    server.endpoint.written(opener, 1);
+    server.written(opener, 1);
     assert_eq!(server.run_until(14_999), []);
-    server.endpoint.written(opener, 0);
+    server.written(opener, 0);
     assert_eq!(server.run_until(15_000), [(15_000, opener, "abort")]);
 }
 
@@ -129,7 +129,7 @@ fn last_frame_alone_is_no_progress() {
     let a = server.connect(Plain);
     server.stalled.insert(a);
     server.input(a, Input::Binary);
-    server.endpoint.written(a, 100);
+    server.written(a, 100);
     assert_eq!(server.run_until(5_000), [(5_000, a, "abort")]);
 }
 

@@ -78,6 +78,25 @@ fn paused_client_is_not_closed_as_silent() {
     assert_eq!(server.run_until(125_000), expected);
 }
 
+/// The pongs of a client that was paused for its source may be unread. A silent client of the same source was not paused.
+#[test]
+fn client_paused_for_its_source_is_not_closed_as_silent() {
+    let mut server = Server::new(|config| config.messages_per_second_per_source = NonZeroU32::new(1));
+    let (paused, silent) = (server.connect(V1), server.connect(V1));
+    for _ in 0..80 {
+        server.input(paused, Input::Pong);
+    }
+    let expected = [
+        (25_000, paused, "ping"),
+        (25_000, silent, "ping"),
+        (50_000, paused, "ping"),
+        (50_000, silent, "ping"),
+        (75_000, paused, "ping"),
+        (75_000, silent, "close 1008 Silent"),
+    ];
+    assert_eq!(server.run_until(75_000), expected);
+}
+
 #[test]
 fn one_call_sends_64_pings_and_the_next_one_the_rest() {
     let mut server = default();

@@ -30,18 +30,27 @@ fn connection_is_throttled_after_its_budget_and_recovers_steadily() {
     server.now = at(1_000);
     let a = server.connect(V1);
     let error = |code: &str, message: &str, key: &str| {
-        format!(r#"{{"type":"error","code":"{code}","message":"`key` is {message}","key":"{key}"}}"#)
+        format!(r#"{{"type":"error","code":"{code}","message":"{message}","key":"{key}"}}"#)
     };
-    let unknown = |key| error("unknown-key", "unknown: nobody has it open", key);
-    let taken = |key| error("key-taken", "taken: another opener has it", key);
+    let unknown = |key| error("unknown-key", "`key` is unknown: nobody has it open", key);
+    let taken = |key| error("key-taken", "`key` is taken: another opener has it", key);
+    let throttled = |key| {
+        error(
+            "too-many-attempts",
+            "too many attempts at keys: try again in a minute",
+            key,
+        )
+    };
     assert_eq!(server.text(a, UNKNOWN).of(a), [unknown("guess")]);
     assert_eq!(server.text(a, OPEN).of(a), [taken("tea")]);
     assert_eq!(server.text(a, UNKNOWN).of(a), [unknown("guess")]);
-    // Exhausted: the key is open, and the other one is free.
-    assert_eq!(server.text(a, JOIN).of(a), [unknown("tea")]);
-    assert_eq!(server.text(a, &open("free")).of(a), [taken("free")]);
+    // Exhausted: the key is open, the others are free.
+    assert_eq!(server.text(a, JOIN).of(a), [throttled("tea")]);
+    assert_eq!(server.text(a, OPEN).of(a), [throttled("tea")]);
+    assert_eq!(server.text(a, &open("free")).of(a), [throttled("free")]);
+    assert_eq!(server.text(a, UNKNOWN).of(a), [throttled("guess")]);
     server.run_until(20_999);
-    assert_eq!(server.text(a, JOIN).of(a), [unknown("tea")]);
+    assert_eq!(server.text(a, JOIN).of(a), [throttled("tea")]);
     server.run_until(21_000);
     assert_eq!(server.text(a, JOIN).of(opener).len(), 1);
 }
@@ -55,12 +64,12 @@ fn open_of_a_free_key_is_an_attempt() {
         assert!(server.text(a, &open(&format!("free {n}"))).of(a)[0].contains("opened"));
         server.text(a, CLOSE);
     }
-    assert!(server.text(a, &open("free 3")).of(a)[0].contains("key-taken"));
-    assert!(server.text(a, JOIN).of(a)[0].contains("unknown-key"));
+    assert!(server.text(a, &open("free 3")).of(a)[0].contains("too-many-attempts"));
+    assert!(server.text(a, JOIN).of(a)[0].contains("too-many-attempts"));
 }
 
 #[test]
-fn open_without_a_key_is_no_attempt_and_is_never_denied() {
+fn open_without_a_key_is_no_attempt_and_is_never_refused() {
     let (mut server, _) = throttled();
     let a = server.connect(V1);
     for _ in 0..20 {
@@ -81,11 +90,15 @@ fn source_has_ten_times_the_budget_of_a_connection() {
         assert_eq!(server.text(a, UNKNOWN), [(a, "close 1008 UnknownKey")], "{n}");
     }
     let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
-    assert_eq!(server.text(a, JOIN), [(a, "close 1008 UnknownKey")], "the key is open");
+    assert_eq!(
+        server.text(a, JOIN),
+        [(a, "close 1013 TooManyAttempts")],
+        "the key is open"
+    );
     let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
     assert_eq!(
         server.text(a, &open("free")),
-        [(a, "close 1008 KeyTaken")],
+        [(a, "close 1013 TooManyAttempts")],
         "the key is free"
     );
     let other = server.connect_from(V1, "192.0.2.10").expect("a connection");
@@ -140,13 +153,13 @@ fn addresses_of_one_ipv6_network_are_one_source() {
         server.text(guesser.expect("a connection"), UNKNOWN);
     }
     let same = server.connect_from(Plain, "2001:db8::ffff:1").expect("a connection");
-    assert_eq!(server.text(same, JOIN), [(same, "close 1008 UnknownKey")]);
+    assert_eq!(server.text(same, JOIN), [(same, "close 1013 TooManyAttempts")]);
     let other = server.connect_from(Plain, "2001:db8:0:1::1").expect("a connection");
     assert_eq!(server.text(other, JOIN).of(opener).len(), 1);
 }
 
 #[test]
-fn denied_attempt_meets_the_role_deadline() {
+fn refused_attempt_meets_the_role_deadline() {
     let mut server = Server::new(|config| {
         config.key_attempts_per_minute = NonZeroU32::new(1);
         config.limits.role_deadline = Some(Duration::from_secs(10));
@@ -156,7 +169,7 @@ fn denied_attempt_meets_the_role_deadline() {
         server.text(a, UNKNOWN);
     }
     let a = server.connect_from(V1, "192.0.2.1").expect("a connection");
-    assert!(server.text(a, &open("free")).of(a)[0].contains("key-taken"));
+    assert!(server.text(a, &open("free")).of(a)[0].contains("too-many-attempts"));
     assert_eq!(server.run_until(24_999), []);
 }
 

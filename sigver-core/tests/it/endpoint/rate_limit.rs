@@ -98,10 +98,66 @@ fn each_client_has_its_own_budget_and_is_never_closed() {
 }
 
 #[test]
+fn connections_of_a_source_share_its_budget() {
+    let mut server = Server::new(|config| config.messages_per_second_per_source = NonZeroU32::new(10));
+    let mut connect = |client| server.connect_from(V1, client).expect("a connection");
+    let [a, b, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(&mut connect);
+    for id in [a, b, a, b, a, b, a, b, a, b] {
+        assert_eq!(server.input(id, Input::Pong), []);
+    }
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 100ms")]);
+    assert_eq!(server.input(b, Input::Pong), [(b, "pause until 200ms")]);
+    assert_eq!(server.input(other, Input::Pong), []);
+    server.now = at(100);
+    assert_eq!(
+        server.input(a, Input::Pong),
+        [(a, "pause until 300ms")],
+        "they take turns"
+    );
+    // New connections do not get a new budget.
+    for id in [a, b] {
+        server.input(id, Input::Disconnected);
+    }
+    let a = server.connect_from(V1, "2001:db8::3").expect("a connection");
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 400ms")]);
+    server.now = at(1_400);
+    for _ in 0..10 {
+        assert_eq!(server.input(a, Input::Pong), []);
+    }
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 1.5s")]);
+}
+
+#[test]
+fn every_message_counts_against_the_source() {
+    for frame in FRAMES {
+        let mut server = Server::new(|config| config.messages_per_second_per_source = NonZeroU32::new(1));
+        let a = server.connect(V1);
+        assert!(!server.input(a, frame()).of(a).contains(&"pause until 1s"));
+        let b = server.connect(V1);
+        assert_eq!(server.input(b, frame()).of(b).last(), Some(&"pause until 1s"));
+    }
+}
+
+#[test]
+fn stricter_of_connection_and_source_counts() {
+    let mut server = Server::new(|config| {
+        config.messages_per_second = NonZeroU32::new(2);
+        config.messages_per_second_per_source = NonZeroU32::new(4);
+    });
+    let (a, b, c) = (server.connect(V1), server.connect(V1), server.connect(V1));
+    for id in [a, a, b] {
+        assert_eq!(server.input(id, Input::Pong), []);
+    }
+    assert_eq!(server.input(a, Input::Pong), [(a, "pause until 500ms")]);
+    assert_eq!(server.input(c, Input::Pong), [(c, "pause until 250ms")]);
+}
+
+#[test]
 fn unlimited_rates_never_pause() {
     let mut server = Server::new(|config| {
         config.messages_per_second = None;
         config.bytes_per_second = None;
+        assert_eq!(config.messages_per_second_per_source, None, "by default");
     });
     let a = server.connect(V1);
     for _ in 0..10_000 {

@@ -3,96 +3,94 @@
 use super::*;
 
 /// The cost of [`RECEIVE`].
-const COST: usize = r#"{"index":0}"#.len() + 2 + Frame::OVERHEAD;
+const COST: usize = RECEIVE.len() + 2 + Frame::OVERHEAD;
 
-/// A stalled opener with an empty write buffer of this size, and its joiner.
+/// An opener, and its stalled joiner with an empty write buffer of this size.
 fn stalled(backlog_bytes: usize) -> (Server, ConnId, ConnId) {
     let mut server = Server::new(|config| {
         config.backlog_bytes = backlog_bytes.try_into().expect("small");
         config.bytes_per_second = None;
     });
-    let (opener, joiner) = server.pair(Plain, V1);
-    server.stalled.insert(opener);
+    let (opener, joiner) = server.pair(V1, Plain);
+    server.stalled.insert(joiner);
     (server, opener, joiner)
 }
 
-const SEND: &str = r#"{"type":"send","data":{}}"#;
-const RECEIVE: &str = r#"{"index":0}"#;
+const SEND: &str = r#"{"type":"send","index":0,"data":{"a":1}}"#;
+const RECEIVE: &str = r#"{"a":1}"#;
 
 #[test]
 fn backlog_at_the_limit_fits_and_one_byte_over_closes() {
     let (mut server, opener, joiner) = stalled(2 * COST);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
     let expected = [
-        (opener, "close 1013 TooSlow"),
-        (joiner, "ended-by-opener"),
-        (joiner, r#"{"type":"closed","code":"opener-left"}"#),
+        (joiner, "ended-by-server"),
+        (joiner, "close 1013 TooSlow"),
+        (opener, r#"{"type":"leave","index":0}"#),
     ];
-    assert_eq!(server.text(joiner, SEND), expected);
-    assert_eq!(server.run_until(5_000), [(5_000, opener, "abort")]);
+    assert_eq!(server.text(opener, SEND), expected);
+    assert_eq!(server.run_until(5_000), [(5_000, joiner, "abort")]);
 
     let (mut server, opener, joiner) = stalled(2 * COST - 1);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
-    assert_eq!(server.text(joiner, SEND).of(opener), ["close 1013 TooSlow"]);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
+    assert_eq!(server.text(opener, SEND).of(joiner).last(), Some(&"close 1013 TooSlow"));
 }
 
 #[test]
 fn single_frame_of_any_size_fits_into_an_empty_buffer() {
     let (mut server, opener, joiner) = stalled(1);
-    let huge = format!(r#"{{"type":"send","data":{{"a":"{}"}}}}"#, "a".repeat(60_000));
-    assert_eq!(server.text(joiner, &huge).of(opener).len(), 1);
-    assert_eq!(server.text(joiner, SEND).of(opener), ["close 1013 TooSlow"]);
+    let huge = SEND.replace('1', &"1".repeat(60_000));
+    assert_eq!(server.text(opener, &huge).of(joiner).len(), 1);
+    assert_eq!(server.text(opener, SEND).of(joiner).last(), Some(&"close 1013 TooSlow"));
 }
 
 #[test]
 fn written_bytes_free_the_buffer() {
     let (mut server, opener, joiner) = stalled(2 * COST);
-    server.text(joiner, SEND);
-    server.text(joiner, SEND);
-    server.endpoint.written(opener, COST - 1);
-    server.endpoint.written(opener, 1);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
-    server.endpoint.written(opener, usize::MAX);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
-    assert_eq!(server.text(joiner, SEND), [(opener, RECEIVE)]);
-    server.endpoint.written(opener, COST - 1);
+    server.text(opener, SEND);
+    server.text(opener, SEND);
+    server.written(joiner, COST - 1);
+    server.written(joiner, 1);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
+    server.written(joiner, usize::MAX);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
+    assert_eq!(server.text(opener, SEND), [(joiner, RECEIVE)]);
+    server.written(joiner, COST - 1);
+    let outputs = server.text(opener, SEND);
     assert_eq!(
-        server.text(joiner, SEND).of(opener),
-        ["close 1013 TooSlow"],
+        outputs.of(joiner).last(),
+        Some(&"close 1013 TooSlow"),
         "a byte is missing"
     );
 }
 
 #[test]
 fn pings_and_pongs_fill_the_buffer() {
-    let (mut server, opener, _) = stalled(2 * (2 + Frame::OVERHEAD));
+    let (mut server, _, joiner) = stalled(2 * (2 + Frame::OVERHEAD));
     server.run_until(25_000);
-    assert_eq!(server.input(opener, Input::Ping(b"")), [(opener, "pong ")]);
-    assert_eq!(
-        server.input(opener, Input::Ping(b"")).of(opener),
-        ["close 1013 TooSlow"]
-    );
+    assert_eq!(server.input(joiner, Input::Ping(b"")), [(joiner, "pong ")]);
+    let outputs = server.input(joiner, Input::Ping(b""));
+    assert_eq!(outputs.of(joiner).last(), Some(&"close 1013 TooSlow"));
 
-    let (mut server, opener, _) = stalled(2 * (2 + Frame::OVERHEAD) - 1);
+    let (mut server, _, joiner) = stalled(2 * (2 + Frame::OVERHEAD) - 1);
     server.run_until(49_999);
-    server.input(opener, Input::Pong);
+    server.input(joiner, Input::Pong);
     server.now = at(50_000);
+    let outputs = server.handle_timeout();
     assert_eq!(
-        server.handle_timeout().of(opener),
-        ["close 1013 TooSlow"],
+        outputs.of(joiner).last(),
+        Some(&"close 1013 TooSlow"),
         "instead of a ping"
     );
 }
 
 #[test]
 fn pong_payload_fills_the_buffer() {
-    let (mut server, opener, _) = stalled(2 * (3 + 2 + Frame::OVERHEAD) - 1);
-    assert_eq!(server.input(opener, Input::Ping(b"abc")), [(opener, "pong abc")]);
-    assert_eq!(
-        server.input(opener, Input::Ping(b"abc")).of(opener),
-        ["close 1013 TooSlow"]
-    );
+    let (mut server, _, joiner) = stalled(2 * (3 + 2 + Frame::OVERHEAD) - 1);
+    assert_eq!(server.input(joiner, Input::Ping(b"abc")), [(joiner, "pong abc")]);
+    let outputs = server.input(joiner, Input::Ping(b"abc"));
+    assert_eq!(outputs.of(joiner).last(), Some(&"close 1013 TooSlow"));
 }
 
 #[test]

@@ -175,6 +175,10 @@ struct PerIp {
     /// Maximum pending handshakes of direct clients
     #[arg(long, env = "SIGVER_HANDSHAKES_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
     handshakes_per_ip: u32,
+
+    /// Message rate of all connections together
+    #[arg(long, env = "SIGVER_MESSAGES_PER_SECOND_PER_IP", value_name = "N", default_value = "0", value_parser = number(0, u32::MAX))]
+    messages_per_second_per_ip: u32,
 }
 
 #[derive(Args)]
@@ -439,9 +443,11 @@ impl Cli {
         let PerIp {
             connections_per_ip,
             handshakes_per_ip,
+            messages_per_second_per_ip,
         } = self.per_ip;
         config.connections_per_ip = NonZeroU32::new(connections_per_ip);
         config.handshakes_per_ip = NonZeroU32::new(handshakes_per_ip);
+        config.endpoint.messages_per_second_per_source = NonZeroU32::new(messages_per_second_per_ip);
         config.endpoint.key_attempts_per_minute = NonZeroU32::new(attempts);
         let Timeouts {
             handshake_timeout,
@@ -561,6 +567,7 @@ mod tests {
             "--close-timeout=0",
             "--drain=17",
             "--pre-stop-delay=18",
+            "--messages-per-second-per-ip=19",
         ]);
         let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
         let shown = format!("{config:?}");
@@ -584,6 +591,7 @@ mod tests {
             "connections_per_ip: Some(10),",
             "handshakes_per_ip: Some(11),",
             "key_attempts_per_minute: Some(12),",
+            "messages_per_second_per_source: Some(19),",
             "Exact(\"https://a\")",
             "drain: 17s",
             "pre_stop_delay: 18s",

@@ -22,6 +22,14 @@ impl LatencyHistogram {
         self.0.saturating_record(nanoseconds);
     }
 
+    /// Records the time so far of a pending operation if it is longer than all recorded ones, so that a server that stopped
+    /// answering is not reported as fast.
+    pub(crate) fn record_pending(&mut self, so_far: Duration) {
+        if so_far.as_secs_f64() * 1e6 > self.quantile(1.0) {
+            self.record(so_far);
+        }
+    }
+
     pub(crate) fn reset(&mut self) {
         self.0.reset();
     }
@@ -54,6 +62,10 @@ mod tests {
             let found = latency.quantile(quantile);
             assert!((found / expected - 1.0).abs() < 0.002, "{quantile}: {found}");
         }
+        latency.record_pending(Duration::from_micros(900));
+        assert!(latency.quantile(1.0) < 1_100.0);
+        latency.record_pending(Duration::from_micros(2_000));
+        assert!(latency.quantile(1.0) > 1_900.0);
         latency.record(MAX_LATENCY * 2);
         assert!(latency.quantile(1.0) >= MAX_LATENCY.as_micros() as f64);
         latency.reset();

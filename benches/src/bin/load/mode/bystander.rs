@@ -30,6 +30,7 @@ impl Bystander {
         };
         drive(engine, &mut bystander.exchange, bench.warm_up(), |_, _| false)?;
         bystander.measure_window(engine, "baseline", bench.duration(), |_| Ok(false))?;
+        bystander.exchange.require_completed()?;
         bystander.baseline_p99 = bystander.exchange.latency.quantile(0.99);
         Ok(bystander)
     }

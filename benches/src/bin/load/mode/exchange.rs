@@ -45,6 +45,8 @@ fn measure(bench: &Bench, server: &Server, pairs: usize, idle: usize) -> Result<
     meter.observe_threads();
     drive(&mut engine, &mut exchange, bench.duration() / 2, |_, _| false)?;
     let usage = meter.stop()?;
+    exchange.require_completed()?;
+    exchange.record_pending();
 
     let mut sample = Sample::new();
     usage.push_metrics(&mut sample, "exchange", exchange.completed);

@@ -69,6 +69,13 @@ fn measure(bench: &Bench, server: &Server, concurrency: usize) -> Result<Sample,
     let usage = meter.stop()?;
 
     let counts = sessions.counts;
+    if counts.completed == 0 {
+        let seconds = bench.duration().as_secs_f64();
+        return Err(Error::new(format!("no session completed in {seconds:.1} s")));
+    }
+    for session in &sessions.slots {
+        sessions.latency.record_pending(session.began.elapsed());
+    }
     let mut sample = Sample::new();
     usage.push_metrics(&mut sample, "session", counts.completed);
     sessions.latency.push_metrics(&mut sample, "");

@@ -66,15 +66,20 @@ impl ExchangeLoop {
         self.window_start = Instant::now();
     }
 
-    /// Records the time so far of each pending exchange that is longer than all recorded ones, so that a starved pair
-    /// is not reported as fast.
+    /// Records the time so far of the pending exchanges.
     pub(crate) fn record_pending(&mut self) {
         for began in &self.began {
-            let so_far = began.max(&self.window_start).elapsed();
-            if so_far.as_secs_f64() * 1e6 > self.latency.quantile(1.0) {
-                self.latency.record(so_far);
-            }
+            self.latency.record_pending(began.max(&self.window_start).elapsed());
         }
+    }
+
+    /// Fails if no exchange was completed in the current window, in which case there is nothing to compare.
+    pub(crate) fn require_completed(&self) -> Result<(), Error> {
+        if self.completed > 0 {
+            return Ok(());
+        }
+        let seconds = self.window_start.elapsed().as_secs_f64();
+        Err(Error::new(format!("no exchange completed in {seconds:.1} s")))
     }
 
     fn offer(&mut self, conns: &mut Connections, pair: usize) {

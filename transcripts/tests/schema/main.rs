@@ -9,13 +9,17 @@ use std::{
 };
 
 use jsonschema::Validator;
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use sigver_core::{
-    CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, Limits, Member, OutboundMessage,
-    Payload, Refusal, RoleEnd, Time,
+    CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Key, Limits, Member, OutboundMessage, Refusal,
+    RoleEnd, Time,
 };
-use sigver_transcripts::{self as transcripts, Limit, StepKind, Transcript, all};
+use sigver_transcripts::{self as transcripts, StepKind, Transcript, all};
+
+use crate::generated::{frames, outbound};
+
+mod generated;
 
 /// The role of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,16 +27,26 @@ enum Role {
     None,
     Opener,
     Joiner,
+    /// Only in `sigver.v1`.
+    Waiting,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::None, Self::Opener, Self::Joiner];
+    const ALL: [Self; 4] = [Self::None, Self::Opener, Self::Joiner, Self::Waiting];
+
+    fn of(dialect: Dialect) -> &'static [Self] {
+        match dialect {
+            Dialect::Plain => &[Self::None, Self::Opener, Self::Joiner],
+            Dialect::V1 => &Self::ALL,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
             Self::None => "no-role",
             Self::Opener => "opener",
             Self::Joiner => "joiner",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -153,8 +167,9 @@ impl Core {
     fn handle(&mut self, from: ConnId, text: &str) -> (Verdict, Sent) {
         let (dialect, role) = self.clients[&from];
         let message = match Decoder::new(dialect, &self.limits).decode(text) {
-            Ok(InboundMessage::OpenGenerated) => InboundMessage::Open {
+            Ok(InboundMessage::OpenGenerated { id }) => InboundMessage::Open {
                 key: Key::from_random(MADE, &self.limits).expect("within the limit"),
+                id,
             },
             Ok(message) => message,
             Err(reason) => {
@@ -164,9 +179,9 @@ impl Core {
         };
         let gives_up = matches!(
             (&message, role),
-            (InboundMessage::Leave, Role::Joiner) | (InboundMessage::CloseKey, Role::Opener)
+            (InboundMessage::Leave, Role::Joiner | Role::Waiting) | (InboundMessage::CloseKey, Role::Opener)
         );
-        let outputs = self.hub.handle(from, message);
+        let outputs = self.hub.handle(Time::ZERO, from, message);
         let to_itself = outputs.iter().find(|(to, _)| *to == from).map(|(_, message)| message);
         let verdict = match to_itself {
             Some(OutboundMessage::Refused(
@@ -196,6 +211,7 @@ impl Core {
             match message {
                 OutboundMessage::Opened { .. } => *role = Role::Opener,
                 OutboundMessage::Joined { .. } => *role = Role::Joiner,
+                OutboundMessage::Waiting { .. } => *role = Role::Waiting,
                 _ => {}
             }
             let ends_role = matches!(message, OutboundMessage::RoleEnded(_));
@@ -226,13 +242,15 @@ const STAND_INS: [(&str, &str); 3] = [
 ];
 
 /// Known limitations: texts that the schema accepts although the core closes the client. Reasons, a snippet of the text, and an explanation.
-const LIMITATIONS: [(&[CloseReason], &str, &str); 8] = [
+const LIMITATIONS: [(&[CloseReason], &str, &str); 10] = [
     (
         &[
             CloseReason::Duplicate(Member::Type),
             CloseReason::Duplicate(Member::Key),
             CloseReason::Duplicate(Member::Index),
             CloseReason::Duplicate(Member::Data),
+            CloseReason::Duplicate(Member::Id),
+            CloseReason::Duplicate(Member::Wait),
         ],
         "",
         "a parsed object has each member only once",
@@ -251,6 +269,12 @@ const LIMITATIONS: [(&[CloseReason], &str, &str); 8] = [
         &[CloseReason::KeyTooLong],
         "",
         "JSON Schema counts characters, not bytes, and the transcript lowers the limit",
+    ),
+    (&[CloseReason::WaitMalformed], r#""wait":1.0"#, "1.0 is the integer 1"),
+    (
+        &[CloseReason::IdMalformed],
+        "éé",
+        "JSON Schema counts characters, not bytes",
     ),
     (&[CloseReason::IndexMalformed], r#""index":-0,"#, "-0 is the integer 0"),
     (
@@ -329,16 +353,7 @@ impl Judge {
     }
 
     fn transcript(&mut self, transcript: &Transcript) {
-        let mut limits = Limits::default();
-        for (limit, value) in &transcript.limits {
-            match limit {
-                Limit::Depth => limits.depth = *value,
-                Limit::JoinersPerKey => limits.joiners_per_key = *value,
-                Limit::KeyBytes => limits.key_bytes = *value,
-                Limit::MessageBytes => limits.message_bytes = *value,
-            }
-        }
-        let mut core = Core::new(limits);
+        let mut core = Core::new(transcripts::endpoint::config(transcript).limits);
         let mut names = BTreeMap::new();
         for step in &transcript.steps {
             let place = format!("{}.txt:{}", transcript.name, step.line);
@@ -348,17 +363,22 @@ impl Judge {
                 let (dialect, _) = Dialect::negotiate(offers);
                 (core.connect(dialect), dialect)
             });
-            let made = format!("{MADE:032x}");
+            // The core makes only one string here.
+            let with_made = |text: &str| {
+                let mut parts = text.split('$');
+                let first = parts.next().unwrap_or_default().to_owned();
+                parts.fold(first, |text, part| text + &format!("{MADE:032x}") + &part[1..])
+            };
             let sends = match &step.kind {
                 StepKind::Sends(_, transcripts::Frame::Text(text)) => String::from_utf8(text.clone()).ok(),
                 StepKind::Sends(_, transcripts::Frame::Pieces(pieces)) => Some(pieces.concat()),
-                StepKind::SendsMade(_, text) => Some(text.replacen('*', &made, 1)),
+                StepKind::SendsMade(_, text) => Some(with_made(text)),
                 StepKind::Receives(_, text) => {
                     self.text(&place, dialect, None, text);
                     None
                 }
                 StepKind::ReceivesMade(_, text) => {
-                    self.text(&place, dialect, None, &text.replacen('*', &made, 1));
+                    self.text(&place, dialect, None, &with_made(text));
                     None
                 }
                 StepKind::Closes(..) | StepKind::Vanishes(_) => {
@@ -372,7 +392,7 @@ impl Judge {
                 StepKind::Sends(_, transcripts::Frame::Binary(_) | transcripts::Frame::Raw(_))
                 | StepKind::Connects(..)
                 | StepKind::Closed(..)
-                | StepKind::WaitRoleDeadline => None,
+                | StepKind::Wait(_) => None,
             };
             // Frames from a closed client are not read.
             if let (Some(text), Some((_, role))) = (sends, core.clients.get(&id).copied()) {
@@ -470,142 +490,18 @@ fn close_codes_per_dialect_equal_those_of_protocol_page() -> Result<(), Box<dyn 
 
 const ENDS: [RoleEnd; 2] = [RoleEnd::OpenerLeft, RoleEnd::Kicked];
 
-/// Small JSON values, without numbers that `serde_json` writes differently from how it read them.
-fn values() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        (-1e9..1e9)
-            .prop_filter("1.0 is an integer but not an index", |number: &f64| number.fract()
-                != 0.0)
-            .prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 12, 3, |inner| {
-        let name = prop_oneof![4 => any::<String>(), 1 => select(NAMES).prop_map(str::to_owned)];
-        prop_oneof![
-            vec(inner.clone(), 0..3).prop_map(Value::from),
-            vec((name, inner), 0..3).prop_map(|members| Value::Object(members.into_iter().collect())),
-        ]
-    })
-}
-
-const NAMES: &[&str] = &["type", "key", "index", "data", "code", "Type"];
-
-/// Frames from a client, most of them almost valid.
-fn frames() -> impl Strategy<Value = Value> {
-    const TYPES: &[&str] = &[
-        "open", "join", "send", "kick", "close", "leave", "opened", "joined", "data", "closed", "error", "Open",
-        "offer", "",
-    ];
-    const NEAR: &[&str] = &[
-        "00",
-        "-1",
-        "+1",
-        " 0",
-        "0 ",
-        "0\n",
-        "",
-        "1.0",
-        "1e0",
-        "0x1",
-        "١",
-        "18446744073709551616",
-    ];
-    let kind = prop_oneof![8 => select(TYPES).prop_map(Value::from), 1 => values()];
-    let key = prop_oneof![
-        8 => keys().prop_map(|key| Value::from(key.as_str())),
-        // Over the limit in characters, and so in bytes. A schema cannot detect keys that are over it only in bytes.
-        1 => (255..259_usize).prop_map(|length| Value::from("k".repeat(length))),
-        1 => Just(Value::from("")),
-        1 => values(),
-    ];
-    let index = prop_oneof![
-        4 => (0..3_u32).prop_map(Value::from),
-        2 => any::<u64>().prop_map(Value::from),
-        2 => any::<u64>().prop_map(|number| Value::from(number.to_string())),
-        2 => select(NEAR).prop_map(Value::from),
-        1 => Just(Value::from(-1)),
-        1 => values(),
-    ];
-    let members = (
-        option::weighted(0.9, kind),
-        option::of(key),
-        option::of(index),
-        option::of(values()),
-        vec((any::<String>(), values()), 0..2),
-    );
-    let object = members.prop_map(|(kind, key, index, data, others)| {
-        let named = [("type", kind), ("key", key), ("index", index), ("data", data)];
-        let named = named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        Value::Object(others.into_iter().chain(named).collect())
-    });
-    prop_oneof![16 => object, 1 => values()]
-}
-
-/// Keys within the limits, with any characters.
-fn keys() -> impl Strategy<Value = Key> {
-    prop_oneof![
-        any::<String>(),
-        "[\"\\\\\u{0}-\u{1f}\u{7f}\u{2028}\u{feff}\u{10ffff}{}]{1,64}",
-        Just("k".repeat(256)),
-    ]
-    .prop_filter_map("a key has 1 to 256 bytes", |text| {
-        Key::new(&text, &Limits::default()).ok()
-    })
-}
-
-fn indexes() -> impl Strategy<Value = Index> {
-    prop_oneof![Just(0), Just(u32::MAX - 1), 0..u32::MAX].prop_map(Index::new)
-}
-
-/// Returns the payload of a `send` with this `data`.
-fn payload(data: &Value) -> Payload {
-    Payload::new(&data.to_string(), &Limits::default()).expect("a JSON value")
-}
-
-/// Every message from the hub to a client except `Close`, which is not a text, with the role of the client.
-fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
-    let refusal = prop_oneof![
-        keys().prop_map(|key| Refusal::KeyTaken { key }),
-        keys().prop_map(|key| Refusal::UnknownKey { key }),
-        keys().prop_map(|key| Refusal::TooManyJoiners { key }),
-        Just(Refusal::HasRole),
-        Just(Refusal::NoRole),
-        Just(Refusal::WrongRole),
-        Just(Refusal::NoIndex),
-        option::of(indexes()).prop_map(|index| Refusal::UnknownIndex { index }),
-        option::of(indexes()).prop_map(|index| Refusal::NotAnObject { index }),
-    ];
-    prop_oneof![
-        keys().prop_map(|key| (Role::Opener, OutboundMessage::Opened { key })),
-        indexes().prop_map(|index| (Role::Joiner, OutboundMessage::Joined { index })),
-        indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerJoined { index })),
-        indexes().prop_map(|index| (Role::Opener, OutboundMessage::PeerLeft { index })),
-        (option::of(indexes()), prop_oneof![values(), frames()]).prop_map(|(from, data)| {
-            let role = from.map_or(Role::Joiner, |_| Role::Opener);
-            let payload = payload(&data);
-            (role, OutboundMessage::Data { from, payload })
-        }),
-        (select(&Role::ALL[..]), refusal).prop_map(|(role, refusal)| (role, OutboundMessage::Refused(refusal))),
-        select(&ENDS[..]).prop_map(|end| (Role::Joiner, OutboundMessage::RoleEnded(end))),
-    ]
-}
-
 /// Does not compile if a variant is added. Add it to [`outbound`], [`ENDS`] and the schema as well.
 fn is_text(message: &OutboundMessage) -> bool {
     match message {
         OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
         | OutboundMessage::Opened { .. }
+        | OutboundMessage::Waiting { .. }
         | OutboundMessage::Joined { .. }
         | OutboundMessage::PeerJoined { .. }
         | OutboundMessage::Data { .. }
         | OutboundMessage::PeerLeft { .. }
-        | OutboundMessage::Refused(_) => true,
+        | OutboundMessage::Refused(_)
+        | OutboundMessage::Pong => true,
         OutboundMessage::Close(_) => false,
     }
 }
@@ -626,6 +522,9 @@ fn invalid_variants(message: &Map<String, Value>) -> Vec<Value> {
                 json!(u32::MAX),
                 json!(""),
             ] {
+                if name == "wait" && wrong.is_u64() {
+                    continue;
+                }
                 let mut other = message.clone();
                 other.insert(name.clone(), wrong);
                 all.push(other.into());
@@ -679,9 +578,15 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
             // Any object is valid.
             Dialect::Plain => {}
             Dialect::V1 => {
-                let is_error = matches!(message, OutboundMessage::Refused(_));
+                let is_for_any_role = matches!(message, OutboundMessage::Refused(_) | OutboundMessage::Pong);
                 for other in Role::ALL.into_iter().filter(|other| *other != role) {
-                    prop_assert_eq!(schema.accepts_to(other, &value), is_error, "{:?}: {}", other, &text);
+                    prop_assert_eq!(
+                        schema.accepts_to(other, &value),
+                        is_for_any_role,
+                        "{:?}: {}",
+                        other,
+                        &text
+                    );
                 }
                 // `data` has an index to an opener and none to a joiner. In some errors the index is optional.
                 let index_is_optional = matches!(
@@ -690,7 +595,9 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
                         | OutboundMessage::Refused(Refusal::UnknownIndex { .. } | Refusal::NotAnObject { .. })
                 );
                 for wrong in invalid_variants(object) {
-                    let is_valid = index_is_optional && wrong.get("index").is_some() != object.contains_key("index");
+                    let other_index = wrong.get("index").is_some() != object.contains_key("index");
+                    let without_id = wrong.get("id").is_none() && object.contains_key("id");
+                    let is_valid = index_is_optional && other_index || without_id;
                     prop_assert!(is_valid || !schema.accepts("server-to-client", &wrong), "{wrong}");
                 }
             }
@@ -709,6 +616,11 @@ fn scene(dialect: Dialect, role: Role) -> (Core, ConnId) {
         Role::None => core.connect(dialect),
         Role::Opener => opener,
         Role::Joiner => joiner,
+        Role::Waiting => {
+            let client = core.connect(dialect);
+            core.handle(client, r#"{"type":"join","key":"nobody's","wait":9}"#);
+            client
+        }
     };
     assert_eq!(core.clients[&client].1, role);
     (core, client)
@@ -731,7 +643,7 @@ fn schemas_and_core_accept_the_same_client_frames() -> Result<(), Box<dyn Error>
     for &dialect in Dialect::ALL {
         let schema = Schema::of(dialect);
         let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2_000));
-        runner.run(&(select(&Role::ALL[..]), frames()), |(role, frame)| {
+        runner.run(&(select(Role::of(dialect)), frames()), |(role, frame)| {
             let text = frame.to_string();
             let (mut core, client) = scene(dialect, role);
             let (verdict, _) = core.handle(client, &text);

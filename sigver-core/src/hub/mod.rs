@@ -1,4 +1,4 @@
-//! The state machine. Every transition of a connection's role is in this file.
+//! The state machine: every transition of a connection's role.
 //!
 //! ```text
 //!                 open                      disconnected, closed: the key is free, and the role of every joiner ends
@@ -6,16 +6,24 @@
 //!  connect   │                                                                   v
 //!  ────────> Idle ──────────────────────────────────────────────────────────> (dead)
 //!            │     no role in time; single-use: a refusal that closes            ^
-//!            └────────────> Joiner(opener, index) ───────────────────────────────┘
-//!                 join                      disconnected, closed: the opener gets PeerLeft
+//!            │────────────> Joiner(opener, index) ───────────────────────────────│
+//!            │    join         ^         disconnected, closed: the opener gets PeerLeft
+//!            │                 │ the key is opened                               │
+//!            └────────────> Waiting(key) ────────────────────────────────────────┘
+//!                 join                      disconnected, closed
 //! ```
 //!
-//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends. One with [`RoleLifetime::Reusable`] becomes `Idle` when it closes
-//! its key, leaves, is kicked, or its opener leaves.
+//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends, or when it has waited in vain. One with
+//! [`RoleLifetime::Reusable`] becomes `Idle` when it closes its key, leaves, is kicked, its opener leaves, or it has waited in vain.
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
+mod invariants;
+mod requests;
+mod waiters;
+
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
@@ -23,9 +31,10 @@ use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
 
 use crate::{
     arena::Arena,
-    id::{ConnId, Index, Key},
+    hub::waiters::{Arrival, Waiters},
+    id::{ConnId, Index, Key, PeerId},
     limits::Limits,
-    message::{Addressee, InboundMessage, OutboundMessage},
+    message::{InboundMessage, OutboundMessage},
     payload::Payload,
     profile::{PayloadKind, Profile, RoleLifetime},
     reason::{CloseReason, ConnectError, Refusal, RoleEnd},
@@ -44,6 +53,7 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// With a payload of your own:
 ///
 /// ```
+/// use core::time::Duration;
 /// use sigver_core::{
 ///     Addressee, Hub, InboundMessage, Key, Limits, OutboundMessage, PayloadKind, Profile, RoleLifetime, Time,
 /// };
@@ -55,18 +65,21 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// let profile = Profile { role_lifetime: RoleLifetime::Reusable, accepts: PayloadKind::Any };
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
-/// let _ = hub.handle(opener, InboundMessage::Open { key: key.clone() });
-/// let _ = hub.handle(joiner, InboundMessage::Join { key });
+/// let now = Time::ZERO;
+/// let _ = hub.handle(now, opener, InboundMessage::Open { key: key.clone(), id: None });
+/// let _ = hub.handle(now, joiner, InboundMessage::Join { key, id: None, wait: Duration::ZERO });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
-/// let outputs = hub.handle(joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
+/// let outputs = hub.handle(now, joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
 /// assert!(matches!(&outputs[..], [(to, OutboundMessage::Data { payload, .. })] if *to == opener && payload.0 == [1, 2, 3]));
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub struct Hub<P = Payload> {
     conns: Arena<Conn>,
     keys: BTreeMap<Key, ConnId>,
-    /// One entry for each idle connection that has a deadline.
+    /// Of keys that nobody has open.
+    waiters: Waiters,
+    /// One entry for each idle or waiting connection that has a deadline.
     deadlines: BTreeSet<(Time, ConnId)>,
     limits: Limits,
     /// The counters. [`Hub::stats`] computes the gauges.
@@ -83,6 +96,8 @@ pub enum Role {
     Opener,
     /// It has joined a key.
     Joiner,
+    /// It waits for a key to be opened, and will then be a joiner.
+    Waiting,
 }
 
 struct Conn {
@@ -95,16 +110,29 @@ enum State {
         /// The role deadline, until the first request for a role.
         deadline: Option<Time>,
     },
-    Opener {
-        key: Key,
-        joiners: BTreeMap<Index, ConnId>,
-        /// The index of the next joiner, which is also the number of joiners so far.
-        next: u32,
-    },
+    /// Boxed, because most connections are joiners.
+    Opener(Box<Opener>),
+    Waiting(Box<Waiting>),
     Joiner {
         opener: ConnId,
         index: Index,
     },
+}
+
+struct Waiting {
+    key: Key,
+    id: Option<PeerId>,
+    arrival: Arrival,
+    /// When it has waited in vain; `None` if never.
+    deadline: Option<Time>,
+}
+
+struct Opener {
+    key: Key,
+    id: Option<PeerId>,
+    joiners: BTreeMap<Index, ConnId>,
+    /// The index of the next joiner, which is also the number of joiners so far.
+    next: u32,
 }
 
 impl Hub {
@@ -120,6 +148,7 @@ impl<P> Hub<P> {
         Self {
             conns: Arena::new(),
             keys: BTreeMap::new(),
+            waiters: Waiters::new(),
             deadlines: BTreeSet::new(),
             limits,
             counters: Stats::default(),
@@ -155,46 +184,58 @@ impl<P> Hub<P> {
 
     /// Handles a message from a connection. Returns the messages to send, in order.
     #[must_use = "the outputs must be sent"]
-    pub fn handle(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
+    pub fn handle(&mut self, now: Time, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        self.handle_into(from, message, &mut outputs);
+        self.handle_into(now, from, message, &mut outputs);
         outputs
     }
 
     /// Like [`handle`](Self::handle), but appends to `outputs`, which saves an allocation for each message.
     pub fn handle_into(
         &mut self,
+        now: Time,
         from: ConnId,
         message: InboundMessage<P>,
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
     ) {
         match message {
-            InboundMessage::Open { key } => self.open(from, key, outputs),
-            InboundMessage::OpenGenerated => self.close_into(from, CloseReason::Internal, outputs),
-            InboundMessage::Join { key } => self.join(from, key, outputs),
+            InboundMessage::Open { key, id } => self.open(from, key, id, outputs),
+            InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
+            InboundMessage::Join { key, id, wait } => self.join(now, from, key, id, wait, outputs),
+            InboundMessage::Meet { key, id } => self.meet(from, key, id, outputs),
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
                 Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
-                Some(State::Opener { .. } | State::Joiner { .. }) | None => self.data(from, to, kind, payload, outputs),
+                Some(State::Opener(_) | State::Joiner { .. } | State::Waiting(_)) | None => {
+                    self.data(from, to, kind, payload, outputs);
+                }
             },
             InboundMessage::Kick { index } => self.kick(from, index, outputs),
             InboundMessage::Leave => self.leave(from, outputs),
             InboundMessage::CloseKey => self.close_key(from, outputs),
+            InboundMessage::Ping if self.conns.get(from).is_some() => outputs.push((from, OutboundMessage::Pong)),
+            InboundMessage::Ping => {}
         }
     }
 
-    /// Like [`handle`](Self::handle), but if the connection has no role, an open fails as if the key were taken, and a join as if it were
-    /// unknown. For clients that have guessed too many keys.
+    /// Refuses a request for a role by a decision of the embedder, in place of handling it. Like every such request, it cancels the role
+    /// deadline. A connection that has a role is refused with [`Refusal::HasRole`], as by [`handle`](Self::handle).
+    ///
+    /// ```
+    /// # use sigver_core::{Dialect, Hub, Key, Limits, OutboundMessage, Refusal, Time};
+    /// # let mut hub = Hub::new(Limits::default());
+    /// # let guesser = hub.connect(Time::ZERO, Dialect::V1.profile())?;
+    /// # let key = Key::new("tea", hub.limits())?;
+    /// let outputs = hub.refuse_request(guesser, Refusal::TooManyAttempts { key });
+    /// assert!(matches!(&outputs[..], [(to, OutboundMessage::Refused(_))] if *to == guesser));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[must_use = "the outputs must be sent"]
-    pub fn deny(&mut self, from: ConnId, message: InboundMessage<P>) -> Vec<(ConnId, OutboundMessage<P>)> {
-        let refusal = match (&message, self.state(from)) {
-            (InboundMessage::Open { key }, Some(State::Idle { .. })) => Refusal::KeyTaken { key: key.clone() },
-            (InboundMessage::Join { key }, Some(State::Idle { .. })) => Refusal::UnknownKey { key: key.clone() },
-            _ => return self.handle(from, message),
-        };
-        self.meet_deadline(from);
+    pub fn refuse_request(&mut self, conn: ConnId, refusal: Refusal) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        self.refuse(from, refusal, &mut outputs);
+        if self.may_take_role(conn, &mut outputs) {
+            self.refuse(conn, refusal, &mut outputs);
+        }
         outputs
     }
 
@@ -255,6 +296,7 @@ impl<P> Hub<P> {
         self.counters.closed += outputs.len() as u64;
         self.conns.clear();
         self.keys.clear();
+        self.waiters.clear();
         self.deadlines.clear();
         self.joiners = 0;
         outputs
@@ -267,7 +309,7 @@ impl<P> Hub<P> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Closes every connection whose role deadline has passed.
+    /// Closes every connection whose role deadline has passed, and refuses every join that has waited in vain.
     #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -276,26 +318,29 @@ impl<P> Hub<P> {
                 break;
             }
             self.deadlines.pop_first();
-            self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
+            match self.state(conn) {
+                Some(State::Waiting(_)) => self.end_wait(conn, &mut outputs),
+                Some(State::Idle { .. } | State::Opener(_) | State::Joiner { .. }) | None => {
+                    self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
+                }
+            }
         }
         outputs
     }
 
-    /// Restarts every role deadline that has passed.
+    /// Restarts every role deadline that has passed. A join that has waited in vain may be sent again, so its wait ends.
     #[cfg(feature = "json")]
     pub(crate) fn restart_deadlines(&mut self, now: Time) {
         let Some(allowed) = self.limits.role_deadline else {
             return;
         };
+        let restarted = now.saturating_add(allowed);
         let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
         for (deadline, id) in passed.copied().collect::<Vec<_>>() {
-            let restarted = now.saturating_add(allowed);
-            self.deadlines.remove(&(deadline, id));
-            self.deadlines.insert((restarted, id));
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.state = State::Idle {
-                    deadline: Some(restarted),
-                };
+            if let Some(State::Idle { deadline: own }) = self.conns.get_mut(id).map(|conn| &mut conn.state) {
+                *own = Some(restarted);
+                self.deadlines.remove(&(deadline, id));
+                self.deadlines.insert((restarted, id));
             }
         }
     }
@@ -321,152 +366,41 @@ impl<P> Hub<P> {
             connections: self.conns.len(),
             keys: self.keys.len() as u32,
             joiners: self.joiners,
+            waiting: self.waiters.len(),
             ..self.counters
         }
     }
 
-    /// Returns the role of a connection; `None` if it has none or is gone.
+    /// Returns the role of a connection; `None` if it has none and does not wait for one, or is gone.
     #[must_use]
     pub fn role(&self, conn: ConnId) -> Option<Role> {
         match self.state(conn)? {
             State::Idle { .. } => None,
-            State::Opener { .. } => Some(Role::Opener),
+            State::Opener(_) => Some(Role::Opener),
             State::Joiner { .. } => Some(Role::Joiner),
+            State::Waiting(_) => Some(Role::Waiting),
         }
+    }
+
+    /// Returns the opener of a joiner.
+    #[cfg(feature = "json")]
+    pub(crate) fn opener_of(&self, conn: ConnId) -> Option<ConnId> {
+        match self.state(conn)? {
+            State::Joiner { opener, .. } => Some(*opener),
+            State::Idle { .. } | State::Waiting(_) | State::Opener { .. } => None,
+        }
+    }
+
+    /// Returns the opener of a key.
+    #[cfg(feature = "json")]
+    pub(crate) fn opener(&self, key: &Key) -> Option<ConnId> {
+        self.keys.get(key).copied()
     }
 
     /// Returns the limits that the hub was created with.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    fn open(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            None => return,
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
-            Some(State::Idle { .. }) => {}
-        }
-        self.meet_deadline(from);
-        if self.keys.contains_key(&key) {
-            return self.refuse(from, Refusal::KeyTaken { key }, outputs);
-        }
-        self.set_state(
-            from,
-            State::Opener {
-                key: key.clone(),
-                joiners: BTreeMap::new(),
-                next: 0,
-            },
-        );
-        self.keys.insert(key.clone(), from);
-        outputs.push((from, OutboundMessage::Opened { key }));
-    }
-
-    fn join(&mut self, from: ConnId, key: Key, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            None => return,
-            Some(State::Opener { .. } | State::Joiner { .. }) => return self.refuse(from, Refusal::HasRole, outputs),
-            Some(State::Idle { .. }) => {}
-        }
-        self.meet_deadline(from);
-        let opener = self.keys.get(&key).copied();
-        let Some((opener, State::Opener { joiners, next, .. })) =
-            opener.and_then(|id| Some((id, &mut self.conns.get_mut(id)?.state)))
-        else {
-            return self.refuse(from, Refusal::UnknownKey { key }, outputs);
-        };
-        if joiners.len() >= self.limits.joiners_per_key as usize || *next == u32::MAX {
-            return self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
-        }
-        let index = Index::new(*next);
-        *next += 1;
-        joiners.insert(index, from);
-        self.joiners += 1;
-        self.set_state(from, State::Joiner { opener, index });
-        outputs.push((from, OutboundMessage::Joined { index }));
-        outputs.push((opener, OutboundMessage::PeerJoined { index }));
-    }
-
-    fn data(&mut self, from: ConnId, to: Addressee, kind: PayloadKind, payload: P, outputs: &mut Outputs<P>) {
-        let (recipient, sender, index) = match self.state(from) {
-            None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
-            Some(State::Joiner { opener, index }) => (*opener, Some(*index), None),
-            Some(State::Opener { joiners, .. }) => match to {
-                Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
-                Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),
-                Addressee::OutOfRange => {
-                    self.counters.dropped += 1;
-                    return self.refuse(from, Refusal::UnknownIndex { index: None }, outputs);
-                }
-                Addressee::Index(index) => match joiners.get(&index) {
-                    Some(joiner) => (*joiner, None, Some(index)),
-                    // The joiner may have just left: the opener must keep its other joiners.
-                    None => {
-                        self.counters.dropped += 1;
-                        return self.refuse(from, Refusal::UnknownIndex { index: Some(index) }, outputs);
-                    }
-                },
-            },
-        };
-        // Kinds are ordered: `Object` is less than `Any`.
-        if self
-            .conns
-            .get(recipient)
-            .is_some_and(|conn| kind > conn.profile.accepts)
-        {
-            return self.refuse(from, Refusal::NotAnObject { index }, outputs);
-        }
-        self.counters.relayed += 1;
-        outputs.push((recipient, OutboundMessage::Data { from: sender, payload }));
-    }
-
-    fn kick(&mut self, from: ConnId, index: Option<Index>, outputs: &mut Outputs<P>) {
-        let joiner = match self.conns.get_mut(from).map(|conn| &mut conn.state) {
-            None => return,
-            Some(State::Idle { .. }) => return self.refuse(from, Refusal::NoRole, outputs),
-            Some(State::Joiner { .. }) => return self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Opener { joiners, .. }) => index.and_then(|index| Some((index, joiners.remove(&index)?))),
-        };
-        match joiner {
-            Some((index, joiner)) => {
-                self.release(joiner, RoleEnd::Kicked, outputs);
-                outputs.push((from, OutboundMessage::PeerLeft { index }));
-            }
-            None => self.refuse(from, Refusal::UnknownIndex { index }, outputs),
-        }
-    }
-
-    fn leave(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            Some(State::Joiner { .. }) => self.resign(from, outputs),
-            Some(State::Opener { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
-            None => {}
-        }
-    }
-
-    fn close_key(&mut self, from: ConnId, outputs: &mut Outputs<P>) {
-        match self.state(from) {
-            Some(State::Opener { .. }) => self.resign(from, outputs),
-            Some(State::Joiner { .. }) => self.refuse(from, Refusal::WrongRole, outputs),
-            Some(State::Idle { .. }) => self.refuse(from, Refusal::NoRole, outputs),
-            None => {}
-        }
-    }
-
-    /// Ends a role at the request of its connection.
-    fn resign(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
-        match self.conns.get_mut(conn) {
-            Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
-                let state = mem::replace(state, State::Idle { deadline: None });
-                self.retire(conn, state, outputs);
-            }
-            // A single-use role ends with its connection.
-            Some(_) => self.refuse(conn, Refusal::WrongRole, outputs),
-            None => {}
-        }
     }
 
     /// Refuses a request. Every refusal goes through here.
@@ -486,15 +420,19 @@ impl<P> Hub<P> {
     fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
-            State::Opener { key, joiners, .. } => {
-                self.keys.remove(&key);
-                for joiner in joiners.into_values() {
+            State::Waiting(waiting) => {
+                self.waiters.remove(&waiting.key, waiting.arrival);
+                self.cancel_deadline(conn, waiting.deadline);
+            }
+            State::Opener(opener) => {
+                self.keys.remove(&opener.key);
+                for joiner in opener.joiners.into_values() {
                     self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
             }
             State::Joiner { opener, index } => {
-                if let Some(State::Opener { joiners, .. }) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
-                    joiners.remove(&index);
+                if let Some(State::Opener(its)) = self.conns.get_mut(opener).map(|conn| &mut conn.state) {
+                    its.joiners.remove(&index);
                     self.joiners -= 1;
                     outputs.push((opener, OutboundMessage::PeerLeft { index }));
                 }
@@ -522,14 +460,15 @@ impl<P> Hub<P> {
         self.conns.get(conn).map(|conn| &conn.state)
     }
 
-    fn set_state(&mut self, conn: ConnId, state: State) {
-        if let Some(conn) = self.conns.get_mut(conn) {
-            conn.state = state;
-        }
+    /// Sets the state of a connection. Returns the previous one; `None` if the connection is gone.
+    fn replace_state(&mut self, conn: ConnId, state: State) -> Option<State> {
+        let conn = self.conns.get_mut(conn)?;
+        Some(mem::replace(&mut conn.state, state))
     }
 
-    /// Removes the role deadline of a connection that requests a role, whatever the result.
-    fn meet_deadline(&mut self, conn: ConnId) {
+    /// Removes the role deadline of a connection that has asked for a role and waits.
+    #[cfg(feature = "json")]
+    pub(crate) fn meet_deadline(&mut self, conn: ConnId) {
         if let Some(State::Idle { deadline }) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
             let deadline = deadline.take();
             self.cancel_deadline(conn, deadline);
@@ -540,46 +479,6 @@ impl<P> Hub<P> {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, conn));
         }
-    }
-
-    /// Panics if the tables disagree. Tests call it after every step.
-    #[doc(hidden)]
-    pub fn assert_invariants(&self) {
-        let mut openers = 0;
-        let mut joined = 0;
-        let mut waiting = 0;
-        for (id, conn) in self.conns.iter() {
-            match &conn.state {
-                State::Idle { deadline: None } => {}
-                State::Idle {
-                    deadline: Some(deadline),
-                } => {
-                    waiting += 1;
-                    assert!(self.deadlines.contains(&(*deadline, id)));
-                }
-                State::Opener { key, joiners, next } => {
-                    openers += 1;
-                    assert_eq!(self.keys.get(key), Some(&id), "a key points at its opener");
-                    for (index, joiner) in joiners {
-                        assert!(index.get() < *next);
-                        assert!(
-                            matches!(self.state(*joiner), Some(State::Joiner { opener, index: i }) if *opener == id && i == index),
-                            "a joiner refers to its opener and its index"
-                        );
-                    }
-                }
-                State::Joiner { opener, index } => {
-                    joined += 1;
-                    assert!(
-                        matches!(self.state(*opener), Some(State::Opener { joiners, .. }) if joiners.get(index) == Some(&id)),
-                        "an opener refers to its joiners"
-                    );
-                }
-            }
-        }
-        assert_eq!(self.keys.len(), openers, "no key outlives its opener");
-        assert_eq!(self.joiners, joined, "the gauge of joiners is correct");
-        assert_eq!(self.deadlines.len(), waiting, "no deadline is stale");
     }
 }
 

@@ -7,31 +7,47 @@
 //!
 //! It uses `sigver.v1`. A line of JSON is sent unchanged, any other line as a JSON string. An opener sends a line to all its joiners, and a
 //! line that starts with `N:` to joiner N only. It prints received data with the same prefix. Everything else is printed to stderr.
-//! The program ends at the end of stdin, when the opener leaves, or when the server closes the connection.
+//! The program ends at the end of stdin, when the opener leaves, or when the server closes the connection or stops answering. It does not
+//! reconnect; "Advice to clients" in PROTOCOL.md says when a client should.
 //!
-//! Useful in other clients: [`Duplex`] shows how a blocking client reads and writes at the same time; [`Received`] and [`Sent`] are the
-//! messages.
+//! | file | content |
+//! |---|---|
+//! | `main.rs` | the messages, and what the program does with them |
+//! | `socket.rs` | connects with a time limit; reads and writes at the same time with blocking calls |
+//! | `liveness.rs` | when to send a ping, and when the connection counts as dead |
+
+mod liveness;
+mod socket;
 
 use std::{
     collections::BTreeSet,
     error::Error,
-    io::{self, BufRead, Read, Write},
-    net::TcpStream,
+    io::{self, BufRead, Write},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tungstenite::{
-    Message, WebSocket,
-    client::IntoClientRequest,
-    http::HeaderValue,
-    protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
+use liveness::Times;
+use socket::{Writer, connect};
+
 const SUBPROTOCOL: &str = "sigver.v1";
+
+/// The server sends a ping every 25 s by default, so this client sends one only if the connection is lost or the server is set otherwise.
+const TIMES: Times = Times {
+    connect: Duration::from_secs(10),
+    ping_after: Duration::from_secs(30),
+    pong_within: Duration::from_secs(30),
+};
+
 const USAGE: &str = "usage: peer URL open [KEY]\n       peer URL join KEY";
 
 /// A message from the server in `sigver.v1`.
@@ -87,7 +103,7 @@ fn main() -> ExitCode {
 }
 
 fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
-    let (mut reader, mut writer) = connect(url)?;
+    let (mut reader, mut writer) = connect(url, SUBPROTOCOL, TIMES)?;
     send(&mut writer, first)?;
     let recipients = match first {
         Sent::Open { .. } => Recipients::Joiners(Arc::default()),
@@ -96,8 +112,8 @@ fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
     // Its thread ends with the process, because reading from a terminal cannot be interrupted.
     let mut input = Some((writer, recipients.clone()));
     loop {
-        match reader.read() {
-            Ok(Message::Text(text)) => match serde_json::from_str(&text)? {
+        match reader.read()? {
+            Message::Text(text) => match serde_json::from_str(&text)? {
                 // Lines are sent only after the role is confirmed, because they would be refused before.
                 Received::Opened { key } => {
                     eprintln!("opened {key}");
@@ -123,10 +139,9 @@ fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
                 Received::Error { code, message } => eprintln!("{code}: {message}"),
             },
             // The reply to our close frame, after the end of stdin.
-            Ok(Message::Close(Some(close))) if close.code == CloseCode::Normal => return Ok(()),
-            Ok(Message::Close(close)) => return Err(closed(close).into()),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => {}
-            Err(error) => return Err(error.into()),
+            Message::Close(Some(close)) if close.code == CloseCode::Normal => return Ok(()),
+            Message::Close(close) => return Err(closed(close).into()),
+            Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
         }
     }
 }
@@ -172,7 +187,7 @@ impl Recipients {
 }
 
 /// Starts the thread that sends lines, unless it is running.
-fn start_input(input: &mut Option<(WebSocket<Duplex>, Recipients)>) {
+fn start_input(input: &mut Option<(Writer, Recipients)>) {
     if let Some((mut writer, recipients)) = input.take() {
         thread::spawn(move || {
             if let Err(error) = send_lines(&mut writer, &recipients) {
@@ -182,7 +197,7 @@ fn start_input(input: &mut Option<(WebSocket<Duplex>, Recipients)>) {
     }
 }
 
-fn send_lines(writer: &mut WebSocket<Duplex>, recipients: &Recipients) -> Result<(), Box<dyn Error>> {
+fn send_lines(writer: &mut Writer, recipients: &Recipients) -> Result<(), Box<dyn Error>> {
     for line in io::stdin().lock().lines() {
         for message in recipients.messages(&line?) {
             send(writer, &message)?;
@@ -211,7 +226,7 @@ fn print(index: Option<u32>, data: &Value) -> io::Result<()> {
     }
 }
 
-fn send(writer: &mut WebSocket<Duplex>, message: &Sent) -> Result<(), Box<dyn Error>> {
+fn send(writer: &mut Writer, message: &Sent) -> Result<(), Box<dyn Error>> {
     Ok(writer.send(Message::text(serde_json::to_string(message)?))?)
 }
 
@@ -219,54 +234,5 @@ fn closed(close: Option<CloseFrame>) -> String {
     match close {
         Some(close) => format!("closed by the server: {} {}", u16::from(close.code), close.reason),
         None => "closed by the server".into(),
-    }
-}
-
-/// Connects. Returns two WebSockets on the same connection: one to read, one to write, each for its own thread.
-fn connect(url: &str) -> Result<(WebSocket<Duplex>, WebSocket<Duplex>), Box<dyn Error>> {
-    let mut request = url.into_client_request()?;
-    request
-        .headers_mut()
-        .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
-    if request.uri().scheme_str() != Some("ws") {
-        return Err(format!("unsupported URL {url}: this example has no TLS, use ws:").into());
-    }
-    let host = request.uri().host().ok_or("the URL has no host")?;
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), request.uri().port_u16().unwrap_or(80)))?;
-    // Small messages must not wait for more data.
-    stream.set_nodelay(true)?;
-    let duplex = Duplex {
-        stream: Arc::new(stream),
-        write_lock: Arc::new(Mutex::new(())),
-    };
-    // Fails if the server does not echo the subprotocol.
-    let (reader, _) = tungstenite::client(request, duplex.clone())?;
-    let writer = WebSocket::from_raw_socket(duplex, Role::Client, None);
-    Ok((reader, writer))
-}
-
-/// A socket shared by a reading and a writing WebSocket. The reading one also writes pongs and the reply to a close frame. Frames are not
-/// interleaved, because each write contains complete frames.
-#[derive(Clone)]
-struct Duplex {
-    stream: Arc<TcpStream>,
-    write_lock: Arc<Mutex<()>>,
-}
-
-impl Read for Duplex {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.stream).read(buffer)
-    }
-}
-
-impl Write for Duplex {
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        (&*self.stream).write_all(frames)?;
-        Ok(frames.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
