@@ -16,6 +16,7 @@ mod closing;
 pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
+mod eviction;
 mod fair_queue;
 pub(crate) mod io;
 mod key_attempts;
@@ -25,7 +26,7 @@ pub(crate) mod source_table;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use core::{cmp::Reverse, fmt, net::IpAddr, time::Duration};
+use core::{fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
@@ -652,36 +653,6 @@ impl Endpoint {
         }
         self.closing.insert(now, id, backlog, is_discarded);
         outputs.push((id, Output::Send(last)));
-    }
-
-    /// Ends the connections with the largest backlogs until the others fit into the limit. Called before a call adds frames: those of the
-    /// call before may go to clients that read, and are reported as written by now.
-    ///
-    /// Each scan of the connections ends one of them, so there is at most one for each connection that was accepted.
-    fn limit_backlogs(&mut self, now: Time, outputs: &mut Outputs) {
-        let mut excess = self.backlogs.excess();
-        while excess > 0 {
-            let Some((id, backlog)) = self.largest_backlog() else {
-                break;
-            };
-            excess = excess.saturating_sub(backlog as u64);
-            self.counters.evicted += 1;
-            if self.conns.get(id).is_some() {
-                self.close(now, id, CloseReason::TooSlow, outputs);
-            } else {
-                let backlog = self.closing.remove(id);
-                self.backlogs.subtract(backlog);
-                outputs.push((id, Output::Abort));
-            }
-        }
-    }
-
-    /// Returns the connection with the largest backlog, and of several the one with the lowest id; `None` if there is no backlog.
-    fn largest_backlog(&self) -> Option<(ConnId, usize)> {
-        let open = self.conns.iter().map(|(id, conn)| (id, conn.memory()));
-        open.chain(self.closing.backlogs())
-            .filter(|(_, backlog)| *backlog > 0)
-            .min_by_key(|(id, backlog)| (Reverse(*backlog), *id))
     }
 
     /// Removes an open connection and its timers.

@@ -7,8 +7,8 @@ use proptest::{prelude::*, sample::select};
 use sigver_core::{Dialect, EndpointConfig};
 
 use crate::{
-    endpoint::{Op, Run, resolve},
     endpoint_run::{Record, assert_last_frame, assert_order, compare, is_last},
+    endpoint_runs::{Op, Run, resolve},
     endpoint_steps::{Event, Step, To},
     search::{SAMPLES, count, for_a_third, more_often_than, samples},
 };

@@ -7,6 +7,7 @@ mod back_pressure;
 mod coverage;
 mod dialects;
 mod endpoint;
+mod endpoint_runs;
 mod hub;
 
 #[path = "../support/describe.rs"]
