@@ -25,7 +25,7 @@ use crate::{
     },
     counters::{Counters, Histogram, RelayCounters},
     lifecycle::{Lifecycle, Stage},
-    relay::output_queue::OutputQueue,
+    relay::output_queue::{AT_ONCE, OutputQueue},
     sys::{
         clock::Clock,
         heap::{self, HeapTrim},
@@ -61,7 +61,7 @@ pub(crate) struct Relay {
     endpoint: Endpoint,
     /// Open connections, by the slot of their id.
     peers: Vec<Option<Arc<Peer>>>,
-    /// Connections that were sent their last frame and are not disconnected yet.
+    /// Connections that were sent their last frame and are not disconnected yet, or whose last frame is deferred and their slot reused.
     closing: BTreeMap<ConnId, Arc<Peer>>,
     outputs: OutputQueue<Output, Option<Origin>>,
     /// The time of the current batch of events.
@@ -256,14 +256,13 @@ impl Relay {
         match self.endpoint.connect(now, dialect, peer.client()) {
             Ok(id) => {
                 peer.set_id(id);
-                // The last frame of the slot's former connection may be deferred.
-                if let Some(former) = self.peers.get(id.slot()).and_then(Option::as_ref).map(|peer| peer.id()) {
-                    self.carry_out_deferred_for(former);
-                }
                 if self.peers.len() <= id.slot() {
                     self.peers.resize_with(id.slot() + 1, || None);
                 }
-                self.peers[id.slot()] = Some(Arc::clone(peer));
+                // The last frame of the slot's former connection may be deferred.
+                if let Some(former) = self.peers[id.slot()].replace(Arc::clone(peer)) {
+                    self.closing.insert(former.id(), former);
+                }
                 self.flush_later(peer, peer.send(response));
             }
             Err(error) => {
@@ -294,9 +293,13 @@ impl Relay {
         }
     }
 
-    /// Carries out all deferred outputs of a connection.
+    /// Carries out what is deferred for a connection before its next event, unless that is much. What is left then is carried out later, or
+    /// dropped if the connection ends.
     fn carry_out_deferred_for(&mut self, id: ConnId) {
-        while let Some((id, output, origin)) = self.outputs.pop_for(id) {
+        for _ in 0..AT_ONCE {
+            let Some((id, output, origin)) = self.outputs.pop_for(id) else {
+                break;
+            };
             self.carry_out_one(origin, id, output);
         }
         self.outputs.defer();
@@ -337,7 +340,7 @@ impl Relay {
                 }
             }
             Output::PairingEnded(pairing) => {
-                if let Some(peer) = find(&self.peers, id) {
+                if let Some(peer) = find(&self.peers, id).or_else(|| self.closing.get(&id)) {
                     // If it has waited, it became a joiner by a message of another client.
                     peer.stats.set_role(Role::Joiner);
                     log::debug!("{peer} {pairing}");
@@ -349,7 +352,9 @@ impl Relay {
     }
 
     fn send(&mut self, origin: Option<Origin>, id: ConnId, frame: &Frame) {
-        let Some(peer) = find(&self.peers, id) else { return };
+        let Some(peer) = find(&self.peers, id).or_else(|| self.closing.get(&id)) else {
+            return;
+        };
         frame::encode(frame, &mut self.frame);
         let sent = peer.send(&self.frame);
         if sent == SendOutcome::Blocked {
@@ -585,12 +590,19 @@ mod tests {
         setup.handle(&opener, ConnEvent::Disconnected);
         assert!(!setup.relay.outputs.is_empty());
         // They take the slots of the opener and of all joiners.
-        let (mut opener, _joiners) = setup.open(Dialect::Plain, "k", JOINERS)?;
+        let (mut opener, new_joiners) = setup.open(Dialect::Plain, "k", JOINERS)?;
+        setup.relay.carry_out_deferred(SLICE);
+        assert!(setup.relay.outputs.is_empty());
         for joiner in &mut joiners {
             joiner.expect(OPENER_LEFT_FRAME);
         }
-        assert_eq!(opener.receive(), r#"{"type":"join"}"#);
-        assert!(setup.relay.outputs.is_empty());
+        setup.send(&new_joiners[JOINERS - 1], r#"{"n":1}"#);
+        opener.expect(r#"{"n":1,"index":19}"#);
+        // Nothing is left of those that have ended.
+        for joiner in &joiners {
+            setup.handle(joiner, ConnEvent::Disconnected);
+        }
+        assert!(setup.relay.closing.is_empty());
         Ok(())
     }
 
@@ -607,6 +619,33 @@ mod tests {
             joiner.expect(OPENER_LEFT_FRAME);
         }
         assert!(setup.relay.outputs.is_empty());
+        Ok(())
+    }
+
+    /// Joiners that wait for a key are reported to its opener in one event. What the opener sends then does not carry all of that out.
+    #[test]
+    fn opener_of_many_waiting_joiners_does_not_delay_others() -> io::Result<()> {
+        const WAITERS: usize = 100;
+        let mut setup = Setup::new()?;
+        for _ in 0..WAITERS {
+            let waiter = setup.connect(Dialect::V1)?;
+            setup.send(&waiter, r#"{"type":"join","key":"k","wait":60}"#);
+        }
+        let mut opener = setup.connect(Dialect::V1)?;
+        setup.send(&opener, r#"{"type":"open","key":"k"}"#);
+        let before = setup.relay.outputs.len();
+        assert!(before > WAITERS);
+        setup.handle(&opener, ConnEvent::Ping(b"1"[..].into()));
+        assert!(setup.relay.outputs.len() >= before - 2 * AT_ONCE);
+        setup.handle(&opener, ConnEvent::Ping(b"2"[..].into()));
+        while !setup.relay.outputs.is_empty() {
+            setup.relay.carry_out_deferred(SLICE);
+        }
+        opener.expect(r#"{"type":"opened","key":"k"}"#);
+        for index in 0..WAITERS {
+            assert_eq!(opener.receive(), format!(r#"{{"type":"join","index":{index}}}"#));
+        }
+        assert_eq!((opener.receive(), opener.receive()), ("1".into(), "2".into()));
         Ok(())
     }
 

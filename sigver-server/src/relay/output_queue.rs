@@ -10,22 +10,20 @@ use std::{
 
 use sigver_core::ConnId;
 
-/// How many outputs of one event are carried out at once. Only the end of a key with many joiners and a time-out of many connections have
-/// more.
-const AT_ONCE: usize = 8;
+/// How many outputs of one event are carried out at once, and how many that were deferred for the same recipients. Most events have one or
+/// two. The end of a key with many joiners has more, its beginning if they have waited, and a time-out of many connections.
+pub(super) const AT_ONCE: usize = 8;
 
 /// Outputs that are not carried out yet. `C` is what caused an output.
-///
-/// Its size is bounded: what is deferred for a connection is carried out before its next event is handled, and without an event of its own
-/// a connection gets only a few more outputs: the end of its role, pings, a close frame, an abort.
 pub(super) struct OutputQueue<T, C> {
     /// The outputs of the event that is being handled, and its cause.
     current: vec::IntoIter<(ConnId, T)>,
     cause: C,
     /// The outputs that follow from carrying these out.
     following: VecDeque<(ConnId, T)>,
-    /// How many of them are still carried out at once.
+    /// How many of them are still carried out at once, and how many deferred ones before them.
     left: usize,
+    left_deferred: usize,
     /// The deferred outputs in order, by number.
     deferred: BTreeMap<u64, (ConnId, T, C)>,
     /// The numbers of the deferred outputs of each recipient.
@@ -40,6 +38,7 @@ impl<T, C: Copy + Default> OutputQueue<T, C> {
             cause: C::default(),
             following: VecDeque::new(),
             left: 0,
+            left_deferred: 0,
             deferred: BTreeMap::new(),
             by_recipient: BTreeSet::new(),
             next_number: 0,
@@ -56,30 +55,32 @@ impl<T, C: Copy + Default> OutputQueue<T, C> {
         self.current = outputs.into_iter();
         self.cause = cause;
         self.left = AT_ONCE;
+        self.left_deferred = AT_ONCE;
     }
 
     /// Returns the next output to carry out at once: one of the event, or one that was deferred for the same recipient before. Otherwise
-    /// defers the rest of the event's outputs and returns `None`.
+    /// defers the rest of the event's outputs and returns `None`. Outputs of a recipient for which much is deferred are deferred as well.
     pub(super) fn next_at_once(&mut self) -> Option<(ConnId, T, C)> {
-        match self.current.as_slice().first().or(self.following.front()) {
-            Some(&(recipient, _)) if self.left > 0 => {
-                if let Some(earlier) = self.pop_for(recipient) {
-                    return Some(earlier);
-                }
-                self.left -= 1;
-                match self.current.next() {
-                    Some((recipient, output)) => Some((recipient, output, self.cause)),
-                    None => {
-                        let (recipient, output) = self.following.pop_front()?;
-                        Some((recipient, output, C::default()))
-                    }
-                }
+        while self.left > 0 {
+            let (recipient, _) = self.current.as_slice().first().or(self.following.front())?;
+            let recipient = *recipient;
+            let is_behind = self.first_for(recipient).is_some();
+            if is_behind && self.left_deferred > 0 {
+                self.left_deferred -= 1;
+                return self.pop_for(recipient);
             }
-            Some(_) | None => {
-                self.defer();
-                None
+            self.left -= 1;
+            let (output, cause) = match self.current.next() {
+                Some((_, output)) => (output, self.cause),
+                None => (self.following.pop_front()?.1, C::default()),
+            };
+            if !is_behind {
+                return Some((recipient, output, cause));
             }
+            self.push(recipient, output, cause);
         }
+        self.defer();
+        None
     }
 
     /// Adds outputs that follow from carrying out another one, behind those that are there.
@@ -89,15 +90,23 @@ impl<T, C: Copy + Default> OutputQueue<T, C> {
 
     /// Defers what was neither carried out nor deferred.
     pub(super) fn defer(&mut self) {
-        let current = mem::take(&mut self.current).map(|(recipient, output)| (recipient, output, self.cause));
-        let following = self.following.drain(..);
-        for (recipient, output, cause) in
-            current.chain(following.map(|(recipient, output)| (recipient, output, C::default())))
-        {
-            self.deferred.insert(self.next_number, (recipient, output, cause));
-            self.by_recipient.insert((recipient, self.next_number));
-            self.next_number += 1;
+        for (recipient, output) in mem::take(&mut self.current) {
+            self.push(recipient, output, self.cause);
         }
+        while let Some((recipient, output)) = self.following.pop_front() {
+            self.push(recipient, output, C::default());
+        }
+    }
+
+    fn push(&mut self, recipient: ConnId, output: T, cause: C) {
+        self.deferred.insert(self.next_number, (recipient, output, cause));
+        self.by_recipient.insert((recipient, self.next_number));
+        self.next_number += 1;
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.deferred.len()
     }
 
     /// Whether no output is deferred.
@@ -114,10 +123,15 @@ impl<T, C: Copy + Default> OutputQueue<T, C> {
 
     /// Removes and returns the oldest deferred output of this recipient.
     pub(super) fn pop_for(&mut self, recipient: ConnId) -> Option<(ConnId, T, C)> {
+        let number = self.first_for(recipient)?;
+        self.by_recipient.remove(&(recipient, number));
+        self.deferred.remove(&number)
+    }
+
+    /// Returns the number of the oldest deferred output of this recipient.
+    fn first_for(&self, recipient: ConnId) -> Option<u64> {
         let all = (recipient, 0)..=(recipient, u64::MAX);
-        let entry = *self.by_recipient.range(all).next()?;
-        self.by_recipient.remove(&entry);
-        self.deferred.remove(&entry.1)
+        self.by_recipient.range(all).next().map(|(_, number)| *number)
     }
 }
 
@@ -179,6 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn event_carries_out_a_bounded_number_of_outputs() {
+        let mut queue = Queue::new();
+        // One recipient that gets much, and two others.
+        let _ = add(&mut queue, outputs([1; 100]), 0);
+        let sent = add(&mut queue, outputs([2, 1, 3]), 1);
+        let earlier = (AT_ONCE..2 * AT_ONCE).map(|number| (id(1), number, 0));
+        let expected: Vec<_> = [(id(2), 0, 1)]
+            .into_iter()
+            .chain(earlier)
+            .chain([(id(3), 2, 1)])
+            .collect();
+        assert_eq!(sent, expected);
+        let deferred: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(deferred.len(), 100 - 2 * AT_ONCE + 1);
+        assert_eq!(deferred.last(), Some(&(id(1), 1, 1)));
+    }
+
+    #[test]
     fn what_follows_from_an_output_is_behind_the_rest_of_its_event() {
         let mut queue = Queue::new();
         queue.add(outputs([1, 1]), 7);
@@ -234,10 +266,14 @@ mod tests {
                         for (id, output) in &outputs {
                             naive.entry(*id).or_default().push((event, *output));
                         }
-                        let count = outputs.len();
+                        let first = &outputs[..outputs.len().min(AT_ONCE)];
+                        let nothing_deferred = |id: &ConnId| queue.first_for(*id).is_none();
+                        let expected: Vec<_> = first.iter().filter(|(id, _)| nothing_deferred(id)).copied().collect();
                         let at_once = add(&mut queue, outputs, event);
-                        let own = at_once.iter().filter(|(_, _, cause)| *cause == event).count();
-                        prop_assert_eq!(own, count.min(AT_ONCE));
+                        prop_assert!(at_once.len() <= 2 * AT_ONCE);
+                        for (id, output) in expected {
+                            prop_assert!(at_once.contains(&(id, output, event)), "{id:?} has waited");
+                        }
                         at_once.into_iter().for_each(&mut carry_out);
                     }
                     Step::Slice(count) => (0..count).map_while(|_| queue.pop()).for_each(&mut carry_out),
