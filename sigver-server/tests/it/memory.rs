@@ -257,9 +257,12 @@ fn memory_bound_holds_under_attack() -> io::Result<()> {
                     && attack.rejections.load(Ordering::Relaxed) >= REJECTIONS)
         });
         assert!(!filled.is_finished(), "no joiner with a full backlog is closed");
-        let stacks = touched_stacks(pid)?;
-        assert!(stacks.len() >= FILLED as usize, "{stacks:?}");
-        assert!(stacks.iter().all(|stack| *stack <= TOUCHED_STACK), "{stacks:?}");
+        // musl maps a stack together with other memory of its thread.
+        if cfg!(target_env = "gnu") {
+            let stacks = touched_stacks(pid)?;
+            assert!(stacks.len() >= FILLED as usize, "{stacks:?}");
+            assert!(stacks.iter().all(|stack| *stack <= TOUCHED_STACK), "{stacks:?}");
+        }
         io::Result::Ok(())
     })?;
     let process = bound.fixed + bound.backlogs + u64::from(CONNECTIONS) * bound.process;
