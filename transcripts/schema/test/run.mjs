@@ -45,7 +45,7 @@ for (const [dialect, file] of Object.entries(dialects)) {
   });
 
   test(`the AsyncAPI document has the roles of ${file}`, () => {
-    const roles = { NoRole: "no-role", Opener: "opener", Joiner: "joiner" };
+    const roles = { NoRole: "no-role", Waiting: "waiting", Opener: "opener", Joiner: "joiner" };
     const operations = Object.keys(asyncapi.operations).filter((name) => name.startsWith(dialect));
     const expected = Object.entries(roles).flatMap(([role, name]) => [
       [`${dialect}From${role}`, "receive", schema.$defs[`${name}-to-server`]],
