@@ -9,6 +9,7 @@ mod dialects;
 mod endpoint;
 mod endpoint_runs;
 mod hub;
+mod keys;
 
 #[path = "../support/describe.rs"]
 mod describe;
