@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, error::Error, net::SocketAddr, sync::Mutex, tim
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
-use axum_tungstenite::Error as WsError;
+use axum_tungstenite::{Error as WsError, error::ProtocolError};
 use futures_util::future::{AbortHandle, Abortable};
 use sigver_core::{CloseReason, ConnId, Dialect, Endpoint, EndpointConfig, Frame, Input, Output, Time};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -106,7 +106,7 @@ async fn upgrade(
     let request = request.protocols(echo.map(str::to_owned)).max_message_size(64 * 1024);
     Ok(request.on_upgrade(move |mut socket| async move {
         let _ = Abortable::new(exchange(server, id, &mut socket, queue), abort).await;
-        // Before the socket is dropped: when a client sees its connection closed, its key must be free.
+        // Before the socket is dropped: when a client sees its connection closed, its role must have ended.
         server.call(|endpoint, now| endpoint.handle(now, id, Input::Disconnected));
         server.with(|(_, tasks), _| tasks.remove(&id));
     }))
@@ -139,7 +139,9 @@ async fn exchange(server: &Server, id: ConnId, socket: &mut WebSocket, mut queue
                     Some(Err(error)) => Input::Violation(match error.source().and_then(|error| error.downcast_ref()) {
                         Some(WsError::Capacity(_)) => CloseReason::TooBig,
                         Some(WsError::Utf8(_)) => CloseReason::InvalidUtf8,
-                        _ => CloseReason::BrokenFraming,
+                        Some(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return,
+                        Some(WsError::Protocol(_)) => CloseReason::BrokenFraming,
+                        _ => return,
                     }),
                     None => return,
                 };

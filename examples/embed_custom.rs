@@ -19,8 +19,8 @@ use std::{
 };
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PayloadKind, Profile,
-    RoleLifetime, Time,
+    Addressee, CloseReason, ConnId, Disconnect, Hub, InboundMessage, Index, Key, Limits, OutboundMessage, PayloadKind,
+    Profile, RoleLifetime, Time,
 };
 
 /// A message between players. It is neither `Clone` nor `Debug`, because the hub needs no trait.
@@ -200,11 +200,11 @@ impl Lobby {
                 }
                 Ok(Event::Disconnect(id)) => {
                     self.players.remove(&id);
-                    self.hub.disconnect(id)
+                    self.hub.disconnect(self.now(), id, Disconnect::Clean)
                 }
                 Ok(Event::Request(id, request)) => match decode(request, self.hub.limits()) {
                     Ok(message) => self.hub.handle(self.now(), id, message),
-                    Err(reason) => self.hub.close(id, reason),
+                    Err(reason) => self.hub.close(self.now(), id, reason),
                 },
                 Err(RecvTimeoutError::Timeout) => self.hub.handle_timeout(self.now()),
                 Err(RecvTimeoutError::Disconnected) => return self.hub.stats(),

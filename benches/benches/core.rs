@@ -9,8 +9,8 @@ use std::{hint::black_box, net::IpAddr, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sigver_core::{
-    Addressee, ConnId, Decoder, Dialect, Endpoint, EndpointConfig, Hub, InboundMessage, Index, Input, Key, Limits,
-    OutboundMessage, Output, PayloadKind, Time,
+    Addressee, ConnId, Decoder, Dialect, Disconnect, Endpoint, EndpointConfig, Hub, InboundMessage, Index, Input, Key,
+    Limits, OutboundMessage, Output, PayloadKind, Time,
 };
 
 /// Returns an offer as browsers write it, of about `bytes` bytes.
@@ -180,7 +180,7 @@ impl HubFixture {
                 },
             )
             .len();
-        joined + self.hub.disconnect(joiner).len()
+        joined + self.hub.disconnect(Time::ZERO, joiner, Disconnect::Clean).len()
     }
 }
 
@@ -214,7 +214,14 @@ fn opener_leaves(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(joiners), |bencher| {
             bencher.iter_batched(
                 || HubFixture::new(0, 0, joiners),
-                |mut fixture| black_box(fixture.hub.disconnect(fixture.opener).len()),
+                |mut fixture| {
+                    black_box(
+                        fixture
+                            .hub
+                            .disconnect(Time::ZERO, fixture.opener, Disconnect::Clean)
+                            .len(),
+                    )
+                },
                 BatchSize::LargeInput,
             );
         });

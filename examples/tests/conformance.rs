@@ -247,7 +247,10 @@ const FAILED: &[(Defect, &[&str])] = &[
             "reset-in-mid-frame/v1",
             "two-keys",
             "v1-and-plain",
+            "v1-meet",
+            "v1-reserved",
             "v1-roles-end",
+            "v1-takeover",
         ],
     ),
     (
@@ -260,6 +263,8 @@ const FAILED: &[(Defect, &[&str])] = &[
             "opener-left",
             "two-keys",
             "v1-and-plain",
+            "v1-meet",
+            "v1-reserved",
             "v1-roles-end",
         ],
     ),
@@ -272,6 +277,7 @@ const FAILED: &[(Defect, &[&str])] = &[
             "key-of-60000-bytes/v1",
             "key-of-default-length",
             "v1-malformed",
+            "v1-reserved",
         ],
     ),
     (
@@ -288,7 +294,12 @@ const FAILED: &[(Defect, &[&str])] = &[
     ),
     (
         Defect::RefusedOpenerTakesTheKey,
-        &["key-taken", "refused-joiners-use-no-index", "v1-refusals"],
+        &[
+            "key-taken",
+            "refused-joiners-use-no-index",
+            "v1-refusals",
+            "v1-takeover",
+        ],
     ),
     (
         Defect::WrittenAgain,
@@ -334,7 +345,7 @@ const FAILED: &[(Defect, &[&str])] = &[
     ),
     (
         Defect::IndexOfNobodyKills,
-        &["index-malformed", "index-names-nobody", "v1-refusals"],
+        &["index-malformed", "index-names-nobody", "v1-refusals", "v1-takeover"],
     ),
     (
         Defect::HasOwnPropertyKills,

@@ -60,7 +60,7 @@ fn embed_custom_prints_session() {
         assert!(printed.lines().any(|it| it == line), "{line}: {printed}");
     }
     assert!(
-        printed.contains("Stats { connections: 0, keys: 0, joiners: 0, waiting: 0, relayed: 2"),
+        printed.contains("Stats { connections: 0, keys: 0, reserved: 0, joiners: 0, waiting: 0, relayed: 2"),
         "{printed}"
     );
 }

@@ -13,11 +13,11 @@ use crate::limits::Limits;
 /// gone. An id can repeat only after 2^32 further connections.
 ///
 /// ```
-/// # use sigver_core::{ConnId, Dialect, Hub, Limits, Time};
+/// # use sigver_core::{ConnId, Dialect, Disconnect, Hub, Limits, Time};
 /// # let mut hub = Hub::new(Limits::default());
 /// # let profile = Dialect::V1.profile();
 /// let gone = hub.connect(Time::ZERO, profile)?;
-/// assert!(hub.disconnect(gone).is_empty());
+/// assert!(hub.disconnect(Time::ZERO, gone, Disconnect::Clean).is_empty());
 /// let next = hub.connect(Time::ZERO, profile)?;
 /// assert_eq!(gone.slot(), next.slot()); // the same place in a table
 /// assert_ne!(gone, next); // but a different connection

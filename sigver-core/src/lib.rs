@@ -139,7 +139,7 @@
 //! nothing to poll afterwards.
 //!
 //! ```
-//! use sigver_core::{CloseReason, Decoder, Dialect, Frame, Hub, Limits, OutboundMessage, Time};
+//! use sigver_core::{CloseReason, Decoder, Dialect, Disconnect, Frame, Hub, Limits, OutboundMessage, Time};
 //!
 //! let limits = Limits::default();
 //! let mut hub = Hub::new(limits.clone());
@@ -166,7 +166,7 @@
 //! assert_eq!(sent, [(alice, text(r#"{"type":"data","index":0,"data":{"offer":1}}"#))]);
 //!
 //! // The opener disconnects: the role of its joiners ends and the key is free.
-//! let outputs = hub.disconnect(alice);
+//! let outputs = hub.disconnect(start, alice, Disconnect::Clean);
 //! assert!(matches!(outputs[..], [(to, OutboundMessage::RoleEnded(_))] if to == bob));
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
@@ -182,7 +182,8 @@
 //!
 //! ## Time
 //!
-//! The hub has no clock, and two kinds of deadlines: [`Limits::role_deadline`], and the end of a join's wait for its key. Pass the time with
+//! The hub has no clock, and three kinds of deadlines: [`Limits::role_deadline`], the end of a join's wait for its key, and the end of a
+//! reservation ([`Limits::reserve`]). Pass the time with
 //! each call, sleep until [`Hub::poll_timeout`] at most, and call [`Hub::handle_timeout`]. Keep-alive and close time-outs are the [`Endpoint`]'s; the handshake is
 //! the driver's.
 //!
@@ -224,7 +225,7 @@
 //! - Connections of different keys never affect each other, except through the global limits.
 //! - A [`CloseReason`] is the last message to its connection. After it is returned, the [`ConnId`] is no longer valid.
 //! - Calls with a [`ConnId`] that is no longer valid do nothing and return nothing, so a message may race a close.
-//! - When every connection is gone, all state is freed.
+//! - When every connection is gone, all state is freed; that of [reserved keys](Limits::reserve) when their time is over.
 //! - The same calls give the same outputs: nothing depends on a hash seed, an address or a clock.
 //!
 //! # Errors and panics
@@ -235,7 +236,7 @@
 //!
 //! A connection costs the [`Hub`] about 100 bytes, plus its key if it is an opener (at most [`Limits::key_bytes`], 256 by default) and its id
 //! (at most 64), plus about 20 bytes in the opener's table if it is a joiner, or about 400 while it waits for a key. The [`Endpoint`] adds
-//! about 200 bytes per connection. Payloads are not kept.
+//! about 200 bytes per connection. A reserved key costs about 300 bytes plus the key. Payloads are not kept.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -275,7 +276,7 @@ pub use endpoint::{
     source_table::Source,
 };
 pub use frame::Frame;
-pub use hub::{Hub, Role};
+pub use hub::{Disconnect, Hub, Role};
 pub use id::{ConnId, Index, InvalidPeerId, Key, KeyError, PeerId};
 pub use limits::Limits;
 pub use message::{Addressee, InboundMessage, OutboundMessage, PresentJoiner};

@@ -45,6 +45,19 @@ pub struct Limits {
     /// [`joiners_per_key`](Self::joiners_per_key). One more is refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners). A waiting
     /// connection takes about 400 bytes in addition to its key and id.
     pub join_wait: Duration,
+    /// The time for which the key of an opener whose connection was lost is reserved for its token. Default: 30 seconds; zero disables it.
+    ///
+    /// A connection is lost if its transport ends without a close frame ([`Disconnect::Lost`](crate::Disconnect::Lost)), or if it is closed as
+    /// [`Silent`](crate::CloseReason::Silent) or [`TooSlow`](crate::CloseReason::TooSlow). Only an opener with a
+    /// [`Token`](crate::Token) that has opened its key, and not met, has a reservation. Without the token, an open of a reserved key is refused
+    /// with [`KeyTaken`](crate::Refusal::KeyTaken); a join waits or is refused with [`UnknownKey`](crate::Refusal::UnknownKey), and so is a
+    /// meet. Otherwise, a client that ends the connection of an opener, for example by sending more than it reads, could open its key and
+    /// receive its joiners.
+    pub reserve: Duration,
+    /// The most reserved keys at the same time. Default: `None`, as many as [`connections`](Self::connections).
+    ///
+    /// One more ends the oldest reservation: its key is free. A reservation takes about 300 bytes in addition to its key.
+    pub reserved_keys: Option<NonZeroU32>,
 }
 
 #[cfg(feature = "json")]
@@ -65,6 +78,8 @@ impl Default for Limits {
             depth: 128,
             role_deadline: Some(Duration::from_secs(60)),
             join_wait: Duration::from_secs(120),
+            reserve: Duration::from_secs(30),
+            reserved_keys: None,
         }
     }
 }

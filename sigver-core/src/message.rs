@@ -22,7 +22,8 @@ pub enum InboundMessage<P = Payload> {
         key: Key,
         /// The sender's name for itself, which each of its joiners gets.
         id: Option<PeerId>,
-        /// If the key has an opener with this token, the sender takes its role over. If nobody has the key open, it is ignored.
+        /// If the key has an opener with this token, the sender takes its role over. If the key is reserved for this token, the sender opens it.
+        /// If the key is free, the token is ignored.
         token: Option<Token>,
         /// The token that the sender gets with its role: fresh, from a secure source of randomness. `None`: the role cannot be taken over.
         ///

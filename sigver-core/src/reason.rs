@@ -257,12 +257,12 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Open or meet of a key that has an opener, without the opener's token. A meet is refused only if it shows another token.
+    /// Open or meet of a key that has an opener, or is reserved, without the token for it. A meet is refused so only if it shows another token.
     KeyTaken {
         /// The requested key.
         key: Key
     } = "key-taken", closes Some(CloseReason::KeyTaken), "`key` is taken: another opener has it";
-    /// Join of a key that has no opener, or had none while the join waited.
+    /// Join of a key that has no opener, or had none while the join waited; or meet of a reserved key.
     UnknownKey {
         /// The requested key.
         key: Key

@@ -2,7 +2,7 @@
 
 /// A snapshot of a [`Hub`](crate::Hub)'s gauges and counters.
 ///
-/// Gauges are 0 when every connection is gone. Counters only rise.
+/// Gauges are 0 when every connection is gone; [`reserved`](Self::reserved) after [`Limits::reserve`](crate::Limits::reserve). Counters only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -10,6 +10,8 @@ pub struct Stats {
     pub connections: u32,
     /// Gauge: open keys, which is the number of openers.
     pub keys: u32,
+    /// Gauge: keys that are reserved for an opener whose connection was lost.
+    pub reserved: u32,
     /// Gauge: connections that have joined a key.
     pub joiners: u32,
     /// Gauge: connections that wait for a key to be opened.

@@ -15,6 +15,7 @@
 
 use core::{
     hash::{BuildHasherDefault, Hasher},
+    num::NonZeroU32,
     time::Duration,
 };
 use std::{
@@ -23,11 +24,11 @@ use std::{
     io::{self, Write},
 };
 
-use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile, Time};
+use sigver_core::{Addressee, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile, Time};
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order},
-    model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, Step, Tokens, V1},
+    model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, SINGLE_USE_ANY_DATA, State, Step, Tokens, V1},
 };
 
 #[path = "support/hub_driver.rs"]
@@ -35,7 +36,7 @@ mod hub_driver;
 mod model;
 
 const KEYS: usize = 2;
-/// The role deadline, and the time for which a join waits.
+/// The role deadline, the time for which a join waits, and the time for which a key is reserved.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Addressees and kinds of data. No joiner has the last index.
 const DATA: [(Addressee, PayloadKind); 7] = [
@@ -236,6 +237,8 @@ impl Run {
         let mut limits = Limits::default();
         limits.role_deadline = Some(DEADLINE);
         limits.joiners_per_key = scope.joiners_per_key;
+        limits.reserve = DEADLINE;
+        limits.reserved_keys = NonZeroU32::new(scope.joiners_per_key);
         let mut run = Self {
             model: Model::new(&limits),
             limits,
@@ -265,7 +268,11 @@ impl Run {
             for key in 0..KEYS.min(keys) {
                 for shown in self.tokens_for(key) {
                     let tokens = Tokens { shown, new: Some(who) };
-                    steps.extend([Step::Open { who, key, id, tokens }, Step::Meet { who, key, id, tokens }]);
+                    steps.push(Step::Open { who, key, id, tokens });
+                    // An opener that has met differs in one thing only, so one of the connections is enough.
+                    if who == 0 {
+                        steps.push(Step::Meet { who, key, id, tokens });
+                    }
                 }
                 steps.extend([Duration::ZERO, DEADLINE].map(|wait| Step::Join { who, key, id, wait }));
             }
@@ -278,7 +285,8 @@ impl Run {
             steps.extend(KICKED.map(|index| Step::Kick { who, index }));
             steps.push(Step::Throttle { who, key: 0 });
             steps.extend([Step::Leave { who }, Step::CloseKey { who }, Step::Ping { who }]);
-            steps.extend([Step::Close { who, reason }, Step::Disconnect { who }]);
+            steps.push(Step::Close { who, reason });
+            steps.extend([Disconnect::Clean, Disconnect::Lost].map(|how| Step::Disconnect { who, how }));
         }
         steps
     }
@@ -286,8 +294,10 @@ impl Run {
     /// Returns the tokens to show for a key: none, the right one, and a wrong one. The token of an opener is its number.
     fn tokens_for(&self, key: usize) -> Vec<Option<usize>> {
         let opener = self.model.connected().find(|client| client.key() == Some(key));
-        let right = opener.and_then(Client::token);
-        let others = right.into_iter().chain(opener.map(|_| usize::MAX));
+        let reserved = self.model.reservation_of(key).map(|reservation| reservation.token);
+        let right = opener.and_then(Client::token).or(reserved);
+        let is_held = opener.is_some() || reserved.is_some();
+        let others = right.into_iter().chain(is_held.then_some(usize::MAX));
         [None].into_iter().chain(others.map(Some)).collect()
     }
 
@@ -301,7 +311,7 @@ impl Run {
     }
 
     /// Returns the state of the model after one more step.
-    fn state_after(&self, step: Step) -> (Vec<Client>, bool) {
+    fn state_after(&self, step: Step) -> State {
         let mut model = self.model.clone();
         let _ = model.play(step);
         model.state()

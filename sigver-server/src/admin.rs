@@ -89,6 +89,11 @@ impl Collector for Metrics {
         )?;
         page.gauge("sigver_keys", "Keys that somebody has open", counters.hub.keys)?;
         page.gauge(
+            "sigver_reserved_keys",
+            "Keys that are reserved for an opener whose connection was lost",
+            counters.hub.reserved,
+        )?;
+        page.gauge(
             "sigver_joiners",
             "Connections that have joined a key",
             counters.hub.joiners,

@@ -25,9 +25,11 @@ pub struct MemoryBound {
     /// ([`backlog_total_bytes`](sigver_core::EndpointConfig::backlog_total_bytes)).
     pub backlogs: u64,
     /// Bytes that are not for each connection: the program, its permanent threads and their queues, messages on their way to the relay,
-    /// threads that wait for a connection, and the connections over the limit that wait for their response.
+    /// threads that wait for a connection, the connections over the limit that wait for their response, and reserved keys if their number
+    /// is configured.
     pub fixed: u64,
-    /// Bytes of the process for each connection: its stack, the message it sends, the frame that is partly sent to it.
+    /// Bytes of the process for each connection: its stack, the message it sends, the frame that is partly sent to it, and a reserved
+    /// key if their number is not configured.
     pub process: u64,
     /// Bytes of the kernel for each connection: its thread, and its socket with full buffers.
     pub kernel: u64,
@@ -95,6 +97,9 @@ const TABLES: u64 = 1024;
 /// The deferred outputs of a connection, for which the endpoint returns up to 4 KiB of small frames. Their bytes count in its write buffer.
 const DEFERRED: u64 = 16 * 1024;
 
+/// A reserved key in the tables of the core, without its text.
+const RESERVATION: u64 = 320;
+
 /// The token of an opener, and the allocation that holds it.
 const TOKEN: u64 = 64;
 
@@ -126,6 +131,12 @@ impl MemoryBound {
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
         let thread = TOUCHED_STACK + SIGNAL_STACK;
+        let reservation = RESERVATION + key;
+        // By default, there may be one for each connection.
+        let (all_reservations, own_reservation) = match limits.reserved_keys {
+            Some(most) => (u64::from(most.get()).saturating_mul(reservation), 0),
+            None => (0, reservation),
+        };
         let source_rates = match config.endpoint.messages_per_second_per_source {
             Some(_) => SOURCE_RATES,
             None => 0,
@@ -133,15 +144,17 @@ impl MemoryBound {
         Self {
             connections,
             backlogs: backlogs.get(),
-            fixed: PROGRAM
-                + QUEUES
-                + source_rates
-                + overflow
-                + events * event
-                // The relay's text and frame.
-                + GROWTH * 2 * outgoing
-                + MAX_IDLE_THREADS as u64 * (thread + KERNEL_THREAD)
-                + backlogs.get() / CHUNK_BYTES as u64 * CHUNK_ENTRY,
+            fixed: all_reservations.saturating_add(
+                PROGRAM
+                    + QUEUES
+                    + source_rates
+                    + overflow
+                    + events * event
+                    // The relay's text and frame.
+                    + GROWTH * 2 * outgoing
+                    + MAX_IDLE_THREADS as u64 * (thread + KERNEL_THREAD)
+                    + backlogs.get() / CHUNK_BYTES as u64 * CHUNK_ENTRY,
+            ),
             process: thread
                 + size_of::<Peer>() as u64
                 + input
@@ -154,7 +167,8 @@ impl MemoryBound {
                 + PEER_ID
                 + TOKEN
                 + TABLES
-                + DEFERRED,
+                + DEFERRED
+                + own_reservation,
             kernel: KERNEL_THREAD + socket,
             system,
             is_configured: configured.is_some(),
@@ -241,6 +255,7 @@ mod tests {
             with(|config| config.endpoint.backlog_total_bytes = NonZeroU64::new(1 << 50)),
             with(|config| config.endpoint.messages_per_second_per_source = NonZeroU32::new(1000)),
             with(|config| config.endpoint.limits.joiners_per_key *= 2),
+            with(|config| config.endpoint.limits.reserved_keys = NonZeroU32::new(1001)),
         ] {
             assert!(larger > bound.total());
         }
@@ -319,6 +334,7 @@ mod tests {
         config.endpoint.limits.key_bytes = u32::MAX;
         config.head_bytes = u32::MAX;
         config.endpoint.backlog_total_bytes = Some(NonZeroU64::MAX);
+        config.endpoint.limits.reserved_keys = Some(NonZeroU32::MAX);
         assert_eq!(MemoryBound::of(&config, u32::MAX).total(), u64::MAX);
     }
 }

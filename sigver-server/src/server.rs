@@ -272,6 +272,7 @@ impl Server {
         } = self.handle();
         relay::Context {
             config: Arc::clone(&self.config),
+            connections: self.limit.connections(),
             lifecycle,
             counters,
             registry,

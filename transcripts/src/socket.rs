@@ -471,13 +471,17 @@ impl Sockets {
         self.relies_on_pongs = true;
     }
 
-    /// Disconnects all clients, and waits until the server has closed the connections and so freed their keys.
+    /// Closes all connections, and waits until the server has closed them too and so freed their keys.
     ///
     /// # Errors
     ///
     /// If the server does not close them in time.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.clients.values_mut().for_each(Client::hang_up);
+        for client in self.clients.values_mut() {
+            // Without a close frame, keys may be reserved. Fails if the server has already closed the connection.
+            let _ = client.send_frame(Opcode::Close, Piece::Last, &1000_u16.to_be_bytes());
+            client.hang_up();
+        }
         let mut ended = self.clients.values_mut().map(Client::vanish);
         let outcome = ended.try_for_each(|ended| ended);
         self.clients.clear();

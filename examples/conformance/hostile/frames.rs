@@ -174,7 +174,7 @@ fn reset_in_mid_frame(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     opener.send_raw(&incomplete_frame(&scene.dialect.opener_sends(8, r#"{"cut":"off"}"#)))?;
     reset(opener);
     scene.expect(&mut joiner, &scene.dialect.opener_left())?;
-    scene.opener(&key).map(drop)
+    scene.expect_key_without_opener(&key)
 }
 
 fn close_in_mid_message(scene: &mut Scene<'_>) -> Result<(), Mismatch> {

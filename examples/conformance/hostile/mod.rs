@@ -20,7 +20,7 @@ use sigver_transcripts::{
 use socket2::SockRef;
 
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, open},
     judge::Mismatch,
     options::Options,
     pair::{self, Pair},
@@ -151,6 +151,18 @@ impl Scene<'_> {
         match self.dialect.peer_left(index) {
             Some(notice) => self.expect(opener, &notice),
             None => pair::expect_nothing(opener),
+        }
+    }
+
+    /// Checks that a key whose opener was lost is free in the plain dialect, and reserved for the opener's token in `sigver.v1`.
+    fn expect_key_without_opener(&self, key: &str) -> Result<(), Mismatch> {
+        match self.dialect {
+            Dialect::Plain => self.opener(key).map(drop),
+            Dialect::V1 => {
+                let mut client = self.client()?;
+                client.send_text(&open(key))?;
+                self.expect(&mut client, &self.dialect.key_taken(key))
+            }
         }
     }
 

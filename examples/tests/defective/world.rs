@@ -14,8 +14,8 @@ use std::{
 };
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, Limits, OutboundMessage,
-    RoleEnd, Time, Token,
+    Addressee, CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, InboundMessage, Index, Key, Limits,
+    OutboundMessage, RoleEnd, Time, Token,
 };
 
 use super::{
@@ -194,7 +194,8 @@ impl World {
                     return self.crash();
                 }
             }
-            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Open { key, .. }) => {
+            // An opener with a token may be accepted.
+            (Defect::RefusedOpenerTakesTheKey, Role::Nothing, InboundMessage::Open { key, token: None, .. }) => {
                 let has = |conn: &Conn| conn.key.as_deref() == Some(key.as_str());
                 if self.conns.values().any(has) {
                     self.stolen.insert(key.as_str().into(), socket);
@@ -207,7 +208,8 @@ impl World {
             }
             (Defect::SecondOpenOrphansTheFirst, Role::Opener(_), InboundMessage::Open { .. }) => {
                 // The notices are dropped.
-                drop(self.hub.disconnect(id));
+                let now = self.now();
+                drop(self.hub.disconnect(now, id, Disconnect::Clean));
                 if let Some(id) = self.connect_again(socket) {
                     if let Some(conn) = self.conns.get_mut(&socket) {
                         conn.id = id;
@@ -246,7 +248,8 @@ impl World {
     }
 
     fn close(&mut self, id: ConnId, reason: CloseReason) {
-        let outputs = self.hub.close(id, reason);
+        let now = self.now();
+        let outputs = self.hub.close(now, id, reason);
         self.deliver(outputs);
     }
 
@@ -269,18 +272,18 @@ impl World {
             conn.finish();
         }
         if self.defect != Defect::JoinWhileClosingKills {
-            self.disconnect(socket);
+            self.disconnect(socket, Disconnect::Clean);
         }
     }
 
     /// Removes a closed connection.
     pub(super) fn remove(&mut self, socket: u64) {
-        self.disconnect(socket);
+        self.disconnect(socket, Disconnect::Lost);
         self.conns.remove(&socket);
         self.stolen.retain(|_, thief| *thief != socket);
     }
 
-    fn disconnect(&mut self, socket: u64) {
+    fn disconnect(&mut self, socket: u64, how: Disconnect) {
         let ids: Vec<ConnId> = self
             .sockets
             .iter()
@@ -289,7 +292,8 @@ impl World {
             .collect();
         for id in ids {
             self.sockets.remove(&id);
-            let outputs = self.hub.disconnect(id);
+            let now = self.now();
+            let outputs = self.hub.disconnect(now, id, how);
             self.deliver(outputs);
         }
         if let Some(conn) = self.conns.get_mut(&socket) {
@@ -317,7 +321,8 @@ impl World {
             match self.encode(socket, conn.dialect, message) {
                 Some(Frame::Text(text)) => {
                     if conn.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
-                        outputs.extend(self.hub.close(id, CloseReason::TooSlow));
+                        let now = self.now();
+                        outputs.extend(self.hub.close(now, id, CloseReason::TooSlow));
                     } else {
                         self.send(socket, &Frame::Text(text));
                     }

@@ -45,7 +45,7 @@ use crate::{
         timers::{ConnTable, Timer, Timers},
     },
     frame::Frame,
-    hub::{Hub, Role},
+    hub::{Disconnect, Hub, Role},
     id::{ConnId, Key},
     message::{InboundMessage, OutboundMessage},
     reason::{CloseReason, ConnectError, Refusal},
@@ -305,7 +305,7 @@ impl Endpoint {
             Received::CloseFrame(code) => {
                 self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
                 self.begin_close(now, id, Frame::CloseReply(code), outputs);
-                let messages = self.hub.disconnect(id);
+                let messages = self.hub.disconnect(now, id, Disconnect::Clean);
                 self.deliver(now, Some(id), messages, outputs);
             }
             Received::Violation(reason) => self.close(now, id, reason, outputs),
@@ -393,10 +393,10 @@ impl Endpoint {
         .min()
     }
 
-    /// Carries out what is due: role deadlines, draining, close time-outs, pings, checks of openers that do not read. One call does a bounded amount of work; if
-    /// [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again. Early and late calls are harmless: if a call is late
-    /// by more than a second, as after a suspension of the process, role deadlines and close time-outs that have passed begin again. What
-    /// these clients sent in time may not have been read yet.
+    /// Carries out what is due: role deadlines, waits and reservations, draining, close time-outs, pings, checks of openers that do not
+    /// read. One call does a bounded amount of work; if [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again.
+    /// Early and late calls are harmless: if a call is late by more than a second, as after a suspension of the process, role deadlines,
+    /// reservations and close time-outs that have passed begin again. What these clients sent in time may not have been read yet.
     #[must_use = "the outputs must be carried out"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, Output)> {
         let mut outputs = Vec::new();
@@ -567,7 +567,7 @@ impl Endpoint {
     }
 
     fn close(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
-        let messages = self.hub.close(id, reason);
+        let messages = self.hub.close(now, id, reason);
         self.deliver(now, Some(id), messages, outputs);
     }
 
@@ -575,7 +575,7 @@ impl Endpoint {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
         let backlog = self.remove(id).map_or(0, |conn| conn.backlog());
         self.backlogs.subtract(backlog);
-        let messages = self.hub.disconnect(id);
+        let messages = self.hub.disconnect(now, id, Disconnect::Lost);
         self.deliver(now, Some(id), messages, outputs);
     }
 
@@ -598,26 +598,32 @@ impl Endpoint {
                 Some(Frame::Close(reason)) => self.begin_close(now, to, Frame::Close(reason), outputs),
                 Some(frame) => match joiner {
                     Some(joiner) => self.enqueue_for_opener(to, joiner, frame, outputs),
-                    None => messages.extend(self.try_enqueue(to, frame, outputs)),
+                    None => messages.extend(self.try_enqueue(now, to, frame, outputs)),
                 },
             }
         }
     }
 
     fn enqueue(&mut self, now: Time, to: ConnId, frame: Frame, outputs: &mut Outputs) {
-        let messages = self.try_enqueue(to, frame, outputs);
+        let messages = self.try_enqueue(now, to, frame, outputs);
         self.deliver(now, None, messages, outputs);
     }
 
     /// Returns the frame to the driver; or, if it does not fit into the write buffer, closes the connection.
     #[must_use]
-    fn try_enqueue(&mut self, to: ConnId, frame: Frame, outputs: &mut Outputs) -> Vec<(ConnId, OutboundMessage)> {
+    fn try_enqueue(
+        &mut self,
+        now: Time,
+        to: ConnId,
+        frame: Frame,
+        outputs: &mut Outputs,
+    ) -> Vec<(ConnId, OutboundMessage)> {
         let Some(conn) = self.conns.get_mut(to) else {
             return Vec::new();
         };
         let (backlog, cost) = (conn.backlog(), frame.cost());
         if backlog > 0 && backlog + cost > self.config.backlog_bytes as usize {
-            return self.hub.close(to, CloseReason::TooSlow);
+            return self.hub.close(now, to, CloseReason::TooSlow);
         }
         self.counters.count_sent(&frame);
         self.backlogs.add(cost);
@@ -787,7 +793,7 @@ impl Endpoint {
             "a connection that is gone has no timer"
         );
         self.assert_back_pressure();
-        if self.sockets() == 0 && self.drain.is_none() {
+        if self.sockets() == 0 && self.drain.is_none() && self.hub.stats().reserved == 0 {
             assert_eq!(self.poll_timeout(), None, "nothing waits for connections that are gone");
         }
     }

@@ -1,6 +1,8 @@
 //! The agreement of the hub's tables, for tests.
 
-use crate::hub::{Hub, State};
+use alloc::vec::Vec;
+
+use crate::hub::{Holder, Hub, State};
 
 impl<P> Hub<P> {
     /// Panics if the tables disagree. Tests call it after every step.
@@ -21,7 +23,11 @@ impl<P> Hub<P> {
                 }
                 State::Waiting(its) => {
                     waiting += 1;
-                    assert!(!self.keys.contains_key(&its.key), "nobody waits for an open key");
+                    let holder = self.keys.get(&its.key);
+                    assert!(
+                        !matches!(holder, Some(Holder::Opener(_))),
+                        "nobody waits for an open key"
+                    );
                     assert!(self.waiters.count(&its.key) <= self.limits.joiners_per_key as usize);
                     if let Some(deadline) = its.deadline {
                         deadlines += 1;
@@ -30,7 +36,11 @@ impl<P> Hub<P> {
                 }
                 State::Opener(opener) => {
                     openers += 1;
-                    assert_eq!(self.keys.get(&opener.key), Some(&id), "a key points at its opener");
+                    let holder = self.keys.get(&opener.key);
+                    assert!(
+                        matches!(holder, Some(Holder::Opener(its)) if *its == id),
+                        "a key points at its opener"
+                    );
                     for (index, joiner) in &opener.joiners {
                         assert!(index.get() < opener.next);
                         assert!(
@@ -48,7 +58,24 @@ impl<P> Hub<P> {
                 }
             }
         }
-        assert_eq!(self.keys.len(), openers, "no key outlives its opener");
+        let reserved = self.keys.iter().filter_map(|(key, holder)| match holder {
+            Holder::Opener(_) => None,
+            Holder::Reserved { reservation, .. } => Some((key, *reservation)),
+        });
+        let reserved: Vec<_> = reserved.collect();
+        for (key, reservation) in &reserved {
+            assert_eq!(self.reservations.key(*reservation), Some(*key));
+        }
+        assert_eq!(
+            self.reservations.len() as usize,
+            reserved.len(),
+            "no reservation is stale"
+        );
+        assert_eq!(
+            self.keys.len(),
+            openers + reserved.len(),
+            "no key outlives its opener or reservation"
+        );
         assert_eq!(self.joiners, joined, "the gauge of joiners is correct");
         assert_eq!(self.deadlines.len(), deadlines, "no deadline is stale");
         assert_eq!(self.waiters.len(), waiting, "the gauge of waiters is correct");

@@ -20,6 +20,7 @@
 
 mod invariants;
 mod requests;
+mod reserved;
 mod takeover;
 mod waiters;
 
@@ -32,7 +33,10 @@ use core::{fmt, marker::PhantomData, mem, num::NonZeroU32};
 
 use crate::{
     arena::Arena,
-    hub::waiters::{Arrival, Waiters},
+    hub::{
+        reserved::{Reservation, Reservations},
+        waiters::{Arrival, Waiters},
+    },
     id::{ConnId, Index, Key, PeerId},
     limits::Limits,
     message::{InboundMessage, OutboundMessage},
@@ -77,7 +81,9 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// ```
 pub struct Hub<P = Payload> {
     conns: Arena<Conn>,
-    keys: BTreeMap<Key, ConnId>,
+    keys: BTreeMap<Key, Holder>,
+    /// One entry for each reserved key.
+    reservations: Reservations,
     /// Of keys that nobody has open.
     waiters: Waiters,
     /// One entry for each idle or waiting connection that has a deadline.
@@ -99,6 +105,26 @@ pub enum Role {
     Joiner,
     /// It waits for a key to be opened, and will then be a joiner.
     Waiting,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Disconnect {
+    /// The client closed it with a close frame. Its key is free at once.
+    Clean,
+    /// The transport ended without a close frame. The key of an opener with a token is reserved for it
+    /// ([`Limits::reserve`](crate::Limits::reserve)).
+    Lost,
+}
+
+/// Who has a key.
+enum Holder {
+    Opener(ConnId),
+    /// Nobody, but it is kept for the token.
+    Reserved {
+        token: Token,
+        reservation: Reservation,
+    },
 }
 
 struct Conn {
@@ -134,6 +160,8 @@ struct Opener {
     id: Option<PeerId>,
     /// Moves the role to the connection that shows it. `None`: nothing does.
     token: Option<Token>,
+    /// Whether the key is reserved if the connection is lost.
+    reservable: bool,
     joiners: BTreeMap<Index, ConnId>,
     /// The index of the next joiner, which is also the number of joiners so far.
     next: u32,
@@ -143,6 +171,8 @@ struct Opener {
 struct NewOpener {
     id: Option<PeerId>,
     token: Option<Token>,
+    /// Whether it opens the key and does not meet: those that meet again find a free key.
+    reservable: bool,
 }
 
 impl Hub {
@@ -158,6 +188,7 @@ impl<P> Hub<P> {
         Self {
             conns: Arena::new(),
             keys: BTreeMap::new(),
+            reservations: Reservations::new(),
             waiters: Waiters::new(),
             deadlines: BTreeSet::new(),
             limits,
@@ -214,18 +245,32 @@ impl<P> Hub<P> {
                 id,
                 token,
                 new_token,
-            } => self.open(from, key, token.as_ref(), NewOpener { id, token: new_token }, outputs),
-            InboundMessage::OpenGenerated { .. } => self.close_into(from, CloseReason::Internal, outputs),
+            } => {
+                let new = NewOpener {
+                    id,
+                    token: new_token,
+                    reservable: true,
+                };
+                self.open(from, key, token.as_ref(), new, outputs);
+            }
+            InboundMessage::OpenGenerated { .. } => self.end(from, CloseReason::Internal, None, outputs),
             InboundMessage::Join { key, id, wait } => self.join(now, from, key, id, wait, outputs),
             InboundMessage::Meet {
                 key,
                 id,
                 token,
                 new_token,
-            } => self.meet(from, key, token.as_ref(), NewOpener { id, token: new_token }, outputs),
+            } => {
+                let new = NewOpener {
+                    id,
+                    token: new_token,
+                    reservable: false,
+                };
+                self.meet(from, key, token.as_ref(), new, outputs);
+            }
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
-                Some(State::Idle { .. }) => self.close_into(from, CloseReason::UnknownType, outputs),
+                Some(State::Idle { .. }) => self.end(from, CloseReason::UnknownType, None, outputs),
                 Some(State::Opener(_) | State::Joiner { .. } | State::Waiting(_)) | None => {
                     self.data(from, to, kind, payload, outputs);
                 }
@@ -262,44 +307,49 @@ impl<P> Hub<P> {
     /// Closes a connection, for example after a violation or as a slow consumer. The first output is its [`OutboundMessage::Close`]; the
     /// others notify its peers.
     ///
-    /// The hub does not limit write buffers: the embedder knows their size and calls this.
+    /// The hub does not limit write buffers: the embedder knows their size and calls this. If the reason is
+    /// [`TooSlow`](CloseReason::TooSlow) or [`Silent`](CloseReason::Silent), the key of an opener with a token is reserved for it
+    /// ([`Limits::reserve`]). Otherwise, it is free at once.
     ///
     /// ```
     /// # use sigver_core::{CloseReason, Dialect, Hub, Limits, OutboundMessage, Time};
-    /// # let mut hub = Hub::new(Limits::default());
-    /// # let slow = hub.connect(Time::ZERO, Dialect::Plain.profile())?;
+    /// # let (mut hub, now) = (Hub::new(Limits::default()), Time::ZERO);
+    /// # let slow = hub.connect(now, Dialect::Plain.profile())?;
     /// # let (buffered, limit) = (2_000_000, 1_048_576);
     /// if buffered > limit {
-    ///     for (to, message) in hub.close(slow, CloseReason::TooSlow) {
+    ///     for (to, message) in hub.close(now, slow, CloseReason::TooSlow) {
     ///         // 1013 to the slow consumer, leave notices to its peers
     /// #       assert!(to == slow && matches!(message, OutboundMessage::Close(CloseReason::TooSlow)));
     ///     }
     /// }
-    /// assert!(hub.close(slow, CloseReason::TooSlow).is_empty()); // it is closed already
+    /// assert!(hub.close(now, slow, CloseReason::TooSlow).is_empty()); // it is closed already
     /// # Ok::<(), sigver_core::ConnectError>(())
     /// ```
     #[must_use = "the outputs must be sent"]
-    pub fn close(&mut self, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
+    pub fn close(&mut self, now: Time, conn: ConnId, reason: CloseReason) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
-        self.close_into(conn, reason, &mut outputs);
+        self.close_into(now, conn, reason, &mut outputs);
         outputs
     }
 
     /// Like [`close`](Self::close), but appends to `outputs`.
-    pub fn close_into(&mut self, conn: ConnId, reason: CloseReason, outputs: &mut Vec<(ConnId, OutboundMessage<P>)>) {
-        if let Some(Conn { state, .. }) = self.conns.remove(conn) {
-            self.counters.closed += 1;
-            outputs.push((conn, OutboundMessage::Close(reason)));
-            self.retire(conn, state, outputs);
-        }
+    pub fn close_into(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        reason: CloseReason,
+        outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
+    ) {
+        let is_lost = reason == CloseReason::TooSlow || reason == CloseReason::Silent;
+        self.end(conn, reason, is_lost.then_some(now), outputs);
     }
 
     /// Removes a connection whose socket is gone. The outputs notify its peers.
     #[must_use = "the outputs must be sent"]
-    pub fn disconnect(&mut self, conn: ConnId) -> Vec<(ConnId, OutboundMessage<P>)> {
+    pub fn disconnect(&mut self, now: Time, conn: ConnId, how: Disconnect) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
         if let Some(Conn { state, .. }) = self.conns.remove(conn) {
-            self.retire(conn, state, &mut outputs);
+            self.retire(conn, state, (how == Disconnect::Lost).then_some(now), &mut outputs);
         }
         outputs
     }
@@ -316,6 +366,7 @@ impl<P> Hub<P> {
         self.counters.closed += outputs.len() as u64;
         self.conns.clear();
         self.keys.clear();
+        self.reservations.clear();
         self.waiters.clear();
         self.deadlines.clear();
         self.joiners = 0;
@@ -326,10 +377,12 @@ impl<P> Hub<P> {
     /// may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        deadline.into_iter().chain(self.reservations.next()).min()
     }
 
-    /// Closes every connection whose role deadline has passed, and refuses every join that has waited in vain.
+    /// Closes every connection whose role deadline has passed, refuses every join that has waited in vain, and ends every reservation whose
+    /// time is over.
     #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
         let mut outputs = Vec::new();
@@ -341,26 +394,33 @@ impl<P> Hub<P> {
             match self.state(conn) {
                 Some(State::Waiting(_)) => self.end_wait(conn, &mut outputs),
                 Some(State::Idle { .. } | State::Opener(_) | State::Joiner { .. }) | None => {
-                    self.close_into(conn, CloseReason::NoRoleInTime, &mut outputs);
+                    self.end(conn, CloseReason::NoRoleInTime, None, &mut outputs);
                 }
             }
+        }
+        while let Some(key) = self.reservations.pop_due(now) {
+            self.keys.remove(&key);
         }
         outputs
     }
 
-    /// Restarts every role deadline that has passed. A join that has waited in vain may be sent again, so its wait ends.
+    /// Restarts every role deadline and every reservation that has passed. A join that has waited in vain may be sent again, so its wait ends.
     #[cfg(feature = "json")]
     pub(crate) fn restart_deadlines(&mut self, now: Time) {
-        let Some(allowed) = self.limits.role_deadline else {
-            return;
-        };
-        let restarted = now.saturating_add(allowed);
+        let restarted = now.saturating_add(self.limits.role_deadline.unwrap_or_default());
         let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
         for (deadline, id) in passed.copied().collect::<Vec<_>>() {
             if let Some(State::Idle { deadline: own }) = self.conns.get_mut(id).map(|conn| &mut conn.state) {
                 *own = Some(restarted);
                 self.deadlines.remove(&(deadline, id));
                 self.deadlines.insert((restarted, id));
+            }
+        }
+        let restarted = now.saturating_add(self.limits.reserve);
+        let passed: Vec<_> = core::iter::from_fn(|| self.reservations.pop_due(now)).collect();
+        for key in passed {
+            if let Some(Holder::Reserved { reservation, .. }) = self.keys.get_mut(&key) {
+                *reservation = self.reservations.insert(restarted, key);
             }
         }
     }
@@ -384,7 +444,8 @@ impl<P> Hub<P> {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.conns.len(),
-            keys: self.keys.len() as u32,
+            keys: self.keys.len() as u32 - self.reservations.len(),
+            reserved: self.reservations.len(),
             joiners: self.joiners,
             waiting: self.waiters.len(),
             ..self.counters
@@ -414,7 +475,10 @@ impl<P> Hub<P> {
     /// Returns the opener of a key.
     #[cfg(feature = "json")]
     pub(crate) fn opener(&self, key: &Key) -> Option<ConnId> {
-        self.keys.get(key).copied()
+        match self.keys.get(key)? {
+            Holder::Opener(opener) => Some(*opener),
+            Holder::Reserved { .. } => None,
+        }
     }
 
     /// Returns the limits that the hub was created with.
@@ -431,13 +495,22 @@ impl<P> Hub<P> {
             Some(RoleLifetime::Reusable) | None => None,
         };
         match end {
-            Some(reason) => self.close_into(conn, reason, outputs),
+            Some(reason) => self.end(conn, reason, None, outputs),
             None => outputs.push((conn, OutboundMessage::Refused(refusal))),
         }
     }
 
-    /// Notifies the peers of a connection whose role has ended.
-    fn retire(&mut self, conn: ConnId, state: State, outputs: &mut Outputs<P>) {
+    /// Closes a connection. `lost` is the time if its key is to be reserved.
+    fn end(&mut self, conn: ConnId, reason: CloseReason, lost: Option<Time>, outputs: &mut Outputs<P>) {
+        if let Some(Conn { state, .. }) = self.conns.remove(conn) {
+            self.counters.closed += 1;
+            outputs.push((conn, OutboundMessage::Close(reason)));
+            self.retire(conn, state, lost, outputs);
+        }
+    }
+
+    /// Notifies the peers of a connection whose role has ended. `lost` is the time if its key is to be reserved.
+    fn retire(&mut self, conn: ConnId, state: State, lost: Option<Time>, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),
             State::Waiting(waiting) => {
@@ -446,6 +519,9 @@ impl<P> Hub<P> {
             }
             State::Opener(opener) => {
                 self.keys.remove(&opener.key);
+                if let (Some(now), Some(token), true) = (lost, opener.token, opener.reservable) {
+                    self.reserve(now, opener.key, token);
+                }
                 for joiner in opener.joiners.into_values() {
                     self.release(joiner, RoleEnd::OpenerLeft, outputs);
                 }
@@ -460,13 +536,29 @@ impl<P> Hub<P> {
         }
     }
 
+    /// Reserves a free key. If there are as many reservations as there may be, this ends the oldest.
+    fn reserve(&mut self, now: Time, key: Key, token: Token) {
+        if self.limits.reserve.is_zero() {
+            return;
+        }
+        let most = self.limits.reserved_keys.or(self.limits.connections);
+        if self.reservations.len() >= most.map_or(u32::MAX, NonZeroU32::get) {
+            if let Some(oldest) = self.reservations.pop_first() {
+                self.keys.remove(&oldest);
+            }
+        }
+        let until = now.saturating_add(self.limits.reserve);
+        let reservation = self.reservations.insert(until, key.clone());
+        self.keys.insert(key, Holder::Reserved { token, reservation });
+    }
+
     /// Ends the role of a joiner that was removed from its opener.
     fn release(&mut self, joiner: ConnId, end: RoleEnd, outputs: &mut Outputs<P>) {
         self.joiners -= 1;
         let Some(conn) = self.conns.get_mut(joiner) else { return };
         conn.state = State::Idle { deadline: None };
         match (conn.profile.role_lifetime, end.reason()) {
-            (RoleLifetime::SingleUse, Some(reason)) => self.close_into(joiner, reason, outputs),
+            (RoleLifetime::SingleUse, Some(reason)) => self.end(joiner, reason, None, outputs),
             (RoleLifetime::SingleUse, None) | (RoleLifetime::Reusable, _) => {
                 outputs.push((joiner, OutboundMessage::RoleEnded(end)));
             }

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::{mem, time::Duration};
 
 use crate::{
-    hub::{Conn, Hub, NewOpener, Opener, Outputs, State, Waiting},
+    hub::{Conn, Holder, Hub, NewOpener, Opener, Outputs, State, Waiting},
     id::{ConnId, Index, Key, PeerId},
     message::{Addressee, OutboundMessage},
     profile::{PayloadKind, RoleLifetime},
@@ -41,10 +41,10 @@ impl<P> Hub<P> {
         let Some(new) = self.request_opener(from, new, outputs) else {
             return;
         };
-        match (self.keys.get(&key).copied(), token) {
+        match (self.keys.get(&key), token) {
             (None, _) => self.become_opener(from, key, new, outputs),
-            (Some(opener), Some(token)) if self.is_token_of(opener, token) => {
-                self.take_over(opener, from, new, outputs)
+            (Some(holder), Some(token)) if self.is_token_of(holder, token) => {
+                self.take_over(key, from, new, outputs);
             }
             (Some(_), _) => self.refuse(from, Refusal::KeyTaken { key }, outputs),
         }
@@ -61,11 +61,12 @@ impl<P> Hub<P> {
         let Some(new) = self.request_opener(from, new, outputs) else {
             return;
         };
-        match (self.keys.get(&key).copied(), token) {
+        match (self.keys.get(&key), token) {
             (None, _) => self.become_opener(from, key, new, outputs),
-            (Some(opener), None) => self.join_opener(opener, from, key, new.id, outputs),
-            (Some(opener), Some(token)) if self.is_token_of(opener, token) => {
-                self.take_over(opener, from, new, outputs)
+            (Some(Holder::Opener(opener)), None) => self.join_opener(*opener, from, key, new.id, outputs),
+            (Some(Holder::Reserved { .. }), None) => self.refuse(from, Refusal::UnknownKey { key }, outputs),
+            (Some(holder), Some(token)) if self.is_token_of(holder, token) => {
+                self.take_over(key, from, new, outputs);
             }
             (Some(_), Some(_)) => self.refuse(from, Refusal::KeyTaken { key }, outputs),
         }
@@ -82,17 +83,18 @@ impl<P> Hub<P> {
         Some(NewOpener { token, ..new })
     }
 
-    /// Makes a connection without a role the opener of a free key.
-    fn become_opener(&mut self, from: ConnId, key: Key, new: NewOpener, outputs: &mut Outputs<P>) {
+    /// Makes a connection without a role the opener of a key that nobody has open.
+    pub(super) fn become_opener(&mut self, from: ConnId, key: Key, new: NewOpener, outputs: &mut Outputs<P>) {
         let opener = Opener {
             key: key.clone(),
             id: new.id,
             token: new.token.clone(),
+            reservable: new.reservable,
             joiners: BTreeMap::new(),
             next: 0,
         };
         self.replace_state(from, State::Opener(Box::new(opener)));
-        self.keys.insert(key.clone(), from);
+        self.keys.insert(key.clone(), Holder::Opener(from));
         let waiters = self.waiters.take(&key);
         let opened = OutboundMessage::Opened {
             key,
@@ -120,14 +122,18 @@ impl<P> Hub<P> {
         if !self.may_take_role(from, outputs) {
             return;
         }
-        match self.keys.get(&key).copied() {
-            Some(opener) => self.join_opener(opener, from, key, id, outputs),
-            None if wait.is_zero() => self.refuse(from, Refusal::UnknownKey { key }, outputs),
+        match self.keys.get(&key) {
+            Some(Holder::Opener(opener)) => self.join_opener(*opener, from, key, id, outputs),
+            None | Some(Holder::Reserved { .. }) if wait.is_zero() => {
+                self.refuse(from, Refusal::UnknownKey { key }, outputs);
+            }
             // All of them join when the key is opened.
-            None if self.waiters.count(&key) >= self.limits.joiners_per_key as usize => {
+            None | Some(Holder::Reserved { .. })
+                if self.waiters.count(&key) >= self.limits.joiners_per_key as usize =>
+            {
                 self.refuse(from, Refusal::TooManyJoiners { key }, outputs);
             }
-            None => self.wait(now, from, key, id, wait, outputs),
+            None | Some(Holder::Reserved { .. }) => self.wait(now, from, key, id, wait, outputs),
         }
     }
 
@@ -209,7 +215,7 @@ impl<P> Hub<P> {
             Some(State::Joiner { opener, index, .. }) => (*opener, Some(*index), None),
             Some(State::Opener(opener)) => match to {
                 Addressee::Unnamed => return self.refuse(from, Refusal::NoIndex, outputs),
-                Addressee::Malformed => return self.close_into(from, CloseReason::IndexMalformed, outputs),
+                Addressee::Malformed => return self.end(from, CloseReason::IndexMalformed, None, outputs),
                 Addressee::OutOfRange => {
                     self.counters.dropped += 1;
                     return self.refuse(from, Refusal::UnknownIndex { index: None }, outputs);
@@ -275,7 +281,7 @@ impl<P> Hub<P> {
         match self.conns.get_mut(conn) {
             Some(Conn { profile, state }) if profile.role_lifetime == RoleLifetime::Reusable => {
                 let state = mem::replace(state, State::Idle { deadline: None });
-                self.retire(conn, state, outputs);
+                self.retire(conn, state, None, outputs);
             }
             // A single-use role ends with its connection.
             Some(_) => self.refuse(conn, Refusal::WrongRole, outputs),

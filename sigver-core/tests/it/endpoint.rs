@@ -10,7 +10,7 @@ use sigver_core::{
     Limits, Output, PairingStage, Phase, Role, Time, Traffic,
 };
 
-use crate::server::{Server, at};
+use crate::server::{Outputs, Server, at};
 
 mod back_pressure;
 mod backlog_total;
@@ -20,6 +20,7 @@ mod decoding;
 mod keep_alive;
 mod key_attempts;
 mod rate_limit;
+mod reserved;
 mod role_deadline;
 mod shutdown;
 mod waiting;

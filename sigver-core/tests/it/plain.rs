@@ -10,8 +10,8 @@ use std::num::NonZeroU32;
 use core::time::Duration;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Decoder, Dialect, Frame, Hub, Index, Key, Limits, OutboundMessage, Refusal,
-    RoleEnd, Time,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Disconnect, Frame, Hub, Index, Key, Limits, OutboundMessage,
+    Refusal, RoleEnd, Time,
 };
 
 /// Violations: the sender, its text, and the code and reason with which it alone is closed.
@@ -414,9 +414,9 @@ fn connection_over_the_limit_is_refused_until_one_closes() {
 #[test]
 fn leave_is_not_notified_and_the_end_of_the_opener_closes_its_joiners() {
     let mut fixture = Fixture::new();
-    let outputs = fixture.hub.disconnect(fixture.id('B'));
+    let outputs = fixture.hub.disconnect(Time::ZERO, fixture.id('B'), Disconnect::Lost);
     assert_eq!(fixture.encode(outputs), []);
-    let outputs = fixture.hub.disconnect(fixture.id('A'));
+    let outputs = fixture.hub.disconnect(Time::ZERO, fixture.id('A'), Disconnect::Lost);
     assert_eq!(fixture.encode(outputs), [close('C', 4001, "opener left")]);
     assert_eq!(
         fixture.send('S', r#"{"type":"open","key":"tea"}"#),
@@ -547,7 +547,7 @@ impl Fixture {
             let notice = fixture.send(joiner, r#"{"type":"join","key":"tea"}"#);
             assert_eq!(notice, [frame('A', r#"{"type":"join"}"#)]);
             if joiner == 'G' {
-                let outputs = fixture.hub.disconnect(fixture.id('G'));
+                let outputs = fixture.hub.disconnect(Time::ZERO, fixture.id('G'), Disconnect::Lost);
                 assert_eq!(fixture.encode(outputs), []);
             }
         }
@@ -565,7 +565,7 @@ impl Fixture {
         let id = self.id(who);
         let outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(Time::ZERO, id, message),
-            Err(reason) => self.hub.close(id, reason),
+            Err(reason) => self.hub.close(Time::ZERO, id, reason),
         };
         self.encode(outputs)
     }

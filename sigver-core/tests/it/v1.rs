@@ -7,12 +7,13 @@
 use core::time::Duration;
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Index, Key, KeyError, Limits, Member,
-    OutboundMessage, PayloadKind, PeerId, Refusal, Stats, Time, Token,
+    Addressee, CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, InboundMessage, Index, Key, KeyError,
+    Limits, Member, OutboundMessage, PayloadKind, PeerId, Refusal, Stats, Time, Token,
 };
 
 mod data;
 mod meeting;
+mod reserved;
 mod takeover;
 mod texts;
 mod waiting;
@@ -460,14 +461,25 @@ impl Fixture {
         let (dialect, id) = self.find(who);
         let outputs = match Decoder::new(dialect, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(self.now, id, message),
-            Err(reason) => self.hub.close(id, reason),
+            Err(reason) => self.hub.close(self.now, id, reason),
         };
+        self.encode(outputs)
+    }
+
+    /// Like [`Fixture::send`], with a token for an opener, as from an endpoint.
+    fn send_with(&mut self, bits: u128, who: char, text: &str) -> Vec<Received> {
+        let (dialect, id) = self.find(who);
+        let mut message = Decoder::new(dialect, &self.limits).decode(text).expect("a message");
+        if let InboundMessage::Open { new_token, .. } | InboundMessage::Meet { new_token, .. } = &mut message {
+            *new_token = Some(Token::from_random(bits));
+        }
+        let outputs = self.hub.handle(self.now, id, message);
         self.encode(outputs)
     }
 
     /// Disconnects `who`. Returns what the clients receive.
     fn end(&mut self, who: char) -> Vec<Received> {
-        let outputs = self.hub.disconnect(self.find(who).1);
+        let outputs = self.hub.disconnect(self.now, self.find(who).1, Disconnect::Clean);
         self.encode(outputs)
     }
 

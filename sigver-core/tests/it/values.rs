@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use sigver_core::{
-    CloseReason, ConnId, ConnectError, Decoder, Dialect, Hub, InboundMessage, Key, Limits, OutboundMessage, PeerId,
-    Refusal, Stats, Time, Token,
+    CloseReason, ConnId, ConnectError, Decoder, Dialect, Disconnect, Hub, InboundMessage, Key, Limits, OutboundMessage,
+    PeerId, Refusal, Stats, Time, Token,
 };
 
 /// Returns two connections, of which the second has a reused slot.
@@ -13,7 +13,7 @@ fn ids() -> Result<(Hub, ConnId, ConnId), Box<dyn Error>> {
     let profile = Dialect::Plain.profile();
     let first = hub.connect(Time::ZERO, profile)?;
     let gone = hub.connect(Time::ZERO, profile)?;
-    assert!(hub.disconnect(gone).is_empty());
+    assert!(hub.disconnect(Time::ZERO, gone, Disconnect::Clean).is_empty());
     let second = hub.connect(Time::ZERO, profile)?;
     assert_eq!(gone.slot(), second.slot(), "the slot is reused");
     assert_ne!(gone, second);

@@ -11,7 +11,7 @@ use crate::{
     search::{SAMPLES, count, more_often_than, samples},
 };
 
-/// The laws only cover states that runs reach. Each of these features is in at least one of ten runs.
+/// The laws only cover states that runs reach. Each of these features is in at least one of fifteen runs.
 #[test]
 fn generated_runs_reach_deep_states() {
     let mut seen = BTreeMap::new();
@@ -21,7 +21,9 @@ fn generated_runs_reach_deep_states() {
         let mut features = BTreeSet::new();
         for step in steps {
             let joiner_counts = joiner_counts(&model);
+            let before = model.clone();
             let sent = model.play(step);
+            features.extend(features_of_reservations(step, &sent, &before, &model));
             features.extend(features_of(step, &sent, &joiner_counts));
             features.extend(features_of_clients(&model, &sent));
             states.insert(model.state());
@@ -31,14 +33,18 @@ fn generated_runs_reach_deep_states() {
     let expected = [
         "a close of a key with several joiners",
         "a joiner leaves and joins again",
+        "a key that is reserved",
         "a kick that closes",
         "a kick that keeps the connection",
         "a meet that joins",
         "a meet that opens",
         "a refused connection",
         "a refused role that keeps the connection",
+        "a request of a reserved key that is refused",
         "a request of another role",
         "a request without a role",
+        "a reservation that ends",
+        "a reservation that is used",
         "a second open or join",
         "a shutdown that closes several",
         "a takeover",
@@ -60,7 +66,7 @@ fn generated_runs_reach_deep_states() {
         "too many joiners",
         "two openers with two joiners each",
     ];
-    assert_eq!(more_often_than(SAMPLES / 10, &seen), expected, "of {seen:?}");
+    assert_eq!(more_often_than(SAMPLES / 15, &seen), expected, "of {seen:?}");
     assert!(states.len() > 5_000, "only {} states", states.len());
 }
 
@@ -186,4 +192,25 @@ fn features_of_clients(model: &Model, sent: &[(usize, Sent)]) -> Vec<&'static st
         }
     }
     features
+}
+
+/// Returns the features of reserved keys.
+fn features_of_reservations(step: Step, sent: &[(usize, Sent)], before: &Model, after: &Model) -> Option<&'static str> {
+    let [reserved, left] = [before, after].map(|model| model.stats().reserved);
+    let key = match step {
+        Step::Open { key, .. } | Step::Meet { key, .. } | Step::Join { key, .. } => before.reservation_of(key),
+        _ => None,
+    };
+    if left > reserved {
+        Some("a key that is reserved")
+    } else if step == Step::Timeout && left < reserved {
+        Some("a reservation that ends")
+    } else if key.is_some() && left < reserved {
+        Some("a reservation that is used")
+    } else {
+        let is_refused = sent
+            .iter()
+            .any(|(_, sent)| matches!(sent, Sent::Refused { .. } | Sent::Close(_)));
+        (key.is_some() && is_refused).then_some("a request of a reserved key that is refused")
+    }
 }

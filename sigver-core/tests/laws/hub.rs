@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index as Pick};
 
-use sigver_core::{Addressee, CloseReason, ConnId, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats, Time};
+use sigver_core::{
+    Addressee, CloseReason, ConnId, Disconnect, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats, Time,
+};
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order, resigned},
@@ -154,16 +156,17 @@ fn dead_ids_are_inert() {
             }
             for slot in 0..4 {
                 let unassigned = ConnId::from_bits(u64::from(u32::MAX) << 32 | slot);
-                assert!(driver.hub.close(unassigned, CloseReason::TooSlow).is_empty());
-                assert!(driver.hub.disconnect(unassigned).is_empty());
+                let (now, hub) = (driver.now, &mut driver.hub);
+                assert!(hub.close(now, unassigned, CloseReason::TooSlow).is_empty());
+                assert!(hub.disconnect(now, unassigned, Disconnect::Lost).is_empty());
             }
             assert_eq!((driver.stats(), driver.hub.poll_timeout()), before);
         }
     });
 }
 
-/// When joiners end, their places are free. When all connections end, in any way, every gauge is 0 and no timeout is due. Unless it was
-/// shut down, the hub then behaves like a new one.
+/// When joiners end, their places are free. When all connections end, in any way, and the time of the reservations is over, every gauge is 0
+/// and no timeout is due. Unless it was shut down, the hub then behaves like a new one.
 ///
 /// Detects a joiner that stays in its opener's table, an opener whose key is not freed, the deadline of an ended connection that remains,
 /// and keys that remain after a shutdown.
@@ -184,6 +187,7 @@ fn no_state_remains_after_connections_end() {
             session.fill(key, limits.joiners_per_key);
         }
         session.end_all(&ends, |_| true);
+        session.end_reservations(&limits);
         session.assert_empty();
         for key in 0..KEYS {
             session.open(key);
@@ -283,7 +287,7 @@ impl Observed {
             Step::Open { who, .. } | Step::Join { who, .. } | Step::Meet { who, .. } | Step::Throttle { who, .. } => {
                 self.without_request.remove(&who);
             }
-            Step::Disconnect { who } => self.mark_ended(who),
+            Step::Disconnect { who, .. } => self.mark_ended(who),
             _ => {}
         }
         for (to, sent) in &event.sent {
@@ -391,11 +395,25 @@ impl Session {
     fn assert_empty(&self) {
         let stats = self.driver.stats();
         assert_eq!(
-            (stats.connections, stats.keys, stats.joiners, stats.waiting),
-            (0, 0, 0, 0)
+            (
+                stats.connections,
+                stats.keys,
+                stats.joiners,
+                stats.waiting,
+                stats.reserved
+            ),
+            (0, 0, 0, 0, 0)
         );
         assert_eq!(self.driver.hub.poll_timeout(), None);
         self.driver.hub.assert_invariants();
+    }
+
+    /// Waits until no key is reserved.
+    fn end_reservations(&mut self, limits: &Limits) {
+        let now = self.driver.now;
+        let time = limits.reserve.min(Duration::MAX - now.as_duration());
+        self.play(Step::Wait { time });
+        assert_eq!(self.play(Step::Timeout), []);
     }
 
     /// Connects a client. The dialect alternates.
@@ -471,7 +489,10 @@ impl Session {
                 (End::Close, _) => Step::Close { who, reason },
                 (End::Resign, ObservedRole::Joiner | ObservedRole::Waiting) if resigns => Step::Leave { who },
                 (End::Resign, ObservedRole::Opener { .. }) if resigns => Step::CloseKey { who },
-                (End::Resign | End::Disconnect, _) => Step::Disconnect { who },
+                (End::Resign | End::Disconnect, _) => Step::Disconnect {
+                    who,
+                    how: Disconnect::Lost,
+                },
             });
             assert_ne!(self.observed.roles.get(&who), Some(&role), "{who} has not ended");
         }
@@ -493,7 +514,7 @@ fn actor(step: &Step) -> Option<usize> {
         | Step::Ping { who }
         | Step::Throttle { who, .. }
         | Step::Close { who, .. }
-        | Step::Disconnect { who } => Some(who),
+        | Step::Disconnect { who, .. } => Some(who),
         Step::Wait { .. } | Step::Timeout | Step::Shutdown => None,
     }
 }
@@ -539,7 +560,10 @@ fn calls_of(who: usize) -> [Step; 13] {
         Step::Ping { who },
         Step::Throttle { who, key },
         Step::Close { who, reason },
-        Step::Disconnect { who },
+        Step::Disconnect {
+            who,
+            how: Disconnect::Lost,
+        },
     ]
 }
 

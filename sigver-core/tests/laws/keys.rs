@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sigver_core::{CloseReason, RoleEnd, Time};
+use sigver_core::{CloseReason, Disconnect, RoleEnd, Time};
 
 use crate::{
     hub::{Observed, ObservedRole, is_unknown_key},
@@ -82,6 +82,82 @@ fn takeover_needs_the_token_and_keeps_the_joiners() {
             }
             observed.record_event(&Event { step, sent });
             openers.retain(|who, _| matches!(observed.roles.get(who), Some(ObservedRole::Opener { .. })));
+        }
+    });
+}
+
+/// A key of an opener that was lost is neither opened nor joined without its token until the time of its reservation is over or, with as many
+/// reservations as there may be, another one begins. Only the key of an opener that has a token and has opened the key is reserved, and only if
+/// the opener was lost.
+///
+/// Detects a key that is reserved after a close frame or a violation, one of an opener that has met, a reservation that ends late, that no
+/// token ends, or that any token ends, and one that outlives the next.
+#[test]
+fn reserved_key_is_kept_for_its_token() {
+    for_all(runs(), |Run { limits, steps }| {
+        let (mut driver, mut observed) = (HubDriver::new(&limits), Observed::default());
+        // For each opener, its token and whether it has opened the key.
+        let mut openers: BTreeMap<usize, (Option<usize>, bool)> = BTreeMap::new();
+        // For each reserved key, its token and its end, the oldest first.
+        let mut reserved: Vec<(usize, usize, Time)> = Vec::new();
+        let most = limits.reserved_keys.or(limits.connections);
+        for step in steps {
+            let now = driver.now;
+            let sent = driver.play(step);
+            if step == Step::Timeout {
+                reserved.retain(|(.., until)| *until > now);
+            }
+            let opened = sent.iter().find_map(|(to, sent)| match sent {
+                Sent::Opened { key, token } => Some((*to, *key, *token)),
+                _ => None,
+            });
+            let joined = sent.iter().any(|(_, sent)| matches!(sent, Sent::Joined { .. }));
+            let (key, shown) = match step {
+                Step::Open { key, tokens, .. } | Step::Meet { key, tokens, .. } => (Some(key), tokens.shown),
+                Step::Join { key, .. } => (Some(key), None),
+                _ => (None, None),
+            };
+            if let Some((key, token, _)) = reserved.iter().find(|(its, ..)| Some(*its) == key).copied() {
+                assert!(opened.is_some() || !joined, "{step:?}: {sent:?}");
+                assert!(opened.is_none() || shown == Some(token), "{step:?}: {sent:?}");
+                if opened.is_some() {
+                    reserved.retain(|(its, ..)| *its != key);
+                }
+            }
+            let lost = match step {
+                Step::Disconnect {
+                    who,
+                    how: Disconnect::Lost,
+                } => Some(who),
+                Step::Close {
+                    who,
+                    reason: CloseReason::TooSlow | CloseReason::Silent,
+                } => Some(who),
+                _ => None,
+            };
+            let lost = lost.and_then(|who| Some((observed.roles.get(&who)?, openers.get(&who)?)));
+            if let Some((ObservedRole::Opener { key }, (Some(token), true))) = lost {
+                if !limits.reserve.is_zero() {
+                    let until = now.saturating_add(limits.reserve);
+                    reserved.push((*key, *token, until));
+                    let over = most.is_some_and(|most| reserved.len() > most.get() as usize);
+                    reserved.drain(..usize::from(over));
+                }
+            }
+            if let Some((who, _, token)) = opened {
+                openers.insert(who, (token, matches!(step, Step::Open { .. })));
+            }
+            if step == Step::Shutdown {
+                reserved.clear();
+            }
+            observed.record_event(&Event { step, sent });
+            assert_eq!(driver.stats().reserved as usize, reserved.len(), "after {step:?}");
+            let next = reserved.iter().map(|(.., until)| *until).min();
+            let polled = driver.hub.poll_timeout();
+            assert!(
+                next.is_none() || polled.is_some_and(|polled| Some(polled) <= next),
+                "after {step:?}"
+            );
         }
     });
 }

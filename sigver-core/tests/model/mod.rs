@@ -5,7 +5,8 @@
 use core::{num::NonZeroU32, time::Duration};
 
 use sigver_core::{
-    Addressee, CloseReason, ConnectError, Dialect, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime, Stats,
+    Addressee, CloseReason, ConnectError, Dialect, Disconnect, Limits, PayloadKind, Profile, RoleEnd, RoleLifetime,
+    Stats,
 };
 
 mod step;
@@ -38,6 +39,8 @@ pub(crate) enum Role {
         key: usize,
         id: Option<usize>,
         token: Option<usize>,
+        /// Whether it has opened the key, and not met.
+        opened: bool,
         announced: u32,
     },
     Joiner {
@@ -67,6 +70,17 @@ pub(crate) struct Client {
     pub(crate) ended: Option<usize>,
 }
 
+/// A key that is kept for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Reservation {
+    until: Duration,
+    key: usize,
+    pub(crate) token: usize,
+}
+
+/// The clients, the reservations, and whether the server was shut down.
+pub(crate) type State = (Vec<Client>, Vec<Reservation>, bool);
+
 /// The state that the protocol requires of a server.
 #[derive(Clone)]
 pub(crate) struct Model {
@@ -74,6 +88,8 @@ pub(crate) struct Model {
     clients: Vec<Client>,
     /// The number of waiters so far.
     arrivals: usize,
+    /// In the order in which they end.
+    reservations: Vec<Reservation>,
     now: Duration,
     shut_down: bool,
     relayed: u64,
@@ -88,6 +104,7 @@ impl Model {
             limits: limits.clone(),
             clients: Vec::new(),
             arrivals: 0,
+            reservations: Vec::new(),
             now: Duration::ZERO,
             shut_down: false,
             relayed: 0,
@@ -101,12 +118,16 @@ impl Model {
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens),
+            Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens, true),
             Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
-            Step::Meet { who, key, id, tokens } => match self.opener_of(key) {
-                Some(_) if tokens.shown.is_none() => self.join(who, key, id, Duration::ZERO),
-                Some(_) | None => self.open(who, key, id, tokens),
-            },
+            Step::Meet { who, key, id, tokens } => {
+                let is_held = self.opener_of(key).is_some() || self.reservation_of(key).is_some();
+                if is_held && tokens.shown.is_none() {
+                    self.join(who, key, id, Duration::ZERO)
+                } else {
+                    self.open(who, key, id, tokens, false)
+                }
+            }
             Step::Data { who, to, kind, token } => self.data(who, to, kind, token),
             Step::UnknownControl { who, to, kind, token } => match self.role(who) {
                 Some(Role::Idle { .. }) => self.close(who, CloseReason::UnknownType),
@@ -118,7 +139,7 @@ impl Model {
             Step::Throttle { who, key } => self.throttle(who, key),
             Step::Ping { who } => self.role(who).map(|_| (who, Sent::Pong)).into_iter().collect(),
             Step::Close { who, reason } => self.close(who, reason),
-            Step::Disconnect { who } => self.end(who),
+            Step::Disconnect { who, how } => self.end(who, how == Disconnect::Lost),
             Step::Wait { time } => {
                 self.now += time;
                 Vec::new()
@@ -126,6 +147,7 @@ impl Model {
             Step::Timeout => self.timeout(),
             Step::Shutdown => {
                 self.shut_down = true;
+                self.reservations.clear();
                 let open: Vec<usize> = self.connected().map(|client| client.name).collect();
                 open.into_iter()
                     .map(|who| self.close_silently(who, CloseReason::ShuttingDown))
@@ -152,7 +174,7 @@ impl Model {
         }
     }
 
-    /// Restarts the role deadlines that have passed.
+    /// Restarts the role deadlines and the reservations that have passed.
     #[allow(dead_code, reason = "only an endpoint restarts them")]
     pub(crate) fn restart_deadlines(&mut self) {
         let now = self.now;
@@ -162,11 +184,17 @@ impl Model {
                 client.role = Role::Idle { until: restarted };
             }
         }
+        let restarted = now.saturating_add(self.limits.reserve);
+        for reservation in self.reservations.iter_mut().filter(|it| it.until <= now) {
+            reservation.until = restarted;
+        }
+        self.reservations.sort_by_key(|reservation| reservation.until);
     }
 
-    /// Returns the next role deadline or end of a wait.
+    /// Returns the next role deadline, end of a wait or end of a reservation.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        self.connected().filter_map(Client::deadline).min()
+        let reserved = self.reservations.iter().map(|reservation| reservation.until);
+        self.connected().filter_map(Client::deadline).chain(reserved).min()
     }
 
     #[allow(dead_code, reason = "only the generated runs wait for timeouts")]
@@ -180,6 +208,7 @@ impl Model {
         stats.connections = count(|_| true);
         stats.keys = count(|role| matches!(role, Role::Opener { .. }));
         stats.joiners = count(|role| matches!(role, Role::Joiner { .. }));
+        stats.reserved = self.reservations.len() as u32;
         stats.waiting = count(|role| matches!(role, Role::Waiting { .. }));
         stats.relayed = self.relayed;
         stats.dropped = self.dropped;
@@ -200,7 +229,7 @@ impl Model {
 
     /// Returns everything that later steps depend on, with the remaining time to each deadline instead of the deadline, the order of waiters
     /// instead of the number of their arrival, and the history of ended connections and former roles.
-    pub(crate) fn state(&self) -> (Vec<Client>, bool) {
+    pub(crate) fn state(&self) -> State {
         let mut clients = self.clients.clone();
         for client in &mut clients {
             let left = client.deadline().map(|until| until.saturating_sub(self.now));
@@ -216,7 +245,11 @@ impl Model {
                 Role::Opener { .. } | Role::Joiner { .. } => {}
             }
         }
-        (clients, self.shut_down)
+        let mut reservations = self.reservations.clone();
+        for reservation in &mut reservations {
+            reservation.until = reservation.until.saturating_sub(self.now);
+        }
+        (clients, reservations, self.shut_down)
     }
 
     fn connect(&mut self, name: usize, profile: Profile) -> Vec<(usize, Sent)> {
@@ -240,14 +273,21 @@ impl Model {
         Vec::new()
     }
 
-    fn open(&mut self, who: usize, key: usize, id: Option<usize>, tokens: Tokens) -> Vec<(usize, Sent)> {
-        match (self.request_role(who), self.opener_of(key)) {
+    fn open(&mut self, who: usize, key: usize, id: Option<usize>, tokens: Tokens, opened: bool) -> Vec<(usize, Sent)> {
+        let may = self.request_role(who);
+        if let (Some(true), Some(reservation)) = (may, self.reservation_of(key)) {
+            if tokens.shown != Some(reservation.token) {
+                return self.refuse(who, "key-taken", Detail::Key(key));
+            }
+            self.reservations.retain(|other| other.key != key);
+        }
+        match (may, self.opener_of(key)) {
             (None, _) => Vec::new(),
             (Some(false), _) => self.refuse(who, "has-role", Detail::Nothing),
             (Some(true), Some(opener)) => {
                 let is_right = tokens.shown.is_some() && tokens.shown == self.find(opener).token();
                 if is_right {
-                    self.take_over(who, opener, id, tokens.new)
+                    self.take_over(who, opener, id, tokens.new, opened)
                 } else {
                     self.refuse(who, "key-taken", Detail::Key(key))
                 }
@@ -261,6 +301,7 @@ impl Model {
                     key,
                     id,
                     token,
+                    opened,
                     announced: 0,
                 };
                 let mut sent = vec![(who, Sent::Opened { key, token })];
@@ -276,7 +317,14 @@ impl Model {
     }
 
     /// Moves the role of `previous` to `who`. Joiners that can be told keep their indexes; the others end.
-    fn take_over(&mut self, who: usize, previous: usize, id: Option<usize>, new: Option<usize>) -> Vec<(usize, Sent)> {
+    fn take_over(
+        &mut self,
+        who: usize,
+        previous: usize,
+        id: Option<usize>,
+        new: Option<usize>,
+        opened: bool,
+    ) -> Vec<(usize, Sent)> {
         let Role::Opener { key, announced, .. } = self.find(previous).role else {
             panic!("{previous} is no opener");
         };
@@ -287,6 +335,7 @@ impl Model {
             key,
             id,
             token,
+            opened,
             announced,
         };
         let mut sent = vec![(previous, Sent::RoleEnded(RoleEnd::TakenOver))];
@@ -429,6 +478,8 @@ impl Model {
     fn timeout(&mut self) -> Vec<(usize, Sent)> {
         let late = |client: &&Client| client.deadline().is_some_and(|until| until <= self.now);
         let late: Vec<Client> = self.connected().filter(late).copied().collect();
+        let now = self.now;
+        self.reservations.retain(|reservation| reservation.until > now);
         late.into_iter()
             .flat_map(|client| match client.role {
                 Role::Waiting { key, .. } => {
@@ -467,16 +518,22 @@ impl Model {
             return Vec::new();
         };
         let mut sent = vec![self.close_silently(who, reason)];
+        if matches!(reason, CloseReason::TooSlow | CloseReason::Silent) {
+            self.reserve(role);
+        }
         // `who` has ended. Its peers are notified next.
         sent.extend(self.after(who, role));
         sent
     }
 
-    fn end(&mut self, who: usize) -> Vec<(usize, Sent)> {
+    fn end(&mut self, who: usize, is_lost: bool) -> Vec<(usize, Sent)> {
         let Some(role) = self.role(who) else {
             return Vec::new();
         };
         self.mark_ended(who);
+        if is_lost {
+            self.reserve(role);
+        }
         self.after(who, role)
     }
 
@@ -536,6 +593,35 @@ impl Model {
     /// Returns the role of `who`, if it is open.
     fn role(&self, who: usize) -> Option<Role> {
         self.connected().find(|c| c.name == who).map(|c| c.role)
+    }
+
+    /// Reserves the key of a lost opener that has opened it and has a token.
+    fn reserve(&mut self, role: Role) {
+        let Role::Opener {
+            key,
+            token: Some(token),
+            opened: true,
+            ..
+        } = role
+        else {
+            return;
+        };
+        if self.limits.reserve.is_zero() {
+            return;
+        }
+        let most = self.limits.reserved_keys.or(self.limits.connections);
+        if most.is_some_and(|most| self.reservations.len() >= most.get() as usize) {
+            self.reservations.remove(0);
+        }
+        let until = self.now.saturating_add(self.limits.reserve);
+        self.reservations.push(Reservation { until, key, token });
+        self.reservations.sort_by_key(|reservation| reservation.until);
+    }
+
+    /// Returns the reservation of `key`.
+    pub(crate) fn reservation_of(&self, key: usize) -> Option<Reservation> {
+        let mut reservations = self.reservations.iter().copied();
+        reservations.find(|reservation| reservation.key == key)
     }
 
     /// Returns the opener of `key`.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use sigver_core::{Addressee, CloseReason, ConnectError, PayloadKind, Profile, RoleEnd};
+use sigver_core::{Addressee, CloseReason, ConnectError, Disconnect, PayloadKind, Profile, RoleEnd};
 
 /// A call of a hub, or time that passes between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub(crate) enum Step {
     },
     Disconnect {
         who: usize,
+        how: Disconnect,
     },
     Wait {
         time: Duration,

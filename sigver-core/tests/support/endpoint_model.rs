@@ -4,7 +4,8 @@ use core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, VecDeque};
 
 use sigver_core::{
-    Addressee, CloseReason, ConnectError, Dialect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd, Stats, Traffic,
+    Addressee, CloseReason, ConnectError, Dialect, Disconnect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd,
+    Stats, Traffic,
 };
 
 use crate::{
@@ -172,11 +173,12 @@ impl EndpointModel {
         }
     }
 
-    /// Returns the token of a key's opener.
+    /// Returns the token of a key's opener, or that for which the key is reserved.
     #[allow(dead_code, reason = "only the laws show it")]
     pub(crate) fn token_of(&self, key: usize) -> Option<usize> {
-        let opener = self.hub.connected().find(|client| client.key() == Some(key))?;
-        opener.token()
+        let opener = self.hub.connected().find(|client| client.key() == Some(key));
+        let reserved = self.hub.reservation_of(key).map(|reservation| reservation.token);
+        opener.and_then(model::Client::token).or(reserved)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -281,7 +283,8 @@ impl EndpointModel {
             }
             if was_open {
                 self.end_pairing(who, "ended-by-joiner", outputs);
-                let sent = self.hub.play(model::Step::Disconnect { who });
+                let how = Disconnect::Lost;
+                let sent = self.hub.play(model::Step::Disconnect { who, how });
                 self.deliver(Some(who), sent, outputs);
             }
             return;
@@ -319,7 +322,8 @@ impl EndpointModel {
                     code.map_or("reply".to_owned(), |code| format!("reply {code}")),
                     outputs,
                 );
-                let sent = self.hub.play(model::Step::Disconnect { who });
+                let how = Disconnect::Clean;
+                let sent = self.hub.play(model::Step::Disconnect { who, how });
                 self.deliver(Some(who), sent, outputs);
             }
             _ => match self.decode(who, event, token) {

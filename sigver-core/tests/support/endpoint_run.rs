@@ -170,6 +170,12 @@ pub(crate) fn finish(driver: &mut Driver, model: &mut EndpointModel) {
     }
     assert_eq!(driver.endpoint.sockets(), 0);
     if driver.endpoint.phase() != Phase::Draining {
+        // Only reservations are left.
+        while let Some(next) = model.next_timeout().filter(|next| *next < Duration::MAX) {
+            let time = next.saturating_sub(model.now);
+            let _ = play(driver, model, Step::Wait { time });
+            let _ = play(driver, model, Step::Timeout);
+        }
         assert_eq!(driver.endpoint.poll_timeout(), None);
     }
 }

@@ -120,11 +120,11 @@ impl HubDriver {
                 None => Vec::new(),
             },
             Step::Close { who, reason } => match self.id(who) {
-                Some(id) => self.hub.close(id, reason),
+                Some(id) => self.hub.close(self.now, id, reason),
                 None => Vec::new(),
             },
-            Step::Disconnect { who } => match self.id(who) {
-                Some(id) => self.hub.disconnect(id),
+            Step::Disconnect { who, how } => match self.id(who) {
+                Some(id) => self.hub.disconnect(self.now, id, how),
                 None => Vec::new(),
             },
             Step::Wait { time } => {
@@ -338,7 +338,7 @@ pub(crate) fn assert_order(record: &[Event]) {
         if let Some(who) = resigned(event) {
             received.remove(&who);
         }
-        if let Step::Disconnect { who } = event.step {
+        if let Step::Disconnect { who, .. } = event.step {
             received.remove(&who);
         }
     }
@@ -357,7 +357,7 @@ pub(crate) fn resigned(event: &Event) -> Option<usize> {
 pub(crate) fn assert_nothing_after_close(record: &[Event]) {
     let mut over = Vec::new();
     for event in record {
-        if let Step::Disconnect { who } = event.step {
+        if let Step::Disconnect { who, .. } = event.step {
             over.push(who);
         }
         for (to, sent) in &event.sent {

@@ -5,7 +5,7 @@ use core::{num::NonZeroU32, time::Duration};
 use std::ops::Range;
 
 use proptest::{collection::vec, prelude::*, strategy::Union};
-use sigver_core::{Addressee, CloseReason, Index, Limits, PayloadKind, Profile};
+use sigver_core::{Addressee, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile};
 
 use crate::model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, Role, SINGLE_USE_ANY_DATA, Step, Tokens, V1};
 
@@ -59,7 +59,7 @@ pub(crate) fn two_worlds() -> impl Strategy<Value = Run> {
 const DEADLINE: Duration = Duration::from_millis(100);
 
 fn under(limits: impl Strategy<Value = Limits>) -> impl Strategy<Value = Run> {
-    (limits, vec(ops(), 0..240)).prop_map(|(limits, ops)| {
+    (limits, vec(ops(), 0..260)).prop_map(|(limits, ops)| {
         let steps = resolve(&limits, &ops, 0);
         Run { limits, steps }
     })
@@ -73,13 +73,24 @@ fn limits(connections: impl Strategy<Value = u32>) -> impl Strategy<Value = Limi
         1 => Just(Some(Duration::ZERO)),
         1 => Just(Some(Duration::MAX)),
     ];
-    (connections, joiners_per_key, role_deadline).prop_map(|(connections, joiners_per_key, role_deadline)| {
-        let mut limits = Limits::default();
-        limits.connections = NonZeroU32::new(connections);
-        limits.joiners_per_key = joiners_per_key;
-        limits.role_deadline = role_deadline;
-        limits
-    })
+    let reserve = prop_oneof![
+        8 => Just(Duration::from_millis(30)),
+        2 => Just(Duration::from_secs(10)),
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::MAX),
+    ];
+    // Two worlds share it, so they have no such limit.
+    (connections, joiners_per_key, role_deadline, reserve, 0..4_u32).prop_map(
+        |(connections, joiners_per_key, role_deadline, reserve, reserved_keys)| {
+            let mut limits = Limits::default();
+            limits.connections = NonZeroU32::new(connections);
+            limits.joiners_per_key = joiners_per_key;
+            limits.role_deadline = role_deadline;
+            limits.reserve = reserve;
+            limits.reserved_keys = NonZeroU32::new(reserved_keys).filter(|_| connections < u32::MAX);
+            limits
+        },
+    )
 }
 
 /// A step whose connections, keys and indexes are not chosen yet.
@@ -97,7 +108,7 @@ enum Op {
     Ping(Who),
     Throttle(Who, Meeting),
     Close(Who, CloseReason),
-    Disconnect(Who),
+    Disconnect(Who, Disconnect),
     Wait(Duration),
     Timeout,
     /// Waits for the next timeout, and handles it.
@@ -124,6 +135,8 @@ enum Group {
     /// Connections without a role that were openers before.
     FormerOpeners,
     Openers,
+    /// Openers whose key can be taken over.
+    OpenersWithToken,
     Joiners,
     Waiting,
     Ended,
@@ -140,6 +153,8 @@ enum Meeting {
     Free(usize),
     /// A key that connections wait for, by its position among these keys.
     Awaited(usize),
+    /// A reserved key, by its position among these keys.
+    Reserved(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +167,7 @@ enum To {
 }
 
 fn ops() -> impl Strategy<Value = Op> {
-    use Group::{FormerOpeners, Idle, Joiners, Openers, Waiting};
+    use Group::{FormerOpeners, Idle, Joiners, Openers, OpenersWithToken, Waiting};
 
     let any_key = || (0..KEYS).prop_map(Meeting::Key);
     let to_open =
@@ -163,23 +178,25 @@ fn ops() -> impl Strategy<Value = Op> {
     let time = prop_oneof![Just(Duration::from_millis(30)), Just(DEADLINE)];
     prop_oneof![
         260 => profile().prop_map(Op::Connect),
-        100 => (mostly(&[Idle, FormerOpeners]), to_open, id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Open(who, meeting, id, shown)),
-        80 => (mostly(&[Idle]), PLACES, id()).prop_map(|(who, place, id)| Op::Open(who, Meeting::Open(place), id, Shown::Right)),
+        130 => (mostly(&[Idle, FormerOpeners]), to_open, id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Open(who, meeting, id, shown)),
+        130 => (mostly(&[Idle, FormerOpeners]), PLACES.prop_map(Meeting::Reserved), id(), shown_for_reserved()).prop_map(|(who, meeting, id, shown)| Op::Open(who, meeting, id, shown)),
+        130 => (mostly(&[Idle]), PLACES, id()).prop_map(|(who, place, id)| Op::Open(who, Meeting::Open(place), id, Shown::Right)),
         240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id, Duration::ZERO)),
         130 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
-        60 => (mostly(&[Idle]), any_key(), id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Meet(who, meeting, id, shown)),
+        45 => (mostly(&[Idle]), any_key(), id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Meet(who, meeting, id, shown)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         55 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
         35 => mostly(&[Joiners, Joiners, Waiting]).prop_map(Op::Leave),
         45 => mostly(&[Openers]).prop_map(Op::CloseKey),
         20 => anyone().prop_map(Op::Ping),
+        40 => (mostly(&[OpenersWithToken]), how()).prop_map(|(who, how)| Op::Disconnect(who, how)),
         15 => (mostly(&[Idle]), any_key()).prop_map(|(who, meeting)| Op::Throttle(who, meeting)),
         20 => (anyone(), reason()).prop_map(|(who, reason)| Op::Close(who, reason)),
-        55 => mostly(&[Joiners, Joiners, Joiners, Openers, Openers, Waiting]).prop_map(Op::Disconnect),
+        55 => (mostly(&[Joiners, Joiners, Joiners, Openers, Openers, Waiting]), how()).prop_map(|(who, how)| Op::Disconnect(who, how)),
         30 => time.prop_map(Op::Wait),
         20 => Just(Op::Timeout),
-        28 => Just(Op::OnTime),
+        45 => Just(Op::OnTime),
         3 => Just(Op::Shutdown),
     ]
 }
@@ -213,6 +230,14 @@ fn profile() -> impl Strategy<Value = Profile> {
         1 => Just(SINGLE_USE_ANY_DATA),
         1 => Just(REUSABLE_OBJECTS_ONLY),
     ]
+}
+
+fn how() -> impl Strategy<Value = Disconnect> {
+    prop_oneof![1 => Just(Disconnect::Clean), 3 => Just(Disconnect::Lost)]
+}
+
+fn shown_for_reserved() -> impl Strategy<Value = Shown> {
+    prop_oneof![Just(Shown::Nothing), Just(Shown::Right), Just(Shown::Wrong)]
 }
 
 fn shown() -> impl Strategy<Value = Shown> {
@@ -338,8 +363,9 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             who: who.among(model)?.name,
             reason,
         },
-        Op::Disconnect(who) => Step::Disconnect {
+        Op::Disconnect(who, how) => Step::Disconnect {
             who: who.among(model)?.name,
+            how,
         },
         Op::Wait(time) => Step::Wait { time },
         Op::Timeout | Op::OnTime => Step::Timeout,
@@ -366,6 +392,7 @@ impl Group {
                 matches!((role, client.former), (Role::Idle { .. }, Some(Role::Opener { .. })))
             }
             (Self::Openers, None, role) => matches!(role, Role::Opener { .. }),
+            (Self::OpenersWithToken, None, _) => client.token().is_some(),
             (Self::Joiners, None, role) => matches!(role, Role::Joiner { .. }),
             (Self::Waiting, None, role) => matches!(role, Role::Waiting { .. }),
         }
@@ -376,10 +403,11 @@ impl Shown {
     /// Returns this token of a key, and a new one.
     fn for_key(self, model: &Model, key: usize, new: usize) -> Tokens {
         let opener = model.connected().find(|client| client.key() == Some(key));
+        let reserved = model.reservation_of(key).map(|reservation| reservation.token);
         Tokens {
             shown: match self {
                 Self::Nothing => None,
-                Self::Right => opener.and_then(Client::token),
+                Self::Right => opener.and_then(Client::token).or(reserved),
                 Self::Wrong => Some(usize::MAX),
             },
             // Some openers have none.
@@ -401,6 +429,7 @@ impl Meeting {
             Self::Open(place) => (place, keys.filter(is_open).collect()),
             Self::Free(place) => (place, keys.filter(|key| !is_open(key)).collect()),
             Self::Awaited(place) => (place, keys.filter(is_awaited).collect()),
+            Self::Reserved(place) => (place, keys.filter(|key| model.reservation_of(*key).is_some()).collect()),
         };
         keys.get(place % keys.len().max(1)).copied()
     }

@@ -7,6 +7,7 @@ mod output_queue;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
@@ -50,6 +51,8 @@ const CONNECTION_BYTES: u64 = 16 * 1024;
 /// What the relay shares with other threads.
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
+    /// The most connections at the same time.
+    pub(crate) connections: u32,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) registry: Arc<Registry>,
@@ -88,8 +91,12 @@ struct Origin {
 
 impl Relay {
     pub(crate) fn new(context: Context) -> Self {
+        let mut config = context.config.endpoint.clone();
+        // Reserved keys outlive their connections, and the accept loop limits those.
+        let reserved_keys = &mut config.limits.reserved_keys;
+        *reserved_keys = reserved_keys.or(NonZeroU32::new(context.connections));
         Self {
-            endpoint: Endpoint::new(context.config.endpoint.clone(), random::u128),
+            endpoint: Endpoint::new(config, random::u128),
             peers: Vec::new(),
             closing: BTreeMap::new(),
             outputs: OutputQueue::new(),
@@ -477,6 +484,7 @@ mod tests {
         fn new() -> io::Result<Self> {
             let context = Context {
                 config: Arc::default(),
+                connections: 10,
                 lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, false)),
                 counters: Arc::default(),
                 registry: Arc::default(),

@@ -211,21 +211,28 @@ fn shutdown_truncates_no_frame() -> io::Result<()> {
     Ok(())
 }
 
-/// A client that sees the end of its connection may open its key again at once.
+/// A client that sees the end of its connection may open its key again at once: a plain one, and one of `sigver.v1` with its token.
 #[test]
-fn key_of_a_vanished_opener_is_free_when_its_connection_is_closed() -> io::Result<()> {
+fn vanished_opener_opens_its_key_again_when_its_connection_is_closed() -> io::Result<()> {
     let server = Running::start(test_config());
+    let mut token = String::new();
     for n in 0..300 {
         let stream = TcpStream::connect(server.addr)?;
         let (mut opener, _) = handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n")?;
-        opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
-        let opened = opener.receive();
-        let start = r#"{"type":"opened","key":"tea""#;
-        assert!(
-            matches!(&opened, Seen::Text(text) if text.starts_with(start)),
-            "{n}: {opened}"
-        );
+        opener.send_text(&format!(r#"{{"type":"open","key":"tea","token":"{token}"}}"#))?;
+        let opened = opener.receive().to_string();
+        let rest = opened.strip_prefix(r#"{"type":"opened","key":"tea","token":""#);
+        token = rest
+            .and_then(|rest| rest.strip_suffix(r#""}"#))
+            .ok_or_else(|| io::Error::other(format!("{n}: {opened}")))?
+            .to_owned();
         opener.vanish()?;
+
+        let mut plain = Client::connect(server.addr, "/")?;
+        plain.send_text(r#"{"type":"open","key":"coffee"}"#)?;
+        plain.sync();
+        assert_eq!(plain.leftover(), Seen::Nothing, "{n}");
+        plain.vanish()?;
     }
     Ok(())
 }

@@ -79,6 +79,7 @@ fn session_is_counted_in_metrics() {
     assert_eq!(value("sigver_keys"), 1.0);
     assert_eq!(value("sigver_joiners"), 1.0);
     assert_eq!(value("sigver_waiting"), 0.0);
+    assert_eq!(value("sigver_reserved_keys"), 0.0);
     assert_eq!(value(r#"sigver_messages_total{direction="in"}"#), 4.0);
     assert_eq!(
         value(r#"sigver_messages_total{direction="out"}"#),

@@ -12,8 +12,8 @@ use jsonschema::Validator;
 use proptest::{prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use sigver_core::{
-    CloseReason, ConnId, Decoder, Dialect, Frame, Hub, InboundMessage, Key, Limits, Member, OutboundMessage, Refusal,
-    RoleEnd, Time, Token,
+    CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, InboundMessage, Key, Limits, Member,
+    OutboundMessage, Refusal, RoleEnd, Time, Token,
 };
 use sigver_transcripts::{self as transcripts, StepKind, Transcript, all};
 
@@ -180,7 +180,7 @@ impl Core {
                 message
             }
             Err(reason) => {
-                let outputs = self.hub.close(from, reason);
+                let outputs = self.hub.close(Time::ZERO, from, reason);
                 return (Verdict::Invalid(reason), self.deliver(outputs));
             }
         };
@@ -390,7 +390,11 @@ impl Judge {
                     None
                 }
                 StepKind::Closes(..) | StepKind::Vanishes(_) => {
-                    let outputs = core.hub.disconnect(id);
+                    let how = match step.kind {
+                        StepKind::Vanishes(_) => Disconnect::Lost,
+                        _ => Disconnect::Clean,
+                    };
+                    let outputs = core.hub.disconnect(Time::ZERO, id, how);
                     core.clients.remove(&id);
                     for (dialect, role, text) in core.deliver(outputs) {
                         self.text(&place, dialect, Some(role), &text);

@@ -6,17 +6,6 @@ const OPEN: &str = r#"{"type":"open","key":"pot","id":"a"}"#;
 const TAKE_OVER: &str = r#"{"type":"open","key":"pot","id":"c","token":"00000000000000000000000000000001"}"#;
 
 impl Fixture {
-    /// Like [`Fixture::send`], with a token for an opener, as from an endpoint.
-    fn send_with(&mut self, bits: u128, who: char, text: &str) -> Vec<Received> {
-        let (dialect, id) = self.find(who);
-        let mut message = Decoder::new(dialect, &self.limits).decode(text).expect("a message");
-        if let InboundMessage::Open { new_token, .. } | InboundMessage::Meet { new_token, .. } = &mut message {
-            *new_token = Some(Token::from_random(bits));
-        }
-        let outputs = self.hub.handle(self.now, id, message);
-        self.encode(outputs)
-    }
-
     /// A has opened `pot` with token 1, B and P have joined it, and C has no role.
     fn with_token() -> Self {
         let mut fixture = Self::of_idle_clients(&['A', 'B', 'C']);
