@@ -153,8 +153,10 @@ const ENDS = {
   "key-taken": "This key is already open. Choose another key.",
   "unknown-key": "Nobody has this key open. Ask for a new link.",
   "too-many-joiners": "This key has too many joiners.",
+  "too-many-attempts": "Your address has tried too many keys.",
   "opener-left": "The opener left, or no longer accepts joiners.",
   kicked: "The opener has kicked you.",
+  "taken-over": "Another page has taken this key over.",
   refused: "The server rejected a message from this page.",
 };
 
@@ -332,7 +334,8 @@ function meaningOf(message) {
     case "joined": return `Joined as peer ${message.index}`;
     case "leave": return `Peer ${message.index} left the server`;
     case "kick": return `Kick peer ${message.index}`;
-    case "closed": return ENDS[message.code];
+    case "reopened": return "The opener is back on another connection";
+    case "closed": return ENDS[message.code] ?? message.code;
     case "error": return `Error: ${message.message}`;
     case "offer": return "SDP offer";
     case "answer": return "SDP answer";

@@ -2,7 +2,8 @@
 
 /**
  * Opens a key. Emits `join` for each joiner. If `key` is omitted, a key that is hard to guess is generated, by the server in v1 and by the
- * client in plain, and is passed with `opened`. After a reconnect, the same key is opened again.
+ * client in plain, and is passed with `opened`. After a reconnect, the same key is opened again. In v1, the server reserves it for this side
+ * for a while.
  *
  * Returns immediately. Throws the errors of `new WebSocket(url)`, and a `TypeError` for invalid arguments.
  */
@@ -156,7 +157,7 @@ export type LocalErrorCode = "malformed" | "not-in-plain";
 /** The role was lost or refused. It is requested again after `delay` milliseconds. */
 export interface ReconnectingEvent extends End {
   type: "reconnecting";
-  code: Exclude<EndCode, "done" | "kicked" | "refused">;
+  code: Exclude<EndCode, "done" | "kicked" | "taken-over" | "refused">;
   delay: number;
 }
 
@@ -188,33 +189,46 @@ export type EndCode =
   | "lost"
   /** An open or a join was refused. The first two are retried only if this side has had the key before. */
   | "key-taken" | "unknown-key" | "too-many-joiners"
+  /** This side, or its address, has made too many attempts at keys. Retried. */
+  | "too-many-attempts"
   /** The opener left. Retried, because it may return. */
   | "opener-left"
   | "kicked"
-  /** The server closed the connection because of an invalid message from this side. Not retried. */
+  /** Another connection took the key over with the token of this one. Not retried. */
+  | "taken-over"
+  /** The server closed the connection because of an invalid message from this side, or for a reason unknown to `sigver.js`. Not retried. */
   | "refused";
 
 // ---- Messages of sigver.v1, for other clients ----
 
 export type ClientMessage<Data = unknown> =
-  | { type: "open"; key?: string }
-  | { type: "join"; key: string }
+  | { type: "open"; key?: string; token?: string; id?: string }
+  /** `wait`: seconds. */
+  | { type: "join"; key: string; wait?: number; id?: string }
+  | { type: "meet"; key: string; token?: string; id?: string }
   | { type: "send"; index?: number; data: Data }
   | { type: "kick"; index: number }
   | { type: "close" }
-  | { type: "leave" };
+  | { type: "leave" }
+  | { type: "ping" };
 
 export type ServerMessage<Data = unknown> =
-  | { type: "opened"; key: string }
-  | { type: "joined"; index: number }
-  | { type: "join"; index: number }
+  /** `joiners` is present after a takeover with a `token`, if there are joiners. */
+  | { type: "opened"; key: string; token?: string; joiners?: { index: number; id?: string }[] }
+  | { type: "waiting"; key: string; wait: number }
+  /** `id` is that of the opener, here and in `reopened`. */
+  | { type: "joined"; index: number; id?: string }
+  | { type: "join"; index: number; id?: string }
   | { type: "leave"; index: number }
   /** Has an `index` if sent to an opener, none if sent to a joiner. */
   | { type: "data"; index?: number; data: Data }
-  | { type: "closed"; code: "opener-left" | "kicked" }
+  /** For a joiner: another connection has taken the opener's role over. */
+  | { type: "reopened"; id?: string }
+  | { type: "closed"; code: "opener-left" | "kicked" | "taken-over" }
+  | { type: "pong" }
   | ServerError;
 
 export type ServerError =
-  | { type: "error"; code: "key-taken" | "unknown-key" | "too-many-joiners"; message: string; key: string }
+  | { type: "error"; code: "key-taken" | "unknown-key" | "too-many-joiners" | "too-many-attempts"; message: string; key: string }
   | { type: "error"; code: "unknown-index" | "not-an-object"; message: string; index?: number }
   | { type: "error"; code: "has-role" | "no-role" | "wrong-role" | "no-index"; message: string };

@@ -6,7 +6,7 @@
  *   Backoff, ClientMessage, Dialect, Emits, End, EndCode, OpenerEvent, Options, PeerEvent, ServerMessage, SignalingErrorEvent, State,
  * } from "./sigver.js"
  * @typedef {ReturnType<typeof v1>} Wire
- * @typedef {{ peer: object, emit: (event: PeerEvent) => void }} Entry
+ * @typedef {{ peer: { index: number | undefined }, emit: (event: PeerEvent) => void }} Entry
  */
 
 /** @type {typeof import("./sigver.js").open} */
@@ -114,8 +114,9 @@ function wait(milliseconds) {
 
 /** @type {Backoff} */
 const BACKOFF = { first: 1_000, slow: 5_000, limit: 30_000 };
-const REFUSALS = new Set(["key-taken", "unknown-key", "too-many-joiners"]);
-const RETRYABLE = new Set(["lost", "opener-left", "too-many-joiners"]);
+const REFUSALS = new Set(["key-taken", "unknown-key", "too-many-joiners", "too-many-attempts"]);
+const ROLE_ENDS = new Set(["opener-left", "kicked", "taken-over"]);
+const RETRYABLE = new Set(["lost", "opener-left", "too-many-joiners", "too-many-attempts"]);
 
 class Signaling {
   /** @type {"open" | "join"} */ #role;
@@ -133,6 +134,8 @@ class Signaling {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #failures = 0;
   #hadRole = false;
+  /** Opens the key again after a lost connection: the server reserves the key for it. @type {string | undefined} */
+  #token;
   /** The joiners of an opener by index; the opener of a joiner by `undefined`. @type {Map<number | undefined, Entry>} */
   #peers = new Map();
   /** @type {Emitter<OpenerEvent>} */ #events = emitter();
@@ -203,8 +206,9 @@ class Signaling {
   #requestRole(subprotocol) {
     this.#wire = subprotocol === "sigver.v1" ? v1(this.#role) : plain(this.#role);
     if (this.#role === "open") {
-      if (this.#wire.dialect === "plain") this.#key ??= generateKey();
-      this.#send({ type: "open", key: this.#key });
+      const isPlain = this.#wire.dialect === "plain";
+      if (isPlain) this.#key ??= generateKey();
+      this.#send({ type: "open", key: this.#key, token: isPlain ? undefined : this.#token });
     } else {
       this.#send({ type: "join", key: /** @type {string} */ (this.#key) });
     }
@@ -230,7 +234,7 @@ class Signaling {
     } catch (error) {
       return this.#events.emit({ type: "error", code: "malformed", message: String(error) });
     }
-    this.#handle(message);
+    if (message) this.#handle(message);
   }
 
   /** @param {ServerMessage} message */
@@ -238,8 +242,11 @@ class Signaling {
     switch (message.type) {
       case "opened":
         this.#key = message.key;
+        this.#token = message.token;
         this.#accepted();
-        return this.#events.emit(message);
+        this.#events.emit({ type: "opened", key: message.key });
+        // The joiners of a connection that the server did not know to be lost.
+        return message.joiners?.forEach(({ index }) => this.#addPeer(index, index));
       case "joined":
         this.#accepted();
         return this.#addPeer(undefined, message.index);
@@ -248,19 +255,30 @@ class Signaling {
       case "leave":
         this.#peers.get(message.index)?.emit({ type: "leave", code: "left" });
         return this.#peers.delete(message.index);
+      case "reopened":
+        return this.#replaceOpener();
       case "data":
         return this.#peers.get(message.index)?.emit({ type: "data", data: message.data });
       case "closed":
-        return this.#end({ code: message.code, reason: "" });
+        return this.#end(ROLE_ENDS.has(message.code) ? { code: message.code, reason: "" } : { code: "refused", reason: message.code });
       case "error":
-        if (this.#state === "open" || !REFUSALS.has(message.code)) return this.#events.emit(message);
-        return this.#end({ code: /** @type {EndCode} */ (message.code), reason: message.message });
+        if (this.#state === "open") return this.#events.emit(message);
+        return this.#end({ code: REFUSALS.has(message.code) ? /** @type {EndCode} */ (message.code) : "refused", reason: message.message });
     }
   }
 
   #accepted() {
     // `close()` may have been called before the reply arrived.
     if (this.#state !== "closing") this.#state = "open";
+  }
+
+  /** The opener is on a new connection, so it has a new peer for this side. */
+  #replaceOpener() {
+    const opener = this.#peers.get(undefined);
+    if (!opener) return;
+    this.#peers.clear();
+    opener.emit({ type: "leave", code: "left" });
+    this.#addPeer(undefined, opener.peer.index);
   }
 
   /**
@@ -348,6 +366,7 @@ class Signaling {
 const ENDS = {
   1001: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost", "1008 no sign of life": "lost",
   "1008 key is taken": "key-taken", "1008 key is unknown": "unknown-key", "1013 too many joiners on the key": "too-many-joiners",
+  "1013 too many attempts at keys": "too-many-attempts",
   4001: "opener-left", 4003: "kicked",
 };
 
@@ -380,16 +399,18 @@ function subprotocols(dialect) {
 /** Checks for the messages that each role may receive. @type {Record<string, Record<string, (message: any) => boolean>>} */
 const CHECKS = {
   open: {
-    opened: ({ key }) => typeof key === "string",
+    opened: ({ key, token = "", joiners = [] }) => typeof key === "string" && typeof token === "string" && isPeers(joiners),
     join: ({ index }) => isIndex(index),
     leave: ({ index }) => isIndex(index),
     data: (message) => isIndex(message.index) && "data" in message,
+    closed: ({ code }) => typeof code === "string",
     error: ({ code, message }) => typeof code === "string" && typeof message === "string",
   },
   join: {
     joined: ({ index }) => isIndex(index),
     data: (message) => message.index === undefined && "data" in message,
-    closed: ({ code }) => code === "opener-left" || code === "kicked",
+    reopened: () => true,
+    closed: ({ code }) => typeof code === "string",
     error: ({ code, message }) => typeof code === "string" && typeof message === "string",
   },
 };
@@ -403,9 +424,10 @@ function v1(role) {
     /** @type {(message: ClientMessage) => string | SignalingErrorEvent} */
     encode: (message) => JSON.stringify(message),
 
-    /** @type {(text: string) => ServerMessage} */
+    /** Returns `undefined` for messages that a later version may add. @type {(text: string) => ServerMessage | undefined} */
     decode(text) {
       const message = objectIn(text);
+      if (typeof message.type === "string" && !Object.hasOwn(checks, message.type)) return undefined;
       if (!Object.hasOwn(checks, message.type) || !checks[message.type](message)) throw new TypeError("not a message of sigver.v1");
       return /** @type {any} */ (message);
     },
@@ -482,6 +504,11 @@ function isObject(value) {
 /** @param {unknown} value */
 function isIndex(value) {
   return Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0;
+}
+
+/** @param {unknown} value */
+function isPeers(value) {
+  return Array.isArray(value) && value.every((peer) => isObject(peer) && isIndex(peer.index));
 }
 
 // ---- Events ----

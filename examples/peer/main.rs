@@ -54,13 +54,32 @@ const USAGE: &str = "usage: peer URL open [KEY]\n       peer URL join KEY";
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Received {
-    Opened { key: String },
-    Joined { index: u32 },
-    Join { index: u32 },
-    Leave { index: u32 },
-    Data { index: Option<u32>, data: Value },
-    Closed { code: String },
-    Error { code: String, message: String },
+    Opened {
+        key: String,
+    },
+    Joined {
+        index: u32,
+    },
+    Join {
+        index: u32,
+    },
+    Leave {
+        index: u32,
+    },
+    Data {
+        index: Option<u32>,
+        data: Value,
+    },
+    Closed {
+        code: String,
+    },
+    Error {
+        code: String,
+        message: String,
+    },
+    /// A message that a later version has added.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A message to the server, of the kinds that this client uses.
@@ -137,6 +156,7 @@ fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
                     return Err(format!("{code}: {message}").into());
                 }
                 Received::Error { code, message } => eprintln!("{code}: {message}"),
+                Received::Unknown => {}
             },
             // The reply to our close frame, after the end of stdin.
             Message::Close(Some(close)) if close.code == CloseCode::Normal => return Ok(()),

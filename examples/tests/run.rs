@@ -13,6 +13,10 @@ use sigver_transcripts::{
     socket::{Client, Opcode, Piece, Sockets, frame},
 };
 use support::{Serving, example};
+use tungstenite::{
+    Message,
+    handshake::server::{ErrorResponse, Request, Response},
+};
 
 mod support;
 
@@ -171,6 +175,28 @@ fn peers_exchange_lines_and_exit() -> Result<(), Box<dyn Error>> {
     assert!(opener.exit()?.success());
     assert_eq!(other.stderr_line()?, "peer: opener-left");
     assert_eq!(other.exit()?.code(), Some(1));
+    Ok(())
+}
+
+#[test]
+fn peer_ignores_messages_of_later_versions() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut peer = Terminal::start(&[&format!("ws://{}", listener.local_addr()?), "join", "tea"])?;
+    #[expect(clippy::result_large_err, reason = "required by tungstenite")]
+    let echo = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        let header = "sigver.v1".parse().expect("a header value");
+        response.headers_mut().insert("Sec-WebSocket-Protocol", header);
+        Ok(response)
+    };
+    let mut server = tungstenite::accept_hdr(listener.accept()?.0, echo).map_err(|error| error.to_string())?;
+    for text in [
+        r#"{"type":"reopened","id":"alice"}"#,
+        r#"{"type":"later"}"#,
+        r#"{"type":"joined","index":7,"later":true}"#,
+    ] {
+        server.send(Message::text(text))?;
+    }
+    assert_eq!(peer.stderr_line()?, "joined with index 7");
     Ok(())
 }
 

@@ -146,6 +146,21 @@ serverTest("v1 opener is notified of a leave, and its closed key can be opened a
   await next(start(open, "leaves"), "opened");
 });
 
+serverTest("v1 opener that was lost opens its reserved key again", async (start) => {
+  const opener = start(open, "reserved");
+  await next(opener, "opened");
+  const joiner = start(join, "reserved");
+  await next(joiner, "join");
+  await next(opener, "join");
+  sockets.get(opener)().terminate();
+  await next(opener, "opened");
+  assert.deepEqual(received(opener, "reconnecting").map(({ code }) => code), ["lost"], "no key-taken");
+  // The joiner joins again, or stays if the server had not noticed the loss.
+  const [{ peer: toOpener }, { peer: toJoiner }] = await Promise.all([until(joiner, "join"), until(opener, "join")]);
+  toJoiner.send("again");
+  assert.equal((await next(toOpener, "data")).data, "again");
+});
+
 for (const [one, other] of PAIRINGS) {
   for (const signal of ["SIGTERM", "SIGKILL"]) {
     test(`${one} opener, ${other} joiner: both reconnect after ${signal} and a restart of the server`, { timeout: DEADLINE }, async (t) => {
@@ -302,6 +317,60 @@ fakeSocketTest("generated key is opened again after a reconnect", () => {
   assert.deepEqual(FakeSocket.last.sent, [{ type: "open", key: "tea" }]);
 });
 
+fakeSocketTest("opener shows its newest token when it opens its key again", () => {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
+  const shown = [];
+  for (const token of ["first", "second", "third"]) {
+    FakeSocket.last.open("sigver.v1");
+    shown.push(FakeSocket.last.sent[0].token);
+    FakeSocket.last.receive({ type: "opened", key: "tea", token });
+    FakeSocket.last.end(1006);
+    mock.timers.tick(1_000);
+  }
+  assert.deepEqual(shown, [undefined, "first", "second"]);
+  assert.deepEqual(received(opener, "opened")[0], { type: "opened", key: "tea" }, "the token is secret");
+  FakeSocket.last.open("sigver.plain");
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "open", key: "tea" }]);
+});
+
+fakeSocketTest("takeover of a lost connection gives both sides new peers", () => {
+  const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.v1");
+  FakeSocket.last.receive({ type: "opened", key: "tea", token: "t", joiners: [{ index: 3, id: "bob" }, { index: 5 }] });
+  assert.deepEqual(received(opener, "join").map(({ peer }) => peer.index), [3, 5]);
+  FakeSocket.last.receive({ type: "closed", code: "taken-over" });
+  assert.equal(received(opener, "closed")[0].code, "taken-over");
+
+  const joiner = join("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.v1");
+  FakeSocket.last.receive({ type: "joined", index: 3 });
+  FakeSocket.last.receive({ type: "reopened" });
+  const [{ peer: before }, { peer: after }] = received(joiner, "join");
+  assert.equal(received(before, "leave")[0].code, "left");
+  assert.deepEqual([before.send(1), after.send(2), after.index], [false, true, 3]);
+  assert.deepEqual(FakeSocket.last.sent.at(-1), { type: "send", data: 2 });
+});
+
+fakeSocketTest("messages and codes of later versions are accepted", () => {
+  for (const [ask, accepted] of [[open, { type: "opened", key: "tea" }], [join, { type: "joined", index: 0 }]]) {
+    const start = () => (FakeSocket.last = undefined, ask("ws://fake", "tea", { WebSocket: FakeSocket }));
+    const ends = start();
+    FakeSocket.last.open("sigver.v1");
+    FakeSocket.last.receive({ type: "later" });
+    FakeSocket.last.receive({ ...accepted, later: true });
+    FakeSocket.last.receive({ type: "error", code: "later", message: "a request failed" });
+    assert.deepEqual(received(ends, "error").map(({ code }) => code), ["later"]);
+    assert.equal(ends.state, "open");
+    FakeSocket.last.receive({ type: "closed", code: "later" });
+    assert.deepEqual(received(ends, "closed"), [{ type: "closed", code: "refused", reason: "later" }]);
+
+    const refused = start();
+    FakeSocket.last.open("sigver.v1");
+    FakeSocket.last.receive({ type: "error", code: "later", message: "not today" });
+    assert.deepEqual(received(refused, "closed"), [{ type: "closed", code: "refused", reason: "not today" }]);
+  }
+});
+
 fakeSocketTest("retry delays are random below a bound that doubles up to 30 s and is reset by success", () => {
   const opener = open("ws://fake", "tea", { WebSocket: FakeSocket });
   const bounds = [];
@@ -413,16 +482,18 @@ for (const subprotocol of ["sigver.v1", "sigver.plain"]) {
   });
 }
 
-fakeSocketTest("too-many-joiners is retried", () => {
-  const joiner = join("ws://fake", "tea", { WebSocket: FakeSocket });
-  FakeSocket.last.open("sigver.v1");
-  FakeSocket.last.receive({ type: "error", code: "too-many-joiners", message: "full", key: "tea" });
-  assert.equal(joiner.state, "reconnecting");
-  const plain = join("ws://fake", "tea", { WebSocket: FakeSocket });
-  FakeSocket.last.open("sigver.plain");
-  FakeSocket.last.end(1013, "too many joiners on the key");
-  assert.deepEqual(received(plain, "reconnecting").map(({ code }) => code), ["too-many-joiners"]);
-});
+for (const [code, reason] of [["too-many-joiners", "too many joiners on the key"], ["too-many-attempts", "too many attempts at keys"]]) {
+  fakeSocketTest(`${code} is retried`, () => {
+    const joiner = join("ws://fake", "tea", { WebSocket: FakeSocket });
+    FakeSocket.last.open("sigver.v1");
+    FakeSocket.last.receive({ type: "error", code, message: "full", key: "tea" });
+    assert.deepEqual(received(joiner, "reconnecting").map((event) => event.code), [code]);
+    const plain = join("ws://fake", "tea", { WebSocket: FakeSocket });
+    FakeSocket.last.open("sigver.plain");
+    FakeSocket.last.end(1013, reason);
+    assert.deepEqual(received(plain, "reconnecting").map((event) => event.code), [code]);
+  });
+}
 
 fakeSocketTest("peers leave once when the connection is lost", () => {
   const opener = openFake("sigver.v1");

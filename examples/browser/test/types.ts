@@ -90,7 +90,8 @@ function ofJoiner(event: JoinerEvent): string {
 
 function describe({ code }: ClosedEvent): string {
   const words: Record<EndCode, string> = {
-    done: "", lost: "", "key-taken": "", "unknown-key": "", "too-many-joiners": "", "opener-left": "", kicked: "", refused: "",
+    done: "", lost: "", "key-taken": "", "unknown-key": "", "too-many-joiners": "", "too-many-attempts": "", "opener-left": "", kicked: "",
+    "taken-over": "", refused: "",
   };
   return words[code];
 }
@@ -112,7 +113,8 @@ negotiate(pc, opener);
 
 const requests: ClientMessage[] = [
   { type: "open" }, { type: "open", key: "tea" }, { type: "join", key: "tea" }, { type: "send", index: 0, data: null },
-  { type: "send", data: [] }, { type: "kick", index: 0 }, { type: "close" }, { type: "leave" },
+  { type: "send", data: [] }, { type: "kick", index: 0 }, { type: "close" }, { type: "leave" }, { type: "ping" },
+  { type: "open", key: "tea", token: "5f0e", id: "alice" }, { type: "join", key: "tea", wait: 60 }, { type: "meet", key: "tea" },
 ];
 const typed: ClientMessage<{ sdp: string }> = { type: "send", data: { sdp: "" } };
 // @ts-expect-error: the data is of another type.
@@ -127,6 +129,9 @@ const reversed: ClientMessage = { type: "opened", key: "tea" };
 function contentOf(message: ServerMessage<string>): string | number | undefined {
   switch (message.type) {
     case "opened": return message.key;
+    case "waiting": return message.wait;
+    case "reopened": return message.id;
+    case "pong": return undefined;
     case "joined":
     case "join":
     case "leave": return message.index;
