@@ -45,6 +45,13 @@ pub struct Limits {
     /// [`joiners_per_key`](Self::joiners_per_key). One more is refused with [`TooManyJoiners`](crate::Refusal::TooManyJoiners). A waiting
     /// connection takes about 400 bytes in addition to its key and id.
     pub join_wait: Duration,
+    /// The time for which a join of the plain dialect waits for its key, unnoticed, before it is refused with
+    /// [`UnknownKey`](crate::Refusal::UnknownKey). Default: 250 milliseconds; zero disables it.
+    ///
+    /// Two clients that send an open and a join at the same moment cannot know which of them arrives first. An
+    /// [`Endpoint`](crate::Endpoint) does not read from the client meanwhile, and handles what was read already after the outcome. In a bare
+    /// [`Hub`](crate::Hub), a further message of the client ends the wait: the join is refused.
+    pub plain_join_grace: Duration,
     /// The time for which the key of an opener whose connection was lost is reserved for its token. Default: 30 seconds; zero disables it.
     ///
     /// A connection is lost if its transport ends without a close frame ([`Disconnect::Lost`](crate::Disconnect::Lost)), or if it is closed as
@@ -78,6 +85,7 @@ impl Default for Limits {
             depth: 128,
             role_deadline: Some(Duration::from_secs(60)),
             join_wait: Duration::from_secs(120),
+            plain_join_grace: Duration::from_millis(250),
             reserve: Duration::from_secs(30),
             reserved_keys: None,
         }

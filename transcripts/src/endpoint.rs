@@ -47,6 +47,8 @@ struct Client {
     /// Text and close frames that the player has not consumed.
     inbox: VecDeque<Seen>,
     pongs: usize,
+    /// Whether the endpoint does not read from it.
+    is_stopped: bool,
     /// Whether a close frame was consumed.
     is_closed: bool,
     is_disconnected: bool,
@@ -102,6 +104,8 @@ impl InMemory {
                     outputs.extend(self.endpoint.written(self.now, to, frame.cost()));
                     self.receive_frame(who, frame)?;
                 }
+                Output::StopReading => self.client(who)?.is_stopped = true,
+                Output::ResumeReading => self.client(who)?.is_stopped = false,
                 Output::Abort => self.vanish(who)?,
                 Output::PairingEnded(_) => {}
                 unexpected => return Err(io::Error::other(format!("{who}: {unexpected:?}"))),
@@ -150,6 +154,7 @@ impl Stage for InMemory {
             reader: FrameReader::default(),
             inbox: VecDeque::new(),
             pongs: 0,
+            is_stopped: false,
             is_closed: false,
             is_disconnected: false,
         };
@@ -181,8 +186,12 @@ impl Stage for InMemory {
         }
     }
 
-    /// A client whose close frame was consumed disconnects on the next call.
+    /// A client whose close frame was consumed disconnects on the next call. For one whose plain join waits, the grace passes.
     fn receive(&mut self, who: char) -> io::Result<Seen> {
+        let client = self.client(who)?;
+        if client.inbox.is_empty() && client.is_stopped {
+            self.advance(self.endpoint.config().limits.plain_join_grace)?;
+        }
         let client = self.client(who)?;
         if let Some(seen) = client.inbox.pop_front() {
             client.is_closed |= matches!(seen, Seen::Close(..));

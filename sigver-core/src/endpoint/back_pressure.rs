@@ -9,7 +9,7 @@ use core::{iter, mem};
 use crate::{
     endpoint::{
         Conn, Endpoint, Outputs,
-        blocked::{Blocked, Received},
+        blocked::{BlockReason, Blocked, Received},
         fair_queue::{STALL_CHECKS, Stall, WAITING_OVERHEAD},
         io::Output,
         timers::Timer,
@@ -98,7 +98,7 @@ impl Endpoint {
             return;
         }
         if let Some(opener) = self.opener_without_room(id, &received) {
-            self.block(now, id, opener, VecDeque::from([received]));
+            self.block_for_room(now, id, opener, VecDeque::from([received]));
             outputs.push((id, Output::StopReading));
             return;
         }
@@ -135,19 +135,24 @@ impl Endpoint {
         (!has_room).then_some(opener)
     }
 
-    fn block(&mut self, now: Time, id: ConnId, opener: ConnId, received: VecDeque<Received>) {
+    /// Keeps what a connection has sent until [`resume`](Self::resume).
+    pub(super) fn block(&mut self, id: ConnId, reason: BlockReason, received: VecDeque<Received>) {
         // It has asked for a role in time, if that is what it asks for.
         self.hub.meet_deadline(id);
-        self.counters.blocked_joiners += 1;
         if let Some(conn) = self.conns.get_mut(id) {
             let bytes = received.iter().map(Received::bytes).sum();
             self.backlogs.add(bytes);
             conn.blocked = Some(Box::new(Blocked {
-                opener,
+                reason,
                 received,
                 bytes,
             }));
         }
+    }
+
+    fn block_for_room(&mut self, now: Time, id: ConnId, opener: ConnId, received: VecDeque<Received>) {
+        self.block(id, BlockReason::NoRoom(opener), received);
+        self.counters.blocked_joiners += 1;
         let Some(conn) = self.conns.get_mut(opener) else { return };
         let queue = conn.queue.get_or_insert_default();
         queue.block(id);
@@ -160,44 +165,54 @@ impl Endpoint {
         }
     }
 
-    /// Handles what a connection has sent while it was not read. The first message is handled in any case.
+    /// Handles what a connection has sent while it was not read. A message that has waited for room is handled in any case.
     fn resume(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         let Some(blocked) = self.unblock(id) else { return };
+        let mut has_room = matches!(blocked.reason, BlockReason::NoRoom(_));
         let mut received = blocked.received;
-        if let Some(first) = received.pop_front() {
-            self.dispatch(now, id, first, outputs);
-        }
         while let Some(next) = received.pop_front() {
-            if self.conns.get(id).is_none() {
-                return;
-            }
-            if let Some(opener) = self.opener_without_room(id, &next) {
-                received.push_front(next);
-                return self.block(now, id, opener, received);
+            if !mem::take(&mut has_room) {
+                if let Some(opener) = self.opener_without_room(id, &next) {
+                    received.push_front(next);
+                    return self.block_for_room(now, id, opener, received);
+                }
             }
             self.dispatch(now, id, next, outputs);
+            let Some(conn) = self.conns.get_mut(id) else { return };
+            if let Some(again) = &mut conn.blocked {
+                let bytes = received.iter().map(Received::bytes).sum();
+                again.bytes += bytes;
+                again.received.append(&mut received);
+                self.backlogs.add(bytes);
+                return;
+            }
         }
-        if self.conns.get(id).is_some() {
-            outputs.push((id, Output::ResumeReading));
-        }
+        outputs.push((id, Output::ResumeReading));
     }
 
     /// Ends the wait of a connection, and returns what it has sent.
     pub(super) fn unblock(&mut self, id: ConnId) -> Option<Blocked> {
         let blocked = *self.conns.get_mut(id)?.blocked.take()?;
-        self.counters.blocked_joiners -= 1;
         self.backlogs.subtract(blocked.bytes);
-        if let Some(conn) = self.conns.get_mut(blocked.opener) {
-            if let Some(queue) = &mut conn.queue {
-                queue.unblock(id);
-                if !queue.has_blocked() {
-                    self.stall_timers
-                        .cancel(queue.stall.take().and_then(|stall| stall.check_timer), blocked.opener);
-                }
-            }
-            conn.drop_empty_queue();
+        match blocked.reason {
+            BlockReason::NoRoom(opener) => self.leave_line(id, opener),
+            BlockReason::Throttled { timer, .. } => self.refusal_timers.cancel(timer, id),
+            BlockReason::UnknownKey => {}
         }
         Some(blocked)
+    }
+
+    fn leave_line(&mut self, joiner: ConnId, opener: ConnId) {
+        self.counters.blocked_joiners -= 1;
+        let Some(conn) = self.conns.get_mut(opener) else { return };
+        if let Some(queue) = &mut conn.queue {
+            queue.unblock(joiner);
+            if !queue.has_blocked() {
+                let timer = queue.stall.take().and_then(|stall| stall.check_timer);
+                self.stall_timers.cancel(timer, opener);
+            }
+        }
+        conn.drop_empty_queue();
     }
 
     /// Lets the joiners continue that wait for a connection whose role ends.
@@ -207,7 +222,7 @@ impl Endpoint {
         }
     }
 
-    /// Handles what joiners have sent that wait no longer. Every call of the endpoint ends with this.
+    /// Handles what clients have sent that wait no longer. Every call of the endpoint ends with this.
     pub(super) fn resume_released(&mut self, now: Time, outputs: &mut Outputs) {
         while let Some(id) = self.released.pop_front() {
             self.resume(now, id, outputs);
@@ -282,9 +297,9 @@ impl Endpoint {
         let mut waiting = 0;
         for id in self.conns.ids() {
             let Some(conn) = self.conns.get(id) else { continue };
-            if let Some(blocked) = &conn.blocked {
+            if let Some(BlockReason::NoRoom(opener)) = conn.blocked.as_ref().map(|blocked| &blocked.reason) {
                 waiting += 1;
-                let opener = self.conns.get(blocked.opener).and_then(|conn| conn.queue.as_ref());
+                let opener = self.conns.get(*opener).and_then(|conn| conn.queue.as_ref());
                 assert!(opener.is_some_and(|queue| queue.blocked().contains(&id)));
             }
         }

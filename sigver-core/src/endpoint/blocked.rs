@@ -2,7 +2,12 @@
 
 use alloc::{boxed::Box, collections::VecDeque};
 
-use crate::{id::ConnId, message::InboundMessage, reason::CloseReason};
+use crate::{
+    endpoint::timers::Timer,
+    id::ConnId,
+    message::InboundMessage,
+    reason::{CloseReason, Refusal},
+};
 
 /// A decoded event of a client.
 pub(super) enum Received {
@@ -17,17 +22,27 @@ pub(super) enum Received {
     Violation(CloseReason),
 }
 
-/// What a joiner has sent that waits for room in the write buffer of an opener.
+/// What a client has sent while it is not read.
 pub(super) struct Blocked {
-    pub(super) opener: ConnId,
-    /// The first is a message.
+    pub(super) reason: BlockReason,
     pub(super) received: VecDeque<Received>,
     /// Their size.
     pub(super) bytes: usize,
 }
 
+pub(super) enum BlockReason {
+    /// There is no room in the write buffer of this opener for the first event, which is a message.
+    NoRoom(ConnId),
+    /// The hub has its join, of the plain dialect, and waits for the key.
+    UnknownKey,
+    /// Its request, of the plain dialect, is refused when this timer is due, as late as one that waits for a key.
+    Throttled { refusal: Refusal, timer: Option<Timer> },
+}
+
 /// What an event costs that waits, in addition to its text.
-const EVENT_OVERHEAD: usize = 64;
+const EVENT_OVERHEAD: usize = 160;
+
+const _: () = assert!(size_of::<Received>() <= 128, "the rest is for its allocation");
 
 impl Received {
     pub(super) fn bytes(&self) -> usize {

@@ -45,8 +45,8 @@ pub enum Output {
     /// Do not read from the connection until this time. A later instruction replaces an earlier one.
     PauseReading(Time),
     /// Do not read from the connection until [`ResumeReading`](Self::ResumeReading), whatever `PauseReading` says: its opener reads more
-    /// slowly than it sends. Events that were read already may be reported; they wait in the endpoint. Report
-    /// [`Input::Disconnected`] if the socket is gone.
+    /// slowly than it sends, or the outcome of its join is open. Events that were read already may be reported; they wait in the endpoint.
+    /// Report [`Input::Disconnected`] if the socket is gone. If the connection is stopped already, this changes nothing.
     StopReading,
     /// Read from the connection again, unless a [`PauseReading`](Self::PauseReading) is in force. Also returned before the last frame of a
     /// connection that was stopped.

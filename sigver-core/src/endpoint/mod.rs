@@ -18,6 +18,7 @@ pub(crate) mod counters;
 mod drain;
 mod eviction;
 mod fair_queue;
+mod grace;
 pub(crate) mod io;
 mod key_attempts;
 pub(crate) mod pairing;
@@ -97,9 +98,10 @@ pub struct Endpoint {
     backlogs: BacklogTotal,
     ping_timers: Timers,
     stall_timers: Timers,
+    refusal_timers: Timers,
     /// The time between two checks of an opener that joiners wait for.
     stall_check: Duration,
-    /// Joiners that wait for a connection that is gone, or no opener any more.
+    /// Joiners whose opener is gone or no opener any more, and joiners whose join has waited for a key that is open now.
     released: VecDeque<ConnId>,
     source_rates: SourceRates,
     key_attempts: KeyAttempts,
@@ -132,7 +134,7 @@ struct Conn {
     unwritten: usize,
     /// Of an opener that reads more slowly than its joiners send.
     queue: Option<Box<FairQueue>>,
-    /// Of a joiner that is not read.
+    /// While the client is not read.
     blocked: Option<Box<Blocked>>,
     messages: RateLimiter,
     bytes: RateLimiter,
@@ -175,6 +177,7 @@ impl Endpoint {
             conns: ConnTable::new(),
             ping_timers: Timers::new(),
             stall_timers: Timers::new(),
+            refusal_timers: Timers::new(),
             released: VecDeque::new(),
             source_rates: SourceRates::new(),
             key_attempts: KeyAttempts::new(),
@@ -386,6 +389,7 @@ impl Endpoint {
             self.closing.next(),
             self.ping_timers.next(),
             self.stall_timers.next(),
+            self.refusal_timers.next(),
             drain,
         ]
         .into_iter()
@@ -393,7 +397,7 @@ impl Endpoint {
         .min()
     }
 
-    /// Carries out what is due: role deadlines, waits and reservations, draining, close time-outs, pings, checks of openers that do not
+    /// Carries out what is due: role deadlines, waits and reservations, refusals, draining, close time-outs, pings, checks of openers that do not
     /// read. One call does a bounded amount of work; if [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again.
     /// Early and late calls are harmless: if a call is late by more than a second, as after a suspension of the process, role deadlines,
     /// reservations and close time-outs that have passed begin again. What these clients sent in time may not have been read yet.
@@ -408,6 +412,7 @@ impl Endpoint {
         self.limit_backlogs(now, &mut outputs);
         let messages = self.hub.handle_timeout(now);
         self.deliver(now, None, messages, &mut outputs);
+        self.refuse_due(now, &mut outputs);
         self.continue_drain(now, &mut outputs);
         while let Some((id, backlog)) = self.closing.pop_expired(now, is_late) {
             self.backlogs.subtract(backlog);
@@ -488,7 +493,7 @@ impl Endpoint {
             Err(reason) => return self.close(now, id, reason, outputs),
         };
         let messages = match key {
-            Some(key) => self.attempt_key(now, id, key, message),
+            Some(key) => self.attempt_key(now, id, key, message, outputs),
             None => self.hub.handle(now, id, message),
         };
         self.counters.received.add(text_bytes);
@@ -525,6 +530,7 @@ impl Endpoint {
         id: ConnId,
         key: Key,
         message: InboundMessage,
+        outputs: &mut Outputs,
     ) -> Vec<(ConnId, OutboundMessage)> {
         let (Some(per_minute), Some(conn), None) = (
             self.config.key_attempts_per_minute,
@@ -537,7 +543,7 @@ impl Endpoint {
         let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
         let source = conn.source;
         if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
-            return self.hub.refuse_request(id, Refusal::TooManyAttempts { key });
+            return self.refuse_throttled(now, id, Refusal::TooManyAttempts { key }, outputs);
         }
         let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
         let messages = self.hub.handle(now, id, message);
@@ -716,7 +722,9 @@ impl Endpoint {
     ) {
         match message {
             OutboundMessage::Opened { .. } => self.counters.reach(PairingStage::Opened),
+            OutboundMessage::Waiting { .. } => self.begin_grace(to, outputs),
             OutboundMessage::Joined { .. } => {
+                self.end_grace(to);
                 self.counters.reach(PairingStage::Joined);
                 if let Some(conn) = self.conns.get_mut(to) {
                     conn.pairing = Some(Box::new(Pairing::new(now)));
@@ -745,8 +753,7 @@ impl Endpoint {
                 self.counters.refused.add_close(*reason);
                 self.end_pairing(now, to, stage_of(*reason), outputs);
             }
-            OutboundMessage::Waiting { .. }
-            | OutboundMessage::PeerJoined { .. }
+            OutboundMessage::PeerJoined { .. }
             | OutboundMessage::PeerLeft { .. }
             | OutboundMessage::Reopened { .. }
             | OutboundMessage::Pong => {}
@@ -766,7 +773,7 @@ impl Endpoint {
     #[doc(hidden)]
     #[must_use]
     pub fn timers(&self) -> usize {
-        self.ping_timers.len() + self.stall_timers.len() + self.closing.timers()
+        self.ping_timers.len() + self.stall_timers.len() + self.refusal_timers.len() + self.closing.timers()
     }
 
     /// Panics if the tables disagree. Tests call it after every step.

@@ -239,6 +239,9 @@ impl<P> Hub<P> {
         message: InboundMessage<P>,
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
     ) {
+        if self.waits_unnoticed(from) {
+            return self.end_wait(from, outputs);
+        }
         match message {
             InboundMessage::Open {
                 key,
@@ -404,17 +407,22 @@ impl<P> Hub<P> {
         outputs
     }
 
-    /// Restarts every role deadline and every reservation that has passed. A join that has waited in vain may be sent again, so its wait ends.
+    /// Restarts every role deadline and every reservation that has passed, and the wait of every client that cannot send its join again.
     #[cfg(feature = "json")]
     pub(crate) fn restart_deadlines(&mut self, now: Time) {
-        let restarted = now.saturating_add(self.limits.role_deadline.unwrap_or_default());
+        let role_deadline = now.saturating_add(self.limits.role_deadline.unwrap_or_default());
+        let end_of_grace = now.saturating_add(self.limits.plain_join_grace);
         let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
         for (deadline, id) in passed.copied().collect::<Vec<_>>() {
-            if let Some(State::Idle { deadline: own }) = self.conns.get_mut(id).map(|conn| &mut conn.state) {
-                *own = Some(restarted);
-                self.deadlines.remove(&(deadline, id));
-                self.deadlines.insert((restarted, id));
-            }
+            let waits_unnoticed = self.waits_unnoticed(id);
+            let (own, restarted) = match self.conns.get_mut(id).map(|conn| &mut conn.state) {
+                Some(State::Idle { deadline }) => (deadline, role_deadline),
+                Some(State::Waiting(waiting)) if waits_unnoticed => (&mut waiting.deadline, end_of_grace),
+                Some(State::Waiting(_) | State::Opener(_) | State::Joiner { .. }) | None => continue,
+            };
+            *own = Some(restarted);
+            self.deadlines.remove(&(deadline, id));
+            self.deadlines.insert((restarted, id));
         }
         let restarted = now.saturating_add(self.limits.reserve);
         let passed: Vec<_> = core::iter::from_fn(|| self.reservations.pop_due(now)).collect();
@@ -582,6 +590,13 @@ impl<P> Hub<P> {
             let deadline = deadline.take();
             self.cancel_deadline(conn, deadline);
         }
+    }
+
+    /// Whether a client waits for a key that knows nothing of waiting.
+    fn waits_unnoticed(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|conn| {
+            conn.profile.role_lifetime == RoleLifetime::SingleUse && matches!(conn.state, State::Waiting(_))
+        })
     }
 
     fn cancel_deadline(&mut self, conn: ConnId, deadline: Option<Time>) {

@@ -196,6 +196,7 @@ impl<P> Hub<P> {
     /// Refuses a join that has waited in vain.
     pub(super) fn end_wait(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
         if let Some(State::Waiting(waiting)) = self.replace_state(conn, State::Idle { deadline: None }) {
+            self.cancel_deadline(conn, waiting.deadline);
             self.waiters.remove(&waiting.key, waiting.arrival);
             self.refuse(conn, Refusal::UnknownKey { key: waiting.key }, outputs);
         }

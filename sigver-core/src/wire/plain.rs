@@ -1,7 +1,6 @@
 //! The plain dialect: no acknowledgements, errors are close codes. Payloads are passed on unchanged.
 
 use alloc::string::String;
-use core::time::Duration;
 
 use crate::{
     frame::Frame,
@@ -30,7 +29,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             Some("join") => Ok(InboundMessage::Join {
                 key: scan::key(key, limits)?,
                 id: None,
-                wait: Duration::ZERO,
+                wait: limits.plain_join_grace,
             }),
             Some(_) | None => Ok(InboundMessage::UnknownControl {
                 to,

@@ -17,6 +17,7 @@ mod backlog_total;
 mod close_handshake;
 mod counters;
 mod decoding;
+mod grace;
 mod keep_alive;
 mod key_attempts;
 mod rate_limit;

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use sigver_core::{
     CloseReason, ConnId, ConnectError, Decoder, Dialect, Disconnect, Frame, Hub, Index, Key, Limits, OutboundMessage,
-    Refusal, RoleEnd, Time,
+    Refusal, Role, RoleEnd, Time,
 };
 
 /// Violations: the sender, its text, and the code and reason with which it alone is closed.
@@ -312,6 +312,24 @@ fn violation_closes_its_sender_only() {
     }
 }
 
+/// An endpoint would not read it before the outcome.
+#[test]
+fn message_behind_a_join_ends_its_grace_in_a_bare_hub() {
+    let mut hub = Hub::new(Limits::default());
+    let [opener, joiner] = [(); 2].map(|()| hub.connect(Time::ZERO, Dialect::Plain.profile()).expect("a connection"));
+    let decoder = Decoder::new(Dialect::Plain, &Limits::default());
+    let mut handle = |id, text| hub.handle(Time::ZERO, id, decoder.decode(text).expect("a message"));
+    assert!(
+        matches!(handle(joiner, r#"{"type":"join","key":"tea"}"#)[..], [(to, OutboundMessage::Waiting { .. })] if to == joiner)
+    );
+    let closed = handle(joiner, r#"{"data":1}"#);
+    assert!(matches!(closed[..], [(to, OutboundMessage::Close(CloseReason::UnknownKey))] if to == joiner));
+    assert!(
+        matches!(handle(opener, r#"{"type":"open","key":"tea"}"#)[..], [(to, OutboundMessage::Opened { .. })] if to == opener)
+    );
+    assert_eq!(hub.poll_timeout(), None, "nothing waits");
+}
+
 #[test]
 fn index_is_an_integer_or_a_string_of_one() {
     for (index, outcome) in INDEXES {
@@ -561,12 +579,19 @@ impl Fixture {
     }
 
     /// Sends `text` from `who`. Returns what the clients receive.
+    /// Sends a message. The grace of a join passes at once.
     fn send(&mut self, who: char, text: &str) -> Vec<Received> {
         let id = self.id(who);
-        let outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
+        let mut outputs = match Decoder::new(Dialect::Plain, &self.limits).decode(text) {
             Ok(message) => self.hub.handle(Time::ZERO, id, message),
             Err(reason) => self.hub.close(Time::ZERO, id, reason),
         };
+        if self.hub.role(id) == Some(Role::Waiting) {
+            outputs.extend(
+                self.hub
+                    .handle_timeout(Time::from_duration(self.limits.plain_join_grace)),
+            );
+        }
         self.encode(outputs)
     }
 

@@ -117,7 +117,7 @@ fn different_keys_do_not_affect_each_other() {
     });
 }
 
-/// Returns a step with a time-out after each second of waiting.
+/// Returns a step with a time-out after each second of waiting, and after the rest.
 fn in_seconds(step: Step) -> Vec<Step> {
     let Step::Wait { time } = step else { return vec![step] };
     let second = Duration::from_secs(1);
@@ -126,7 +126,7 @@ fn in_seconds(step: Step) -> Vec<Step> {
         time: time - second * seconds as u32,
     };
     let whole = [Step::Wait { time: second }, Step::Timeout];
-    [whole.repeat(seconds), vec![rest]].concat()
+    [whole.repeat(seconds), vec![rest, Step::Timeout]].concat()
 }
 
 /// The unwritten frames of an open connection are within the limit, unless there is only one.
@@ -394,6 +394,7 @@ fn generated_runs_reach_deep_states() {
         "pause",
         "ping",
         "plain data",
+        "plain join in vain",
         "pong",
         "random source fails",
         "recipient too slow",
@@ -444,6 +445,7 @@ fn feature(output: &str) -> Option<&'static str> {
         ("pong", "pong"),
         ("1011 Internal", "random source fails"),
         ("reply", "reply"),
+        ("UnknownKey", "plain join in vain"),
         ("resume reading", "resume reading"),
         ("stop reading", "stop reading"),
         ("Silent", "silent"),

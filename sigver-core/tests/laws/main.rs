@@ -8,6 +8,7 @@ mod coverage;
 mod dialects;
 mod endpoint;
 mod endpoint_runs;
+mod grace;
 mod hub;
 mod keys;
 

@@ -116,6 +116,12 @@ impl Model {
 
     /// Plays a step. If one step ends many connections, they are notified in the order in which they connected.
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
+        if let Some(who) = Self::sender(step) {
+            if let Some(Role::Waiting { key, .. }) = self.role(who).filter(|_| !self.find(who).reusable) {
+                self.make_idle(who);
+                return self.refuse(who, "unknown-key", Detail::Key(key));
+            }
+        }
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens, true),
@@ -174,14 +180,19 @@ impl Model {
         }
     }
 
-    /// Restarts the role deadlines and the reservations that have passed.
+    /// Restarts the role deadlines and the reservations that have passed, and the waits of clients that have one role only.
     #[allow(dead_code, reason = "only an endpoint restarts them")]
     pub(crate) fn restart_deadlines(&mut self) {
         let now = self.now;
         let restarted = self.limits.role_deadline.map(|allowed| now + allowed);
+        let grace = now + self.limits.plain_join_grace;
         for client in &mut self.clients {
-            if matches!(client.role, Role::Idle { until: Some(until) } if until <= now) {
-                client.role = Role::Idle { until: restarted };
+            match &mut client.role {
+                Role::Idle { until } if until.is_some_and(|until| until <= now) => *until = restarted,
+                Role::Waiting { until, .. } if !client.reusable && until.is_some_and(|until| until <= now) => {
+                    *until = Some(grace);
+                }
+                _ => {}
             }
         }
         let restarted = now.saturating_add(self.limits.reserve);
@@ -472,6 +483,28 @@ impl Model {
                 self.after(who, role)
             }
             Some(_) => self.refuse(who, "wrong-role", Detail::Nothing),
+        }
+    }
+
+    /// Returns the client that sends a message in this step.
+    fn sender(step: Step) -> Option<usize> {
+        match step {
+            Step::Open { who, .. }
+            | Step::Join { who, .. }
+            | Step::Meet { who, .. }
+            | Step::Data { who, .. }
+            | Step::UnknownControl { who, .. }
+            | Step::Kick { who, .. }
+            | Step::Leave { who }
+            | Step::CloseKey { who }
+            | Step::Ping { who } => Some(who),
+            Step::Connect { .. }
+            | Step::Throttle { .. }
+            | Step::Close { .. }
+            | Step::Disconnect { .. }
+            | Step::Wait { .. }
+            | Step::Timeout
+            | Step::Shutdown => None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
 
 #[path = "endpoint_backlogs.rs"]
 mod backlogs;
+mod endpoint_grace;
 mod endpoint_queue;
 #[path = "leaky_bucket.rs"]
 mod leaky_bucket;
@@ -86,7 +87,7 @@ pub(crate) struct EndpointModel {
     messages: BTreeMap<u8, Bucket>,
     attempts: BTreeMap<u8, Bucket>,
     random_calls: usize,
-    /// Clients whose opener is gone.
+    /// Clients whose opener is gone, or whose key was opened.
     released: VecDeque<usize>,
     drain: Option<Drain>,
     is_closed: bool,
@@ -193,12 +194,10 @@ impl EndpointModel {
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let aborts = self.clients.values().filter_map(|client| match client.state {
             State::Closing(at) => at,
-            State::Open => client
-                .ping
-                .map(|(at, _)| at)
-                .into_iter()
-                .chain(client.queue.next_check())
-                .min(),
+            State::Open => {
+                let ping = client.ping.map(|(at, _)| at).into_iter();
+                ping.chain(client.queue.next_check()).chain(client.refused_at()).min()
+            }
             State::Gone => None,
         });
         let drain = self.drain.as_ref().map(|drain| match drain.queue.is_empty() {
@@ -359,8 +358,11 @@ impl EndpointModel {
             }
             (_, Event::Join { key, id, wait }) => {
                 let id = id.filter(|_| dialect == Dialect::V1);
-                let seconds = wait.min(self.config.limits.join_wait.as_secs());
-                let wait = Duration::from_secs(if dialect == Dialect::V1 { seconds } else { 0 });
+                let limits = &self.config.limits;
+                let wait = match dialect {
+                    Dialect::Plain => limits.plain_join_grace,
+                    Dialect::V1 => Duration::from_secs(wait.min(limits.join_wait.as_secs())),
+                };
                 (model::Step::Join { who, key, id, wait }, text)
             }
             (Dialect::Plain, Event::Data { to, .. }) => (data(addressee(to), PayloadKind::Object), text),
@@ -414,7 +416,7 @@ impl EndpointModel {
             model::Step::Open { .. } | model::Step::Join { .. } | model::Step::Meet { .. }
                 if !matches!(event, Event::Open { key: None, .. }) =>
             {
-                self.attempt(who, step)
+                self.attempt(who, step, outputs)
             }
             _ => self.hub.play(step),
         };
@@ -422,7 +424,7 @@ impl EndpointModel {
         self.spend(who, bytes, outputs);
     }
 
-    fn attempt(&mut self, who: usize, step: model::Step) -> Vec<(usize, Sent)> {
+    fn attempt(&mut self, who: usize, step: model::Step, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
         let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
         let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
             return self.hub.play(step);
@@ -437,7 +439,7 @@ impl EndpointModel {
             else {
                 panic!("{step:?} names no key");
             };
-            return self.hub.play(model::Step::Throttle { who, key });
+            return self.throttle(who, key, outputs);
         }
         let sent = self.hub.play(step);
         let is_unknown = |sent: &Sent| match sent {
@@ -593,7 +595,9 @@ impl EndpointModel {
         }
         match sent {
             Sent::Opened { .. } => self.reach("opened"),
+            Sent::Waiting { .. } => self.begin_grace(to, outputs),
             Sent::Joined { .. } => {
+                self.end_grace(to);
                 self.reach("joined");
                 self.client(to).pairing = Some(Pairing::default());
             }
@@ -632,7 +636,6 @@ impl EndpointModel {
             | Sent::Present { .. }
             | Sent::Reopened { .. }
             | Sent::RoleEnded(RoleEnd::TakenOver)
-            | Sent::Waiting { .. }
             | Sent::PeerJoined { .. }
             | Sent::PeerLeft { .. }
             | Sent::Pong => {}
@@ -659,6 +662,7 @@ impl EndpointModel {
         self.limit_backlogs(outputs);
         let sent = self.hub.play(model::Step::Timeout);
         self.deliver(None, sent, outputs);
+        self.refuse_due(outputs);
 
         while let Some(drain) = &mut self.drain {
             if drain.queue.is_empty() {

@@ -1,6 +1,7 @@
 //! The naive endpoint's back-pressure: the queue of an opener, and joiners that wait for room in it.
 
-use core::time::Duration;
+use core::{mem, time::Duration};
+use std::collections::VecDeque;
 
 use sigver_core::{CloseReason, Dialect};
 
@@ -42,8 +43,22 @@ pub(super) struct Waiting {
 }
 
 pub(super) struct Blocked {
-    opener: usize,
+    pub(super) reason: Reason,
     pub(super) events: Vec<Waiting>,
+}
+
+/// Why a client is not read.
+#[derive(Clone, Copy)]
+pub(super) enum Reason {
+    NoRoom {
+        opener: usize,
+    },
+    UnknownKey,
+    Throttled {
+        key: usize,
+        at: Option<Duration>,
+        scheduled: usize,
+    },
 }
 
 impl Waiting {
@@ -60,7 +75,7 @@ impl Waiting {
             _ if is_violation => 0,
             _ => self.event.text(dialect, self.token).map_or(0, |text| text.len()),
         };
-        64 + content
+        160 + content
     }
 }
 
@@ -173,10 +188,7 @@ impl EndpointModel {
             (model::Step::Data { .. } | model::Step::UnknownControl { .. }, model::Role::Joiner { opener, .. }) => {
                 opener
             }
-            (
-                model::Step::Join { key, .. } | model::Step::Meet { key, .. },
-                model::Role::Idle { .. } | model::Role::Waiting { .. },
-            ) => {
+            (model::Step::Join { key, .. } | model::Step::Meet { key, .. }, model::Role::Idle { .. }) => {
                 let of_key =
                     |client: &&model::Client| matches!(client.role, model::Role::Opener { key: one, .. } if one == key);
                 self.hub.connected().find(of_key)?.name
@@ -191,7 +203,8 @@ impl EndpointModel {
 
     fn block(&mut self, who: usize, opener: usize, events: Vec<Waiting>) {
         self.hub.meet_deadline(who);
-        self.client(who).blocked = Some(Blocked { opener, events });
+        let reason = Reason::NoRoom { opener };
+        self.client(who).blocked = Some(Blocked { reason, events });
         let check_at = self.next_check();
         self.scheduled += 1;
         let scheduled = self.scheduled;
@@ -213,7 +226,10 @@ impl EndpointModel {
 
     fn unblock(&mut self, who: usize) -> Option<Blocked> {
         let blocked = self.client(who).blocked.take()?;
-        let queue = &mut self.client(blocked.opener).queue;
+        let Reason::NoRoom { opener } = blocked.reason else {
+            return Some(blocked);
+        };
+        let queue = &mut self.client(opener).queue;
         queue.blocked.retain(|one| *one != who);
         queue.line.retain(|one| *one != who);
         if queue.blocked.is_empty() {
@@ -223,22 +239,28 @@ impl EndpointModel {
     }
 
     pub(super) fn resume(&mut self, who: usize, outputs: &mut Outputs) {
-        let Some(Blocked { mut events, .. }) = self.unblock(who) else {
+        let Some(Blocked { reason, events }) = self.unblock(who) else {
             return;
         };
-        self.dispatch(who, events.remove(0), outputs);
-        while !events.is_empty() {
+        let mut has_room = matches!(reason, Reason::NoRoom { .. });
+        let mut events = VecDeque::from(events);
+        while let Some(next) = events.pop_front() {
+            if !mem::take(&mut has_room) {
+                if let Some(opener) = self.opener_without_room(who, next) {
+                    events.push_front(next);
+                    return self.block(who, opener, events.into());
+                }
+            }
+            self.dispatch(who, next, outputs);
             if !self.is_open(who) {
                 return;
             }
-            if let Some(opener) = self.opener_without_room(who, events[0]) {
-                return self.block(who, opener, events);
+            if let Some(again) = &mut self.client(who).blocked {
+                again.events.extend(events);
+                return;
             }
-            self.dispatch(who, events.remove(0), outputs);
         }
-        if self.is_open(who) {
-            outputs.push((who, "resume reading".to_owned()));
-        }
+        outputs.push((who, "resume reading".to_owned()));
     }
 
     /// The end of a connection: it waits no longer, and nobody waits for it.

@@ -146,7 +146,9 @@ struct Core {
 type Sent = Vec<(Dialect, Role, String)>;
 
 impl Core {
-    fn new(limits: Limits) -> Self {
+    /// Creates a core in which a join is refused at once: what follows is about one message.
+    fn new(mut limits: Limits) -> Self {
+        limits.plain_join_grace = core::time::Duration::ZERO;
         Self {
             hub: Hub::new(limits.clone()),
             limits,

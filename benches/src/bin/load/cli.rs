@@ -96,6 +96,20 @@ pub(crate) enum Mode {
         #[command(flatten)]
         common: CommonOptions,
     },
+    /// Send an open and a join at the same moment, beside busy threads; exit status 1 if a joiner is refused
+    Race {
+        /// Number of pairs
+        #[arg(long, default_value_t = 10_000)]
+        pairs: usize,
+        /// Number of pairs at the same time
+        #[arg(long, default_value_t = 16)]
+        at_once: usize,
+        /// Number of busy threads
+        #[arg(long, default_value_t = 4)]
+        hogs: usize,
+        #[command(flatten)]
+        common: CommonOptions,
+    },
     /// Soak test: pairs with checked payloads beside hostile clients; exit status 1 if a pair is disconnected
     Soak(SoakOptions),
     /// Run a part of a mode in a separate process

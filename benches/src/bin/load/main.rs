@@ -21,7 +21,7 @@ use clap::Parser;
 use sigver_benches::error::Error;
 
 use cli::{Cli, Mode};
-use mode::{exchange, fairness, idle, many, sessions, soak, storm, verify};
+use mode::{exchange, fairness, idle, many, race, sessions, soak, storm, verify};
 use run::idle::IdleRoles;
 
 fn main() -> ExitCode {
@@ -67,6 +67,12 @@ fn run(mode: Mode) -> Result<(), Error> {
             messages,
             common,
         } => many::run(many::ManyLoad { pairs, messages }, common),
+        Mode::Race {
+            pairs,
+            at_once,
+            hogs,
+            common,
+        } => race::run(race::RaceLoad { pairs, at_once, hogs }, common),
         Mode::Soak(options) => soak::run(&options),
         Mode::Agent { url, nice, task } => agent::run(&url, nice, &task),
     }

@@ -177,6 +177,7 @@ fn refusals_and_closes_are_counted_by_reason() {
         let a = server.connect(dialect);
         server.text(a, r#"{"type":"join","key":"coffee"}"#);
     }
+    server.run_until(250);
     let a = server.connect(Plain);
     server.input(a, Input::Binary);
     server.stalled.insert(joiner);

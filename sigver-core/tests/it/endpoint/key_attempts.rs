@@ -86,19 +86,16 @@ fn open_without_a_key_is_no_attempt_and_is_never_refused() {
 fn source_has_ten_times_the_budget_of_a_connection() {
     let (mut server, opener) = throttled();
     for n in 0..30 {
-        let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
-        assert_eq!(server.text(a, UNKNOWN), [(a, "close 1008 UnknownKey")], "{n}");
+        let a = server.connect_from(V1, "192.0.2.9").expect("a connection");
+        assert!(server.text(a, UNKNOWN).of(a)[0].contains("unknown-key"), "{n}");
     }
-    let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
-    assert_eq!(
-        server.text(a, JOIN),
-        [(a, "close 1013 TooManyAttempts")],
+    let a = server.connect_from(V1, "192.0.2.9").expect("a connection");
+    assert!(
+        server.text(a, JOIN).of(a)[0].contains("too-many-attempts"),
         "the key is open"
     );
-    let a = server.connect_from(Plain, "192.0.2.9").expect("a connection");
-    assert_eq!(
-        server.text(a, &open("free")),
-        [(a, "close 1013 TooManyAttempts")],
+    assert!(
+        server.text(a, &open("free")).of(a)[0].contains("too-many-attempts"),
         "the key is free"
     );
     let other = server.connect_from(V1, "192.0.2.10").expect("a connection");
@@ -149,11 +146,11 @@ fn role_that_a_client_has_is_not_affected() {
 fn addresses_of_one_ipv6_network_are_one_source() {
     let (mut server, opener) = throttled();
     for host in 0..30 {
-        let guesser = server.connect_from(Plain, &format!("2001:db8::{host}"));
+        let guesser = server.connect_from(V1, &format!("2001:db8::{host}"));
         server.text(guesser.expect("a connection"), UNKNOWN);
     }
-    let same = server.connect_from(Plain, "2001:db8::ffff:1").expect("a connection");
-    assert_eq!(server.text(same, JOIN), [(same, "close 1013 TooManyAttempts")]);
+    let same = server.connect_from(V1, "2001:db8::ffff:1").expect("a connection");
+    assert!(server.text(same, JOIN).of(same)[0].contains("too-many-attempts"));
     let other = server.connect_from(Plain, "2001:db8:0:1::1").expect("a connection");
     assert_eq!(server.text(other, JOIN).of(opener).len(), 1);
 }
