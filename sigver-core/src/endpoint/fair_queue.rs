@@ -11,13 +11,14 @@ pub(super) const WAITING_OVERHEAD: usize = 128;
 /// How often an opener's progress is checked in a close time-out.
 pub(super) const STALL_CHECKS: u8 = 5;
 
-/// Frames for one opener, in rounds: each joiner has at most one frame in a round. A frame that no joiner caused is behind all that were
-/// there before it, and ahead of all that come later.
+/// Frames for one opener, in an order in which all joiners get the same number of bytes through (self-clocked fair queueing): each frame is
+/// due when its joiner has sent so many bytes, on a clock that follows the frames that are removed. A frame that no joiner caused is behind
+/// all that were there before it, and ahead of all that come later.
 #[derive(Default)]
 pub(super) struct FairQueue {
     frames: BTreeMap<Place, Waiting>,
-    /// The earliest round that a new frame can be in.
-    round: u64,
+    /// When the frame that was removed last was due, in bytes. A joiner without frames here starts at this time.
+    clock: u64,
     numbered: u64,
     bytes: usize,
     shares: BTreeMap<ConnId, Share>,
@@ -31,7 +32,7 @@ pub(super) struct FairQueue {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    round: u64,
+    due: u64,
     number: u64,
 }
 
@@ -49,8 +50,8 @@ struct BlockedJoiner {
 #[derive(Default)]
 struct Share {
     bytes: usize,
-    /// The round of the last frame.
-    round: u64,
+    /// When the last frame is due.
+    due: u64,
 }
 
 /// How long an opener has not read, while joiners wait for it.
@@ -66,21 +67,21 @@ impl FairQueue {
     /// Appends a frame that this joiner caused, or none.
     pub(super) fn push(&mut self, joiner: Option<ConnId>, frame: Frame) {
         let bytes = frame.cost() + WAITING_OVERHEAD;
-        let round = match joiner {
+        let due = match joiner {
             Some(joiner) => {
                 let share = self.shares.entry(joiner).or_default();
-                share.round = self.round.max(share.round + u64::from(share.bytes > 0));
+                share.due = self.clock.max(share.due) + bytes as u64;
                 share.bytes += bytes;
-                share.round
+                share.due
             }
             None => {
-                self.round = self.frames.last_key_value().map_or(self.round, |(last, _)| last.round);
-                self.round
+                self.clock = self.frames.last_key_value().map_or(self.clock, |(last, _)| last.due);
+                self.clock
             }
         };
         self.numbered += 1;
         let place = Place {
-            round,
+            due,
             number: self.numbered,
         };
         self.frames.insert(place, Waiting { joiner, frame });
@@ -93,7 +94,7 @@ impl FairQueue {
             .frames
             .first_entry()
             .filter(|next| next.get().frame.cost() <= room)?;
-        self.round = self.round.max(next.key().round);
+        self.clock = self.clock.max(next.key().due);
         let Waiting { joiner, frame } = next.remove();
         let bytes = frame.cost() + WAITING_OVERHEAD;
         self.bytes -= bytes;

@@ -13,15 +13,15 @@ use super::{Client, EndpointModel, Event, Outputs, State, To, cost};
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) frames: Vec<QueuedFrame>,
-    /// The round of the last frame that was sent, or that everything later follows.
-    round: usize,
+    /// When the last frame was due that was sent, or that everything later follows.
+    clock: usize,
     blocked: Vec<usize>,
     line: Vec<usize>,
     stall: Option<Stall>,
 }
 
 pub(super) struct QueuedFrame {
-    round: usize,
+    due: usize,
     joiner: Option<usize>,
     pub(super) text: String,
     pub(super) cost: usize,
@@ -84,20 +84,20 @@ const PLACE: usize = 128;
 
 impl Queue {
     pub(super) fn push(&mut self, joiner: Option<usize>, text: String, cost: usize) {
-        let last = self.frames.last().map_or(self.round, |last| last.round);
-        let round = match joiner {
+        let last = self.frames.last().map_or(self.clock, |last| last.due);
+        let due = match joiner {
             None => {
-                self.round = last;
+                self.clock = last;
                 last
             }
             Some(_) => {
                 let own = self.frames.iter().filter(|frame| frame.joiner == joiner);
-                own.map(|frame| frame.round + 1).max().unwrap_or(0).max(self.round)
+                own.map(|frame| frame.due).max().unwrap_or(0).max(self.clock) + cost + PLACE
             }
         };
-        let place = self.frames.partition_point(|frame| frame.round <= round);
+        let place = self.frames.partition_point(|frame| frame.due <= due);
         let frame = QueuedFrame {
-            round,
+            due,
             joiner,
             text,
             cost,
@@ -312,7 +312,7 @@ impl EndpointModel {
                     break;
                 }
                 let next = client.queue.frames.remove(0);
-                client.queue.round = client.queue.round.max(next.round);
+                client.queue.clock = client.queue.clock.max(next.due);
                 client.unwritten += next.cost;
                 if let Some(joiner) = next.joiner {
                     client.queue.line_up(joiner);

@@ -111,9 +111,65 @@ fn opener_receives_from_its_joiners_in_turn() {
     assert_eq!(server.text(quiet, &numbered(101, 0)), []);
     let received = drain(&mut server, opener, unwritten);
     let numbers: Vec<_> = received.iter().filter_map(|text| number(text)).collect();
-    let first = numbers[0];
-    assert_eq!(numbers[..5], [first, 100, first + 1, 101, first + 2], "{numbers:?}");
-    assert_eq!(numbers.last(), Some(&11));
+    // Together they are smaller than the next message of the other.
+    assert_eq!(numbers[..2], [100, 101], "{numbers:?}");
+    assert_eq!(numbers[2..], (numbers[2]..12).collect::<Vec<_>>());
+}
+
+/// Sends from a busy and from a quiet joiner while the opener reads slowly. Returns how many bytes the opener has read between each of the
+/// quiet joiner's messages and its arrival.
+fn waits_beside_busy_joiner(backlog_bytes: u32, padding: usize) -> Vec<usize> {
+    let mut server = server(backlog_bytes);
+    let (opener, busy) = server.pair(V1, V1);
+    let quiet = joiner(&mut server);
+    server.stalled.insert(opener);
+    let (mut unwritten, mut read, mut is_stopped) = (0, 0, false);
+    let (mut sent, mut waits) = (Vec::new(), Vec::new());
+    for step in 0..400 {
+        let mut outputs = Vec::new();
+        // A driver that stops reading when it is told to.
+        if !is_stopped {
+            outputs.push(server.text(busy, &numbered(1_000, padding)));
+        }
+        // Four at a time, and much less than its share in all.
+        if step % 40 == 0 {
+            for _ in 0..4 {
+                let number = sent.len();
+                sent.push(read);
+                outputs.push(server.text(quiet, &numbered(number, 0)));
+            }
+        }
+        // A quarter of a busy message.
+        let written = unwritten.min(padding / 4);
+        unwritten -= written;
+        read += written;
+        outputs.push(server.written(opener, written));
+        for outputs in &outputs {
+            for text in outputs.of(opener) {
+                unwritten += Frame::Text(text.to_owned()).cost();
+                waits.extend(number(text).and_then(|number| Some(read - sent.get(number)?)));
+            }
+            match outputs.of(busy)[..] {
+                [] => {}
+                [.., "stop reading"] => is_stopped = true,
+                [.., "resume reading"] => is_stopped = false,
+                ref other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(waits.len(), sent.len(), "all have arrived");
+    waits
+}
+
+#[test]
+fn quiet_joiner_waits_for_one_message_of_a_busy_one() {
+    // Many messages of the busy joiner fit into its share, or only one does.
+    for padding in [1_000, 4_000, 7_500] {
+        let waits = waits_beside_busy_joiner(64 * 1024, padding);
+        // The one that is being written, and a window of 4 KiB before it.
+        let longest = waits.iter().max().copied().unwrap_or_default();
+        assert!(longest <= 2 * padding + 4_096 + 1_000, "{padding}: {waits:?}");
+    }
 }
 
 #[test]
