@@ -224,7 +224,12 @@ impl Server {
         for addr in &self.admin_addrs {
             log::info!("metrics at http://{addr}/metrics");
         }
-        log::info!("up to {}", self.limit);
+        let level = if self.limit.is_lower_than_configured(&self.config) {
+            log::Level::Warn
+        } else {
+            log::Level::Info
+        };
+        log::log!(level, "up to {}", self.limit);
         log::info!("{}", self.memory);
         if let Some(warning) = self.memory.warning() {
             log::warn!("{warning}");

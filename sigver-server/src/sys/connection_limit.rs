@@ -58,6 +58,11 @@ impl ConnectionLimit {
         self.connections
     }
 
+    /// Whether the system carries fewer connections than are configured, or none.
+    pub(crate) fn is_lower_than_configured(&self, config: &Config) -> bool {
+        self.connections < config.endpoint.limits.connections.map_or(1, NonZeroU32::get)
+    }
+
     /// Determines the limit for a server with this configuration on this system.
     ///
     /// Raises the soft limit on open files of this process to the hard limit.

@@ -367,6 +367,30 @@ fn demo_page_is_served() {
     );
 }
 
+/// Returns the log of a server with this limit on open files.
+fn log_with_open_files(files: u32, connections: u32) -> String {
+    let command = format!(r#"ulimit -n {files} && exec "$0" --listen 127.0.0.1:0 --connections {connections}"#);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &command, SIGVER_SERVER]).env_remove("RUST_LOG");
+    let program = Program::start(&mut limited);
+    program.end(Signal::TERM).1
+}
+
+#[test]
+fn connection_limit_below_the_configured_one_is_a_warning() {
+    let has_warning = |log: &str| {
+        let line = log
+            .lines()
+            .find(|line| line.contains("raise the hard limit on open files"));
+        line.is_some_and(|line| line.contains("WARN"))
+    };
+    for (files, connections, expected) in [(64, 0, true), (100, 1_000, true), (100, 0, false)] {
+        let log = log_with_open_files(files, connections);
+        assert!(log.contains("up to "), "{log}");
+        assert_eq!(has_warning(&log), expected, "{log}");
+    }
+}
+
 /// The limit on open files lowers the connection limit. Existing connections are not affected.
 #[test]
 fn connections_beyond_descriptor_limit_are_rejected_with_503() {
