@@ -13,6 +13,11 @@ use crate::tuning::{RECEIVE_BUFFER, SEND_BUFFER};
 /// Connections that the kernel completes before they are accepted. The kernel lowers this to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
 
+/// The kernel accepts no more of a connection while it has so many bytes that it has not sent. It sends what it has in this order; what waits in
+/// the endpoint is shared out among joiners.
+#[cfg(target_os = "linux")]
+const UNSENT_IN_KERNEL: u32 = 16 * 1024;
+
 /// Listens on `addr`. The unspecified IPv6 address accepts IPv4 as well; without IPv6, it becomes the unspecified IPv4 address.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     match listen(addr) {
@@ -54,6 +59,8 @@ pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
     listener.set_nonblocking(true)
 }
 
@@ -68,9 +75,9 @@ mod tests {
 
     use super::*;
 
-    /// `MemoryBound` relies on these sizes.
+    /// `MemoryBound` relies on the sizes of the buffers.
     #[test]
-    fn accepted_sockets_have_the_configured_buffer_sizes() -> io::Result<()> {
+    fn accepted_sockets_have_the_configured_options() -> io::Result<()> {
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let _client = TcpStream::connect(listener.local_addr()?)?;
         let accepted = loop {
@@ -82,6 +89,7 @@ mod tests {
         let accepted = SockRef::from(&accepted);
         assert_eq!(accepted.send_buffer_size()?, 2 * SEND_BUFFER);
         assert_eq!(accepted.recv_buffer_size()?, 2 * RECEIVE_BUFFER);
+        assert_eq!(accepted.tcp_notsent_lowat()?, UNSENT_IN_KERNEL);
         Ok(())
     }
 }
