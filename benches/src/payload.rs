@@ -14,6 +14,12 @@ pub fn join(key: &str) -> Vec<u8> {
     format!(r#"{{"type":"join","key":"{key}"}}"#).into_bytes()
 }
 
+/// Returns a message of this length, at least 8 bytes.
+#[must_use]
+pub fn filler(len: usize) -> Vec<u8> {
+    format!(r#"{{"x":"{}"}}"#, "x".repeat(len.saturating_sub(8))).into_bytes()
+}
+
 /// The join notice that an opener receives for each joiner.
 pub const JOINED: &[u8] = br#"{"type":"join"}"#;
 

@@ -144,6 +144,39 @@ fn frames_split_at_every_byte_are_reassembled() {
 }
 
 #[test]
+fn limited_connection_reads_what_it_is_allowed_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = Endpoint {
+        addr: listener.local_addr().expect("an address"),
+        path: "/".to_owned(),
+    };
+    let all = [UPGRADE, &frames()].concat();
+    let (messages, received) = thread::scope(|scope| {
+        let server = scope.spawn(|| serve(&listener, &[UPGRADE, &frames()]));
+        let mut engine = Engine::new(&endpoint, Arc::default()).expect("an engine");
+        engine.conns().set_receive_buffer(Some(16 * 1024));
+        let id = engine.conns().connect(7).expect("a socket");
+        // More than the burst is not saved up.
+        engine.conns().allow_reading(id, usize::MAX, all.len() - 1);
+        let mut recorder = Recorder::default();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while recorder.0.len() < 5 && Instant::now() < deadline {
+            engine.poll(Duration::from_millis(1), &mut recorder).expect("events");
+        }
+        engine.poll(Duration::from_millis(20), &mut recorder).expect("events");
+        let before = recorder.0.len();
+        while !engine.conns().is_empty() && Instant::now() < deadline {
+            engine.conns().allow_reading(id, 1, 1);
+            engine.poll(Duration::from_millis(20), &mut recorder).expect("events");
+        }
+        assert_eq!(recorder.0.len(), before + 2, "{:?}", recorder.0);
+        (before, server.join().expect("server thread"))
+    });
+    assert_eq!(messages, 5, "the last byte of the close frame is missing");
+    assert!(!received.is_empty());
+}
+
+#[test]
 fn poll_fails_if_stop_flag_is_set() {
     let endpoint = Endpoint {
         addr: ([127, 0, 0, 1], 9).into(),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
 /// Runs a mode with the yardstick as the server under test, compared with the yardstick.
 fn load(arguments: &[&str]) -> Output {
@@ -113,6 +114,71 @@ fn sessions_fail_if_server_accepts_no_handshake() {
 fn many_with_separate_processes_is_clean() {
     let table = load_successfully(&["many", "--pairs", "20", "--messages", "3"]);
     assert!(table.contains("clean: every payload arrived"), "{table}");
+}
+
+#[test]
+fn shares_measures_every_load_with_and_without_flood() {
+    // An opener without a limit to speak of: the yardstick queues nothing for it. Whether the latencies are allowed depends on the machine.
+    let output = load(&[
+        "shares",
+        "--speeds",
+        "4000000",
+        "--flood-bytes",
+        "100,5000",
+        "--seconds",
+        "0.2",
+    ]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    for flood in ["flood of 100 bytes", "flood of 5000 bytes"] {
+        let part = table.split_once(flood).map(|(_, part)| part).unwrap_or_default();
+        for metric in ["calm p99, ms", "flooded p99, ms", "p99 allowed, ms"] {
+            assert!(part.contains(metric), "{flood}: {table}");
+        }
+    }
+}
+
+/// Accepts an opener and ten joiners, and closes the connection of the opener when a joiner sends.
+fn close_opener(listener: &TcpListener) {
+    let (stream, _) = listener.accept().expect("a connection");
+    let mut opener = tungstenite::accept(stream).expect("a handshake");
+    assert!(opener.read().expect("open").is_text());
+    assert!(opener.read().expect("a ping").is_ping());
+    opener.flush().expect("the pong is sent");
+    let mut joiners = Vec::new();
+    for _ in 0..10 {
+        let (stream, _) = listener.accept().expect("a connection");
+        let mut joiner = tungstenite::accept(stream).expect("a handshake");
+        assert!(joiner.read().expect("join").is_text());
+        opener
+            .send(r#"{"type":"join"}"#.into())
+            .expect("the opener is connected");
+        assert!(joiner.read().expect("a ping").is_ping());
+        joiner.flush().expect("the pong is sent");
+        joiners.push(joiner);
+    }
+    assert!(joiners[0].read().expect("a message").is_text(), "the load has begun");
+    let reason = CloseFrame {
+        code: CloseCode::Again,
+        reason: "too slow".into(),
+    };
+    opener.close(Some(reason)).expect("the opener is connected");
+    while opener.read().is_ok() {}
+}
+
+#[test]
+fn shares_fails_if_opener_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}", listener.local_addr().expect("an address"));
+    let server = thread::spawn(move || close_opener(&listener));
+    let speeds = ["--speeds", "4000000", "--flood-bytes", "100", "--seconds", "0.2"];
+    let output = load(&[&["shares", "--against-url", &url][..], &speeds].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{errors}");
+    assert!(
+        errors.contains("opener: connection closed by server with 1013"),
+        "{errors}"
+    );
+    server.join().expect("the server ends");
 }
 
 /// Runs `soak` for a few seconds with this server under test.

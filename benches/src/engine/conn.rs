@@ -6,6 +6,8 @@ use std::{
 };
 
 use mio::{Interest, Registry, Token, net::TcpStream};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     engine::{
@@ -31,6 +33,8 @@ pub(super) struct Conn {
     pub(super) tag: u64,
     pub(super) state: ConnState,
     pub(super) paused: bool,
+    /// Bytes that may still be read. Unlimited if `None`.
+    pub(super) allowance: Option<usize>,
     close_sent: bool,
     /// The start of an incomplete frame or response.
     partial: Vec<u8>,
@@ -40,6 +44,20 @@ pub(super) struct Conn {
     /// Bytes of the backlog that have been written.
     written: usize,
 }
+
+/// Starts to connect with a limited receive buffer and the segments of an Ethernet. Both must be known before.
+fn connect_as_remote(addr: SocketAddr, receive_buffer: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(receive_buffer)?;
+    socket.set_tcp_mss(ETHERNET_SEGMENT)?;
+    match socket.connect(&addr.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+const ETHERNET_SEGMENT: u32 = 1448;
 
 /// A parsed part of the input.
 pub(super) enum Incoming<'a> {
@@ -53,8 +71,17 @@ pub(super) enum Incoming<'a> {
 }
 
 impl Conn {
-    pub(super) fn connect(registry: &Registry, id: ConnId, addr: SocketAddr, tag: u64) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(addr)?;
+    pub(super) fn connect(
+        registry: &Registry,
+        id: ConnId,
+        addr: SocketAddr,
+        receive_buffer: Option<usize>,
+        tag: u64,
+    ) -> io::Result<Self> {
+        let mut stream = match receive_buffer {
+            None => TcpStream::connect(addr)?,
+            Some(bytes) => connect_as_remote(addr, bytes)?,
+        };
         stream.set_nodelay(true)?;
         registry.register(&mut stream, Token(id.slot), Interest::READABLE.add(Interest::WRITABLE))?;
         Ok(Self {
@@ -63,6 +90,7 @@ impl Conn {
             tag,
             state: ConnState::Connecting,
             paused: false,
+            allowance: None,
             close_sent: false,
             partial: Vec::new(),
             fragments: Vec::new(),
@@ -119,8 +147,18 @@ impl Conn {
         }
     }
 
+    pub(super) fn may_read(&self) -> bool {
+        !self.paused && self.allowance != Some(0)
+    }
+
+    /// Reads at most as much as is allowed.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        let allowed = self.allowance.unwrap_or(usize::MAX).min(buffer.len());
+        let received = self.stream.read(&mut buffer[..allowed])?;
+        if let Some(allowance) = &mut self.allowance {
+            *allowance -= received;
+        }
+        Ok(received)
     }
 
     /// Moves an incomplete rest of an earlier read to the start of `buffer`.

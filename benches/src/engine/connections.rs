@@ -22,6 +22,7 @@ pub struct Connections {
     registry: Registry,
     request: Vec<u8>,
     addr: SocketAddr,
+    receive_buffer: Option<usize>,
     pub(super) slots: Slab<Conn>,
     pub(super) resumed: Vec<ConnId>,
     pub(super) closed: Vec<ConnId>,
@@ -34,6 +35,7 @@ impl Connections {
             registry,
             request,
             addr,
+            receive_buffer: None,
             slots: Slab::new(),
             resumed: Vec::new(),
             closed: Vec::new(),
@@ -52,7 +54,7 @@ impl Connections {
             slot: entry.key(),
             serial: self.last_serial,
         };
-        entry.insert(Conn::connect(&self.registry, id, self.addr, tag)?);
+        entry.insert(Conn::connect(&self.registry, id, self.addr, self.receive_buffer, tag)?);
         Ok(id)
     }
 
@@ -96,6 +98,25 @@ impl Connections {
         if let Some(conn) = self.live_mut(id) {
             conn.paused = false;
             self.resumed.push(id);
+        }
+    }
+
+    /// Gives the connections that are made from now on a receive buffer of this size, in bytes, which the kernel doubles, and segments as on
+    /// Ethernet. With the large segments of the loopback device, the window of a small buffer opens in steps that stop the sender.
+    pub const fn set_receive_buffer(&mut self, bytes: Option<usize>) {
+        self.receive_buffer = bytes;
+    }
+
+    /// Allows a connection to read this many more bytes, of which at most `burst` are saved up. The first call limits it; until then it reads
+    /// all that arrives.
+    pub fn allow_reading(&mut self, id: ConnId, bytes: usize, burst: usize) {
+        if let Some(conn) = self.live_mut(id) {
+            let is_waiting = conn.allowance == Some(0);
+            let allowance = conn.allowance.unwrap_or(0).saturating_add(bytes).min(burst);
+            conn.allowance = Some(allowance);
+            if is_waiting && allowance > 0 {
+                self.resumed.push(id);
+            }
         }
     }
 
@@ -163,7 +184,7 @@ pub(super) fn read(
     handler: &mut impl Handler,
 ) {
     loop {
-        let Some(conn) = conns.live_mut(id).filter(|conn| !conn.paused) else {
+        let Some(conn) = conns.live_mut(id).filter(|conn| conn.may_read()) else {
             return;
         };
         let kept = conn.restore_partial(buffer);

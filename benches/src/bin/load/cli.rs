@@ -110,6 +110,17 @@ pub(crate) enum Mode {
         #[command(flatten)]
         common: CommonOptions,
     },
+    /// Measure joiners of an opener that another joiner floods; exit status 1 if it is closed or they wait too long
+    Shares {
+        /// Speed at which the opener reads, in KB/s (a list is measured in sequence)
+        #[arg(long, value_delimiter = ',', default_value = "10000,100", value_parser = clap::value_parser!(u32).range(1..))]
+        speeds: Vec<u32>,
+        /// Length of a message of the flood (a list is measured in sequence)
+        #[arg(long, value_delimiter = ',', default_value = "4096,65000")]
+        flood_bytes: Vec<usize>,
+        #[command(flatten)]
+        common: CommonOptions,
+    },
     /// Soak test: pairs with checked payloads beside hostile clients; exit status 1 if a pair is disconnected
     Soak(SoakOptions),
     /// Run a part of a mode in a separate process

@@ -21,7 +21,7 @@ use clap::Parser;
 use sigver_benches::error::Error;
 
 use cli::{Cli, Mode};
-use mode::{exchange, fairness, idle, many, race, sessions, soak, storm, verify};
+use mode::{exchange, fairness, idle, many, race, sessions, shares, soak, storm, verify};
 use run::idle::IdleRoles;
 
 fn main() -> ExitCode {
@@ -73,6 +73,11 @@ fn run(mode: Mode) -> Result<(), Error> {
             hogs,
             common,
         } => race::run(race::RaceLoad { pairs, at_once, hogs }, common),
+        Mode::Shares {
+            speeds,
+            flood_bytes,
+            common,
+        } => shares::run(&speeds, &flood_bytes, common),
         Mode::Soak(options) => soak::run(&options),
         Mode::Agent { url, nice, task } => agent::run(&url, nice, &task),
     }

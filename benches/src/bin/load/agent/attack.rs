@@ -195,17 +195,12 @@ impl AttackPlan {
                     ..unlimited(1, &fragment)
                 }
             }
-            Attack::Greedy => {
-                let mut text = br#"{"x":""#.to_vec();
-                text.resize(GREEDY_MESSAGE_LEN - 2, b'x');
-                text.extend_from_slice(br#""}"#);
-                Self {
-                    joiners_send: true,
-                    pause_openers: true,
-                    limit: GREEDY_BYTES / GREEDY_MESSAGE_LEN as u64,
-                    ..unlimited(1, &frame::client_text(&text))
-                }
-            }
+            Attack::Greedy => Self {
+                joiners_send: true,
+                pause_openers: true,
+                limit: GREEDY_BYTES / GREEDY_MESSAGE_LEN as u64,
+                ..unlimited(1, &frame::client_text(&payload::filler(GREEDY_MESSAGE_LEN)))
+            },
         }
     }
 }

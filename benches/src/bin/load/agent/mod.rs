@@ -7,6 +7,7 @@
 pub(crate) mod attack;
 pub(crate) mod process;
 
+mod flood;
 mod halves;
 mod hostile;
 mod parent;
@@ -31,6 +32,15 @@ pub(crate) enum Task {
         /// The attack.
         #[arg(long)]
         kind: attack::Attack,
+    },
+    /// Joins a key and sends to its opener until standard input is closed.
+    Flood {
+        /// The key.
+        #[arg(long)]
+        key: String,
+        /// Length of a message.
+        #[arg(long)]
+        message_len: usize,
     },
     /// Runs all hostile clients until standard input is closed.
     HostileClients,
@@ -58,6 +68,7 @@ pub(crate) fn run(url: &str, nice: bool, task: &Task) -> Result<(), Error> {
     let result = match task {
         Task::HostileClients => hostile::run(&endpoint, &parent)?,
         Task::Attack { kind } => attack::run(&mut engine, &parent, *kind)?,
+        Task::Flood { key, message_len } => flood::run(&mut engine, &parent, key, *message_len)?,
         Task::Storm { connections } => storm::run(&mut engine, &parent, *connections)?,
         Task::Openers(options) => halves::run_openers(&mut engine, &parent, options)?,
         Task::Joiners(options) => halves::run_joiners(&mut engine, &parent, options)?,

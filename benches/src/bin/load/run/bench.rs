@@ -58,7 +58,13 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// Creates a comparison with the yardstick, without rate limits.
     pub(crate) fn new(common: CommonOptions) -> Result<Self, Error> {
+        let targets = servers::targets(&common)?;
+        Self::with_targets(common, targets)
+    }
+
+    pub(crate) fn with_targets(common: CommonOptions, targets: Vec<Target>) -> Result<Self, Error> {
         let _ = limits::raise_descriptor_limit();
         let cores = if common.is_pinned() {
             let cores = Cores::choose()?;
@@ -68,7 +74,7 @@ impl Bench {
             None
         };
         Ok(Self {
-            targets: servers::targets(&common)?,
+            targets,
             common,
             cores,
             stop: signals::stop_on_signals()?,

@@ -47,7 +47,7 @@ pub(crate) struct Server {
 
 /// Returns the yardstick, the server under test, and the servers to compare with, in this order.
 pub(crate) fn targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
-    let mut targets = vec![
+    let targets = vec![
         Target {
             is_yardstick: true,
             ..Target::command(&sibling_command("yardstick")?)?
@@ -61,6 +61,16 @@ pub(crate) fn targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
             ))?,
         },
     ];
+    with_others(targets, common)
+}
+
+/// Returns the server under test, with its default limits, and the servers to compare with. A yardstick has no limits.
+pub(crate) fn limited_targets(common: &CommonOptions) -> Result<Vec<Target>, Error> {
+    with_others(vec![target_under_test(common.server.as_deref())?], common)
+}
+
+/// Appends the servers to compare with.
+fn with_others(mut targets: Vec<Target>, common: &CommonOptions) -> Result<Vec<Target>, Error> {
     for command in &common.against {
         targets.push(Target::command(command)?);
     }
