@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_transcripts::{Limit, StepKind, Transcript, Wait, all, play, socket::Target};
+use serde_json::Value;
+use sigver_transcripts::{Frame, Limit, StepKind, Transcript, Wait, all, play, socket::Target};
 
 use crate::{
     dialect::Dialect,
-    hostile::Hostile,
+    hostile::{Hostile, Runs},
     judge::{Judge, Mismatch},
     options::Options,
 };
@@ -35,10 +36,11 @@ impl Case {
     pub(crate) fn all() -> io::Result<Vec<Self>> {
         let transcripts = all()?.into_iter().map(Self::transcript);
         let hostile = Hostile::all().flat_map(|hostile| {
-            let dialects: &[Option<Dialect>] = if hostile.in_dialects {
-                &[Some(Dialect::Plain), Some(Dialect::V1)]
-            } else {
-                &[None]
+            let dialects: &[Option<Dialect>] = match hostile.runs {
+                Runs::InEachDialect => &[Some(Dialect::Plain), Some(Dialect::V1)],
+                Runs::Once => &[None],
+                Runs::Only(Dialect::Plain) => &[Some(Dialect::Plain)],
+                Runs::Only(Dialect::V1) => &[Some(Dialect::V1)],
             };
             dialects.iter().map(move |dialect| Self::hostile(hostile, *dialect))
         });
@@ -55,9 +57,9 @@ impl Case {
     }
 
     fn hostile(hostile: &'static Hostile, dialect: Option<Dialect>) -> Self {
-        let name = match dialect {
-            Some(dialect) => format!("{}/{}", hostile.name, dialect.name()),
-            None => hostile.name.into(),
+        let name = match (hostile.runs, dialect) {
+            (Runs::InEachDialect, Some(dialect)) => format!("{}/{}", hostile.name, dialect.name()),
+            _ => hostile.name.into(),
         };
         Self {
             name,
@@ -73,6 +75,9 @@ impl Case {
             Script::Transcript(transcript) => skip_reason(transcript, options),
             Script::Hostile(_, Some(dialect)) if !options.dialects().contains(dialect) => {
                 Some(format!("requires {}", dialect.name()))
+            }
+            Script::Hostile(hostile, _) if hostile.is_addition && options.without_additions => {
+                Some(SKIPPED_ADDITION.into())
             }
             Script::Hostile(..) if !options.limits.is_empty() => Some("requires the default limits".into()),
             Script::Hostile(..) => None,
@@ -96,10 +101,15 @@ impl Case {
     }
 }
 
+const SKIPPED_ADDITION: &str = "skipped by --without-additions";
+
 fn skip_reason(transcript: &Transcript, options: &Options) -> Option<String> {
     let mut dialects = dialects(transcript);
     if let Some(other) = dialects.find(|dialect| !options.dialects().contains(dialect)) {
         return Some(format!("requires {}", other.name()));
+    }
+    if options.without_additions && has_additions(transcript) {
+        return Some(SKIPPED_ADDITION.into());
     }
     let describe = |limits: &[(Limit, u32)]| {
         let mut words: Vec<String> = limits
@@ -133,6 +143,29 @@ fn dialects(transcript: &Transcript) -> impl Iterator<Item = Dialect> + '_ {
     })
 }
 
+/// Returns whether a client of `sigver.v1` requests what `--without-additions` skips.
+fn has_additions(transcript: &Transcript) -> bool {
+    let mut v1 = Vec::new();
+    transcript.steps.iter().any(|step| {
+        let text = match &step.kind {
+            StepKind::Connects(who, offer) if Dialect::of_offer(offer.as_deref()) == Dialect::V1 => {
+                v1.push(*who);
+                return false;
+            }
+            StepKind::Sends(who, Frame::Text(text)) if v1.contains(who) => &text[..],
+            StepKind::SendsMade(who, text) if v1.contains(who) => text.as_bytes(),
+            _ => return false,
+        };
+        let message: Value = serde_json::from_slice(text).unwrap_or_default();
+        let has = |member| message.get(member).is_some();
+        match message.get("type").and_then(Value::as_str) {
+            Some("meet" | "ping") => true,
+            Some("open" | "join") => has("id") || has("token") || has("wait"),
+            _ => false,
+        }
+    })
+}
+
 /// Returns the times for which a transcript waits.
 fn waits(transcript: &Transcript) -> impl Iterator<Item = Wait> + '_ {
     transcript.steps.iter().filter_map(|step| match step.kind {
@@ -151,6 +184,9 @@ fn run(transcript: &Transcript, options: &Options, target: &Target) -> Result<()
     let mut judge = Judge::new(target, role_deadline, until);
     if options.ordered_pongs {
         judge.rely_on_pongs();
+    }
+    if options.without_additions {
+        judge.expect_no_tokens();
     }
     let played = play(transcript, &mut judge);
     // The next transcript uses the same keys, so they must be free, even if this one has failed.

@@ -35,6 +35,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "both")]
     dialect: Dialects,
 
+    /// Skip what a server may lack that knows neither ping, id, wait, meet and tokens in sigver.v1, nor a grace for plain joins
+    #[arg(long)]
+    pub(crate) without_additions: bool,
+
     /// Time limit per case
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) deadline: Duration,

@@ -7,7 +7,7 @@ use sigver_transcripts::{
     socket::{Client, Opcode, Piece, frame},
 };
 
-use super::{Hostile, Scene, reset};
+use super::{Hostile, Runs, Scene, reset};
 use crate::{
     dialect::{join, open},
     judge::{Mismatch, is_same},
@@ -18,7 +18,8 @@ const ROLES: Hostile = Hostile {
     name: "",
     section: "Roles",
     expected: "",
-    in_dialects: true,
+    runs: Runs::InEachDialect,
+    is_addition: false,
     waits: false,
     act: |_| Ok(()),
 };
@@ -38,6 +39,8 @@ pub(super) const CASES: &[Hostile] = &[
     Hostile {
         name: "opener-that-never-reads",
         expected: "close 1013; other clients are not delayed",
+        // The server closes an opener that has read nothing for five seconds.
+        waits: true,
         act: slow_consumer,
         ..GUARANTEES
     },
@@ -260,6 +263,7 @@ fn unknown_keys(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     let key = scene.key();
     let mut opener = scene.opener(&key)?;
     let shorter = &key[..key.len() - 1];
+    let mut clients = Vec::new();
     for guess in [
         shorter,
         &format!("{key}0"),
@@ -272,6 +276,9 @@ fn unknown_keys(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
     ] {
         let mut client = scene.client()?;
         client.send_text(&join(guess))?;
+        clients.push(client);
+    }
+    for mut client in clients {
         match client.receive() {
             Seen::Close(Some(1008), _) => {}
             Seen::Text(text) if text.contains("unknown-key") => {}

@@ -7,7 +7,7 @@ use sigver_transcripts::{
     socket::{Opcode, Piece, frame},
 };
 
-use super::{Hostile, Scene, pause, reset};
+use super::{Hostile, Runs, Scene, pause, reset};
 use crate::{
     judge::Mismatch,
     pair::{expect, expect_nothing},
@@ -17,7 +17,8 @@ const CLOSE_CODES: Hostile = Hostile {
     name: "",
     section: "Close codes",
     expected: "",
-    in_dialects: true,
+    runs: Runs::InEachDialect,
+    is_addition: false,
     waits: false,
     act: |_| Ok(()),
 };

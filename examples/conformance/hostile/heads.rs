@@ -9,7 +9,7 @@ use std::{
 use sigver_transcripts::socket::{Client, Opcode, Piece, Target, frame};
 use socket2::SockRef;
 
-use super::{Hostile, Scene, pause};
+use super::{Hostile, Runs, Scene, pause};
 use crate::{
     dialect::{Dialect, open},
     judge::Mismatch,
@@ -19,7 +19,8 @@ const CONNECTING: Hostile = Hostile {
     name: "",
     section: "Connecting",
     expected: "",
-    in_dialects: false,
+    runs: Runs::Once,
+    is_addition: false,
     waits: false,
     act: |_| Ok(()),
 };

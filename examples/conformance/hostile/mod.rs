@@ -6,6 +6,9 @@
 mod crowds;
 mod frames;
 mod heads;
+mod openers;
+mod overtaking;
+mod requests;
 mod texts;
 
 use std::{
@@ -13,6 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Target},
@@ -34,19 +38,30 @@ pub(crate) struct Hostile {
     pub(crate) section: &'static str,
     /// The expected behaviour, in a few words.
     pub(crate) expected: &'static str,
-    /// Whether the case runs once per dialect. Cases about the handshake run only once.
-    pub(crate) in_dialects: bool,
-    /// Whether the case waits for the server's head deadline. Such cases run at the same time as the others.
+    pub(crate) runs: Runs,
+    /// Whether the case tests what `--without-additions` skips.
+    pub(crate) is_addition: bool,
+    /// Whether the case waits for a timeout of the server. Such cases run at the same time as the others.
     pub(crate) waits: bool,
     act: fn(&mut Scene<'_>) -> Result<(), Mismatch>,
+}
+
+/// The dialects in which a case runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Runs {
+    InEachDialect,
+    /// In the first dialect of the options: the case is about the handshake.
+    Once,
+    /// In this dialect, which alone has what the case tests.
+    Only(Dialect),
 }
 
 impl Hostile {
     /// Returns every hostile case.
     pub(crate) fn all() -> impl Iterator<Item = &'static Self> {
-        [heads::CASES, frames::CASES, texts::CASES, crowds::CASES]
-            .into_iter()
-            .flatten()
+        let files = [heads::CASES, frames::CASES, texts::CASES, crowds::CASES];
+        let additions = [requests::CASES, openers::CASES, overtaking::CASES];
+        files.into_iter().chain(additions).flatten()
     }
 
     /// Runs the case against a server, with a pair of bystanders in each dialect of the options.
@@ -62,6 +77,7 @@ impl Hostile {
             dialect,
             until: Instant::now() + options.deadline + wait,
             ordered_pongs: options.ordered_pongs,
+            without_additions: options.without_additions,
             keys: 0,
             bystanders: Vec::new(),
         };
@@ -94,6 +110,8 @@ struct Scene<'a> {
     until: Instant,
     /// See [`Options::ordered_pongs`].
     ordered_pongs: bool,
+    /// See [`Options::without_additions`].
+    without_additions: bool,
     /// The number of keys generated so far.
     keys: usize,
     bystanders: Vec<Pair>,
@@ -157,6 +175,7 @@ impl Scene<'_> {
     /// Checks that a key whose opener was lost is free in the plain dialect, and reserved for the opener's token in `sigver.v1`.
     fn expect_key_without_opener(&self, key: &str) -> Result<(), Mismatch> {
         match self.dialect {
+            Dialect::V1 if self.without_additions => self.opener(key).map(drop),
             Dialect::Plain => self.opener(key).map(drop),
             Dialect::V1 => {
                 let mut client = self.client()?;
@@ -195,6 +214,20 @@ impl Scene<'_> {
             pair.finish()?;
         }
         Ok(())
+    }
+}
+
+/// Returns the error of `sigver.v1` with this code, and with the key of the request if it names one.
+fn error(code: &str, key: Option<&str>) -> Seen {
+    let key = key.map(|key| format!(r#","key":"{key}""#)).unwrap_or_default();
+    Seen::Text(format!(r#"{{"type":"error","code":"{code}","message":""{key}}}"#))
+}
+
+/// Receives a JSON object.
+fn message(client: &mut Client) -> Result<Value, Mismatch> {
+    match client.receive() {
+        Seen::Text(text) => serde_json::from_str(&text).map_err(|_| Mismatch::new("a JSON object", text)),
+        seen => Err(Mismatch::new("a message", seen)),
     }
 }
 

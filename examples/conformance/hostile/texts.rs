@@ -5,7 +5,7 @@ use sigver_transcripts::{
     socket::{Opcode, Piece, frame},
 };
 
-use super::{Hostile, Scene};
+use super::{Hostile, Runs, Scene};
 use crate::{
     dialect::{Dialect, join, open},
     judge::Mismatch,
@@ -15,7 +15,8 @@ const CLOSE_CODES: Hostile = Hostile {
     name: "",
     section: "Close codes",
     expected: "",
-    in_dialects: true,
+    runs: Runs::InEachDialect,
+    is_addition: false,
     waits: false,
     act: |_| Ok(()),
 };

@@ -1,0 +1,140 @@
+//! Plain joins that arrive before the open of another client.
+
+use sigver_transcripts::{
+    Seen,
+    socket::{Client, Opcode, Piece, frame},
+};
+
+use super::{Hostile, Runs, Scene, pause, reset};
+use crate::{
+    dialect::{Dialect, join, open},
+    judge::Mismatch,
+    pair,
+};
+
+const ROLES: Hostile = Hostile {
+    name: "",
+    section: "Roles",
+    expected: "",
+    runs: Runs::Only(Dialect::Plain),
+    is_addition: false,
+    waits: false,
+    act: |_| Ok(()),
+};
+
+pub(super) const CASES: &[Hostile] = &[
+    Hostile {
+        name: "join-before-its-open",
+        expected: "accepted, and what follows is handled in order",
+        is_addition: true,
+        act: join_first,
+        ..ROLES
+    },
+    Hostile {
+        name: "requests-behind-a-join-of-no-key",
+        expected: "close 1008",
+        act: requests_behind_join,
+        ..ROLES
+    },
+    Hostile {
+        name: "joiners-that-vanish-before-the-open",
+        expected: "the next one has the next index",
+        act: joiners_vanish,
+        ..ROLES
+    },
+];
+
+fn text_frame(text: &str) -> Vec<u8> {
+    frame(Opcode::Text, Piece::Last, text.as_bytes())
+}
+
+fn join_first(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+    // On a busy machine, the server may handle the open only after the grace. So one attempt of several has to succeed.
+    const ATTEMPTS: usize = 8;
+
+    let mut refusal = Seen::Nothing;
+    for _ in 0..ATTEMPTS {
+        match join_then_open(scene)? {
+            Ok(()) => return Ok(()),
+            Err(seen) => refusal = seen,
+        }
+    }
+    Err(Mismatch::new("the joiner is accepted", refusal))
+}
+
+/// Joins and opens a key in this order, on two connections. Returns what the joiner receives if it is refused.
+fn join_then_open(scene: &mut Scene<'_>) -> Result<Result<(), Seen>, Mismatch> {
+    const MESSAGES: usize = 50;
+
+    let key = scene.key();
+    let (mut opener, mut joiner) = (scene.client()?, scene.client()?);
+    let data = |number: usize| format!(r#"{{"n":{number}}}"#);
+    let behind = (0..MESSAGES).flat_map(|number| text_frame(&data(number)));
+    let bytes: Vec<u8> = text_frame(&join(&key)).into_iter().chain(behind).collect();
+    joiner.send_raw(&bytes)?;
+    // A server without the grace refuses the join meanwhile.
+    pause(60);
+    opener.send_text(&open(&key))?;
+    opener.handled()?;
+    // The pong follows the outcome.
+    joiner.handled()?;
+    match joiner.leftover() {
+        Seen::Nothing => {}
+        refused @ (Seen::Close(Some(1008), _) | Seen::Lost) => return Ok(Err(refused)),
+        seen => return Err(Mismatch::new("nothing, or close 1008", seen)),
+    }
+    scene.expect(&mut opener, &scene.dialect.peer_joined(0))?;
+    for number in 0..MESSAGES {
+        scene.expect(&mut opener, &scene.dialect.opener_receives(0, &data(number)))?;
+    }
+    opener.send_text(&scene.dialect.opener_sends(0, &data(0)))?;
+    scene.expect(&mut joiner, &scene.dialect.joiner_receives(0, &data(0)))?;
+    Ok(Ok(()))
+}
+
+fn requests_behind_join(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+    let mut clients: Vec<Client> = Vec::new();
+    for behind in [
+        open(&scene.key()),
+        join(&scene.key()),
+        r#"{"type":"ping"}"#.into(),
+        "[".into(),
+        "x".repeat(60_000),
+    ] {
+        let mut client = scene.client()?;
+        let ping = frame(Opcode::Ping, Piece::Last, b"behind");
+        client.send_raw(&[text_frame(&join(&scene.key())), text_frame(&behind), ping].concat())?;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        scene.expect_close(client, &[1008])?;
+    }
+    Ok(())
+}
+
+fn joiners_vanish(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+    let key = scene.key();
+    for number in 0..20 {
+        let mut joiner = scene.client()?;
+        joiner.send_text(&join(&key))?;
+        if number % 2 == 0 {
+            reset(joiner);
+        }
+    }
+    let mut opener = scene.client()?;
+    opener.send_text(&open(&key))?;
+    opener.handled()?;
+    let mut last = scene.client()?;
+    last.send_text(&join(&key))?;
+    last.send_text(r#"{"the":"last"}"#)?;
+    // The server may have noticed the end of the others before or after they joined.
+    let mut joined = 0;
+    loop {
+        match opener.receive() {
+            seen if seen == scene.dialect.peer_joined(joined) => joined += 1,
+            seen if joined > 0 && seen == scene.dialect.opener_receives(joined - 1, r#"{"the":"last"}"#) => break,
+            seen => return Err(Mismatch::new("joins, then the data of the last joiner", seen)),
+        }
+    }
+    pair::expect_nothing(&mut opener)
+}
