@@ -64,7 +64,7 @@ fn passes_except_for(addr: SocketAddr, known: &[&str]) -> Fallible {
     let choose = |flag| known.iter().flat_map(move |name| [flag, *name]).collect::<Vec<_>>();
     let seen = verdicts(addr, &choose("--skip"))?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
+    assert!(seen.passed.len() > 125, "only {} passed", seen.passed.len());
     let short = ["--deadline", "1", "--head-deadline", "1"];
     let seen = verdicts(addr, &[&short[..], &choose("--only")].concat())?;
     assert!(seen.failed.iter().eq(known), "expected failures {known:?}: {seen:?}");
@@ -87,7 +87,7 @@ fn serve(change: impl FnOnce(&mut Config)) -> Fallible<SocketAddr> {
 fn default_server_passes() -> Fallible {
     let seen = verdicts(serve(|_| {})?, &[])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
+    assert!(seen.passed.len() > 125, "only {} passed", seen.passed.len());
     // Only cases that require other limits, or wait for the role deadline, are skipped.
     for name in &seen.skipped {
         let transcript = sigver_transcripts::all()?.into_iter().find(|it| it.name == *name);
@@ -109,7 +109,7 @@ fn embed_mio_passes() -> Fallible {
     let server = Serving::start("embed_mio", &[]).map_err(|error| error.to_string())?;
     let seen = verdicts(server.addr, &[])?;
     assert_eq!(seen.failed, BTreeSet::new(), "{}", seen.report);
-    assert!(seen.passed.len() > 110, "only {} passed", seen.passed.len());
+    assert!(seen.passed.len() > 125, "only {} passed", seen.passed.len());
     Ok(())
 }
 
@@ -410,6 +410,78 @@ const FAILED: &[(Defect, &[&str])] = &[
             "v1-session",
         ],
     ),
+    (Defect::PongOvertakes, &["ping-messages-between-requests"]),
+    (Defect::InvalidIdIsIgnored, &["ids-of-every-kind", "v1-id"]),
+    (
+        Defect::IdReachesNobody,
+        &[
+            "ids-of-every-kind",
+            "v1-id",
+            "v1-meet",
+            "v1-takeover",
+            "v1-wait",
+            "waiters-that-vanish-or-leave",
+            "waits-that-are-left",
+        ],
+    ),
+    (Defect::WaitIsNotCut, &["v1-wait", "waits-of-every-kind"]),
+    (
+        Defect::LeaveDoesNotEndWait,
+        &["v1-wait", "waits-of-every-kind", "waits-that-are-left"],
+    ),
+    (
+        Defect::WaitersJoinInReverse,
+        &["v1-wait", "waiters-that-vanish-or-leave"],
+    ),
+    (
+        Defect::MeetOnlyOpens,
+        &["hijack-of-a-lost-key", "race-of-meets", "v1-meet", "v1-reserved"],
+    ),
+    (
+        Defect::MeetIsOpenOrJoin,
+        &["hijack-of-a-lost-key", "race-of-meets", "v1-reserved"],
+    ),
+    (
+        Defect::AnyTokenTakesOver,
+        &[
+            "guessed-tokens",
+            "hijack-of-a-lost-key",
+            "race-of-takeovers",
+            "v1-reserved",
+            "v1-takeover",
+        ],
+    ),
+    (
+        Defect::OldTokenTakesOver,
+        &["guessed-tokens", "race-of-takeovers", "v1-takeover"],
+    ),
+    (
+        Defect::TakeoverInSilence,
+        &["race-of-takeovers", "role-that-moves-on-and-on", "v1-takeover"],
+    ),
+    (Defect::TakeoverListsNobody, &["race-of-takeovers", "v1-takeover"]),
+    (
+        Defect::LostKeyIsFree,
+        &[
+            "hijack-of-a-lost-key",
+            "opener-that-vanishes-from-a-crowd/v1",
+            "reset-in-mid-frame/v1",
+            "v1-reserved",
+        ],
+    ),
+    (Defect::NoGrace, &["join-before-its-open"]),
+    (
+        Defect::ReadsDuringGrace,
+        &[
+            "has-role",
+            "join-before-its-open",
+            "key-is-exact",
+            "key-unknown",
+            "refused-joiners-use-no-index",
+            "requests-behind-a-join-of-no-key",
+            "v1-reserved",
+        ],
+    ),
 ];
 
 /// Defects that fail most cases: for each, some cases that fail and some that pass.
@@ -423,6 +495,11 @@ const EVERYWHERE: &[(Defect, &[&str], &[&str])] = &[
         Defect::IndexAsString,
         &["offer-and-answer", "joiner-writes-index"],
         &["key-taken", "key-unknown"],
+    ),
+    (
+        Defect::ClosedKeyIsReserved,
+        &["v1-reserved"],
+        &["key-taken", "hijack-of-a-lost-key"],
     ),
 ];
 
@@ -534,5 +611,21 @@ fn server_without_v1_passes_with_dialect_plain() -> Fallible {
     assert!(seen.skipped.contains("v1-session"));
     let seen = verdicts(server.addr, &[DEADLINE, &["--only", "v1-session"]].concat())?;
     assert!(seen.failed.contains("v1-session"), "{seen:?}");
+    Ok(())
+}
+
+/// A server without the additions to v1 and without the grace passes with `--without-additions`, and fails every case that this skips.
+#[test]
+fn server_without_additions_passes_with_flag() -> Fallible {
+    let server = Defective::start(Defect::WithoutAdditions)?;
+    let without = verdicts(server.addr, &["--without-additions"])?;
+    assert_eq!(without.failed, BTreeSet::new(), "{}", without.report);
+    let others = ["--skip", "opener-that-never-reads", "--skip", "half-a-head"];
+    let with = verdicts(server.addr, &[DEADLINE, &others].concat())?;
+    let skipped: BTreeSet<_> = without.skipped.difference(&with.skipped).collect();
+    assert!(skipped.len() > 15, "{skipped:?}");
+    for name in skipped {
+        assert!(with.failed.contains(name), "{name} passes");
+    }
     Ok(())
 }

@@ -116,6 +116,9 @@ fn unread_pongs(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
             break;
         }
     }
+    let mut other = scene.client()?;
+    other.send_text(r#"{"type":"ping"}"#)?;
+    scene.expect(&mut other, &pong())?;
     scene.check_bystanders()
 }
 

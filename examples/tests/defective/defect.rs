@@ -1,4 +1,4 @@
-//! Defects of servers: the known defects of the original sigver that clients can observe, and some others. This module implements their
+//! Defects of servers: the known defects of the original sigver that clients can observe, and others. This module implements their
 //! effects on messages; the parent and `world` implement those on connections.
 //!
 //! Some defects of the original are not here because clients cannot observe them, or only after minutes: it never removes joiners that left,
@@ -61,6 +61,40 @@ pub(crate) enum Defect {
     HeadsTakeForEver,
     /// A slow consumer blocks all other clients.
     WaitsForReaders,
+    /// `sigver.v1` has no ping, meet, wait, id and token, no key is reserved, and a plain join of an unknown key is refused at once.
+    WithoutAdditions,
+    /// A pong is sent before the replies to earlier requests.
+    PongOvertakes,
+    /// An invalid id counts as none.
+    InvalidIdIsIgnored,
+    /// An id reaches no peer.
+    IdReachesNobody,
+    /// A wait has no limit.
+    WaitIsNotCut,
+    /// A client that sends `leave` while it waits joins nevertheless.
+    LeaveDoesNotEndWait,
+    /// The last client to wait for a key is the first to join it.
+    WaitersJoinInReverse,
+    /// A meet is refused if the key is open.
+    MeetOnlyOpens,
+    /// A meet is an open or a join, so a key that was opened by it is reserved.
+    MeetIsOpenOrJoin,
+    /// Every token is valid.
+    AnyTokenTakesOver,
+    /// A token that a takeover has replaced is still valid.
+    OldTokenTakesOver,
+    /// Joiners and the previous connection are not notified of a takeover.
+    TakeoverInSilence,
+    /// `opened` lists no joiners after a takeover.
+    TakeoverListsNobody,
+    /// The key of an opener that is lost is free at once.
+    LostKeyIsFree,
+    /// The key of an opener that sends a close frame is reserved as if it were lost.
+    ClosedKeyIsReserved,
+    /// A plain join of an unknown key is refused at once.
+    NoGrace,
+    /// A plain join of an unknown key is refused as soon as the client sends something else.
+    ReadsDuringGrace,
 }
 
 /// The role of a socket.
@@ -117,7 +151,33 @@ impl Defect {
                 }
                 _ => Effect::Nothing,
             },
+            (Self::WithoutAdditions, _) if !plain => without_additions(members),
+            (Self::InvalidIdIsIgnored, _) if !plain => {
+                let is_valid = |id: &str| (1..=64).contains(&id.len());
+                match members.get("id") {
+                    Some(id) if !id.as_str().is_some_and(is_valid) => without(members, &["id"]),
+                    Some(_) | None => Effect::Nothing,
+                }
+            }
             _ => Effect::Nothing,
         }
     }
+}
+
+fn without_additions(members: &Map<String, Value>) -> Effect {
+    match members.get("type").and_then(Value::as_str) {
+        Some("ping" | "meet") => Effect::Close,
+        Some("open" | "join") => without(members, &["id", "token", "wait"]),
+        _ => Effect::Nothing,
+    }
+}
+
+/// Removes members from a message.
+fn without(members: &Map<String, Value>, names: &[&str]) -> Effect {
+    if !names.iter().any(|name| members.contains_key(*name)) {
+        return Effect::Nothing;
+    }
+    let mut members = members.clone();
+    members.retain(|name, _| !names.contains(&name.as_str()));
+    Effect::Replace(Value::Object(members).to_string())
 }

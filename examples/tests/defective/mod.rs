@@ -30,6 +30,9 @@ use world::World;
 /// The timeout of request heads. Short, because a case waits for it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How often a client that is not read is checked.
+const STOP: Duration = Duration::from_millis(5);
+
 /// How often timeouts are handled.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -53,6 +56,8 @@ impl Defective {
         match defect {
             Defect::NoSizeLimit => limits.message_bytes = i32::MAX as u32,
             Defect::AnyKey => limits.key_bytes = u32::MAX,
+            Defect::WaitIsNotCut => limits.join_wait = Duration::from_secs(u32::MAX.into()),
+            Defect::WithoutAdditions | Defect::NoGrace => limits.plain_join_grace = Duration::ZERO,
             _ => {}
         }
         let shared = Arc::new(Shared {
@@ -114,6 +119,10 @@ impl Shared {
         loop {
             let mut handled = 0;
             while self.world().is_open(socket) {
+                if self.world().is_stopped(socket) {
+                    thread::sleep(STOP);
+                    continue;
+                }
                 match reader.next(&mut bytes[handled..], self.limits.message_bytes) {
                     Ok(None) => break,
                     Ok(Some((length, received))) => {
@@ -137,7 +146,10 @@ impl Shared {
         let mut world = self.world();
         match received {
             Received::Text(text) => world.receive(socket, &text),
-            Received::Ping(payload) => world.send(socket, &Frame::Pong(payload.into())),
+            Received::Ping(payload) => {
+                world.send_delayed();
+                world.send(socket, &Frame::Pong(payload.into()));
+            }
             Received::Close(code) => world.receive_close(socket, code),
             Received::Piece | Received::Pong => {}
         }

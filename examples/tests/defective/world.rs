@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Write},
+    mem,
     net::{Shutdown, TcpStream},
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 
 use sigver_core::{
     Addressee, CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, InboundMessage, Index, Key, Limits,
-    OutboundMessage, RoleEnd, Time, Token,
+    OutboundMessage, Refusal, RoleEnd, Time, Token,
 };
 
 use super::{
@@ -38,7 +39,9 @@ pub(super) struct World {
     stolen: BTreeMap<String, u64>,
     started: Instant,
     /// The number of tokens that were made. They need not be random here.
-    tokens: u128,
+    made_tokens: u128,
+    /// The tokens of each key that is or was open, oldest first.
+    tokens: BTreeMap<String, Vec<Token>>,
     is_shut_down: bool,
 }
 
@@ -51,6 +54,10 @@ struct Conn {
     role: Role,
     /// The key that the socket has open.
     key: Option<String>,
+    /// Whether the socket waits for a key.
+    waits: bool,
+    /// Replies that a pong overtakes.
+    delayed: Vec<Frame>,
     /// Whether no close frame was sent to the client.
     open: bool,
 }
@@ -75,7 +82,8 @@ impl World {
             sockets: BTreeMap::new(),
             stolen: BTreeMap::new(),
             started: Instant::now(),
-            tokens: 0,
+            made_tokens: 0,
+            tokens: BTreeMap::new(),
             is_shut_down: false,
         }
     }
@@ -107,6 +115,25 @@ impl World {
         let now = self.now();
         let outputs = self.hub.handle_timeout(now);
         self.deliver(outputs);
+        self.send_delayed();
+    }
+
+    /// Sends the replies that pongs may have overtaken.
+    pub(super) fn send_delayed(&mut self) {
+        let delayed: Vec<_> = self
+            .conns
+            .iter_mut()
+            .map(|(socket, conn)| (*socket, mem::take(&mut conn.delayed)))
+            .collect();
+        for (socket, frames) in delayed {
+            frames.iter().for_each(|frame| self.send(socket, frame));
+        }
+    }
+
+    /// Whether a client is not read: its plain join waits for a key.
+    pub(super) fn is_stopped(&self, socket: u64) -> bool {
+        let waits = |conn: &Conn| conn.waits && conn.dialect == Dialect::Plain;
+        self.defect != Defect::ReadsDuringGrace && self.conns.get(&socket).is_some_and(waits)
     }
 
     pub(super) fn is_open(&self, socket: u64) -> bool {
@@ -136,6 +163,8 @@ impl World {
             id,
             role: Role::Nothing,
             key: None,
+            waits: false,
+            delayed: Vec::new(),
             open: true,
         };
         conn.queue(response);
@@ -173,6 +202,7 @@ impl World {
     }
 
     fn handle(&mut self, socket: u64, id: ConnId, role: Role, message: InboundMessage) {
+        let message = self.misread(message);
         match (self.defect, role, &message) {
             (Defect::IndexOfNobodyKills, Role::Opener(joined), InboundMessage::Data { to, .. }) => match to {
                 Addressee::Index(index) if index.get() < joined => {}
@@ -222,9 +252,56 @@ impl World {
                     return self.pass_to_hub(id, message);
                 }
             }
+            (Defect::LeaveDoesNotEndWait, _, InboundMessage::Leave)
+                if self.conns.get(&socket).is_some_and(|conn| conn.waits) =>
+            {
+                return;
+            }
             _ => {}
         }
         self.pass_to_hub(id, message);
+    }
+
+    /// Returns the message that a defective server handles in place of a `meet`, or of a message with a token.
+    fn misread(&self, message: InboundMessage) -> InboundMessage {
+        match (self.defect, message) {
+            (
+                Defect::MeetOnlyOpens | Defect::MeetIsOpenOrJoin,
+                InboundMessage::Meet {
+                    key,
+                    id,
+                    token,
+                    new_token,
+                },
+            ) => {
+                let has = |conn: &Conn| conn.key.as_deref() == Some(key.as_str());
+                let is_join = self.defect == Defect::MeetIsOpenOrJoin && self.conns.values().any(has);
+                if is_join && token.is_none() {
+                    let wait = Duration::ZERO;
+                    InboundMessage::Join { key, id, wait }
+                } else {
+                    InboundMessage::Open {
+                        key,
+                        id,
+                        token,
+                        new_token,
+                    }
+                }
+            }
+            (Defect::AnyTokenTakesOver | Defect::OldTokenTakesOver, mut message) => {
+                if let InboundMessage::Open { key, token, .. } | InboundMessage::Meet { key, token, .. } = &mut message
+                {
+                    let tokens = self.tokens.get(key.as_str()).map_or(&[][..], Vec::as_slice);
+                    let is_accepted =
+                        |shown: &Token| self.defect == Defect::AnyTokenTakesOver || tokens.contains(shown);
+                    if token.as_ref().is_some_and(is_accepted) {
+                        *token = tokens.last().cloned();
+                    }
+                }
+                message
+            }
+            (_, message) => message,
+        }
     }
 
     /// Adds another connection to the hub for the same socket.
@@ -266,19 +343,28 @@ impl World {
 
     /// Handles a close frame from a connection.
     pub(super) fn receive_close(&mut self, socket: u64, code: Option<u16>) {
+        self.send_delayed();
         self.send(socket, &Frame::CloseReply(code));
         if let Some(conn) = self.conns.get_mut(&socket) {
             conn.open = false;
             conn.finish();
         }
-        if self.defect != Defect::JoinWhileClosingKills {
-            self.disconnect(socket, Disconnect::Clean);
+        match self.defect {
+            Defect::JoinWhileClosingKills => {}
+            Defect::ClosedKeyIsReserved => self.disconnect(socket, Disconnect::Lost),
+            _ => self.disconnect(socket, Disconnect::Clean),
         }
     }
 
     /// Removes a closed connection.
     pub(super) fn remove(&mut self, socket: u64) {
-        self.disconnect(socket, Disconnect::Lost);
+        self.disconnect(
+            socket,
+            match self.defect {
+                Defect::LostKeyIsFree | Defect::WithoutAdditions => Disconnect::Clean,
+                _ => Disconnect::Lost,
+            },
+        );
         self.conns.remove(&socket);
         self.stolen.retain(|_, thief| *thief != socket);
     }
@@ -301,8 +387,11 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, outputs: Outputs) {
+    fn deliver(&mut self, mut outputs: Outputs) {
         self.update_roles(&outputs);
+        if self.defect == Defect::WaitersJoinInReverse {
+            reverse_joiners(&mut outputs);
+        }
         let mut outputs = VecDeque::from(outputs);
         while let Some((id, message)) = outputs.pop_front() {
             let Some(socket) = self.sockets.get(&id).copied() else {
@@ -318,7 +407,13 @@ impl World {
             if is_opener_left && self.defect == Defect::OpenerLeavesInSilence {
                 continue;
             }
+            let is_overtaken = self.defect == Defect::PongOvertakes && !matches!(message, OutboundMessage::Pong);
             match self.encode(socket, conn.dialect, message) {
+                Some(frame @ Frame::Text(_)) if is_overtaken => {
+                    if let Some(conn) = self.conns.get_mut(&socket) {
+                        conn.delayed.push(frame);
+                    }
+                }
                 Some(Frame::Text(text)) => {
                     if conn.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
                         let now = self.now();
@@ -328,6 +423,7 @@ impl World {
                     }
                 }
                 Some(Frame::Close(reason)) => {
+                    self.send_delayed();
                     self.send(socket, &Frame::Close(reason));
                     if let Some(conn) = self.conns.get_mut(&socket) {
                         conn.open = false;
@@ -340,8 +436,8 @@ impl World {
     }
 
     fn make_token(&mut self) -> Token {
-        self.tokens += 1;
-        Token::from_random(self.tokens)
+        self.made_tokens += 1;
+        Token::from_random(self.made_tokens)
     }
 
     /// Decodes a text, and generates a key if the client requests one, and a token.
@@ -367,6 +463,7 @@ impl World {
         /// A number that occurs in no message.
         const MARK: u32 = 4_000_000_001;
 
+        let message = self.garble(message)?;
         let (message, index) = match message {
             OutboundMessage::Data {
                 from: Some(index),
@@ -394,6 +491,33 @@ impl World {
         }
     }
 
+    /// Returns what a defective server sends in place of a message; `None` if it sends nothing.
+    fn garble(&self, message: OutboundMessage) -> Option<OutboundMessage> {
+        Some(match (self.defect, message) {
+            (
+                Defect::TakeoverInSilence,
+                OutboundMessage::Reopened { .. } | OutboundMessage::RoleEnded(RoleEnd::TakenOver),
+            ) => return None,
+            (Defect::TakeoverListsNobody, OutboundMessage::Opened { key, token, .. }) => OutboundMessage::Opened {
+                key,
+                token,
+                joiners: Vec::new(),
+            },
+            (Defect::WithoutAdditions, OutboundMessage::Opened { key, .. }) => OutboundMessage::Opened {
+                key,
+                token: None,
+                joiners: Vec::new(),
+            },
+            (Defect::IdReachesNobody, OutboundMessage::Joined { index, .. }) => {
+                OutboundMessage::Joined { index, id: None }
+            }
+            (Defect::IdReachesNobody, OutboundMessage::PeerJoined { index, .. }) => {
+                OutboundMessage::PeerJoined { index, id: None }
+            }
+            (_, message) => message,
+        })
+    }
+
     /// Updates the roles of sockets.
     fn update_roles(&mut self, outputs: &Outputs) {
         let mut opener = None;
@@ -405,28 +529,39 @@ impl World {
         }
         for (id, message) in outputs {
             match message {
-                OutboundMessage::Opened { key, .. } => {
+                OutboundMessage::Opened { key, token, .. } => {
+                    let tokens = self.tokens.entry(key.as_str().into()).or_default();
+                    tokens.extend(token.clone());
                     self.set_role(*id, Role::Opener(0));
                     if let Some(conn) = self.sockets.get(id).and_then(|socket| self.conns.get_mut(socket)) {
                         conn.key = Some(key.as_str().into());
                     }
                 }
                 OutboundMessage::Joined { index, .. } => {
+                    self.set_waits(*id, false);
                     if let Some(opener) = opener {
                         self.set_role(*id, Role::Joiner(opener, index.get()));
                     }
                 }
                 OutboundMessage::RoleEnded(_) | OutboundMessage::Close(_) => {
+                    self.set_waits(*id, false);
                     self.set_role(*id, Role::Nothing);
                 }
-                OutboundMessage::Waiting { .. }
-                | OutboundMessage::Reopened { .. }
+                OutboundMessage::Waiting { .. } => self.set_waits(*id, true),
+                OutboundMessage::Refused(Refusal::UnknownKey { .. }) => self.set_waits(*id, false),
+                OutboundMessage::Reopened { .. }
                 | OutboundMessage::PeerJoined { .. }
                 | OutboundMessage::Data { .. }
                 | OutboundMessage::PeerLeft { .. }
                 | OutboundMessage::Refused(_)
                 | OutboundMessage::Pong => {}
             }
+        }
+    }
+
+    fn set_waits(&mut self, id: ConnId, waits: bool) {
+        if let Some(conn) = self.sockets.get(&id).and_then(|socket| self.conns.get_mut(socket)) {
+            conn.waits = waits;
         }
     }
 
@@ -454,6 +589,19 @@ impl World {
             }
         }
         conn.queue(bytes.into());
+    }
+}
+
+/// Reverses the order of the joiners that one open lets in.
+fn reverse_joiners(outputs: &mut Outputs) {
+    let is_joined = |message: &OutboundMessage| matches!(message, OutboundMessage::Joined { .. });
+    let joined: Vec<ConnId> = outputs
+        .iter()
+        .filter_map(|(id, message)| is_joined(message).then_some(*id))
+        .collect();
+    let places = outputs.iter_mut().filter(|(_, message)| is_joined(message));
+    for ((id, _), other) in places.zip(joined.into_iter().rev()) {
+        *id = other;
     }
 }
 
