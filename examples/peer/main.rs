@@ -7,112 +7,84 @@
 //!
 //! It uses `sigver.v1`. A line of JSON is sent unchanged, any other line as a JSON string. An opener sends a line to all its joiners, and a
 //! line that starts with `N:` to joiner N only. It prints received data with the same prefix. Everything else is printed to stderr.
-//! The program ends at the end of stdin, when the opener leaves, or when the server closes the connection or stops answering. It does not
-//! reconnect; "Advice to clients" in PROTOCOL.md says when a client should.
+//!
+//! A joiner waits until somebody opens the key. If the connection is lost, the program connects again, as "Advice to clients" in PROTOCOL.md
+//! says: an opener takes its key over with its token, and both sides recognize each other by their ids. Lines that are typed meanwhile are sent
+//! afterwards; a line that was sent just before may be lost. The program ends at the end of stdin, or if the server rejects it: the key is
+//! taken, or its role was ended by its opener or by a program with its token.
 //!
 //! | file | content |
 //! |---|---|
-//! | `main.rs` | the messages, and what the program does with them |
+//! | `main.rs` | the command line, stdin and stdout |
+//! | `session.rs` | the role: what the program does with each message, and after a lost connection |
+//! | `messages.rs` | the messages |
+//! | `input.rs` | the thread that sends lines |
 //! | `socket.rs` | connects with a time limit; reads and writes at the same time with blocking calls |
 //! | `liveness.rs` | when to send a ping, and when the connection counts as dead |
+//! | `backoff.rs` | when to connect again |
 
+mod backoff;
+mod input;
 mod liveness;
+mod messages;
+mod session;
 mod socket;
 
 use std::{
-    collections::BTreeSet,
-    error::Error,
-    io::{self, BufRead, Write},
+    io::{self, Write},
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::mpsc::channel,
     thread,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tungstenite::{
-    Message,
-    protocol::{CloseFrame, frame::coding::CloseCode},
-};
-
+use backoff::Bounds;
 use liveness::Times;
-use socket::{Writer, connect};
+use session::{Line, Options, Role};
 
-const SUBPROTOCOL: &str = "sigver.v1";
-
-/// The server sends a ping every 25 s by default, so this client sends one only if the connection is lost or the server is set otherwise.
+/// The server sends a WebSocket ping every 25 s by default, so a connection may be silent for longer than `ping_after`.
 const TIMES: Times = Times {
     connect: Duration::from_secs(10),
-    ping_after: Duration::from_secs(30),
-    pong_within: Duration::from_secs(30),
+    ping_after: Duration::from_secs(15),
+    pong_within: Duration::from_secs(10),
+};
+
+const BACKOFF: Bounds = Bounds {
+    first: Duration::from_secs(1),
+    last: Duration::from_secs(30),
 };
 
 const USAGE: &str = "usage: peer URL open [KEY]\n       peer URL join KEY";
 
-/// A message from the server in `sigver.v1`.
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Received {
-    Opened {
-        key: String,
-    },
-    Joined {
-        index: u32,
-    },
-    Join {
-        index: u32,
-    },
-    Leave {
-        index: u32,
-    },
-    Data {
-        index: Option<u32>,
-        data: Value,
-    },
-    Closed {
-        code: String,
-    },
-    Error {
-        code: String,
-        message: String,
-    },
-    /// A message that a later version has added.
-    #[serde(other)]
-    Unknown,
-}
-
-/// A message to the server, of the kinds that this client uses.
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Sent {
-    Open {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        key: Option<String>,
-    },
-    Join {
-        key: String,
-    },
-    Send {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        index: Option<u32>,
-        data: Value,
-    },
-}
-
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (url, first) = match args[..] {
-        [url, "open"] => (url, Sent::Open { key: None }),
-        [url, "open", key] => (url, Sent::Open { key: Some(key.into()) }),
-        [url, "join", key] => (url, Sent::Join { key: key.into() }),
+    let (url, role) = match args[..] {
+        [url, "open"] => (url, Role::Opener(None)),
+        [url, "open", key] => (url, Role::Opener(Some(key.into()))),
+        [url, "join", key] => (url, Role::Joiner(key.into())),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match run(url, &first) {
+    let options = Options {
+        url: url.into(),
+        role,
+        times: TIMES,
+        backoff: BACKOFF,
+    };
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in io::stdin().lines() {
+            match line {
+                // Fails if the program ends.
+                Ok(line) => drop(sender.send(line)),
+                Err(error) => return eprintln!("peer: {error}"),
+            }
+        }
+    });
+    match session::run(&options, lines, &mut print) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peer: {error}");
@@ -121,138 +93,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(url: &str, first: &Sent) -> Result<(), Box<dyn Error>> {
-    let (mut reader, mut writer) = connect(url, SUBPROTOCOL, TIMES)?;
-    send(&mut writer, first)?;
-    let recipients = match first {
-        Sent::Open { .. } => Recipients::Joiners(Arc::default()),
-        Sent::Join { .. } | Sent::Send { .. } => Recipients::Opener,
-    };
-    // Its thread ends with the process, because reading from a terminal cannot be interrupted.
-    let mut input = Some((writer, recipients.clone()));
-    loop {
-        match reader.read()? {
-            Message::Text(text) => match serde_json::from_str(&text)? {
-                // Lines are sent only after the role is confirmed, because they would be refused before.
-                Received::Opened { key } => {
-                    eprintln!("opened {key}");
-                    start_input(&mut input);
-                }
-                Received::Joined { index } => {
-                    eprintln!("joined with index {index}");
-                    start_input(&mut input);
-                }
-                Received::Join { index } => {
-                    eprintln!("{index} joined");
-                    recipients.update(|joiners| _ = joiners.insert(index));
-                }
-                Received::Leave { index } => {
-                    eprintln!("{index} left");
-                    recipients.update(|joiners| _ = joiners.remove(&index));
-                }
-                Received::Data { index, data } => print(index, &data)?,
-                Received::Closed { code } => return Err(code.into()),
-                Received::Error { code, message } if input.is_some() => {
-                    return Err(format!("{code}: {message}").into());
-                }
-                Received::Error { code, message } => eprintln!("{code}: {message}"),
-                Received::Unknown => {}
-            },
-            // The reply to our close frame, after the end of stdin.
-            Message::Close(Some(close)) if close.code == CloseCode::Normal => return Ok(()),
-            Message::Close(close) => return Err(closed(close).into()),
-            Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
-        }
-    }
-}
-
-/// The recipients of a line.
-#[derive(Clone)]
-enum Recipients {
-    /// A joiner sends to its opener.
-    Opener,
-    /// An opener sends to its current joiners.
-    Joiners(Arc<Mutex<BTreeSet<u32>>>),
-}
-
-impl Recipients {
-    fn update(&self, change: impl FnOnce(&mut BTreeSet<u32>)) {
-        match self {
-            Self::Opener => {}
-            Self::Joiners(joiners) => change(&mut joiners.lock().unwrap_or_else(PoisonError::into_inner)),
-        }
-    }
-
-    /// Returns the messages to send for a line.
-    fn messages(&self, line: &str) -> Vec<Sent> {
-        let Self::Joiners(joiners) = self else {
-            return vec![Sent::Send {
-                index: None,
-                data: data(line),
-            }];
-        };
-        let addressed = line
-            .split_once(':')
-            .and_then(|(index, rest)| Some((index.parse().ok()?, rest.trim_start())));
-        let (indexes, line) = match addressed {
-            Some((index, rest)) => (BTreeSet::from([index]), rest),
-            None => (joiners.lock().unwrap_or_else(PoisonError::into_inner).clone(), line),
-        };
-        let to = |index| Sent::Send {
-            index: Some(index),
-            data: data(line),
-        };
-        indexes.into_iter().map(to).collect()
-    }
-}
-
-/// Starts the thread that sends lines, unless it is running.
-fn start_input(input: &mut Option<(Writer, Recipients)>) {
-    if let Some((mut writer, recipients)) = input.take() {
-        thread::spawn(move || {
-            if let Err(error) = send_lines(&mut writer, &recipients) {
-                eprintln!("peer: {error}");
-            }
-        });
-    }
-}
-
-fn send_lines(writer: &mut Writer, recipients: &Recipients) -> Result<(), Box<dyn Error>> {
-    for line in io::stdin().lock().lines() {
-        for message in recipients.messages(&line?) {
-            send(writer, &message)?;
-        }
-    }
-    let close = CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    };
-    Ok(writer.close(Some(close))?)
-}
-
-fn data(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|_| line.into())
-}
-
-fn print(index: Option<u32>, data: &Value) -> io::Result<()> {
-    let text = match data {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let mut out = io::stdout().lock();
-    match index {
-        Some(index) => writeln!(out, "{index}: {text}"),
-        None => writeln!(out, "{text}"),
-    }
-}
-
-fn send(writer: &mut Writer, message: &Sent) -> Result<(), Box<dyn Error>> {
-    Ok(writer.send(Message::text(serde_json::to_string(message)?))?)
-}
-
-fn closed(close: Option<CloseFrame>) -> String {
-    match close {
-        Some(close) => format!("closed by the server: {} {}", u16::from(close.code), close.reason),
-        None => "closed by the server".into(),
+fn print(line: Line) {
+    match line {
+        // Fails if the reader has closed the pipe.
+        Line::Data(text) => drop(writeln!(io::stdout(), "{text}")),
+        Line::Note(text) => eprintln!("{text}"),
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use tungstenite::{HandshakeError, Message, WebSocket, client::IntoClientRequest, http::HeaderValue, protocol::Role};
 
-use crate::liveness::{Liveness, Step, Times};
+use crate::{
+    liveness::{Liveness, Step, Times},
+    messages::Sent,
+};
 
 /// The reading half of a connection.
 pub(crate) struct Reader(WebSocket<Duplex>);
@@ -24,8 +27,16 @@ pub(crate) fn connect(url: &str, subprotocol: &'static str, times: Times) -> Res
     request
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
-    if request.uri().scheme_str() != Some("ws") {
-        return Err(format!("unsupported URL {url}: this example has no TLS, use ws:").into());
+    match request.uri().scheme_str() {
+        Some("ws") => {}
+        Some("wss") => {
+            return Err(format!(
+                "unsupported URL {url}: this example has no TLS and would send everything in clear text. \
+                 Use a client with TLS"
+            )
+            .into());
+        }
+        Some(_) | None => return Err(format!("unsupported URL {url}: expected ws://HOST:PORT").into()),
     }
     let host = request.uri().host().ok_or("the URL has no host")?.to_owned();
     let port = request.uri().port_u16().unwrap_or(80);
@@ -77,6 +88,11 @@ fn time_left(until: Instant) -> Duration {
 }
 
 impl Reader {
+    /// Sends a message.
+    pub(crate) fn send(&mut self, message: &Sent) -> Result<(), tungstenite::Error> {
+        self.0.send(Message::text(message.to_text()))
+    }
+
     /// Waits for a message. If nothing arrives, it sends a ping, and fails if nothing arrives after that either.
     pub(crate) fn read(&mut self) -> Result<Message, Box<dyn Error>> {
         loop {
@@ -85,7 +101,7 @@ impl Reader {
                     let liveness = &mut self.0.get_mut().liveness;
                     match liveness.timed_out(Instant::now()) {
                         None => {}
-                        Some(Step::Ping) => self.0.send(Message::Ping("".into()))?,
+                        Some(Step::Ping) => self.send(&Sent::Ping)?,
                         Some(Step::GiveUp) => {
                             let limit = liveness.times.pong_within.as_secs_f64();
                             return Err(format!("connection lost: no answer to a ping within {limit} s").into());
