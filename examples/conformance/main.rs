@@ -13,6 +13,9 @@
 //! | `hostile/` | cases that transcripts cannot express: broken, slow, oversize and many requests, frames and messages |
 //! | `report.rs` | the output: table, TAP or JSON |
 //!
+//! For a server without parts of the protocol, `--dialect` and `--without-additions` skip their cases. Transcripts for other
+//! limits run with `--set`.
+//!
 //! The kit compares codes and messages, but not texts for people. The transcripts use keys such as `tea`. If other clients of the server have
 //! such a key open, cases fail.
 //!

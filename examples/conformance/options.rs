@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "both")]
     dialect: Dialects,
 
-    /// Skip what a server may lack that knows neither ping, id, wait, meet and tokens in sigver.v1, nor a grace for plain joins
+    /// Skip the cases of ping, id, wait, meet, tokens and reserved keys in sigver.v1, and of the grace for plain joins
     #[arg(long)]
     pub(crate) without_additions: bool,
 

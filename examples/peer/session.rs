@@ -1,6 +1,12 @@
 //! One role on one key, on one connection after the other.
 
-use std::{collections::BTreeMap, error::Error, fmt, sync::mpsc::Receiver};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    error::Error,
+    fmt,
+    sync::mpsc::Receiver,
+};
 
 use serde_json::Value;
 use tungstenite::{Message, http::StatusCode, protocol::CloseFrame};
@@ -131,11 +137,9 @@ enum Phase {
     Held,
 }
 
-enum Never {}
-
 impl Session<'_> {
     /// Connects, requests the role and handles messages until the connection is over.
-    fn run_connection(&mut self) -> Result<Never, End> {
+    fn run_connection(&mut self) -> Result<Infallible, End> {
         let Options { url, times, .. } = self.options;
         let (mut reader, writer) = connect(url, SUBPROTOCOL, *times).map_err(|error| {
             match error.downcast_ref() {
@@ -249,7 +253,7 @@ impl Session<'_> {
         self.change_joiners(|joiners| _ = joiners.insert(index));
     }
 
-    fn change_joiners(&self, change: impl FnOnce(&mut std::collections::BTreeSet<u32>)) {
+    fn change_joiners(&self, change: impl FnOnce(&mut BTreeSet<u32>)) {
         self.input.change(|recipients| match recipients {
             Recipients::Opener => {}
             Recipients::Joiners(joiners) => change(joiners),

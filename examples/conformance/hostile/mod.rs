@@ -19,7 +19,7 @@ use std::{
 use serde_json::Value;
 use sigver_transcripts::{
     Seen,
-    socket::{Client, Target},
+    socket::{Client, Opcode, Piece, Target, frame},
 };
 use socket2::SockRef;
 
@@ -174,15 +174,12 @@ impl Scene<'_> {
 
     /// Checks that a key whose opener was lost is free in the plain dialect, and reserved for the opener's token in `sigver.v1`.
     fn expect_key_without_opener(&self, key: &str) -> Result<(), Mismatch> {
-        match self.dialect {
-            Dialect::V1 if self.without_additions => self.opener(key).map(drop),
-            Dialect::Plain => self.opener(key).map(drop),
-            Dialect::V1 => {
-                let mut client = self.client()?;
-                client.send_text(&open(key))?;
-                self.expect(&mut client, &self.dialect.key_taken(key))
-            }
+        if self.dialect == Dialect::Plain || self.without_additions {
+            return self.opener(key).map(drop);
         }
+        let mut client = self.client()?;
+        client.send_text(&open(key))?;
+        self.expect(&mut client, &self.dialect.key_taken(key))
     }
 
     /// Sends one more message between the bystanders, and checks the message that was in flight.
@@ -215,6 +212,11 @@ impl Scene<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the bytes of a text message in one frame.
+fn text_frame(text: &str) -> Vec<u8> {
+    frame(Opcode::Text, Piece::Last, text.as_bytes())
 }
 
 /// Returns the error of `sigver.v1` with this code, and with the key of the request if it names one.

@@ -3,12 +3,9 @@
 use std::{io::Write, time::Duration};
 
 use serde_json::{Value, json};
-use sigver_transcripts::{
-    Seen,
-    socket::{Client, Opcode, Piece, frame},
-};
+use sigver_transcripts::{Seen, socket::Client};
 
-use super::{Hostile, Runs, Scene, error, message};
+use super::{Hostile, Runs, Scene, error, message, text_frame};
 use crate::{
     dialect::{Dialect, join, open},
     judge::Mismatch,
@@ -79,10 +76,6 @@ pub(super) const CASES: &[Hostile] = &[
         ..V1
     },
 ];
-
-fn text_frame(text: &str) -> Vec<u8> {
-    frame(Opcode::Text, Piece::Last, text.as_bytes())
-}
 
 fn pong() -> Seen {
     Seen::Text(r#"{"type":"pong"}"#.into())
