@@ -407,7 +407,9 @@ impl World {
             if is_opener_left && self.defect == Defect::OpenerLeavesInSilence {
                 continue;
             }
-            let is_overtaken = self.defect == Defect::PongOvertakes && !matches!(message, OutboundMessage::Pong);
+            let is_overtaken = self.defect == Defect::PongOvertakes
+                && conn.dialect == Dialect::V1
+                && !matches!(message, OutboundMessage::Pong | OutboundMessage::Data { .. });
             match self.encode(socket, conn.dialect, message) {
                 Some(frame @ Frame::Text(_)) if is_overtaken => {
                     if let Some(conn) = self.conns.get_mut(&socket) {
@@ -521,10 +523,20 @@ impl World {
     /// Updates the roles of sockets.
     fn update_roles(&mut self, outputs: &Outputs) {
         let mut opener = None;
+        let mut previous = None;
         for (id, message) in outputs {
-            if let OutboundMessage::PeerJoined { index, .. } = message {
-                opener = self.sockets.get(id).copied();
-                self.set_role(*id, Role::Opener(index.get() + 1));
+            match message {
+                OutboundMessage::RoleEnded(RoleEnd::TakenOver) => previous = self.sockets.get(id).copied(),
+                OutboundMessage::Opened { joiners, .. } => {
+                    let joined = joiners.iter().map(|joiner| joiner.index.get() + 1).max();
+                    self.set_role(*id, Role::Opener(joined.unwrap_or(0)));
+                    self.move_joiners(previous, *id);
+                }
+                OutboundMessage::PeerJoined { index, .. } => {
+                    opener = self.sockets.get(id).copied();
+                    self.set_role(*id, Role::Opener(index.get() + 1));
+                }
+                _ => {}
             }
         }
         for (id, message) in outputs {
@@ -532,7 +544,6 @@ impl World {
                 OutboundMessage::Opened { key, token, .. } => {
                     let tokens = self.tokens.entry(key.as_str().into()).or_default();
                     tokens.extend(token.clone());
-                    self.set_role(*id, Role::Opener(0));
                     if let Some(conn) = self.sockets.get(id).and_then(|socket| self.conns.get_mut(socket)) {
                         conn.key = Some(key.as_str().into());
                     }
@@ -555,6 +566,19 @@ impl World {
                 | OutboundMessage::PeerLeft { .. }
                 | OutboundMessage::Refused(_)
                 | OutboundMessage::Pong => {}
+            }
+        }
+    }
+
+    /// After a takeover, moves the joiners of the previous opener to the next one.
+    fn move_joiners(&mut self, previous: Option<u64>, next: ConnId) {
+        let (Some(previous), Some(&next)) = (previous, self.sockets.get(&next)) else {
+            return;
+        };
+        for conn in self.conns.values_mut() {
+            match &mut conn.role {
+                Role::Joiner(opener, _) if *opener == previous => *opener = next,
+                Role::Joiner(..) | Role::Opener(_) | Role::Nothing => {}
             }
         }
     }
