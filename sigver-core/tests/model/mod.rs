@@ -116,11 +116,9 @@ impl Model {
 
     /// Plays a step. If one step ends many connections, they are notified in the order in which they connected.
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
-        if let Some(who) = Self::sender(step) {
-            if let Some(Role::Waiting { key, .. }) = self.role(who).filter(|_| !self.find(who).reusable) {
-                self.make_idle(who);
-                return self.refuse(who, "unknown-key", Detail::Key(key));
-            }
+        if let Some((who, key)) = Self::sender(step).and_then(|who| Some((who, self.unnoticed_wait(who)?))) {
+            self.make_idle(who);
+            return self.refuse(who, "unknown-key", Detail::Key(key));
         }
         match step {
             Step::Connect { who, profile } => self.connect(who, profile),
@@ -159,6 +157,14 @@ impl Model {
                     .map(|who| self.close_silently(who, CloseReason::ShuttingDown))
                     .collect()
             }
+        }
+    }
+
+    /// Returns the key that a client waits for that knows nothing of waiting.
+    fn unnoticed_wait(&self, who: usize) -> Option<usize> {
+        match self.role(who)? {
+            Role::Waiting { key, .. } if !self.find(who).reusable => Some(key),
+            _ => None,
         }
     }
 

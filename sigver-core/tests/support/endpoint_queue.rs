@@ -245,11 +245,11 @@ impl EndpointModel {
         let mut has_room = matches!(reason, Reason::NoRoom { .. });
         let mut events = VecDeque::from(events);
         while let Some(next) = events.pop_front() {
-            if !mem::take(&mut has_room) {
-                if let Some(opener) = self.opener_without_room(who, next) {
-                    events.push_front(next);
-                    return self.block(who, opener, events.into());
-                }
+            let has_room = mem::take(&mut has_room);
+            let opener = self.opener_without_room(who, next).filter(|_| !has_room);
+            if let Some(opener) = opener {
+                events.push_front(next);
+                return self.block(who, opener, events.into());
             }
             self.dispatch(who, next, outputs);
             if !self.is_open(who) {
