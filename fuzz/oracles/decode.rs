@@ -137,6 +137,7 @@ fn check_encoding(dialect: Dialect, text: &str, object: &Object) {
         }
         Ok(InboundMessage::Kick { .. } | InboundMessage::Leave | InboundMessage::CloseKey | InboundMessage::Ping)
         | Err(_) => {}
+        Ok(InboundMessage::NotAllowed { .. }) => panic!("no client can send it"),
     }
 }
 
@@ -157,6 +158,7 @@ fn check_key(key: &Key) {
         OutboundMessage::Refused(Refusal::UnknownKey { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyJoiners { key: key() }),
         OutboundMessage::Refused(Refusal::TooManyAttempts { key: key() }),
+        OutboundMessage::Refused(Refusal::NotAllowed { key: Some(key()) }),
     ] {
         assert_eq!(Dialect::Plain.encode(message.clone()), None);
         let out = encoded(Dialect::V1, &message);

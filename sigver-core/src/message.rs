@@ -61,6 +61,16 @@ pub enum InboundMessage<P = Payload> {
         token: Option<Token>,
         /// As in [`Open`](Self::Open), if the sender becomes the opener.
         new_token: Option<Token>,
+        /// The roles that the sender may get. If it would get another, it is refused with [`Refusal::NotAllowed`]. A
+        /// [`Decoder`](crate::Decoder) allows both.
+        allowed: AllowedRoles,
+    },
+    /// A request for a role that the embedder does not allow: it puts this in the place of an [`Open`](Self::Open),
+    /// [`OpenGenerated`](Self::OpenGenerated) or [`Join`](Self::Join). The sender is refused with [`Refusal::NotAllowed`], or as for the
+    /// request if it has a role. No client can send it.
+    NotAllowed {
+        /// The requested key; `None` if the client has asked for a generated one.
+        key: Option<Key>,
     },
     /// Deliver `payload` to the other side.
     Data {
@@ -92,6 +102,23 @@ pub enum InboundMessage<P = Payload> {
     CloseKey,
     /// Reply with [`OutboundMessage::Pong`]. Allowed in every state, and changes none: it is no request for a role.
     Ping,
+}
+
+/// The roles that a client may have at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AllowedRoles {
+    /// Whether it may open the key.
+    pub opener: bool,
+    /// Whether it may join the key.
+    pub joiner: bool,
+}
+
+impl AllowedRoles {
+    /// Both roles.
+    pub const BOTH: Self = Self {
+        opener: true,
+        joiner: true,
+    };
 }
 
 /// The addressee of data, as its sender wrote it. The sender's role decides what a missing or wrong one means.

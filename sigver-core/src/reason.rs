@@ -123,6 +123,8 @@ close_reasons! {
     KeyTaken = 1008, "key-taken", "key is taken";
     /// 1008: join of a key that has no opener.
     UnknownKey = 1008, "unknown-key", "key is unknown";
+    /// 1008: the operator does not allow the client to open or join this key. Says nothing about the key.
+    NotAllowed = 1008, "not-allowed", "not allowed";
     /// 1008: an opener's data without `index`.
     NoIndex = 1008, "no-index", "opener's message has no `index`";
     /// 1008: no frame, pongs included, for at least two keep-alive intervals.
@@ -146,6 +148,8 @@ close_reasons! {
     OpenerLeft = 4001, "opener-left", "opener left";
     /// 4003: the opener has kicked this joiner.
     Kicked = 4003, "kicked", "kicked by the opener";
+    /// 4004: the time for which the client was admitted is over ([`Endpoint::expire_at`](crate::Endpoint::expire_at)).
+    TokenExpired = 4004, "token-expired", "token expired";
 }
 
 impl From<KeyError> for CloseReason {
@@ -279,6 +283,12 @@ refusals! {
         key: Key
     } = "too-many-attempts", closes Some(CloseReason::TooManyAttempts),
         "too many attempts at keys: try again in a minute";
+    /// Open, join or meet that the embedder does not allow ([`InboundMessage::NotAllowed`](crate::InboundMessage::NotAllowed)). Says nothing
+    /// about the key.
+    NotAllowed {
+        /// The requested key; `None` if the client has asked for a generated one.
+        key: Option<Key>
+    } = "not-allowed", closes Some(CloseReason::NotAllowed), "this socket is not allowed to have this role at `key`";
     /// Open, join or meet from a connection that has a role, or waits for one.
     HasRole = "has-role", closes Some(CloseReason::HasRole),
         "this socket has a role already: it has to leave or close that first";
@@ -312,11 +322,13 @@ pub enum RoleEnd {
     Kicked,
     /// Another connection has taken over the role of this opener.
     TakenOver,
+    /// The time for which the client was admitted is over. Its connection is closed with [`CloseReason::TokenExpired`].
+    TokenExpired,
 }
 
 impl RoleEnd {
     /// Every end.
-    pub const ALL: &'static [Self] = &[Self::OpenerLeft, Self::Kicked, Self::TakenOver];
+    pub const ALL: &'static [Self] = &[Self::OpenerLeft, Self::Kicked, Self::TakenOver, Self::TokenExpired];
 
     /// Returns the name of the end: the `code` of a `closed` of `sigver.v1`.
     pub const fn name(self) -> &'static str {
@@ -324,6 +336,7 @@ impl RoleEnd {
             Self::OpenerLeft => CloseReason::OpenerLeft.name(),
             Self::Kicked => CloseReason::Kicked.name(),
             Self::TakenOver => "taken-over",
+            Self::TokenExpired => CloseReason::TokenExpired.name(),
         }
     }
 
@@ -333,6 +346,7 @@ impl RoleEnd {
             Self::OpenerLeft => Some(CloseReason::OpenerLeft),
             Self::Kicked => Some(CloseReason::Kicked),
             Self::TakenOver => None,
+            Self::TokenExpired => Some(CloseReason::TokenExpired),
         }
     }
 }

@@ -24,7 +24,7 @@ use std::{
     io::{self, Write},
 };
 
-use sigver_core::{Addressee, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile, Time};
+use sigver_core::{Addressee, AllowedRoles, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile, Time};
 
 use crate::{
     hub_driver::{Event, HubDriver, assert_indexes, assert_nothing_after_close, assert_order},
@@ -49,6 +49,15 @@ const DATA: [(Addressee, PayloadKind); 7] = [
     (Addressee::OutOfRange, PayloadKind::Object),
 ];
 const KICKED: [u32; 3] = [0, 1, u32::MAX];
+
+/// The roles that a meet may result in.
+const MEETINGS: [AllowedRoles; 2] = [
+    AllowedRoles::BOTH,
+    AllowedRoles {
+        opener: false,
+        joiner: false,
+    },
+];
 
 /// Every operation in every state of plain connections.
 #[test]
@@ -271,7 +280,14 @@ impl Run {
                     steps.push(Step::Open { who, key, id, tokens });
                     // An opener that has met differs in one thing only, so one of the connections is enough.
                     if who == 0 {
-                        steps.push(Step::Meet { who, key, id, tokens });
+                        let most = if shown.is_none() { 2 } else { 1 };
+                        steps.extend(MEETINGS[..most].iter().map(|&allowed| Step::Meet {
+                            who,
+                            key,
+                            id,
+                            tokens,
+                            allowed,
+                        }));
                     }
                 }
                 steps.extend([Duration::ZERO, DEADLINE].map(|wait| Step::Join { who, key, id, wait }));
@@ -284,6 +300,7 @@ impl Run {
             );
             steps.extend(KICKED.map(|index| Step::Kick { who, index }));
             steps.push(Step::Throttle { who, key: 0 });
+            steps.push(Step::NotAllowed { who, key: Some(0) });
             steps.extend([Step::Leave { who }, Step::CloseKey { who }, Step::Ping { who }]);
             steps.push(Step::Close { who, reason });
             steps.extend([Disconnect::Clean, Disconnect::Lost].map(|how| Step::Disconnect { who, how }));

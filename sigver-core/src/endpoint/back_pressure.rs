@@ -30,6 +30,9 @@ const MAX_WINDOW: usize = 4 * 1024;
 /// What is added to the text of a message on its way to an opener, at most: an envelope, an index, the frame's header.
 const ENVELOPE: usize = 64;
 
+/// What ICE servers add to the notice of a joiner, at most: more would exceed the room that was looked at.
+const ICE: usize = 2 * 1024;
+
 /// The events of a joiner that wait at least, whatever their size: a driver may have read some before it is told to stop.
 const MIN_WAITING: usize = 16;
 
@@ -124,6 +127,7 @@ impl Endpoint {
             | InboundMessage::Meet { .. }
             | InboundMessage::Open { .. }
             | InboundMessage::OpenGenerated { .. }
+            | InboundMessage::NotAllowed { .. }
             | InboundMessage::Kick { .. }
             | InboundMessage::Leave
             | InboundMessage::CloseKey
@@ -131,7 +135,12 @@ impl Endpoint {
         };
         let conn = self.conns.get(opener)?;
         let is_first = conn.queue.as_ref().is_none_or(|queue| queue.first_in_line().is_none());
-        let has_room = is_first && conn.has_room(id, *text_bytes, self.config.backlog_bytes as usize);
+        let has_room = is_first
+            && conn.has_room(
+                id,
+                text_bytes + self.ice_bytes(message),
+                self.config.backlog_bytes as usize,
+            );
         (!has_room).then_some(opener)
     }
 
@@ -285,11 +294,24 @@ impl Endpoint {
             .get(joiner)
             .and_then(|conn| conn.blocked.as_ref()?.received.front());
         match (self.conns.get(opener), first) {
-            (Some(conn), Some(Received::Message { text_bytes, .. })) => {
-                conn.has_room(joiner, *text_bytes, self.config.backlog_bytes as usize)
-            }
+            (
+                Some(conn),
+                Some(Received::Message {
+                    message, text_bytes, ..
+                }),
+            ) => conn.has_room(
+                joiner,
+                text_bytes + self.ice_bytes(message),
+                self.config.backlog_bytes as usize,
+            ),
             _ => true,
         }
+    }
+
+    /// Returns what the ICE servers of a notice add to the size of the message that causes it.
+    fn ice_bytes(&self, message: &InboundMessage) -> usize {
+        let is_request = matches!(message, InboundMessage::Join { .. } | InboundMessage::Meet { .. });
+        if is_request && self.ice.is_some() { ICE } else { 0 }
     }
 
     /// Panics if a joiner waits for a connection that does not know it, or the other way round.

@@ -110,6 +110,7 @@ impl Refused {
                 | Refusal::UnknownKey { .. }
                 | Refusal::TooManyJoiners { .. }
                 | Refusal::TooManyAttempts { .. }
+                | Refusal::NotAllowed { .. }
                 | Refusal::HasRole
                 | Refusal::NoRole
                 | Refusal::NoIndex

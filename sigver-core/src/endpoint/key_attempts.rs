@@ -15,6 +15,7 @@ pub(super) fn named_key(message: &InboundMessage) -> Option<&Key> {
         InboundMessage::Open { key, .. } | InboundMessage::Join { key, .. } | InboundMessage::Meet { key, .. } => {
             Some(key)
         }
+        InboundMessage::NotAllowed { key } => key.as_ref(),
         InboundMessage::OpenGenerated { .. }
         | InboundMessage::Data { .. }
         | InboundMessage::UnknownControl { .. }

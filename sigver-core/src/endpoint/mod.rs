@@ -17,6 +17,7 @@ pub(crate) mod config;
 pub(crate) mod counters;
 mod drain;
 mod eviction;
+mod expiry;
 mod fair_queue;
 mod grace;
 pub(crate) mod io;
@@ -43,10 +44,11 @@ use crate::{
         pairing::{Pairing, PairingStage, Side},
         rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
         source_table::Source,
-        timers::{ConnTable, Timer, Timers},
+        timers::{ConnTable, RareTimers, Timer, Timers},
     },
     frame::Frame,
     hub::{Disconnect, Hub, Role},
+    ice::IceServers,
     id::{ConnId, Key},
     message::{InboundMessage, OutboundMessage},
     reason::{CloseReason, ConnectError, Refusal},
@@ -99,6 +101,8 @@ pub struct Endpoint {
     ping_timers: Timers,
     stall_timers: Timers,
     refusal_timers: Timers,
+    expiries: RareTimers,
+    ice: Option<IceSource>,
     /// The time between two checks of an opener that joiners wait for.
     stall_check: Duration,
     /// Joiners whose opener is gone or no opener any more, and joiners whose join has waited for a key that is open now.
@@ -154,6 +158,9 @@ const MAX_LATENESS: Duration = Duration::from_secs(1);
 /// Pings per call of [`Endpoint::handle_timeout`]. With many connections, messages should not wait for all of them.
 const PINGS_PER_CALL: usize = 64;
 
+/// Returns the ICE servers for one side of a pairing.
+type IceSource = Box<dyn FnMut() -> Option<IceServers> + Send>;
+
 /// The outputs of one call.
 type Outputs = Vec<(ConnId, Output)>;
 
@@ -178,6 +185,8 @@ impl Endpoint {
             ping_timers: Timers::new(),
             stall_timers: Timers::new(),
             refusal_timers: Timers::new(),
+            expiries: RareTimers::new(),
+            ice: None,
             released: VecDeque::new(),
             source_rates: SourceRates::new(),
             key_attempts: KeyAttempts::new(),
@@ -185,6 +194,16 @@ impl Endpoint {
             counters: Counters::default(),
             is_closed: false,
         }
+    }
+
+    /// Tells clients of `sigver.v1` ICE servers, in `joined`, `join` and the joiners of `opened`.
+    ///
+    /// `source` is called for each side of each pairing, so that credentials are fresh and one client's are not another's. It must not block.
+    /// `None`: the client is told none.
+    #[must_use]
+    pub fn with_ice_servers(mut self, source: impl FnMut() -> Option<IceServers> + Send + 'static) -> Self {
+        self.ice = Some(Box::new(source));
+        self
     }
 
     /// Accepts a connection whose handshake negotiated `dialect` ([`Dialect::negotiate`]), from a client with this address. Behind a trusted
@@ -390,6 +409,7 @@ impl Endpoint {
             self.ping_timers.next(),
             self.stall_timers.next(),
             self.refusal_timers.next(),
+            self.expiries.next(),
             drain,
         ]
         .into_iter()
@@ -397,7 +417,7 @@ impl Endpoint {
         .min()
     }
 
-    /// Carries out what is due: role deadlines, waits and reservations, refusals, draining, close time-outs, pings, checks of openers that do not
+    /// Carries out what is due: role deadlines, waits, reservations, refusals, expiries, draining, close time-outs, pings, checks of openers that do not
     /// read. One call does a bounded amount of work; if [`poll_timeout`](Self::poll_timeout) is still in the past afterwards, call again.
     /// Early and late calls are harmless: if a call is late by more than a second, as after a suspension of the process, role deadlines,
     /// reservations and close time-outs that have passed begin again. What these clients sent in time may not have been read yet.
@@ -413,6 +433,7 @@ impl Endpoint {
         let messages = self.hub.handle_timeout(now);
         self.deliver(now, None, messages, &mut outputs);
         self.refuse_due(now, &mut outputs);
+        self.close_expired(now, &mut outputs);
         self.continue_drain(now, &mut outputs);
         while let Some((id, backlog)) = self.closing.pop_expired(now, is_late) {
             self.backlogs.subtract(backlog);
@@ -523,7 +544,7 @@ impl Endpoint {
     /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
     ///
     /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
-    /// taken. A join is an attempt if it fails or waits.
+    /// taken. A join is an attempt if it is not allowed, or the key is unknown, also if it waits.
     fn attempt_key(
         &mut self,
         now: Time,
@@ -547,7 +568,7 @@ impl Endpoint {
         }
         let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
         let messages = self.hub.handle(now, id, message);
-        if may_open || messages.iter().any(|(_, message)| says_that_key_is_unknown(message)) {
+        if may_open || messages.iter().any(|(_, message)| is_failed_attempt(message)) {
             self.key_attempts.spend(source, per_source, now);
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.attempts.spend(per_conn, now);
@@ -599,7 +620,10 @@ impl Endpoint {
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
             let joiner = is_from_joiner(&message).then_some(sender.filter(|sender| *sender != to));
-            match conn.dialect.encode(message) {
+            match conn
+                .dialect
+                .encode_with_ice(message, || self.ice.as_mut().and_then(|ice| ice()))
+            {
                 None => {}
                 Some(Frame::Close(reason)) => self.begin_close(now, to, Frame::Close(reason), outputs),
                 Some(frame) => match joiner {
@@ -672,6 +696,7 @@ impl Endpoint {
         self.unblock(id);
         self.release_joiners(id);
         let conn = self.conns.remove(id)?;
+        self.expiries.cancel(id);
         self.ping_timers.cancel(conn.ping_timer, id);
         self.stall_timers.cancel(conn.stall_timer(), id);
         Some(conn)
@@ -769,11 +794,15 @@ impl Endpoint {
         }
     }
 
-    /// Returns the number of timers of connections. For tests: it is at most twice [`sockets`](Self::sockets).
+    /// Returns the number of timers of connections. For tests: it is at most three times [`sockets`](Self::sockets).
     #[doc(hidden)]
     #[must_use]
     pub fn timers(&self) -> usize {
-        self.ping_timers.len() + self.stall_timers.len() + self.refusal_timers.len() + self.closing.timers()
+        self.ping_timers.len()
+            + self.stall_timers.len()
+            + self.refusal_timers.len()
+            + self.expiries.len()
+            + self.closing.timers()
     }
 
     /// Panics if the tables disagree. Tests call it after every step.
@@ -796,7 +825,7 @@ impl Endpoint {
             "the total is the sum of all backlogs"
         );
         assert!(
-            self.timers() <= 2 * self.sockets(),
+            self.timers() <= 3 * self.sockets(),
             "a connection that is gone has no timer"
         );
         self.assert_back_pressure();
@@ -836,12 +865,12 @@ fn is_from_joiner(message: &OutboundMessage) -> bool {
     )
 }
 
-/// Whether the reply to a join shows that the key has no opener.
-fn says_that_key_is_unknown(message: &OutboundMessage) -> bool {
+/// Whether the reply to a join makes it an attempt: it did not become a joiner for a reason that is not the number of joiners.
+fn is_failed_attempt(message: &OutboundMessage) -> bool {
     matches!(
         message,
         OutboundMessage::Waiting { .. }
-            | OutboundMessage::Refused(Refusal::UnknownKey { .. })
-            | OutboundMessage::Close(CloseReason::UnknownKey)
+            | OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::NotAllowed { .. })
+            | OutboundMessage::Close(CloseReason::UnknownKey | CloseReason::NotAllowed)
     )
 }

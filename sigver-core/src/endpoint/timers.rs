@@ -1,6 +1,9 @@
 //! Tables and queues by connection.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::time::Duration;
 
 use crate::{id::ConnId, time::Time};
@@ -57,6 +60,47 @@ impl Timers {
 
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+}
+
+/// Timers that few connections have: it keeps them itself.
+pub(super) struct RareTimers {
+    timers: Timers,
+    by_conn: BTreeMap<ConnId, Timer>,
+}
+
+impl RareTimers {
+    pub(super) const fn new() -> Self {
+        Self {
+            timers: Timers::new(),
+            by_conn: BTreeMap::new(),
+        }
+    }
+
+    /// Sets the timer of a connection. A time that has passed is due at once.
+    pub(super) fn set(&mut self, now: Time, at: Time, id: ConnId) {
+        self.cancel(id);
+        if let Some(timer) = self.timers.schedule(now, at.saturating_duration_since(now), id) {
+            self.by_conn.insert(id, timer);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: ConnId) {
+        self.timers.cancel(self.by_conn.remove(&id), id);
+    }
+
+    pub(super) fn next(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<ConnId> {
+        let id = self.timers.pop_due(now)?;
+        self.by_conn.remove(&id);
+        Some(id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.timers.len()
     }
 }
 

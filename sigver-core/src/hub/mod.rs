@@ -59,6 +59,7 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// With a payload of your own:
 ///
 /// ```
+/// use core::time::Duration;
 /// use sigver_core::{
 ///     Addressee, Hub, InboundMessage, Key, Limits, OutboundMessage, PayloadKind, Profile, RoleLifetime, Time,
 /// };
@@ -71,8 +72,8 @@ type Outputs<P> = Vec<(ConnId, OutboundMessage<P>)>;
 /// let (opener, joiner) = (hub.connect(Time::ZERO, profile)?, hub.connect(Time::ZERO, profile)?);
 /// let key = Key::new("tea", &limits)?;
 /// let now = Time::ZERO;
-/// let _ = hub.handle(now, opener, InboundMessage::Meet { key: key.clone(), id: None, token: None, new_token: None });
-/// let _ = hub.handle(now, joiner, InboundMessage::Meet { key, id: None, token: None, new_token: None });
+/// let _ = hub.handle(now, opener, InboundMessage::Open { key: key.clone(), id: None, token: None, new_token: None });
+/// let _ = hub.handle(now, joiner, InboundMessage::Join { key, id: None, wait: Duration::ZERO });
 ///
 /// let payload = Blob(vec![1, 2, 3]);
 /// let outputs = hub.handle(now, joiner, InboundMessage::Data { to: Addressee::Unnamed, kind: PayloadKind::Any, payload });
@@ -263,13 +264,19 @@ impl<P> Hub<P> {
                 id,
                 token,
                 new_token,
+                allowed,
             } => {
                 let new = NewOpener {
                     id,
                     token: new_token,
                     reservable: false,
                 };
-                self.meet(from, key, token.as_ref(), new, outputs);
+                self.meet(from, key, token.as_ref(), new, allowed, outputs);
+            }
+            InboundMessage::NotAllowed { key } => {
+                if self.may_take_role(from, outputs) {
+                    self.refuse(from, Refusal::NotAllowed { key }, outputs);
+                }
             }
             InboundMessage::Data { to, kind, payload } => self.data(from, to, kind, payload, outputs),
             InboundMessage::UnknownControl { to, kind, payload } => match self.state(from) {
@@ -308,7 +315,7 @@ impl<P> Hub<P> {
     }
 
     /// Closes a connection, for example after a violation or as a slow consumer. The first output is its [`OutboundMessage::Close`]; the
-    /// others notify its peers.
+    /// others notify its peers. If the reason is [`TokenExpired`](CloseReason::TokenExpired), a [`RoleEnd`] may precede them.
     ///
     /// The hub does not limit write buffers: the embedder knows their size and calls this. If the reason is
     /// [`TooSlow`](CloseReason::TooSlow) or [`Silent`](CloseReason::Silent), the key of an opener with a token is reserved for it
@@ -343,6 +350,9 @@ impl<P> Hub<P> {
         reason: CloseReason,
         outputs: &mut Vec<(ConnId, OutboundMessage<P>)>,
     ) {
+        if reason == CloseReason::TokenExpired {
+            self.announce_expiry(conn, outputs);
+        }
         let is_lost = reason == CloseReason::TooSlow || reason == CloseReason::Silent;
         self.end(conn, reason, is_lost.then_some(now), outputs);
     }
@@ -505,6 +515,16 @@ impl<P> Hub<P> {
         match end {
             Some(reason) => self.end(conn, reason, None, outputs),
             None => outputs.push((conn, OutboundMessage::Refused(refusal))),
+        }
+    }
+
+    /// Tells a client the code of its close in a message, if it has a dialect with messages for that.
+    fn announce_expiry(&self, conn: ConnId, outputs: &mut Outputs<P>) {
+        if let Some(Conn { profile, state }) = self.conns.get(conn) {
+            let has_role = matches!(state, State::Opener(_) | State::Joiner { .. });
+            if has_role && profile.role_lifetime == RoleLifetime::Reusable {
+                outputs.push((conn, OutboundMessage::RoleEnded(RoleEnd::TokenExpired)));
+            }
         }
     }
 

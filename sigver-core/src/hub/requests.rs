@@ -6,7 +6,7 @@ use core::{mem, time::Duration};
 use crate::{
     hub::{Conn, Holder, Hub, NewOpener, Opener, Outputs, State, Waiting},
     id::{ConnId, Index, Key, PeerId},
-    message::{Addressee, OutboundMessage},
+    message::{Addressee, AllowedRoles, OutboundMessage},
     profile::{PayloadKind, RoleLifetime},
     reason::{CloseReason, Refusal, RoleEnd},
     time::Time,
@@ -56,12 +56,23 @@ impl<P> Hub<P> {
         key: Key,
         token: Option<&Token>,
         new: NewOpener,
+        allowed: AllowedRoles,
         outputs: &mut Outputs<P>,
     ) {
         let Some(new) = self.request_opener(from, new, outputs) else {
             return;
         };
-        match (self.keys.get(&key), token) {
+        let holder = self.keys.get(&key);
+        let is_allowed = match (holder, token) {
+            (None, _) => allowed.opener,
+            (Some(Holder::Opener(_)), None) => allowed.joiner,
+            (Some(holder), Some(token)) => allowed.opener || !self.is_token_of(holder, token),
+            (Some(Holder::Reserved { .. }), None) => true,
+        };
+        if !is_allowed {
+            return self.refuse(from, Refusal::NotAllowed { key: Some(key) }, outputs);
+        }
+        match (holder, token) {
             (None, _) => self.become_opener(from, key, new, outputs),
             (Some(Holder::Opener(opener)), None) => self.join_opener(*opener, from, key, new.id, outputs),
             (Some(Holder::Reserved { .. }), None) => self.refuse(from, Refusal::UnknownKey { key }, outputs),

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use crate::{
     frame::Frame,
+    ice::IceServers,
     limits::Limits,
     message::{InboundMessage, OutboundMessage},
     payload::Payload,
@@ -101,7 +102,16 @@ impl Dialect {
     pub fn encode(self, message: OutboundMessage) -> Option<Frame> {
         match self {
             Self::Plain => plain::encode(message),
-            Self::V1 => v1::encode(message),
+            Self::V1 => v1::encode(message, || None),
+        }
+    }
+
+    /// Like [`encode`](Self::encode), with ICE servers for each pairing of which the message tells. `ice` is called for each. The plain
+    /// dialect has none.
+    pub fn encode_with_ice(self, message: OutboundMessage, ice: impl FnMut() -> Option<IceServers>) -> Option<Frame> {
+        match self {
+            Self::Plain => plain::encode(message),
+            Self::V1 => v1::encode(message, ice),
         }
     }
 }

@@ -7,9 +7,10 @@ use core::fmt::Write;
 
 use crate::{
     frame::Frame,
+    ice::IceServers,
     id::PeerId,
     limits::Limits,
-    message::{Addressee, InboundMessage, OutboundMessage, PresentJoiner},
+    message::{Addressee, AllowedRoles, InboundMessage, OutboundMessage, PresentJoiner},
     payload::Payload,
     reason::{CloseReason, Member, Refusal},
     wire::scan::{self, Members},
@@ -49,6 +50,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
             id: scan::id(members.id)?,
             token: scan::token(members.token)?,
             new_token: None,
+            allowed: AllowedRoles::BOTH,
         }),
         Some("send") => send(&members),
         Some("kick") => match scan::addressee(members.index) {
@@ -64,7 +66,7 @@ pub(super) fn decode(text: &str, limits: &Limits) -> Result<InboundMessage, Clos
     }
 }
 
-pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
+pub(super) fn encode(message: OutboundMessage, mut ice: impl FnMut() -> Option<IceServers>) -> Option<Frame> {
     let mut text = String::new();
     if let OutboundMessage::Data { payload, .. } = &message {
         text.reserve(payload.as_str().len() + ENVELOPE);
@@ -79,7 +81,7 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
                 out.push_str(r#","token":"#);
                 scan::quote(token.as_str(), out);
             }
-            write_joiners(&joiners, out);
+            write_joiners(&joiners, ice, out);
             out.write_char('}')
         }
         OutboundMessage::Waiting { key, wait } => {
@@ -90,11 +92,13 @@ pub(super) fn encode(message: OutboundMessage) -> Option<Frame> {
         OutboundMessage::Joined { index, id } => {
             let _ = write!(out, r#"{{"type":"joined","index":{index}"#);
             write_id(id.as_ref(), out);
+            write_ice(ice(), out);
             out.write_char('}')
         }
         OutboundMessage::PeerJoined { index, id } => {
             let _ = write!(out, r#"{{"type":"join","index":{index}"#);
             write_id(id.as_ref(), out);
+            write_ice(ice(), out);
             out.write_char('}')
         }
         OutboundMessage::PeerLeft { index } => write!(out, r#"{{"type":"leave","index":{index}}}"#),
@@ -132,12 +136,13 @@ fn send(members: &Members<'_>) -> Result<InboundMessage, CloseReason> {
     })
 }
 
-fn write_joiners(joiners: &[PresentJoiner], out: &mut String) {
+fn write_joiners(joiners: &[PresentJoiner], mut ice: impl FnMut() -> Option<IceServers>, out: &mut String) {
     let mut lead = r#","joiners":["#;
     for PresentJoiner { index, id } in joiners {
         out.push_str(lead);
         let _ = write!(out, r#"{{"index":{index}"#);
         write_id(id.as_ref(), out);
+        write_ice(ice(), out);
         out.push('}');
         lead = ",";
     }
@@ -153,6 +158,34 @@ fn write_id(id: Option<&PeerId>, out: &mut String) {
     }
 }
 
+fn write_ice(ice: Option<IceServers>, out: &mut String) {
+    let Some(IceServers { servers, ttl }) = ice.filter(|ice| !ice.servers.is_empty()) else {
+        return;
+    };
+    let mut lead = r#","ice":{"servers":[{"urls":["#;
+    for server in &servers {
+        out.push_str(lead);
+        for (number, url) in server.urls.iter().enumerate() {
+            out.push_str(if number == 0 { "" } else { "," });
+            scan::quote(url, out);
+        }
+        out.push(']');
+        for (member, value) in [("username", &server.username), ("credential", &server.credential)] {
+            if let Some(value) = value {
+                let _ = write!(out, r#","{member}":"#);
+                scan::quote(value, out);
+            }
+        }
+        out.push('}');
+        lead = r#",{"urls":["#;
+    }
+    out.push(']');
+    if let Some(ttl) = ttl {
+        let _ = write!(out, r#","ttl":{}"#, ttl.as_secs());
+    }
+    out.push('}');
+}
+
 fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
     write!(
         out,
@@ -163,14 +196,16 @@ fn write_error(refusal: &Refusal, out: &mut String) -> core::fmt::Result {
         Refusal::KeyTaken { key }
         | Refusal::UnknownKey { key }
         | Refusal::TooManyJoiners { key }
-        | Refusal::TooManyAttempts { key } => {
+        | Refusal::TooManyAttempts { key }
+        | Refusal::NotAllowed { key: Some(key) } => {
             out.push_str(r#","key":"#);
             scan::quote(key.as_str(), out);
         }
         Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
             write!(out, r#","index":{index}"#)?;
         }
-        Refusal::HasRole
+        Refusal::NotAllowed { key: None }
+        | Refusal::HasRole
         | Refusal::NoRole
         | Refusal::WrongRole
         | Refusal::NoIndex

@@ -86,8 +86,11 @@ fn protocol_page_lists_exactly_the_refusals() -> Result<(), Box<dyn Error>> {
     let mut known = BTreeSet::new();
     for refusal in refusals(&key, Index::new(0)) {
         let (code, message) = (refusal.name(), refusal.to_string());
-        // A joiner gives no index; the page says so.
-        if refusal == (Refusal::NotAnObject { index: None }) {
+        // A joiner gives no index, and a request for a generated key no key; the page says so.
+        if matches!(
+            refusal,
+            Refusal::NotAnObject { index: None } | Refusal::NotAllowed { key: None }
+        ) {
             continue;
         }
         let Some(Frame::Text(frame)) = Dialect::V1.encode(OutboundMessage::Refused(refusal)) else {
@@ -126,13 +129,14 @@ const ROLE_ENDS: &[RoleEnd] = {
     const fn known(end: RoleEnd) -> RoleEnd {
         match end {
             // Add a new variant to the list below.
-            RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver => end,
+            RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver | RoleEnd::TokenExpired => end,
         }
     }
     &[
         known(RoleEnd::OpenerLeft),
         known(RoleEnd::Kicked),
         known(RoleEnd::TakenOver),
+        known(RoleEnd::TokenExpired),
     ]
 };
 
@@ -166,12 +170,14 @@ fn every_transcript_names_a_section_of_the_protocol_page() -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Reasons that need time, a fault or a flood. The server tests them.
-const WITHOUT_TRANSCRIPT: [CloseReason; 4] = [
+/// Reasons that need time, a fault, a flood or an embedder that decides. Other tests show them.
+const WITHOUT_TRANSCRIPT: [CloseReason; 6] = [
     CloseReason::ShuttingDown,
     CloseReason::Silent,
     CloseReason::Internal,
     CloseReason::TooSlow,
+    CloseReason::NotAllowed,
+    CloseReason::TokenExpired,
 ];
 
 #[test]
@@ -211,7 +217,8 @@ fn every_refusal_and_role_end_has_a_transcript() -> Result<(), Box<dyn Error>> {
     }
     let refusals = Refusal::NAMES.iter().map(|code| ("error", *code));
     let ends = ROLE_ENDS.iter().map(|end| ("closed", end.name()));
-    for (kind, code) in refusals.chain(ends) {
+    let by_embedder = WITHOUT_TRANSCRIPT.map(CloseReason::name);
+    for (kind, code) in refusals.chain(ends).filter(|(_, code)| !by_embedder.contains(code)) {
         let is_shown = shown.contains(&(Some(kind.to_owned()), Some(code.to_owned())));
         assert!(is_shown, "no transcript shows {kind} {code}");
     }

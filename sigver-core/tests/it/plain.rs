@@ -255,6 +255,7 @@ const CODES: &[(u16, &str)] = &[
     (1008, "second open or join: one role and one key for life"),
     (1008, "key is taken"),
     (1008, "key is unknown"),
+    (1008, "not allowed"),
     (1008, "opener's message has no `index`"),
     (1008, "no sign of life"),
     (1009, "message over the size limit"),
@@ -264,6 +265,7 @@ const CODES: &[(u16, &str)] = &[
     (1013, "reading too slowly"),
     (4001, "opener left"),
     (4003, "kicked by the opener"),
+    (4004, "token expired"),
 ];
 
 /// Reasons of `sigver.v1` only.
@@ -283,6 +285,8 @@ const NOT_PLAIN: &[&str] = &[
 
 /// Reasons that no message of the closed connection causes: time, other connections, or what only an embedder detects.
 const NOT_BY_A_MESSAGE: &[&str] = &[
+    "not allowed",
+    "token expired",
     "server shutting down",
     "broken WebSocket framing",
     "binary frame: only text is understood",

@@ -357,6 +357,7 @@ fn assert_is_decoded_or_rejected(dialect: Dialect, text: &str) {
         ) => {
             assert_eq!(dialect, Dialect::V1, "the plain dialect has no such message");
         }
+        Ok(InboundMessage::NotAllowed { .. }) => panic!("no client can send it"),
     }
 }
 
@@ -510,7 +511,8 @@ fn outputs(
             Refusal::KeyTaken { .. }
             | Refusal::UnknownKey { .. }
             | Refusal::TooManyJoiners { .. }
-            | Refusal::TooManyAttempts { .. } => {
+            | Refusal::TooManyAttempts { .. }
+            | Refusal::NotAllowed { key: Some(_) } => {
                 error["key"] = k.into();
             }
             Refusal::UnknownIndex { .. } | Refusal::NotAnObject { index: Some(_) } => {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{prelude::*, sample::Index as Pick};
 
 use sigver_core::{
-    Addressee, CloseReason, ConnId, Disconnect, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats, Time,
+    Addressee, AllowedRoles, CloseReason, ConnId, Disconnect, Index, Limits, PayloadKind, Profile, RoleLifetime, Stats,
+    Time,
 };
 
 use crate::{
@@ -284,7 +285,11 @@ impl Observed {
     pub(crate) fn record_event(&mut self, event: &Event) {
         match event.step {
             Step::Connect { who, profile } => self.connect(who, profile),
-            Step::Open { who, .. } | Step::Join { who, .. } | Step::Meet { who, .. } | Step::Throttle { who, .. } => {
+            Step::Open { who, .. }
+            | Step::Join { who, .. }
+            | Step::Meet { who, .. }
+            | Step::NotAllowed { who, .. }
+            | Step::Throttle { who, .. } => {
                 self.without_request.remove(&who);
             }
             Step::Disconnect { who, .. } => self.mark_ended(who),
@@ -513,6 +518,7 @@ fn actor(step: &Step) -> Option<usize> {
         | Step::CloseKey { who }
         | Step::Ping { who }
         | Step::Throttle { who, .. }
+        | Step::NotAllowed { who, .. }
         | Step::Close { who, .. }
         | Step::Disconnect { who, .. } => Some(who),
         Step::Wait { .. } | Step::Timeout | Step::Shutdown => None,
@@ -529,7 +535,7 @@ fn sent_to(are: impl Fn(usize) -> bool, record: &[Event]) -> Vec<Vec<(usize, Sen
 }
 
 /// Returns every call that a connection can make, and every call about it.
-fn calls_of(who: usize) -> [Step; 13] {
+fn calls_of(who: usize) -> [Step; 14] {
     let (key, id, index, token) = (0, None, 0, usize::MAX);
     let tokens = Tokens {
         shown: Some(0),
@@ -553,7 +559,14 @@ fn calls_of(who: usize) -> [Step; 13] {
             id: None,
             wait: Duration::from_secs(1),
         },
-        Step::Meet { who, key, id, tokens },
+        Step::Meet {
+            who,
+            key,
+            id,
+            tokens,
+            allowed: AllowedRoles::BOTH,
+        },
+        Step::NotAllowed { who, key: Some(key) },
         Step::Kick { who, index },
         Step::Leave { who },
         Step::CloseKey { who },

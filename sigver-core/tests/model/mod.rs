@@ -124,8 +124,28 @@ impl Model {
             Step::Connect { who, profile } => self.connect(who, profile),
             Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens, true),
             Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
-            Step::Meet { who, key, id, tokens } => {
+            Step::NotAllowed { who, key } => {
+                let detail = key.map_or(Detail::Nothing, Detail::Key);
+                self.refuse_request(who, "not-allowed", detail)
+            }
+            Step::Meet {
+                who,
+                key,
+                id,
+                tokens,
+                allowed,
+            } => {
                 let is_held = self.opener_of(key).is_some() || self.reservation_of(key).is_some();
+                let may = match (self.opener_of(key), tokens.shown) {
+                    (Some(_), None) => allowed.joiner,
+                    // Refused with `unknown-key`.
+                    (None, None) if is_held => true,
+                    (None, _) if !is_held => allowed.opener,
+                    (_, shown) => allowed.opener || shown != self.token_of(key),
+                };
+                if !may {
+                    return self.refuse_request(who, "not-allowed", Detail::Key(key));
+                }
                 if is_held && tokens.shown.is_none() {
                     self.join(who, key, id, Duration::ZERO)
                 } else {
@@ -140,7 +160,7 @@ impl Model {
             Step::Kick { who, index } => self.kick(who, index),
             Step::Leave { who } => self.resign(who, |role| matches!(role, Role::Joiner { .. } | Role::Waiting { .. })),
             Step::CloseKey { who } => self.resign(who, |role| matches!(role, Role::Opener { .. })),
-            Step::Throttle { who, key } => self.throttle(who, key),
+            Step::Throttle { who, key } => self.refuse_request(who, "too-many-attempts", Detail::Key(key)),
             Step::Ping { who } => self.role(who).map(|_| (who, Sent::Pong)).into_iter().collect(),
             Step::Close { who, reason } => self.close(who, reason),
             Step::Disconnect { who, how } => self.end(who, how == Disconnect::Lost),
@@ -168,10 +188,16 @@ impl Model {
         }
     }
 
+    /// Returns the token of a key's opener, or that for which the key is reserved.
+    pub(crate) fn token_of(&self, key: usize) -> Option<usize> {
+        let opener = self.opener_of(key).and_then(|opener| self.find(opener).token());
+        opener.or_else(|| self.reservation_of(key).map(|reservation| reservation.token))
+    }
+
     /// Refuses a request for a role.
-    fn throttle(&mut self, who: usize, key: usize) -> Vec<(usize, Sent)> {
+    fn refuse_request(&mut self, who: usize, code: &'static str, detail: Detail) -> Vec<(usize, Sent)> {
         match self.request_role(who) {
-            Some(true) => self.refuse(who, "too-many-attempts", Detail::Key(key)),
+            Some(true) => self.refuse(who, code, detail),
             Some(false) => self.refuse(who, "has-role", Detail::Nothing),
             None => Vec::new(),
         }
@@ -498,6 +524,7 @@ impl Model {
             Step::Open { who, .. }
             | Step::Join { who, .. }
             | Step::Meet { who, .. }
+            | Step::NotAllowed { who, .. }
             | Step::Data { who, .. }
             | Step::UnknownControl { who, .. }
             | Step::Kick { who, .. }
@@ -540,6 +567,7 @@ impl Model {
             "unknown-key" => Some(CloseReason::UnknownKey),
             "too-many-joiners" => Some(CloseReason::TooManyJoiners),
             "too-many-attempts" => Some(CloseReason::TooManyAttempts),
+            "not-allowed" => Some(CloseReason::NotAllowed),
             "has-role" => Some(CloseReason::HasRole),
             "no-role" => Some(CloseReason::NoRole),
             "no-index" => Some(CloseReason::NoIndex),
@@ -556,7 +584,12 @@ impl Model {
         let Some(role) = self.role(who) else {
             return Vec::new();
         };
-        let mut sent = vec![self.close_silently(who, reason)];
+        let mut sent = Vec::new();
+        let has_role = matches!(role, Role::Opener { .. } | Role::Joiner { .. });
+        if reason == CloseReason::TokenExpired && has_role && self.find(who).reusable {
+            sent.push((who, Sent::RoleEnded(RoleEnd::TokenExpired)));
+        }
+        sent.push(self.close_silently(who, reason));
         if matches!(reason, CloseReason::TooSlow | CloseReason::Silent) {
             self.reserve(role);
         }
@@ -598,7 +631,7 @@ impl Model {
         let reason = match end {
             RoleEnd::OpenerLeft => CloseReason::OpenerLeft,
             RoleEnd::Kicked => CloseReason::Kicked,
-            RoleEnd::TakenOver => panic!("a joiner is not taken over"),
+            RoleEnd::TakenOver | RoleEnd::TokenExpired => panic!("no end of a joiner by its opener"),
         };
         self.close_silently(joiner, reason)
     }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use sigver_core::{Addressee, CloseReason, ConnectError, Disconnect, PayloadKind, Profile, RoleEnd};
+use sigver_core::{Addressee, AllowedRoles, CloseReason, ConnectError, Disconnect, PayloadKind, Profile, RoleEnd};
 
 /// A call of a hub, or time that passes between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub(crate) enum Step {
         key: usize,
         id: Option<usize>,
         tokens: Tokens,
+        allowed: AllowedRoles,
+    },
+    /// A request for this key, or for one that the server generates, that is not allowed.
+    NotAllowed {
+        who: usize,
+        key: Option<usize>,
     },
     Data {
         who: usize,

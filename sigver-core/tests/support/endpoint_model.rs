@@ -4,8 +4,8 @@ use core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, VecDeque};
 
 use sigver_core::{
-    Addressee, CloseReason, ConnectError, Dialect, Disconnect, EndpointConfig, Index, PayloadKind, Phase, RoleEnd,
-    Stats, Traffic,
+    Addressee, AllowedRoles, CloseReason, ConnectError, Dialect, Disconnect, EndpointConfig, Index, PayloadKind, Phase,
+    RoleEnd, Stats, Traffic,
 };
 
 use crate::{
@@ -177,9 +177,7 @@ impl EndpointModel {
     /// Returns the token of a key's opener, or that for which the key is reserved.
     #[allow(dead_code, reason = "only the laws show it")]
     pub(crate) fn token_of(&self, key: usize) -> Option<usize> {
-        let opener = self.hub.connected().find(|client| client.key() == Some(key));
-        let reserved = self.hub.reservation_of(key).map(|reservation| reservation.token);
-        opener.and_then(model::Client::token).or(reserved)
+        self.hub.token_of(key)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -370,7 +368,15 @@ impl EndpointModel {
             (Dialect::V1, Event::Meet { key, id, shown }) => {
                 let new = Some(self.random()?);
                 let tokens = Tokens { shown, new };
-                (model::Step::Meet { who, key, id, tokens }, text)
+                let allowed = AllowedRoles::BOTH;
+                let step = model::Step::Meet {
+                    who,
+                    key,
+                    id,
+                    tokens,
+                    allowed,
+                };
+                (step, text)
             }
             (Dialect::Plain, Event::UnknownType | Event::Meet { .. }) => {
                 let (to, kind) = (Addressee::Unnamed, PayloadKind::Object);
@@ -573,6 +579,7 @@ impl EndpointModel {
             } => format!(r#"{{"type":"data","index":{index},"data":{}}}"#, payload(token)),
             Sent::RoleEnded(RoleEnd::OpenerLeft) => r#"{"type":"closed","code":"opener-left"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::Kicked) => r#"{"type":"closed","code":"kicked"}"#.to_owned(),
+            Sent::RoleEnded(RoleEnd::TokenExpired) => r#"{"type":"closed","code":"token-expired"}"#.to_owned(),
             Sent::RoleEnded(RoleEnd::TakenOver) => r#"{"type":"closed","code":"taken-over"}"#.to_owned(),
             Sent::Pong => r#"{"type":"pong"}"#.to_owned(),
             Sent::Refused { code, detail } => {
@@ -623,6 +630,7 @@ impl EndpointModel {
             Sent::Refused { .. } => self.refused += 1,
             Sent::RoleEnded(RoleEnd::OpenerLeft) => self.end_pairing(to, "ended-by-opener", outputs),
             Sent::RoleEnded(RoleEnd::Kicked) => self.end_pairing(to, "ended-by-kick", outputs),
+            Sent::RoleEnded(RoleEnd::TokenExpired) => self.end_pairing(to, "ended-by-server", outputs),
             Sent::Close(reason) => {
                 let stage = match reason {
                     CloseReason::OpenerLeft => "ended-by-opener",

@@ -3,7 +3,7 @@
 use core::{mem, time::Duration};
 use std::collections::VecDeque;
 
-use sigver_core::{CloseReason, Dialect};
+use sigver_core::{AllowedRoles, CloseReason, Dialect};
 
 use crate::model;
 
@@ -180,7 +180,14 @@ impl EndpointModel {
             Event::Meet { shown: Some(_), .. } if is_v1 => return None,
             Event::Meet { key, id, .. } if is_v1 => {
                 let tokens = model::Tokens::default();
-                model::Step::Meet { who, key, id, tokens }
+                let allowed = AllowedRoles::BOTH;
+                model::Step::Meet {
+                    who,
+                    key,
+                    id,
+                    tokens,
+                    allowed,
+                }
             }
             _ => self.decode(who, event, token).ok()?,
         };

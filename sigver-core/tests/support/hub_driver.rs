@@ -86,7 +86,13 @@ impl HubDriver {
                 let (key, id) = (name(key), id.map(peer_id));
                 self.handle(who, InboundMessage::Join { key, id, wait })
             }
-            Step::Meet { who, key, id, tokens } => {
+            Step::Meet {
+                who,
+                key,
+                id,
+                tokens,
+                allowed,
+            } => {
                 let (key, id) = (name(key), id.map(peer_id));
                 let [token, new_token] = [tokens.shown, tokens.new].map(|number| number.map(token));
                 let message = InboundMessage::Meet {
@@ -94,8 +100,13 @@ impl HubDriver {
                     id,
                     token,
                     new_token,
+                    allowed,
                 };
                 self.handle(who, message)
+            }
+            Step::NotAllowed { who, key } => {
+                let key = key.map(name);
+                self.handle(who, InboundMessage::NotAllowed { key })
             }
             Step::Data { who, to, kind, token } => {
                 let payload = self.payload(token);
@@ -233,11 +244,13 @@ fn detail(refusal: &Refusal) -> Detail {
         Refusal::KeyTaken { key }
         | Refusal::UnknownKey { key }
         | Refusal::TooManyJoiners { key }
-        | Refusal::TooManyAttempts { key } => Detail::Key(number(key)),
+        | Refusal::TooManyAttempts { key }
+        | Refusal::NotAllowed { key: Some(key) } => Detail::Key(number(key)),
         Refusal::UnknownIndex { index: Some(index) } | Refusal::NotAnObject { index: Some(index) } => {
             Detail::Index(index.get())
         }
-        Refusal::HasRole
+        Refusal::NotAllowed { key: None }
+        | Refusal::HasRole
         | Refusal::NoRole
         | Refusal::WrongRole
         | Refusal::NoIndex
@@ -329,6 +342,9 @@ pub(crate) fn assert_order(record: &[Event]) {
                     let known = received.remove(to).is_some_and(|latest| !latest.contains_key(&None));
                     assert!(known, "{to} is no opener");
                 }
+                Sent::RoleEnded(RoleEnd::TokenExpired) => {
+                    assert!(received.remove(to).is_some(), "{to} has no role");
+                }
                 Sent::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked) => {
                     let known = received.remove(to).is_some_and(|latest| latest.contains_key(&None));
                     assert!(known, "the role of {to} ends, but it is not a joiner");
@@ -395,7 +411,7 @@ pub(crate) fn assert_indexes(record: &[Event]) {
                 | Sent::PeerLeft { .. }
                 | Sent::Refused { .. }
                 | Sent::Reopened { .. }
-                | Sent::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked)
+                | Sent::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TokenExpired)
                 | Sent::Pong
                 | Sent::Close(_) => {}
             }

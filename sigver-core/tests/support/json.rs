@@ -370,6 +370,7 @@ pub(crate) fn reading(message: InboundMessage) -> Reading {
         InboundMessage::Leave => Reading::Leave,
         InboundMessage::CloseKey => Reading::CloseKey,
         InboundMessage::Ping => Reading::Ping,
+        InboundMessage::NotAllowed { .. } => panic!("no client can send it"),
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) fn refusals(key: &Key, index: Index) -> Vec<Refusal> {
         Refusal::UnknownKey { key: key() },
         Refusal::TooManyJoiners { key: key() },
         Refusal::TooManyAttempts { key: key() },
+        Refusal::NotAllowed { key: Some(key()) },
+        Refusal::NotAllowed { key: None },
         Refusal::HasRole,
         Refusal::NoRole,
         Refusal::WrongRole,

@@ -5,7 +5,7 @@ use core::{num::NonZeroU32, time::Duration};
 use std::ops::Range;
 
 use proptest::{collection::vec, prelude::*, strategy::Union};
-use sigver_core::{Addressee, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile};
+use sigver_core::{Addressee, AllowedRoles, CloseReason, Disconnect, Index, Limits, PayloadKind, Profile};
 
 use crate::model::{Client, Model, PLAIN, REUSABLE_OBJECTS_ONLY, Role, SINGLE_USE_ANY_DATA, Step, Tokens, V1};
 
@@ -99,7 +99,8 @@ enum Op {
     Connect(Profile),
     Open(Who, Meeting, Option<usize>, Shown),
     Join(Who, Meeting, Option<usize>, Duration),
-    Meet(Who, Meeting, Option<usize>, Shown),
+    Meet(Who, Meeting, Option<usize>, Shown, AllowedRoles),
+    NotAllowed(Who, Option<Meeting>),
     Data(Who, To, PayloadKind),
     UnknownControl(Who, To, PayloadKind),
     Kick(Who, u32),
@@ -183,7 +184,8 @@ fn ops() -> impl Strategy<Value = Op> {
         130 => (mostly(&[Idle]), PLACES, id()).prop_map(|(who, place, id)| Op::Open(who, Meeting::Open(place), id, Shown::Right)),
         240 => (mostly(&[Idle]), to_join, id()).prop_map(|(who, meeting, id)| Op::Join(who, meeting, id, Duration::ZERO)),
         130 => (mostly(&[Idle]), to_await, id(), wait()).prop_map(|(who, meeting, id, wait)| Op::Join(who, meeting, id, wait)),
-        45 => (mostly(&[Idle]), any_key(), id(), shown()).prop_map(|(who, meeting, id, shown)| Op::Meet(who, meeting, id, shown)),
+        45 => (mostly(&[Idle]), any_key(), id(), shown(), allowed()).prop_map(|(who, meeting, id, shown, allowed)| Op::Meet(who, meeting, id, shown, allowed)),
+        8 => (mostly(&[Idle]), prop::option::of(any_key())).prop_map(|(who, meeting)| Op::NotAllowed(who, meeting)),
         200 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::Data(who, to, kind)),
         30 => (mostly(&[Openers, Joiners]), to(), kind()).prop_map(|(who, to, kind)| Op::UnknownControl(who, to, kind)),
         55 => (mostly(&[Openers]), 0..8_u32).prop_map(|(who, index)| Op::Kick(who, index)),
@@ -244,6 +246,11 @@ fn shown() -> impl Strategy<Value = Shown> {
     prop_oneof![8 => Just(Shown::Nothing), 2 => Just(Shown::Right), 1 => Just(Shown::Wrong)]
 }
 
+/// The roles that a meet may result in: mostly both.
+fn allowed() -> impl Strategy<Value = AllowedRoles> {
+    (prop::bool::weighted(0.8), prop::bool::weighted(0.8)).prop_map(|(opener, joiner)| AllowedRoles { opener, joiner })
+}
+
 /// The time for which a join waits.
 fn wait() -> impl Strategy<Value = Duration> {
     prop_oneof![
@@ -264,7 +271,7 @@ fn kind() -> impl Strategy<Value = PayloadKind> {
 }
 
 fn reason() -> impl Strategy<Value = CloseReason> {
-    prop::sample::select(CloseReason::ALL)
+    prop_oneof![5 => prop::sample::select(CloseReason::ALL), 1 => Just(CloseReason::TokenExpired)]
 }
 
 /// Chooses connections, keys and indexes with the model. Operations without a choice are skipped.
@@ -312,13 +319,21 @@ fn choose(model: &Model, first_key: usize, number: usize, op: &Op) -> Option<Ste
             id,
             wait,
         },
-        Op::Meet(who, meeting, id, shown) => {
+        Op::NotAllowed(who, meeting) => Step::NotAllowed {
+            who: who.among(model)?.name,
+            key: match meeting {
+                Some(meeting) => Some(meeting.among(model, first_key)?),
+                None => None,
+            },
+        },
+        Op::Meet(who, meeting, id, shown, allowed) => {
             let key = meeting.among(model, first_key)?;
             Step::Meet {
                 who: who.among(model)?.name,
                 key,
                 id,
                 tokens: shown.for_key(model, key, number),
+                allowed,
             }
         }
         Op::Data(who, to, kind) => {

@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
-use sigver_core::{Index, Key, Limits, OutboundMessage, Payload, PeerId, PresentJoiner, Refusal, RoleEnd, Token};
+use sigver_core::{
+    IceServer, IceServers, Index, Key, Limits, OutboundMessage, Payload, PeerId, PresentJoiner, Refusal, RoleEnd, Token,
+};
 
 use crate::{ENDS, Role};
 
@@ -145,6 +147,21 @@ fn payload(data: &Value) -> Payload {
     Payload::new(&data.to_string(), &Limits::default()).expect("a JSON value")
 }
 
+/// ICE servers with any text.
+pub(crate) fn ice() -> impl Strategy<Value = IceServers> {
+    let text = || any::<String>();
+    let server = (vec(text(), 0..3), option::of(text()), option::of(text()));
+    let server = server.prop_map(|(urls, username, credential)| IceServer {
+        urls,
+        username,
+        credential,
+    });
+    (vec(server, 0..3), option::of(0..1_000_000_u64)).prop_map(|(servers, seconds)| IceServers {
+        servers,
+        ttl: seconds.map(Duration::from_secs),
+    })
+}
+
 /// Every message from the hub to a client except `Close`, which is not a text, with the role of the client.
 pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
     let refusal = prop_oneof![
@@ -152,6 +169,7 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
         keys().prop_map(|key| Refusal::UnknownKey { key }),
         keys().prop_map(|key| Refusal::TooManyJoiners { key }),
         keys().prop_map(|key| Refusal::TooManyAttempts { key }),
+        option::of(keys()).prop_map(|key| Refusal::NotAllowed { key }),
         Just(Refusal::HasRole),
         Just(Refusal::NoRole),
         Just(Refusal::WrongRole),
@@ -184,10 +202,11 @@ pub(crate) fn outbound() -> impl Strategy<Value = (Role, OutboundMessage)> {
             (role, OutboundMessage::Data { from, payload })
         }),
         (select(&Role::ALL[..]), refusal).prop_map(|(role, refusal)| (role, OutboundMessage::Refused(refusal))),
-        select(ENDS).prop_map(|end| {
+        (select(ENDS), select(&[Role::Opener, Role::Joiner][..])).prop_map(|(end, role)| {
             let role = match end {
                 RoleEnd::OpenerLeft | RoleEnd::Kicked => Role::Joiner,
                 RoleEnd::TakenOver => Role::Opener,
+                RoleEnd::TokenExpired => role,
             };
             (role, OutboundMessage::RoleEnded(end))
         }),

@@ -9,15 +9,15 @@ use std::{
 };
 
 use jsonschema::Validator;
-use proptest::{prelude::*, sample::select};
+use proptest::{option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use sigver_core::{
-    CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, InboundMessage, Key, Limits, Member,
+    CloseReason, ConnId, Decoder, Dialect, Disconnect, Frame, Hub, IceServers, InboundMessage, Key, Limits, Member,
     OutboundMessage, Refusal, RoleEnd, Time, Token,
 };
 use sigver_transcripts::{self as transcripts, StepKind, Transcript, all};
 
-use crate::generated::{frames, outbound};
+use crate::generated::{frames, ice, outbound};
 
 mod generated;
 
@@ -507,7 +507,9 @@ const ENDS: &[RoleEnd] = RoleEnd::ALL;
 /// Does not compile if a variant is added. Add it to [`outbound`], [`ENDS`] and the schema as well.
 fn is_text(message: &OutboundMessage) -> bool {
     match message {
-        OutboundMessage::RoleEnded(RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver)
+        OutboundMessage::RoleEnded(
+            RoleEnd::OpenerLeft | RoleEnd::Kicked | RoleEnd::TakenOver | RoleEnd::TokenExpired,
+        )
         | OutboundMessage::Opened { .. }
         | OutboundMessage::Reopened { .. }
         | OutboundMessage::Waiting { .. }
@@ -562,7 +564,12 @@ fn invalid_variants(message: &Map<String, Value>) -> Vec<Value> {
     all
 }
 
-fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundMessage) -> Result<(), TestCaseError> {
+fn check_outbound(
+    schemas: &[(Dialect, Schema)],
+    role: Role,
+    message: &OutboundMessage,
+    ice: Option<&IceServers>,
+) -> Result<(), TestCaseError> {
     prop_assert!(is_text(message));
     for (dialect, schema) in schemas {
         // The hub sends only objects to plain peers.
@@ -570,7 +577,10 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
             OutboundMessage::Data { payload, .. } => payload.kind() <= dialect.profile().accepts,
             _ => true,
         };
-        let Some(Frame::Text(text)) = dialect.encode(message.clone()).filter(|_| accepts) else {
+        let Some(Frame::Text(text)) = dialect
+            .encode_with_ice(message.clone(), || ice.cloned())
+            .filter(|_| accepts)
+        else {
             continue;
         };
         let value: Value = serde_json::from_str(&text).expect("the codecs write JSON");
@@ -594,7 +604,12 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
             Dialect::Plain => {}
             Dialect::V1 => {
                 let is_for_any_role = matches!(message, OutboundMessage::Refused(_) | OutboundMessage::Pong);
-                for other in Role::ALL.into_iter().filter(|other| *other != role) {
+                let ends_any_role = *message == OutboundMessage::RoleEnded(RoleEnd::TokenExpired);
+                let has_role = |other| ends_any_role && matches!(other, Role::Opener | Role::Joiner);
+                for other in Role::ALL
+                    .into_iter()
+                    .filter(|other| *other != role && !has_role(*other))
+                {
                     prop_assert_eq!(
                         schema.accepts_to(other, &value),
                         is_for_any_role,
@@ -612,7 +627,11 @@ fn check_outbound(schemas: &[(Dialect, Schema)], role: Role, message: &OutboundM
                 for wrong in invalid_variants(object) {
                     let other_index = wrong.get("index").is_some() != object.contains_key("index");
                     let lacks = |name| wrong.get(name).is_none() && object.contains_key(name);
-                    let is_valid = index_is_optional && other_index || lacks("id") || lacks("joiners");
+                    let other_key = wrong.get("key").is_some() != object.contains_key("key");
+                    let key_is_optional = matches!(message, OutboundMessage::Refused(Refusal::NotAllowed { .. }));
+                    let is_valid = index_is_optional && other_index
+                        || key_is_optional && other_key
+                        || ["id", "joiners", "ice"].into_iter().any(lacks);
                     prop_assert!(is_valid || !schema.accepts("server-to-client", &wrong), "{wrong}");
                 }
             }
@@ -648,7 +667,9 @@ fn schemas_accept_encoded_messages_and_reject_invalid_variants() -> Result<(), B
         .map(|dialect| (*dialect, Schema::of(*dialect)))
         .collect();
     let mut runner = proptest::test_runner::TestRunner::default();
-    runner.run(&outbound(), |(role, message)| check_outbound(&schemas, role, &message))?;
+    runner.run(&(outbound(), option::of(ice())), |((role, message), ice)| {
+        check_outbound(&schemas, role, &message, ice.as_ref())
+    })?;
     Ok(())
 }
 

@@ -242,6 +242,7 @@ fn valid_text_is_decoded_in_every_spelling() {
             }
             Ok(InboundMessage::UnknownControl { .. }) => panic!("only the plain dialect has those: {text}"),
             Ok(InboundMessage::Kick { index }) => Decoded::Kick(index.map_or(u32::MAX, Index::get)),
+            Ok(InboundMessage::NotAllowed { .. }) => panic!("no client can send it: {text}"),
             Ok(InboundMessage::Leave) => Decoded::Leave,
             Ok(InboundMessage::CloseKey) => Decoded::Close,
             Ok(InboundMessage::Ping) => Decoded::Ping,
