@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use sigver_server::{Admission, Config, Denied, Handshake, Server};
+use sigver_server::{Admission, Config, Denied, Handshake, Permit, Server};
 use tungstenite::{Message, WebSocket};
 
 /// Admits each client with a ticket, once. The program issues tickets, for example at login.
@@ -31,13 +31,13 @@ impl Tickets {
 
 impl Admission for Tickets {
     /// Called for each handshake, on the thread of the connection. It may block.
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
         let ticket = handshake
             .query()
             .and_then(|query| query.strip_prefix("ticket="))
             .unwrap_or_default();
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(ticket) {
-            Ok(())
+            Ok(Permit::default())
         } else {
             Err(Denied::new(403, "no valid ticket"))
         }

@@ -12,6 +12,7 @@ use sigver_core::EndpointConfig;
 use crate::{
     access::{Admission, client_ip::Network},
     http::{head::HeadLimits, page::Page},
+    ice::IceProvider,
 };
 
 /// The configuration of a [`Server`](crate::Server). Every field has a default.
@@ -66,6 +67,8 @@ pub struct Config {
     pub handshakes_per_ip: Option<NonZeroU32>,
     /// Decides who may connect: a client must be admitted by all of these. Default: empty, which admits all clients.
     pub admission: Vec<Arc<dyn Admission>>,
+    /// The STUN and TURN servers that clients of `sigver.v1` are told when they are paired. Default: `None`.
+    pub ice: Option<Arc<dyn IceProvider>>,
     /// The proxies whose `X-Forwarded-For` is trusted. Default: none.
     ///
     /// The header is read from the right while the address that wrote an entry is in these networks. The first other address is the
@@ -98,6 +101,7 @@ impl Default for Config {
             connections_per_ip: None,
             handshakes_per_ip: None,
             admission: Vec::new(),
+            ice: None,
             trusted_proxies: Vec::new(),
             admin: Vec::new(),
             pages: Vec::new(),

@@ -43,6 +43,7 @@ mod config;
 mod conn;
 mod counters;
 mod http;
+mod ice;
 mod lifecycle;
 mod memory;
 mod overflow;
@@ -60,12 +61,14 @@ pub use access::{
     Admission, Denied, Handshake,
     client_ip::{Network, ParseNetworkError},
     origins::{Origin, Origins, ParseOriginError},
+    permit::{Permission, Permit},
     tokens::{Tokens, TokensError},
 };
 pub use config::Config;
 #[cfg(any(test, fuzzing))]
 pub use conn::handshake::read_head;
 pub use http::page::Page;
+pub use ice::{IceProvider, IceUrl, IceUrls, ParseIceUrlError, TurnSecretError};
 pub use memory::MemoryBound;
 pub use server::{BindError, Handle, RunError, Server};
 pub use sys::connection_limit::ConnectionLimit;

@@ -24,6 +24,7 @@ pub(crate) mod io;
 mod key_attempts;
 pub(crate) mod pairing;
 mod rate_limit;
+mod requests;
 pub(crate) mod source_table;
 mod timers;
 
@@ -40,7 +41,7 @@ use crate::{
         drain::Drain,
         fair_queue::{FairQueue, WAITING_OVERHEAD, stall_check},
         io::{Input, Output},
-        key_attempts::{AttemptBudget, KeyAttempts, SOURCE_FACTOR, named_key},
+        key_attempts::{AttemptBudget, KeyAttempts, named_key},
         pairing::{Pairing, PairingStage, Side},
         rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
         source_table::Source,
@@ -51,7 +52,7 @@ use crate::{
     ice::IceServers,
     id::{ConnId, Key},
     message::{InboundMessage, OutboundMessage},
-    reason::{CloseReason, ConnectError, Refusal},
+    reason::{CloseReason, ConnectError},
     time::Time,
     token::Token,
     wire::{Decoder, Dialect},
@@ -541,42 +542,6 @@ impl Endpoint {
         Ok(message)
     }
 
-    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
-    ///
-    /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
-    /// taken. A join is an attempt if it is not allowed, or the key is unknown, also if it waits.
-    fn attempt_key(
-        &mut self,
-        now: Time,
-        id: ConnId,
-        key: Key,
-        message: InboundMessage,
-        outputs: &mut Outputs,
-    ) -> Vec<(ConnId, OutboundMessage)> {
-        let (Some(per_minute), Some(conn), None) = (
-            self.config.key_attempts_per_minute,
-            self.conns.get_mut(id),
-            self.hub.role(id),
-        ) else {
-            return self.hub.handle(now, id, message);
-        };
-        let per_conn = per_minute.get();
-        let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
-        let source = conn.source;
-        if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
-            return self.refuse_throttled(now, id, Refusal::TooManyAttempts { key }, outputs);
-        }
-        let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
-        let messages = self.hub.handle(now, id, message);
-        if may_open || messages.iter().any(|(_, message)| is_failed_attempt(message)) {
-            self.key_attempts.spend(source, per_source, now);
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.attempts.spend(per_conn, now);
-            }
-        }
-        messages
-    }
-
     fn limit_rate(&mut self, now: Time, id: ConnId, bytes: usize, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.messages.spend(1, self.config.messages_per_second, now);
@@ -862,15 +827,5 @@ fn is_from_joiner(message: &OutboundMessage) -> bool {
         OutboundMessage::Data { from: Some(_), .. }
             | OutboundMessage::PeerJoined { .. }
             | OutboundMessage::PeerLeft { .. }
-    )
-}
-
-/// Whether the reply to a join makes it an attempt: it did not become a joiner for a reason that is not the number of joiners.
-fn is_failed_attempt(message: &OutboundMessage) -> bool {
-    matches!(
-        message,
-        OutboundMessage::Waiting { .. }
-            | OutboundMessage::Refused(Refusal::UnknownKey { .. } | Refusal::NotAllowed { .. })
-            | OutboundMessage::Close(CloseReason::UnknownKey | CloseReason::NotAllowed)
     )
 }

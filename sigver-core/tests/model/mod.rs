@@ -116,7 +116,7 @@ impl Model {
 
     /// Plays a step. If one step ends many connections, they are notified in the order in which they connected.
     pub(crate) fn play(&mut self, step: Step) -> Vec<(usize, Sent)> {
-        if let Some((who, key)) = Self::sender(step).and_then(|who| Some((who, self.unnoticed_wait(who)?))) {
+        if let Some((who, key)) = step.sender().and_then(|who| Some((who, self.unnoticed_wait(who)?))) {
             self.make_idle(who);
             return self.refuse(who, "unknown-key", Detail::Key(key));
         }
@@ -515,29 +515,6 @@ impl Model {
                 self.after(who, role)
             }
             Some(_) => self.refuse(who, "wrong-role", Detail::Nothing),
-        }
-    }
-
-    /// Returns the client that sends a message in this step.
-    fn sender(step: Step) -> Option<usize> {
-        match step {
-            Step::Open { who, .. }
-            | Step::Join { who, .. }
-            | Step::Meet { who, .. }
-            | Step::NotAllowed { who, .. }
-            | Step::Data { who, .. }
-            | Step::UnknownControl { who, .. }
-            | Step::Kick { who, .. }
-            | Step::Leave { who }
-            | Step::CloseKey { who }
-            | Step::Ping { who } => Some(who),
-            Step::Connect { .. }
-            | Step::Throttle { .. }
-            | Step::Close { .. }
-            | Step::Disconnect { .. }
-            | Step::Wait { .. }
-            | Step::Timeout
-            | Step::Shutdown => None,
         }
     }
 

@@ -80,6 +80,31 @@ pub(crate) enum Step {
     Shutdown,
 }
 
+impl Step {
+    /// Returns the client that sends a message in this step.
+    pub(crate) fn sender(self) -> Option<usize> {
+        match self {
+            Self::Open { who, .. }
+            | Self::Join { who, .. }
+            | Self::Meet { who, .. }
+            | Self::NotAllowed { who, .. }
+            | Self::Data { who, .. }
+            | Self::UnknownControl { who, .. }
+            | Self::Kick { who, .. }
+            | Self::Leave { who }
+            | Self::CloseKey { who }
+            | Self::Ping { who } => Some(who),
+            Self::Connect { .. }
+            | Self::Throttle { .. }
+            | Self::Close { .. }
+            | Self::Disconnect { .. }
+            | Self::Wait { .. }
+            | Self::Timeout
+            | Self::Shutdown => None,
+        }
+    }
+}
+
 /// The token that a request shows, and the one that its sender gets as an opener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tokens {

@@ -1,8 +1,8 @@
-//! The naive endpoint's grace for joins of the plain dialect, and the late refusal of what is throttled.
+//! The naive endpoint's limit on attempts at keys, the grace for joins of the plain dialect, and the late refusal of what is throttled.
 
 use core::time::Duration;
 
-use sigver_core::Dialect;
+use sigver_core::{CloseReason, Dialect};
 
 use crate::model::{self, Sent};
 
@@ -21,6 +21,40 @@ impl Client {
 }
 
 impl EndpointModel {
+    /// Handles a request for a named key, if an attempt is left.
+    pub(super) fn attempt(&mut self, who: usize, step: model::Step, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
+        let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
+        let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
+            return self.hub.play(step);
+        };
+        let now = self.now;
+        let minute = Duration::from_secs(60);
+        let (of_conn, of_source) = (minute / allowed.get(), minute / allowed.get().saturating_mul(10));
+        let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
+        let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
+        if conn_level + of_conn > minute || source_level + of_source > minute {
+            let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
+            else {
+                panic!("{step:?} names no key");
+            };
+            return self.throttle(who, key, outputs);
+        }
+        let sent = self.hub.play(step);
+        let is_unknown = |sent: &Sent| match sent {
+            Sent::Waiting { .. } => true,
+            Sent::Refused { code, .. } => *code == "unknown-key",
+            Sent::Close(reason) => *reason == CloseReason::UnknownKey,
+            _ => false,
+        };
+        if matches!(step, model::Step::Open { .. } | model::Step::Meet { .. })
+            || sent.iter().any(|(_, sent)| is_unknown(sent))
+        {
+            self.client(who).attempts.level += of_conn;
+            self.attempts.entry(source).or_default().level += of_source;
+        }
+        sent
+    }
+
     fn stop(&mut self, who: usize, reason: Reason, outputs: &mut Outputs) {
         let events = Vec::new();
         self.client(who).blocked = Some(Blocked { reason, events });
@@ -40,7 +74,7 @@ impl EndpointModel {
         }
     }
 
-    pub(super) fn throttle(&mut self, who: usize, key: usize, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
+    fn throttle(&mut self, who: usize, key: usize, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
         let grace = self.config.limits.plain_join_grace;
         if grace.is_zero() || self.client(who).dialect == Dialect::V1 {
             return self.hub.play(model::Step::Throttle { who, key });

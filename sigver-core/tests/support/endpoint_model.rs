@@ -430,39 +430,6 @@ impl EndpointModel {
         self.spend(who, bytes, outputs);
     }
 
-    fn attempt(&mut self, who: usize, step: model::Step, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
-        let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
-        let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
-            return self.hub.play(step);
-        };
-        let now = self.now;
-        let minute = Duration::from_secs(60);
-        let (of_conn, of_source) = (minute / allowed.get(), minute / allowed.get().saturating_mul(10));
-        let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
-        let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
-        if conn_level + of_conn > minute || source_level + of_source > minute {
-            let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
-            else {
-                panic!("{step:?} names no key");
-            };
-            return self.throttle(who, key, outputs);
-        }
-        let sent = self.hub.play(step);
-        let is_unknown = |sent: &Sent| match sent {
-            Sent::Waiting { .. } => true,
-            Sent::Refused { code, .. } => *code == "unknown-key",
-            Sent::Close(reason) => *reason == CloseReason::UnknownKey,
-            _ => false,
-        };
-        if matches!(step, model::Step::Open { .. } | model::Step::Meet { .. })
-            || sent.iter().any(|(_, sent)| is_unknown(sent))
-        {
-            self.client(who).attempts.level += of_conn;
-            self.attempts.entry(source).or_default().level += of_source;
-        }
-        sent
-    }
-
     fn spend(&mut self, who: usize, bytes: usize, outputs: &mut Outputs) {
         if !self.is_open(who) {
             return;

@@ -1,31 +1,33 @@
 //! Who may connect: the [`Admission`] trait and what it decides by. [`Origins`](crate::Origins) and [`Tokens`](crate::Tokens) implement it.
 
+pub(crate) mod bearer;
 pub(crate) mod client_ip;
 pub(crate) mod origins;
 pub(crate) mod per_ip;
+pub(crate) mod permit;
 pub(crate) mod tokens;
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use crate::http::headers::Headers;
+use crate::{access::permit::Permit, http::headers::Headers};
 
-/// Decides whether a client may connect, by the request of its WebSocket handshake.
+/// Decides whether a client may connect, by the request of its WebSocket handshake, and what it may do.
 ///
 /// It is called on the connection's own thread, so it may block, for example on a look-up in a database: no other client waits. The client
 /// counts as a connection meanwhile, even if it leaves: use a time-out. A panic ends that connection only. [`Server::run`](crate::Server::run)
 /// does not wait for a call that blocks, so a call may outlive the server.
 ///
 /// ```
-/// use sigver_server::{Admission, Config, Denied, Handshake};
+/// use sigver_server::{Admission, Config, Denied, Handshake, Permit};
 ///
 /// /// Admits clients at one path only.
 /// #[derive(Debug)]
 /// struct AtPath(&'static str);
 ///
 /// impl Admission for AtPath {
-///     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+///     fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
 ///         if handshake.path() == self.0 {
-///             Ok(())
+///             Ok(Permit::default())
 ///         } else {
 ///             Err(Denied::new(404, "no signaling here"))
 ///         }
@@ -41,7 +43,7 @@ pub trait Admission: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// The HTTP response to a client that is denied.
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied>;
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied>;
 }
 
 /// The request of a valid WebSocket handshake (RFC 6455 section 4.1). `Debug` shows neither query nor headers, because they may have secrets.

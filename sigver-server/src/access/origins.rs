@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use thiserror::Error;
 
-use crate::access::{Admission, Denied, Handshake};
+use crate::access::{Admission, Denied, Handshake, permit::Permit};
 
 /// Admits pages of these origins (RFC 6454), and all clients that send no origin.
 ///
@@ -152,7 +152,7 @@ impl FromIterator<Origin> for Origins {
 }
 
 impl Admission for Origins {
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
         let mut named = handshake.headers("Origin");
         let is_admitted = match (named.next(), named.next()) {
             (None, _) => true,
@@ -163,7 +163,7 @@ impl Admission for Origins {
             (Some(_), Some(_)) => false,
         };
         if is_admitted {
-            Ok(())
+            Ok(Permit::default())
         } else {
             Err(Denied::new(403, "pages of this origin may not connect"))
         }

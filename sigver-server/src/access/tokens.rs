@@ -10,10 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::access::{Admission, Denied, Handshake};
-
-/// The prefix of a subprotocol that carries a token.
-pub(crate) const BEARER: &str = "sigver.bearer.";
+use crate::access::{Admission, Denied, Handshake, permit::Permit};
 
 /// Admits clients that send one of the tokens in a file.
 ///
@@ -124,54 +121,13 @@ impl fmt::Debug for Tokens {
 }
 
 impl Admission for Tokens {
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
-        let in_header = handshake.headers("Authorization").find_map(after_bearer);
-        let in_subprotocol = handshake.subprotocols().find_map(|name| name.strip_prefix(BEARER));
-        let in_query = handshake.query().and_then(token_parameter);
-        if in_header.is_some_and(|token| self.has(token))
-            || in_subprotocol.is_some_and(|token| self.has(token.as_bytes()))
-            || in_query.is_some_and(|token| self.has(&token))
-        {
-            Ok(())
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
+        if handshake.bearer_tokens().any(|token| self.has(token.as_bytes())) {
+            Ok(Permit::default())
         } else {
             Err(Denied::new(401, "a token is needed to connect"))
         }
     }
-}
-
-/// Returns the token of an `Authorization` header. Its scheme is case-insensitive (RFC 9110 section 11.1).
-fn after_bearer(value: &[u8]) -> Option<&[u8]> {
-    let value = value.trim_ascii();
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
-/// Returns the value of the first parameter `token` of a query.
-fn token_parameter(query: &str) -> Option<Vec<u8>> {
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        (percent_decode(name) == b"token").then(|| percent_decode(value))
-    })
-}
-
-/// Decodes a part of a URL (RFC 3986 section 2.1). A `%` without two hexadecimal digits stays.
-fn percent_decode(text: &str) -> Vec<u8> {
-    let mut rest = text.as_bytes();
-    let mut decoded = Vec::with_capacity(rest.len());
-    while let [first, after @ ..] = rest {
-        let digits = match (first, after) {
-            (b'%', [high, low, ..]) => hex_digit(*high).zip(hex_digit(*low)),
-            _ => None,
-        };
-        let (byte, length) = digits.map_or((*first, 1), |(high, low)| (high << 4 | low, 3));
-        decoded.push(byte);
-        rest = &rest[length..];
-    }
-    decoded
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| digit.try_into().ok())
 }
 
 /// Reads a file of tokens and returns their digests. The file may begin with a byte order mark.
@@ -274,34 +230,5 @@ mod tests {
         assert_eq!(tokens.reload()?, 2);
         assert!(tokens.has(b"fedcba9876543210") && !tokens.has(b"0123456789abcdef"));
         Ok(())
-    }
-
-    #[test]
-    fn first_parameter_of_the_query_is_decoded() {
-        for (query, token) in [
-            ("token=abc", Some(&b"abc"[..])),
-            ("a=b&token=abc&token=def", Some(b"abc")),
-            ("token=%61b%2D%2d%7e&x", Some(b"ab--~")),
-            ("%74oken=a=b", Some(b"a=b")),
-            ("token=", Some(b"")),
-            ("token=%", Some(b"%")),
-            ("token=%6", Some(b"%6")),
-            ("token=%6g%+1", Some(b"%6g%+1")),
-            ("token=%ff%00", Some(b"\xff\0")),
-            ("token", None),
-            ("Token=abc", None),
-            ("", None),
-        ] {
-            assert_eq!(token_parameter(query).as_deref(), token, "{query}");
-        }
-    }
-
-    #[test]
-    fn the_scheme_is_bearer_in_any_case() {
-        assert_eq!(after_bearer(b"Bearer abc"), Some(&b"abc"[..]));
-        assert_eq!(after_bearer(b" bEARER   abc "), Some(&b"abc"[..]));
-        assert_eq!(after_bearer(b"Basic abc"), None);
-        assert_eq!(after_bearer(b"Bearer"), None);
-        assert_eq!(after_bearer(b""), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage};
+use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage, Time};
 
 use crate::conn::peer::Permit;
 
@@ -26,6 +26,8 @@ pub(crate) enum ConnEvent {
     Upgraded {
         response: Vec<u8>,
         dialect: Dialect,
+        /// When its admission ends.
+        expires_at: Option<Time>,
     },
     /// A message arrived and was decoded.
     Message {

@@ -6,7 +6,7 @@ use sigver_core::Dialect;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    access::{Handshake, client_ip, tokens::BEARER},
+    access::{Handshake, bearer, client_ip, permit::Permit},
     config::Config,
     conn::request_line::RequestLine,
     http::{
@@ -19,13 +19,14 @@ use crate::{
 };
 
 /// An admitted handshake.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Upgrade {
     /// `Sec-WebSocket-Key`.
     key: String,
     /// The subprotocol to echo.
     subprotocol: Option<String>,
     pub(crate) dialect: Dialect,
+    pub(crate) permit: Permit,
 }
 
 /// What the server decides on a request.
@@ -76,18 +77,19 @@ fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> R
         query: head.query,
         headers: head.headers,
     };
+    let mut permit = Permit::default();
     for admission in &config.admission {
-        admission
-            .admit(&handshake)
-            .map_err(|denied| Response::denied(denied.status(), denied.text()))?;
+        let admitted = admission.admit(&handshake);
+        permit = permit.and(admitted.map_err(|denied| Response::denied(denied.status(), denied.text()))?);
     }
     // A token is a secret, so it is never echoed.
-    opening.offers.retain(|name| !name.starts_with(BEARER));
+    opening.offers.retain(|name| !name.starts_with(bearer::SUBPROTOCOL));
     let (dialect, echo) = Dialect::negotiate(opening.offers);
     Ok(Upgrade {
         key: opening.key.to_owned(),
         subprotocol: echo.map(str::to_owned),
         dialect,
+        permit,
     })
 }
 

@@ -13,13 +13,16 @@ pub(crate) mod request_line;
 use std::{
     sync::{Arc, mpsc::SyncSender},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
 
 use crate::{
-    access::per_ip::{self, LimitExceeded, PerIpLimits},
+    access::{
+        self,
+        per_ip::{self, LimitExceeded, PerIpLimits},
+    },
     config::Config,
     conn::{
         event::{ConnEvent, Event},
@@ -136,12 +139,13 @@ fn serve(
     rest: Vec<u8>,
     started: Instant,
 ) {
-    let dialect = upgrade.dialect;
+    let (dialect, client_permit) = (upgrade.dialect, upgrade.permit.clone());
     let mut conn = Conn {
         peer,
         context,
         events: EventSender { peer, events },
         received: Traffic::default(),
+        permit: client_permit,
     };
     conn.accept(upgrade);
     let end = conn.serve(dialect, rest);
@@ -185,6 +189,7 @@ struct Conn<'a> {
     context: &'a Context,
     events: EventSender<'a>,
     received: Traffic,
+    permit: access::permit::Permit,
 }
 
 /// Sends a connection's events to the relay. The last one, [`ConnEvent::Disconnected`], is sent on drop.
@@ -196,9 +201,14 @@ struct EventSender<'a> {
 impl Conn<'_> {
     /// Accepts the handshake. Frees it: the client chooses how large its subprotocol is.
     fn accept(&self, upgrade: Upgrade) {
+        let expires_at = self.permit.expiry().map(|expiry| {
+            let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
+            self.context.clock.now().saturating_add(left)
+        });
         self.events.send(ConnEvent::Upgraded {
             response: upgrade.response(),
             dialect: upgrade.dialect,
+            expires_at,
         });
     }
 
@@ -251,7 +261,7 @@ impl Conn<'_> {
                 self.received.add(text.len());
                 let message = decoder.decode(&text).map_err(End::Violation)?;
                 ConnEvent::Message {
-                    message,
+                    message: self.permit.restrict(message),
                     text_bytes: text.len(),
                     wire_bytes,
                     read_at,

@@ -95,8 +95,12 @@ impl Relay {
         // Reserved keys outlive their connections, and the accept loop limits those.
         let reserved_keys = &mut config.limits.reserved_keys;
         *reserved_keys = reserved_keys.or(NonZeroU32::new(context.connections));
+        let mut endpoint = Endpoint::new(config, random::u128);
+        if let Some(ice) = context.config.ice.clone() {
+            endpoint = endpoint.with_ice_servers(move || ice.ice_servers());
+        }
         Self {
-            endpoint: Endpoint::new(config, random::u128),
+            endpoint,
             peers: Vec::new(),
             closing: BTreeMap::new(),
             outputs: OutputQueue::new(),
@@ -216,7 +220,17 @@ impl Relay {
         let mut origin = None;
         let mut asks_for_role = false;
         let outputs = match event {
-            ConnEvent::Upgraded { response, dialect } => return self.accept(now, &peer, dialect, &response),
+            ConnEvent::Upgraded {
+                response,
+                dialect,
+                expires_at,
+            } => {
+                self.accept(now, &peer, dialect, &response);
+                if let Some(at) = expires_at {
+                    self.endpoint.expire_at(now, peer.id(), at);
+                }
+                return;
+            }
             ConnEvent::Message {
                 message,
                 text_bytes,
@@ -507,7 +521,14 @@ mod tests {
                 dialect,
             };
             let response = Vec::new();
-            self.handle(&conn, ConnEvent::Upgraded { response, dialect });
+            self.handle(
+                &conn,
+                ConnEvent::Upgraded {
+                    response,
+                    dialect,
+                    expires_at: None,
+                },
+            );
             Ok(conn)
         }
 

@@ -4,10 +4,11 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
     sync::{Arc, Condvar, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use sigver_server::{Admission, Denied, Handshake, Origins, Tokens};
+use sigver_core::Role;
+use sigver_server::{Admission, Denied, Handshake, Origins, Permission, Permit, Tokens};
 use sigver_transcripts::Seen;
 
 use crate::support::{Running, connect_from, eventually, handshake, test_config};
@@ -157,7 +158,7 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
 struct RecordingAdmission(Mutex<Vec<(IpAddr, String)>>);
 
 impl Admission for RecordingAdmission {
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
         let names: Vec<&str> = handshake.subprotocols().collect();
         let cookies = handshake.headers("cookie").count();
         let seen = format!("{:?} {:?} {names:?} {cookies}", handshake.path(), handshake.query());
@@ -165,7 +166,7 @@ impl Admission for RecordingAdmission {
         all.push((handshake.client(), seen));
         match handshake.path().strip_prefix("/refused/") {
             Some(status) => Err(Denied::new(status.parse().unwrap_or(0), format!("no {status}"))),
-            None => Ok(()),
+            None => Ok(Permit::default()),
         }
     }
 }
@@ -217,9 +218,9 @@ fn custom_admission_sees_and_rejects_requests() -> io::Result<()> {
 struct Panics;
 
 impl Admission for Panics {
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
         assert_ne!(handshake.path(), "/panic", "requested panic");
-        Ok(())
+        Ok(Permit::default())
     }
 }
 
@@ -252,6 +253,12 @@ impl Blocks {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
+    fn block(&self) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.0 += 1;
+        drop(self.changed.wait_while(calls, |(_, may_return)| !*may_return));
+    }
+
     fn release(&self) {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.changed.notify_all();
@@ -259,13 +266,11 @@ impl Blocks {
 }
 
 impl Admission for Blocks {
-    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), Denied> {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
         if handshake.path() == "/blocks" {
-            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-            calls.0 += 1;
-            drop(self.changed.wait_while(calls, |(_, may_return)| !*may_return));
+            self.block();
         }
-        Ok(())
+        Ok(Permit::default())
     }
 }
 
@@ -325,4 +330,105 @@ fn blocked_admission_does_not_delay_shutdown_with_a_successor() -> io::Result<()
     assert!(client.join().expect("it does not panic").is_err());
     blocks.release();
     Ok(())
+}
+
+/// Names each client by its path, allows keys that begin with the name, and admits clients of `/late` for a time that is over.
+#[derive(Debug)]
+struct ByName;
+
+#[derive(Debug)]
+struct OwnKeys(String);
+
+impl Admission for ByName {
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
+        let name = handshake.path().trim_start_matches('/');
+        let permit = Permit::default().with_identity(name);
+        Ok(match name {
+            "late" => permit.with_expiry(SystemTime::UNIX_EPOCH),
+            _ => permit.with_permission(Arc::new(OwnKeys(name.to_owned()))),
+        })
+    }
+}
+
+impl Permission for OwnKeys {
+    fn may(&self, role: Role, key: Option<&str>) -> bool {
+        assert_ne!(role, Role::Waiting);
+        key.is_some_and(|key| key.starts_with(&self.0) || (role == Role::Joiner && key.starts_with("public")))
+    }
+}
+
+#[test]
+fn roles_that_are_not_allowed_are_refused() -> io::Result<()> {
+    let mut config = test_config();
+    config.admission.push(Arc::new(ByName));
+    let server = Running::start(config);
+    let v1 = "Sec-WebSocket-Protocol: sigver.v1\r\n";
+    let connect = |name: &str, headers| handshake(TcpStream::connect(server.addr)?, &format!("/{name}"), headers);
+    let (mut alice, _) = connect("alice", v1)?;
+    let mut ask = |text: &str| {
+        alice.send_text(text).expect("connected");
+        match alice.receive() {
+            Seen::Text(text) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    let is = |reply: &str, code: &str| assert!(reply.contains(&format!(r#""code":"{code}""#)), "{reply}");
+    is(&ask(r#"{"type":"open","key":"bob-1"}"#), "not-allowed");
+    is(&ask(r#"{"type":"join","key":"bob-1"}"#), "not-allowed");
+    is(&ask(r#"{"type":"open"}"#), "not-allowed");
+    is(&ask(r#"{"type":"open","key":"public-1"}"#), "not-allowed");
+    is(&ask(r#"{"type":"meet","key":"public-1"}"#), "not-allowed");
+    is(&ask(r#"{"type":"join","key":"public-1"}"#), "unknown-key");
+    assert!(ask(r#"{"type":"meet","key":"alice-1"}"#).starts_with(r#"{"type":"opened""#));
+    let (mut plain, _) = connect("bob", "")?;
+    plain.send_text(r#"{"type":"join","key":"alice-1"}"#)?;
+    assert_eq!(plain.receive(), Seen::Close(Some(1008), "not allowed".into()));
+    let refused = "sigver_refused_total{reason=\"not-allowed\"} 6\n";
+    eventually("all refusals are counted", || server.handle.metrics().contains(refused));
+    Ok(())
+}
+
+#[test]
+fn client_is_closed_when_its_admission_ends() -> io::Result<()> {
+    let mut config = test_config();
+    config.admission.push(Arc::new(ByName));
+    let server = Running::start(config);
+    let (mut late, _) = handshake(TcpStream::connect(server.addr)?, "/late", "")?;
+    assert_eq!(late.receive(), Seen::Close(Some(4004), "token expired".into()));
+    Ok(())
+}
+
+/// A look-up that blocks one client delays no other.
+#[test]
+fn permission_may_block() -> io::Result<()> {
+    #[derive(Debug)]
+    struct Slow(Arc<Blocks>);
+    impl Admission for Slow {
+        fn admit(&self, handshake: &Handshake<'_>) -> Result<Permit, Denied> {
+            Ok(match handshake.path() {
+                "/blocks" => Permit::default().with_permission(Arc::clone(&self.0) as Arc<dyn Permission>),
+                _ => Permit::default(),
+            })
+        }
+    }
+    let blocks = Arc::new(Blocks::default());
+    let mut config = test_config();
+    config.admission.push(Arc::new(Slow(Arc::clone(&blocks))));
+    let server = Running::start(config);
+    let (mut slow, _) = handshake(TcpStream::connect(server.addr)?, "/blocks", "")?;
+    slow.send_text(r#"{"type":"open","key":"slow"}"#)?;
+    eventually("it blocks", || blocks.calls() == 1);
+    let (mut opener, mut joiner) = server.pair("k");
+    joiner.send_text("{}")?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    blocks.release();
+    eventually("it has opened its key", || server.handle.stats().keys == 2);
+    Ok(())
+}
+
+impl Permission for Blocks {
+    fn may(&self, _: Role, _: Option<&str>) -> bool {
+        self.block();
+        true
+    }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod frames;
 mod handshakes;
 mod house;
+mod ice;
 mod last_frames;
 mod limits;
 mod logs;

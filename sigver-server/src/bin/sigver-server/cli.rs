@@ -19,10 +19,11 @@ use clap::{
 };
 use clap_complete::Shell;
 use clap_mangen::Man;
-use sigver_server::{Config, ConnectionLimit, MemoryBound, Network, Origin, Origins, Server, Tokens};
+use sigver_server::{Config, ConnectionLimit, IceUrl, IceUrls, MemoryBound, Network, Origin, Origins, Server, Tokens};
 
 use crate::{
     demo,
+    files::Files,
     logging::Format,
     values::{self, List, number, positive_seconds, seconds, switch},
 };
@@ -54,6 +55,8 @@ struct Cli {
     serving: Serving,
     #[command(flatten)]
     admission: Admission,
+    #[command(flatten)]
+    ice: Ice,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
@@ -115,6 +118,26 @@ struct Admission {
     /// Trust X-Forwarded-For from this IP or CIDR network; repeatable
     #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_parser = values::list::<Network>)]
     trusted_proxy: Vec<List<Network>>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "ICE servers that clients of sigver.v1 are told")]
+struct Ice {
+    /// URL of a STUN server (stun:HOST:PORT); repeatable [default: none]
+    #[arg(long, env = "SIGVER_ICE", value_name = "URL", value_parser = values::list::<IceUrl>)]
+    ice: Vec<List<IceUrl>>,
+
+    /// URL of a TURN server (turn:HOST:PORT); repeatable [default: none]
+    #[arg(long, env = "SIGVER_TURN", value_name = "URL", value_parser = values::list::<IceUrl>)]
+    turn: Vec<List<IceUrl>>,
+
+    /// Secret shared with the TURN servers; reloaded on SIGHUP
+    #[arg(long, env = "SIGVER_TURN_SECRET_FILE", value_name = "PATH")]
+    turn_secret_file: Option<PathBuf>,
+
+    /// Seconds for which TURN credentials are valid
+    #[arg(long, env = "SIGVER_TURN_TTL", value_name = "SECONDS", default_value = "86400", value_parser = number(1, u32::MAX))]
+    turn_ttl: u32,
 }
 
 #[derive(Args)]
@@ -214,8 +237,8 @@ pub(crate) struct ServeOptions {
     pub(crate) config: Config,
     pub(crate) demo: bool,
     pub(crate) log_format: Format,
-    /// The tokens to reload on SIGHUP.
-    pub(crate) tokens: Option<Arc<Tokens>>,
+    /// What to reload on SIGHUP.
+    pub(crate) files: Files,
     /// Variables that look like those of flags and belong to none.
     pub(crate) unknown_variables: Vec<String>,
 }
@@ -273,19 +296,16 @@ pub(crate) fn parse() -> Result<ServeOptions, Exit> {
     if cli.serving.man {
         return Err(print(&man_page()));
     }
-    let tokens = match &cli.admission.token_file {
-        Some(path) => Some(Arc::new(
-            Tokens::from_file(path).map_err(|error| Exit::Usage(error.to_string()))?,
-        )),
-        None => None,
-    };
+    let files = cli.files()?;
     let mut config = cli.config();
     if config.listen.is_empty() {
         config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))];
     }
-    if let Some(tokens) = &tokens {
-        let tokens = Arc::clone(tokens);
-        config.admission.push(tokens);
+    if let Some(tokens) = &files.tokens {
+        config.admission.push(Arc::<Tokens>::clone(tokens));
+    }
+    if let Some(ice) = &files.ice {
+        config.ice = Some(Arc::<IceUrls>::clone(ice));
     }
     let unknown_variables = unknown_variables(std::env::vars_os());
     if cli.serving.check_config {
@@ -300,7 +320,7 @@ pub(crate) fn parse() -> Result<ServeOptions, Exit> {
         config,
         demo: cli.serving.demo,
         log_format: cli.serving.log_format,
-        tokens,
+        files,
         unknown_variables,
     })
 }
@@ -359,9 +379,9 @@ fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]
                 .iter()
                 .for_each(|addr| line(flag, &addr.to_string(), source)),
             ([], "allow-origin") => line(flag, "all", source),
-            ([], "admin" | "token-file") => line(flag, "off", source),
+            ([], "admin" | "token-file" | "turn-secret-file") => line(flag, "off", source),
             ([], _) => line(flag, "none", source),
-            (values, "allow-origin" | "trusted-proxy") => values
+            (values, "allow-origin" | "trusted-proxy" | "ice" | "turn") => values
                 .iter()
                 .flat_map(|value| values::items(value))
                 .for_each(|item| line(flag, item, source)),
@@ -404,6 +424,15 @@ fn prints_and_exits(arg: &Arg) -> bool {
 }
 
 impl Cli {
+    /// Reads the files that the flags name.
+    fn files(&self) -> Result<Files, Exit> {
+        let tokens = self.admission.token_file.as_ref().map(Tokens::from_file).transpose();
+        Ok(Files {
+            tokens: tokens.map_err(|error| Exit::Usage(error.to_string()))?.map(Arc::new),
+            ice: self.ice.urls()?.map(Arc::new),
+        })
+    }
+
     /// Returns the configuration that the flags describe, without tokens and the default address.
     fn config(&self) -> Config {
         let mut config = Config::default();
@@ -464,6 +493,33 @@ impl Cli {
         config.endpoint.close_timeout = close_timeout;
         config.endpoint.drain = drain;
         config
+    }
+}
+
+impl Ice {
+    fn urls(&self) -> Result<Option<IceUrls>, Exit> {
+        let usage = |message: &str| Err(Exit::Usage(format!("{message} (see --help)")));
+        let (ice, turn) = (values::flatten(&self.ice), values::flatten(&self.turn));
+        if let Some(url) = ice.iter().find(|url| url.is_turn()) {
+            return usage(&format!(
+                "invalid value '{url}' for '--ice <URL>': a TURN server needs credentials, so use --turn"
+            ));
+        }
+        if let Some(url) = turn.iter().find(|url| !url.is_turn()) {
+            return usage(&format!(
+                "invalid value '{url}' for '--turn <URL>': not a TURN server, so use --ice"
+            ));
+        }
+        match (&self.turn_secret_file, turn.is_empty()) {
+            (None, false) => usage("--turn needs --turn-secret-file"),
+            (Some(_), true) => usage("--turn-secret-file needs --turn"),
+            (None, true) => Ok((!ice.is_empty()).then(|| IceUrls::new(ice))),
+            (Some(path), false) => {
+                let ttl = Duration::from_secs(self.turn_ttl.into());
+                let urls = IceUrls::new(ice).with_turn(turn, path, ttl);
+                urls.map(Some).map_err(|error| Exit::Usage(error.to_string()))
+            }
+        }
     }
 }
 

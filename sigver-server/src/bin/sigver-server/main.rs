@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod cli;
 mod demo;
+mod files;
 mod logging;
 mod serve;
 mod signals;

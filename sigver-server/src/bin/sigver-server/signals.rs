@@ -1,9 +1,9 @@
 //! Signal handling, in threads and not in signal handlers. The first SIGTERM or SIGINT starts a graceful shutdown, the second closes all
-//! connections, the third exits immediately. A signal during the pre-stop delay ends the delay and is not counted. SIGHUP reloads the tokens.
+//! connections, the third exits immediately. A signal during the pre-stop delay ends the delay and is not counted. SIGHUP reloads files.
 
 use std::{
     io, process,
-    sync::{Arc, mpsc::sync_channel},
+    sync::mpsc::sync_channel,
     thread,
     time::{Duration, Instant},
 };
@@ -13,18 +13,20 @@ use signal_hook::{
     iterator::Signals,
     low_level::signal_name,
 };
-use sigver_server::{Handle, Tokens};
+use sigver_server::Handle;
 
-use crate::systemd;
+use crate::{files::Files, systemd};
 
 /// Starts the threads that handle signals.
-pub(crate) fn handle(server: Handle, pre_stop_delay: Duration, tokens: Option<Arc<Tokens>>) -> io::Result<()> {
+pub(crate) fn handle(server: Handle, pre_stop_delay: Duration, files: Files) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    // Reading the token file may block, for example on a FIFO, so it has a thread. Requests during a reload are merged into one.
+    // Reading a file may block, for example on a FIFO, so it has a thread. Requests during a reload are merged into one.
     let (requests, reloads) = sync_channel(1);
     thread::Builder::new().name("sigver-reload".into()).spawn(move || {
         for () in reloads {
-            reload(tokens.as_deref());
+            systemd::reloading();
+            files.reload();
+            systemd::ready();
         }
     })?;
     thread::Builder::new().name("sigver-signals".into()).spawn(move || {
@@ -69,15 +71,4 @@ pub(crate) fn handle(server: Handle, pre_stop_delay: Duration, tokens: Option<Ar
         }
     })?;
     Ok(())
-}
-
-fn reload(tokens: Option<&Tokens>) {
-    systemd::reloading();
-    match tokens.map(Tokens::reload) {
-        None => log::info!("nothing to reload: no --token-file"),
-        Some(Ok(1)) => log::info!("reloaded 1 token"),
-        Some(Ok(count)) => log::info!("reloaded {count} tokens"),
-        Some(Err(error)) => log::error!("cannot reload tokens, keeping the previous ones: {error}"),
-    }
-    systemd::ready();
 }
