@@ -187,7 +187,7 @@ class Peer {
       if (signaling.dialect === "v1") signaling.kick(peer);
       this.#leave("was kicked");
     });
-    this.#connection = new RTCPeerConnection(rtc);
+    this.#connection = new RTCPeerConnection({ ...rtc, iceServers: [...rtc.iceServers, ...peer.iceServers] });
     this.#connection.oniceconnectionstatechange = () => this.#show();
     this.#connection.onconnectionstatechange = () => this.#connectionChanged();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);

@@ -102,12 +102,24 @@ export interface Peer<Index extends number | undefined = number | undefined> ext
   /** True for joiners. */
   readonly polite: boolean;
   /**
+   * The STUN and TURN servers that the operator of the server has configured, for the `iceServers` of an `RTCPeerConnection` to this peer.
+   * Credentials in it expire, so use it at once. Empty in plain.
+   */
+  readonly iceServers: IceServer[];
+  /**
    * Sends any value that can be serialized as JSON. Throws a `TypeError` if it cannot. Returns false if the peer has left.
    *
    * In plain, and to a plain peer, data must be an object, and must not have a member `index`, which the protocol uses. A v1 joiner receives
    * the `index` that a plain opener must write.
    */
   send(data: unknown): boolean;
+}
+
+/** An `RTCIceServer`. */
+export interface IceServer {
+  urls: string[];
+  username?: string;
+  credential?: string;
 }
 
 export type PeerEvent = DataEvent | LeaveEvent;
@@ -212,13 +224,19 @@ export type ClientMessage<Data = unknown> =
   | { type: "leave" }
   | { type: "ping" };
 
+/** The ICE servers for one side of a pairing; credentials are valid for `ttl` seconds. */
+export interface Ice {
+  servers: IceServer[];
+  ttl?: number;
+}
+
 export type ServerMessage<Data = unknown> =
   /** `joiners` is present after a takeover with a `token`, if there are joiners. */
-  | { type: "opened"; key: string; token?: string; joiners?: { index: number; id?: string }[] }
+  | { type: "opened"; key: string; token?: string; joiners?: { index: number; id?: string; ice?: Ice }[] }
   | { type: "waiting"; key: string; wait: number }
   /** `id` is that of the opener, here and in `reopened`. */
-  | { type: "joined"; index: number; id?: string }
-  | { type: "join"; index: number; id?: string }
+  | { type: "joined"; index: number; id?: string; ice?: Ice }
+  | { type: "join"; index: number; id?: string; ice?: Ice }
   | { type: "leave"; index: number }
   /** Has an `index` if sent to an opener, none if sent to a joiner. */
   | { type: "data"; index?: number; data: Data }

@@ -3,10 +3,10 @@
 
 /**
  * @import {
- *   Backoff, ClientMessage, Dialect, Emits, End, EndCode, OpenerEvent, Options, PeerEvent, ServerMessage, SignalingErrorEvent, State,
+ *   Backoff, ClientMessage, Dialect, Emits, End, EndCode, IceServer, OpenerEvent, Options, PeerEvent, ServerMessage, SignalingErrorEvent, State,
  * } from "./sigver.js"
  * @typedef {ReturnType<typeof v1>} Wire
- * @typedef {{ peer: { index: number | undefined }, emit: (event: PeerEvent) => void }} Entry
+ * @typedef {{ peer: { index: number | undefined, iceServers: IceServer[] }, emit: (event: PeerEvent) => void }} Entry
  */
 
 /** @type {typeof import("./sigver.js").open} */
@@ -246,12 +246,12 @@ class Signaling {
         this.#accepted();
         this.#events.emit({ type: "opened", key: message.key });
         // The joiners of a connection that the server did not know to be lost.
-        return message.joiners?.forEach(({ index }) => this.#addPeer(index, index));
+        return message.joiners?.forEach(({ index, ice }) => this.#addPeer(index, index, ice?.servers));
       case "joined":
         this.#accepted();
-        return this.#addPeer(undefined, message.index);
+        return this.#addPeer(undefined, message.index, message.ice?.servers);
       case "join":
-        return this.#addPeer(message.index, message.index);
+        return this.#addPeer(message.index, message.index, message.ice?.servers);
       case "leave":
         this.#peers.get(message.index)?.emit({ type: "leave", code: "left" });
         return this.#peers.delete(message.index);
@@ -278,19 +278,21 @@ class Signaling {
     if (!opener) return;
     this.#peers.clear();
     opener.emit({ type: "leave", code: "left" });
-    this.#addPeer(undefined, opener.peer.index);
+    this.#addPeer(undefined, opener.peer.index, opener.peer.iceServers);
   }
 
   /**
    * @param {number | undefined} place
    * @param {number | undefined} index
+   * @param {IceServer[]} [iceServers]
    */
-  #addPeer(place, index) {
+  #addPeer(place, index, iceServers = []) {
     /** @type {Emitter<PeerEvent>} */
     const { on, emit } = emitter();
     const peer = Object.freeze({
       index,
       polite: this.#role === "join",
+      iceServers,
       on,
       /** @param {unknown} data */
       send: (data) => {
@@ -400,14 +402,14 @@ function subprotocols(dialect) {
 const CHECKS = {
   open: {
     opened: ({ key, token = "", joiners = [] }) => typeof key === "string" && typeof token === "string" && isPeers(joiners),
-    join: ({ index }) => isIndex(index),
+    join: ({ index, ice }) => isIndex(index) && isIce(ice),
     leave: ({ index }) => isIndex(index),
     data: (message) => isIndex(message.index) && "data" in message,
     closed: ({ code }) => typeof code === "string",
     error: ({ code, message }) => typeof code === "string" && typeof message === "string",
   },
   join: {
-    joined: ({ index }) => isIndex(index),
+    joined: ({ index, ice }) => isIndex(index) && isIce(ice),
     data: (message) => message.index === undefined && "data" in message,
     reopened: () => true,
     closed: ({ code }) => typeof code === "string",
@@ -508,7 +510,12 @@ function isIndex(value) {
 
 /** @param {unknown} value */
 function isPeers(value) {
-  return Array.isArray(value) && value.every((peer) => isObject(peer) && isIndex(peer.index));
+  return Array.isArray(value) && value.every((peer) => isObject(peer) && isIndex(peer.index) && isIce(peer.ice));
+}
+
+/** @param {any} value */
+function isIce(value) {
+  return value === undefined || (isObject(value) && Array.isArray(value.servers));
 }
 
 // ---- Events ----

@@ -1,26 +1,17 @@
-// Tests the demo page and sigver.js in Chromium against a server. CHROMIUM sets the browser (default: /usr/bin/chromium).
+// Tests the demo page and sigver.js in Chromium against a server.
 
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { startBrowser } from "./browser.mjs";
 import { freePort, startServer } from "./server.mjs";
 
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const DIALECTS = ["v1", "plain"];
 const DEADLINE = 60_000;
 const WAIT = 40_000;
 const FIVE = [0, 1, 2, 3, 4];
-
-const CHROMIUM_FLAGS = [
-  "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  // Candidates contain addresses, not multicast DNS names, which some machines cannot resolve.
-  "--disable-features=WebRtcHideLocalIpsWithMdns",
-  "--allow-loopback-in-peer-connection",
-];
 
 // Chromium offers the address of the default route. Without one, it needs permission to enumerate all interfaces.
 const ONLY_LOOPBACK = Object.values(networkInterfaces()).flat().every((address) => address.internal);
@@ -464,16 +455,6 @@ function browserTest(name, body) {
       throw new AggregateError([error, ...errors], error.message);
     }
     assert.deepEqual(errors, [], "a page threw");
-  });
-}
-
-async function startBrowser() {
-  assert(existsSync(CHROMIUM), `Chromium not found at ${CHROMIUM}: install it or set CHROMIUM`);
-  return chromium.launch({
-    executablePath: CHROMIUM,
-    // Chromium's sandbox cannot start as root.
-    chromiumSandbox: process.getuid() !== 0,
-    args: CHROMIUM_FLAGS,
   });
 }
 

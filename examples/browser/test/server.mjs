@@ -11,9 +11,9 @@ import { fileURLToPath } from "node:url";
 const SIGVER_BIN = process.env.SIGVER_BIN ?? fileURLToPath(new URL("../../../target/release/sigver-server", import.meta.url));
 
 /** On a free port, or on that of a server that has ended. */
-export async function startServer(port = 0) {
+export async function startServer(port = 0, flags = []) {
   assert(existsSync(SIGVER_BIN), `no server at ${SIGVER_BIN}: cargo build --release -p sigver-server, or set SIGVER_BIN`);
-  const child = spawn(SIGVER_BIN, ["--listen", `127.0.0.1:${port}`, "--demo"], {
+  const child = spawn(SIGVER_BIN, ["--listen", `127.0.0.1:${port}`, "--demo", ...flags], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { RUST_LOG: "warn", ...process.env },
   });
