@@ -272,6 +272,7 @@ impl World {
                     id,
                     token,
                     new_token,
+                    ..
                 },
             ) => {
                 let has = |conn: &Conn| conn.key.as_deref() == Some(key.as_str());
