@@ -96,6 +96,7 @@ impl fmt::Debug for Handshake<'_> {
 pub struct Denied {
     status: u16,
     text: Cow<'static, str>,
+    reason: Option<Cow<'static, str>>,
 }
 
 impl Denied {
@@ -107,7 +108,15 @@ impl Denied {
         Self {
             status: if (400..600).contains(&status) { status } else { 403 },
             text: text.into(),
+            reason: None,
         }
+    }
+
+    /// Adds what the client is not told: a reason for the log. It must not have secrets.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
     }
 
     /// Returns the HTTP status.
@@ -118,5 +127,10 @@ impl Denied {
     /// Returns the line that gives the reason.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the reason for the log.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }

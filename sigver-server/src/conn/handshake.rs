@@ -80,7 +80,8 @@ fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> R
     let mut permit = Permit::default();
     for admission in &config.admission {
         let admitted = admission.admit(&handshake);
-        permit = permit.and(admitted.map_err(|denied| Response::denied(denied.status(), denied.text()))?);
+        permit =
+            permit.and(admitted.map_err(|denied| Response::denied(denied.status(), denied.text(), denied.reason()))?);
     }
     // A token is a secret, so it is never echoed.
     opening.offers.retain(|name| !name.starts_with(bearer::SUBPROTOCOL));

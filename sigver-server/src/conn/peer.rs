@@ -193,7 +193,9 @@ impl Peer {
                     log::Level::Info
                 };
                 let RequestLine { method, path, .. } = line;
-                log::log!(level, conn, client:%, status:%, method, path; "{self} answered {status} to {line}");
+                let reason = response.reason.as_deref();
+                let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                log::log!(level, conn, client:%, status:%, method, path, reason; "{self} answered {status} to {line}{why}");
             }
             None => log::info!(conn, client:%, status:%; "{self} answered {status}"),
         }

@@ -20,6 +20,8 @@ pub(crate) struct Response {
     content_type: Cow<'static, str>,
     body: Body,
     with_body: bool,
+    /// What the log adds.
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ impl Response {
             content_type: Cow::Borrowed(TEXT),
             body: Body::Static(body),
             with_body: true,
+            reason: None,
         }
     }
 
@@ -137,6 +140,7 @@ impl Response {
             content_type: Cow::Borrowed("application/openmetrics-text; version=1.0.0; charset=utf-8"),
             body: Body::Text(text),
             with_body: true,
+            reason: None,
         }
     }
 
@@ -147,11 +151,12 @@ impl Response {
             content_type: content_type.to_owned().into(),
             body: Body::Shared(Arc::clone(body)),
             with_body: true,
+            reason: None,
         }
     }
 
     /// The response to a client that is not admitted.
-    pub(crate) fn denied(code: u16, text: &str) -> Self {
+    pub(crate) fn denied(code: u16, text: &str, reason: Option<&str>) -> Self {
         let (phrase, headers) = match code {
             401 => ("Unauthorized", "WWW-Authenticate: Bearer\r\n"),
             403 => ("Forbidden", ""),
@@ -166,6 +171,7 @@ impl Response {
             content_type: Cow::Borrowed(TEXT),
             body: Body::Text(format!("{text}\n")),
             with_body: true,
+            reason: reason.map(str::to_owned),
         }
     }
 
@@ -196,6 +202,7 @@ impl Response {
             content_type,
             body,
             with_body,
+            reason: _,
         } = self;
         let connection = if headers.starts_with("Upgrade:") {
             "close, Upgrade"
