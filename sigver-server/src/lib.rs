@@ -15,14 +15,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - An [`Admission`] decides who may connect. [`Origins`] and [`Tokens`] are two.
+//! - An [`Admission`] decides who may connect. [`Origins`], [`Tokens`] and `JwtKeys` (with the feature `jwt`) are some; [`AnyOf`] combines them.
 //! - [`Config::admin`] serves metrics on a port, and [`Handle::metrics`] returns them as text.
 //! - [`Server::with_listeners`] serves on existing listeners.
 //!
 //! The library installs no signal handler, panic hook or logger. [`Server::bind`] and [`ConnectionLimit::of`] raise the soft limit on open files
 //! of the process to the hard limit. With glibc, a server returns free memory of the process's heap to the system after a peak.
 //!
-//! Embed the server with `default-features = false`: the feature `cli` is for the binary `sigver-server` only.
+//! Embed the server with `default-features = false`: the feature `cli` is for the binary `sigver-server` only. The feature `jwt` adds `JwtKeys`,
+//! which admits clients by JSON Web Token.
 //!
 //! # Logging
 //!
@@ -57,8 +58,11 @@ mod write;
 #[cfg(test)]
 extern crate self as sigver_server;
 
+#[cfg(feature = "jwt")]
+pub use access::jwt::{JwtKeys, JwtKeysError};
 pub use access::{
     Admission, Denied, Handshake,
+    any_of::AnyOf,
     client_ip::{Network, ParseNetworkError},
     origins::{Origin, Origins, ParseOriginError},
     permit::{Permission, Permit},

@@ -1,7 +1,11 @@
-//! Who may connect: the [`Admission`] trait and what it decides by. [`Origins`](crate::Origins) and [`Tokens`](crate::Tokens) implement it.
+//! Who may connect: the [`Admission`] trait and what it decides by. [`Origins`](crate::Origins), [`Tokens`](crate::Tokens) and others
+//! implement it.
 
+pub(crate) mod any_of;
 pub(crate) mod bearer;
 pub(crate) mod client_ip;
+#[cfg(feature = "jwt")]
+pub(crate) mod jwt;
 pub(crate) mod origins;
 pub(crate) mod per_ip;
 pub(crate) mod permit;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sigver_core::Role;
-use sigver_server::{Admission, Denied, Handshake, Origins, Permission, Permit, Tokens};
+use sigver_server::{Admission, AnyOf, Denied, Handshake, Origins, Permission, Permit, Tokens};
 use sigver_transcripts::Seen;
 
 use crate::support::{Running, connect_from, eventually, handshake, test_config};
@@ -431,4 +431,40 @@ impl Permission for Blocks {
         self.block();
         true
     }
+}
+
+/// Denies with a status that is not the other's.
+#[derive(Debug)]
+struct Denies(u16);
+
+impl Admission for Denies {
+    fn admit(&self, _: &Handshake<'_>) -> Result<Permit, Denied> {
+        Err(Denied::new(self.0, "no"))
+    }
+}
+
+#[test]
+fn any_of_needs_one_admission_and_config_all() -> io::Result<()> {
+    let by_name = || Arc::new(ByName) as Arc<dyn Admission>;
+    let denies = |status| Arc::new(Denies(status)) as Arc<dyn Admission>;
+    let outcome = |admissions: Vec<Arc<dyn Admission>>, path: &str| {
+        let mut config = test_config();
+        config.admission = admissions;
+        let server = Running::start(config);
+        answer(&server, path, "").map(|answer| status(&answer).to_owned())
+    };
+    let any = |admissions: Vec<Arc<dyn Admission>>| vec![Arc::new(AnyOf::new(admissions)) as Arc<dyn Admission>];
+    assert_eq!(outcome(vec![by_name(), denies(429)], "/a")?, "429");
+    assert_eq!(outcome(any(vec![by_name(), denies(429)]), "/a")?, "101");
+    assert_eq!(outcome(any(vec![denies(429), by_name()]), "/a")?, "101");
+    assert_eq!(outcome(any(vec![denies(401), denies(429)]), "/a")?, "429");
+    assert_eq!(outcome(any(vec![]), "/a")?, "403");
+    // The first that admits the client decides.
+    let mut config = test_config();
+    config.admission = any(vec![denies(401), by_name(), Arc::new(RecordingAdmission::default())]);
+    let server = Running::start(config);
+    let (mut client, _) = handshake(TcpStream::connect(server.addr)?, "/alice", "")?;
+    client.send_text(r#"{"type":"open","key":"bob"}"#)?;
+    assert_eq!(client.receive(), Seen::Close(Some(1008), "not allowed".into()));
+    Ok(())
 }

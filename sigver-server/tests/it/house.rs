@@ -9,7 +9,8 @@ use std::{
 };
 
 use sigver_server::{
-    BindError, Config, Denied, Handle, MemoryBound, Network, Origin, RunError, Server, Tokens, TokensError,
+    AnyOf, BindError, Config, Denied, Handle, JwtKeys, JwtKeysError, MemoryBound, Network, Origin, RunError, Server,
+    Tokens, TokensError,
 };
 use sigver_transcripts::modules::ModuleGraph;
 
@@ -225,11 +226,22 @@ fn library_sets_no_log_level() -> Fallible {
 fn public_types_are_send_sync_and_errors() {
     const fn is_sendable<T: Send + Sync + 'static>() {}
     const fn is_error<T: Error + Send + Sync + 'static>() {}
-    is_sendable::<(Server, Handle, Config, MemoryBound, Network, Origin, Tokens)>();
+    is_sendable::<(
+        Server,
+        Handle,
+        Config,
+        MemoryBound,
+        Network,
+        Origin,
+        Tokens,
+        AnyOf,
+        JwtKeys,
+    )>();
     is_error::<BindError>();
     is_error::<Denied>();
     is_error::<RunError>();
     is_error::<TokensError>();
+    is_error::<JwtKeysError>();
 }
 
 #[test]
