@@ -12,6 +12,7 @@ mod frames;
 mod handshakes;
 mod house;
 mod ice;
+mod jwt;
 mod last_frames;
 mod limits;
 mod logs;

@@ -19,7 +19,9 @@ use clap::{
 };
 use clap_complete::Shell;
 use clap_mangen::Man;
-use sigver_server::{Config, ConnectionLimit, IceUrl, IceUrls, MemoryBound, Network, Origin, Origins, Server, Tokens};
+use sigver_server::{
+    Config, ConnectionLimit, IceUrl, IceUrls, JwtKeys, MemoryBound, Network, Origin, Origins, Server, Tokens,
+};
 
 use crate::{
     demo,
@@ -114,6 +116,10 @@ struct Admission {
     /// Require a bearer token of this file; reloaded on SIGHUP
     #[arg(long, env = "SIGVER_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
+
+    /// Require a JSON Web Token of this JWK Set; reloaded on SIGHUP
+    #[arg(long, env = "SIGVER_JWT_KEYS", value_name = "PATH")]
+    jwt_keys: Option<PathBuf>,
 
     /// Trust X-Forwarded-For from this IP or CIDR network; repeatable
     #[arg(long, env = "SIGVER_TRUSTED_PROXY", value_name = "NETWORK", value_parser = values::list::<Network>)]
@@ -301,15 +307,13 @@ pub(crate) fn parse() -> Result<ServeOptions, Exit> {
     if config.listen.is_empty() {
         config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))];
     }
-    if let Some(tokens) = &files.tokens {
-        config.admission.push(Arc::<Tokens>::clone(tokens));
-    }
+    config.admission.extend(files.admission());
     if let Some(ice) = &files.ice {
         config.ice = Some(Arc::<IceUrls>::clone(ice));
     }
     let unknown_variables = unknown_variables(std::env::vars_os());
     if cli.serving.check_config {
-        let printed = print(effective(&matches, &config, &unknown_variables).as_bytes());
+        let printed = print(effective(&matches, &config, &files, &unknown_variables).as_bytes());
         let is_printed = matches!(printed, Exit::Printed(Ok(())));
         return Err(match Server::bind(config) {
             Err(error) if is_printed => Exit::Usage(error.to_string()),
@@ -347,10 +351,10 @@ fn man_page() -> Vec<u8> {
 }
 
 /// Returns a line for each flag with its value and source, then the bounds that follow from them.
-fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]) -> String {
+fn effective(matches: &ArgMatches, config: &Config, files: &Files, unknown_variables: &[String]) -> String {
     let mut text = String::new();
     let mut line = |flag: &str, value: &str, source: &str| {
-        text.push_str(&format!("{:36}({source})\n", format!("--{flag} {value}")));
+        text.push_str(&format!("{:35} ({source})\n", format!("--{flag} {value}")));
     };
     for arg in Cli::command().get_arguments() {
         let (Some(flag), false) = (arg.get_long(), prints_and_exits(arg)) else {
@@ -379,7 +383,7 @@ fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]
                 .iter()
                 .for_each(|addr| line(flag, &addr.to_string(), source)),
             ([], "allow-origin") => line(flag, "all", source),
-            ([], "admin" | "token-file" | "turn-secret-file") => line(flag, "off", source),
+            ([], "admin" | "token-file" | "jwt-keys" | "turn-secret-file") => line(flag, "off", source),
             ([], _) => line(flag, "none", source),
             (values, "allow-origin" | "trusted-proxy" | "ice" | "turn") => values
                 .iter()
@@ -387,6 +391,9 @@ fn effective(matches: &ArgMatches, config: &Config, unknown_variables: &[String]
                 .for_each(|item| line(flag, item, source)),
             (values, _) => values.iter().for_each(|value| line(flag, value.trim(), source)),
         }
+    }
+    for line in files.notices() {
+        text.push_str(&format!("\n{line}"));
     }
     for name in unknown_variables {
         text.push_str(&format!("\nunknown variable, ignored: {name}"));
@@ -427,8 +434,10 @@ impl Cli {
     /// Reads the files that the flags name.
     fn files(&self) -> Result<Files, Exit> {
         let tokens = self.admission.token_file.as_ref().map(Tokens::from_file).transpose();
+        let jwt_keys = self.admission.jwt_keys.as_ref().map(JwtKeys::from_file).transpose();
         Ok(Files {
             tokens: tokens.map_err(|error| Exit::Usage(error.to_string()))?.map(Arc::new),
+            jwt_keys: jwt_keys.map_err(|error| Exit::Usage(error.to_string()))?.map(Arc::new),
             ice: self.ice.urls()?.map(Arc::new),
         })
     }

@@ -26,6 +26,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Box<dyn Error>> {
         log::info!("listening on inherited sockets; --listen is ignored");
         Server::with_listeners(options.config, inherited)?
     };
+    options.files.log_notices();
     signals::handle(server.handle(), pre_stop_delay, options.files)
         .map_err(|error| format!("cannot handle signals: {error}"))?;
     announce(&server, options.demo);
