@@ -316,10 +316,16 @@ impl Client {
     }
 
     fn read(&mut self) -> Result<Message, Error> {
-        if let Some(until) = self.until {
-            self.stream.set_read_timeout(Some(time_left(until)?))?;
+        loop {
+            if let Some(until) = self.until {
+                self.stream.set_read_timeout(Some(time_left(until)?))?;
+            }
+            match self.reader.read(&mut self.stream) {
+                // On Linux, a read with a timeout fails if the process is stopped and continues, as a suspended virtual machine does.
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
         }
-        self.reader.read(&mut self.stream)
     }
 }
 
