@@ -27,6 +27,7 @@
 //! | `wt`, `Wt` | `t` × 10 ms, `t` seconds pass |
 //! | `t`, `T` | `handle_timeout` now, when it is due |
 //! | `Dt`, `s` | the server drains, and accepts connections for `t` × 10 ms; it closes every connection |
+//! | `Cc`, `Kc` | the operator closes the connection of client `c`, kicks it |
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -194,6 +195,8 @@ impl Script<'_> {
                 accept_for: tens_of_milliseconds(self.byte()?),
             },
             b's' => Step::CloseAll,
+            b'C' => Step::Close { who: self.who()? },
+            b'K' => Step::Kick { who: self.who()? },
             _ => {
                 let is_event = b"oOjJmMdlkvxhibgnerq".contains(&letter);
                 let who = is_event.then(|| self.who()).flatten()?;

@@ -270,6 +270,7 @@ mod wire;
 #[cfg(feature = "json")]
 pub use endpoint::{
     Endpoint, Phase,
+    activity::{Activity, ConnEnd},
     config::EndpointConfig,
     counters::{Counters, Refused, Traffic},
     io::{Input, Output},

@@ -150,6 +150,8 @@ close_reasons! {
     Kicked = 4003, "kicked", "kicked by the opener";
     /// 4004: the time for which the client was admitted is over ([`Endpoint::expire_at`](crate::Endpoint::expire_at)).
     TokenExpired = 4004, "token-expired", "token expired";
+    /// 4005: the operator has closed the connection ([`Endpoint::close`](crate::Endpoint::close)).
+    ClosedByOperator = 4005, "closed-by-operator", "closed by the operator";
 }
 
 impl From<KeyError> for CloseReason {

@@ -96,7 +96,7 @@ impl Endpoint {
             self.backlogs.add(bytes);
             if blocked.bytes > limit && blocked.received.len() > MIN_WAITING {
                 // The driver goes on reading.
-                self.close(now, id, CloseReason::TooSlow, outputs);
+                self.close_into(now, id, CloseReason::TooSlow, outputs);
             }
             return;
         }
@@ -117,7 +117,7 @@ impl Endpoint {
             return None;
         };
         let opener = match message {
-            InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } => self.hub.opener_of(id)?,
+            InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } => self.hub.place(id)?.0,
             InboundMessage::Join { key, .. } | InboundMessage::Meet { key, token: None, .. }
                 if self.hub.role(id).is_none() =>
             {
@@ -349,7 +349,7 @@ impl Endpoint {
             stall.checks = if has_progressed { 0 } else { stall.checks + 1 };
             stall.check_timer = None;
             if stall.checks == STALL_CHECKS {
-                self.close(now, id, CloseReason::TooSlow, outputs);
+                self.close_into(now, id, CloseReason::TooSlow, outputs);
                 continue;
             }
             stall.check_timer = self.stall_timers.schedule(now, self.stall_check, id);

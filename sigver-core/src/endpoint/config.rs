@@ -78,6 +78,8 @@ pub struct EndpointConfig {
     /// The time over which [`Endpoint::drain`](crate::Endpoint::drain) spreads its closes, so that clients do not reconnect all at once.
     /// Default: 5 seconds. With few connections it is shorter: closes are at most 10 milliseconds apart.
     pub drain: Duration,
+    /// Whether [`Endpoint::poll_activity`](crate::Endpoint::poll_activity) returns what connections do. Default: false, which costs nothing.
+    pub report_activity: bool,
 }
 
 impl Default for EndpointConfig {
@@ -93,6 +95,7 @@ impl Default for EndpointConfig {
             messages_per_second_per_source: None,
             key_attempts_per_minute: None,
             drain: Duration::from_secs(5),
+            report_activity: false,
         }
     }
 }

@@ -131,7 +131,10 @@ impl Refused {
 
 /// Whether a close for this reason is a refusal, and not the end of a role or of the server.
 fn is_refusal(reason: CloseReason) -> bool {
-    reason != CloseReason::ShuttingDown && reason != CloseReason::OpenerLeft && reason != CloseReason::Kicked
+    !matches!(
+        reason,
+        CloseReason::ShuttingDown | CloseReason::OpenerLeft | CloseReason::Kicked | CloseReason::ClosedByOperator
+    )
 }
 
 #[cfg(test)]
@@ -148,6 +151,7 @@ mod tests {
         refused.add(&Refusal::HasRole);
         refused.add_close(CloseReason::HasRole);
         refused.add_close(CloseReason::OpenerLeft);
+        refused.add_close(CloseReason::ClosedByOperator);
         refused.add(&Refusal::WrongRole);
         refused.add(&Refusal::UnknownIndex {
             index: Some(Index::new(7)),

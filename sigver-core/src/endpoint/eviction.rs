@@ -23,7 +23,7 @@ impl Endpoint {
             excess = excess.saturating_sub(backlog as u64);
             self.counters.evicted += 1;
             if self.conns.get(id).is_some() {
-                self.close(now, id, CloseReason::TooSlow, outputs);
+                self.close_into(now, id, CloseReason::TooSlow, outputs);
             } else {
                 let backlog = self.closing.remove(id);
                 self.backlogs.subtract(backlog);

@@ -19,7 +19,7 @@ impl Endpoint {
 
     pub(super) fn close_expired(&mut self, now: Time, outputs: &mut Outputs) {
         while let Some(id) = self.expiries.pop_due(now) {
-            self.close(now, id, CloseReason::TokenExpired, outputs);
+            self.close_into(now, id, CloseReason::TokenExpired, outputs);
         }
     }
 }

@@ -9,11 +9,13 @@
 //! A connection that is gone has no timer. Tested in virtual time in `tests/it/endpoint.rs`, against
 //! a model in `tests/laws/endpoint.rs`, and by the transcripts.
 
+pub(crate) mod activity;
 mod back_pressure;
 mod backlog_total;
 mod blocked;
 mod closing;
 pub(crate) mod config;
+mod control;
 pub(crate) mod counters;
 mod drain;
 mod eviction;
@@ -24,6 +26,7 @@ pub(crate) mod io;
 mod key_attempts;
 pub(crate) mod pairing;
 mod rate_limit;
+mod report;
 mod requests;
 pub(crate) mod source_table;
 mod timers;
@@ -33,6 +36,7 @@ use core::{fmt, net::IpAddr, time::Duration};
 
 use crate::{
     endpoint::{
+        activity::ActivityQueue,
         backlog_total::BacklogTotal,
         blocked::{Blocked, Received},
         closing::ClosingTable,
@@ -113,6 +117,7 @@ pub struct Endpoint {
     drain: Option<Drain>,
     /// The counters, except for the hub's.
     counters: Counters,
+    activity: ActivityQueue,
     is_closed: bool,
 }
 
@@ -172,6 +177,7 @@ impl Endpoint {
     /// `sigver.v1` opens a key or meets, for its [`Token`] and for a key that it does not name. If it fails, that client is closed with 1011
     /// [`Internal`](CloseReason::Internal).
     pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
+        let activity = ActivityQueue::new(config.report_activity);
         Self {
             hub: Hub::new(config.limits.clone()),
             plain: Decoder::new(Dialect::Plain, &config.limits),
@@ -193,6 +199,7 @@ impl Endpoint {
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
+            activity,
             is_closed: false,
         }
     }
@@ -331,7 +338,7 @@ impl Endpoint {
                 let messages = self.hub.disconnect(now, id, Disconnect::Clean);
                 self.deliver(now, Some(id), messages, outputs);
             }
-            Received::Violation(reason) => self.close(now, id, reason, outputs),
+            Received::Violation(reason) => self.close_into(now, id, reason, outputs),
         }
     }
 
@@ -472,12 +479,6 @@ impl Endpoint {
         self.phase() == Phase::Closed && self.sockets() == 0
     }
 
-    /// Returns the role of an open connection, if it has one.
-    #[must_use]
-    pub fn role(&self, id: ConnId) -> Option<Role> {
-        self.hub.role(id)
-    }
-
     /// Returns the gauges and counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -512,12 +513,17 @@ impl Endpoint {
         let key = named_key(&message).cloned();
         let message = match self.add_randomness(id, message) {
             Ok(message) => message,
-            Err(reason) => return self.close(now, id, reason, outputs),
+            Err(reason) => return self.close_into(now, id, reason, outputs),
         };
+        let resigns = matches!(message, InboundMessage::Leave | InboundMessage::CloseKey);
+        let role = if resigns { self.hub.role(id) } else { None };
         let messages = match key {
             Some(key) => self.attempt_key(now, id, key, message, outputs),
             None => self.hub.handle(now, id, message),
         };
+        if resigns {
+            self.record_resignation(id, role);
+        }
         self.counters.received.add(text_bytes);
         self.deliver(now, Some(id), messages, outputs);
         self.limit_rate(now, id, wire_bytes, outputs);
@@ -558,13 +564,14 @@ impl Endpoint {
         }
     }
 
-    fn close(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
+    fn close_into(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
         let messages = self.hub.close(now, id, reason);
         self.deliver(now, Some(id), messages, outputs);
     }
 
     fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
         self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
+        self.activity.push_end(id, None);
         let backlog = self.remove(id).map_or(0, |conn| conn.backlog());
         self.backlogs.subtract(backlog);
         let messages = self.hub.disconnect(now, id, Disconnect::Lost);
@@ -582,6 +589,7 @@ impl Endpoint {
         let mut messages = VecDeque::from(messages);
         while let Some((to, message)) = messages.pop_front() {
             self.record(now, sender, to, &message, outputs);
+            self.record_activity(to, &message, messages.front());
             // It may have been closed as a slow consumer since the message was returned.
             let Some(conn) = self.conns.get(to) else { continue };
             let joiner = is_from_joiner(&message).then_some(sender.filter(|sender| *sender != to));
@@ -638,6 +646,7 @@ impl Endpoint {
             // What the client still sends is read and discarded.
             outputs.push((id, Output::ResumeReading));
         }
+        self.activity.push_end(id, Some(&last));
         let is_discarded = last == Frame::Close(CloseReason::TooSlow);
         let mut backlog = 0;
         if let Some(conn) = self.remove(id) {
@@ -675,7 +684,7 @@ impl Endpoint {
             conn.missed_pings = 0;
         }
         if conn.missed_pings >= MAX_MISSED_PINGS {
-            return self.close(now, id, CloseReason::Silent, outputs);
+            return self.close_into(now, id, CloseReason::Silent, outputs);
         }
         conn.missed_pings += 1;
         self.schedule_ping(now, id);
@@ -694,7 +703,7 @@ impl Endpoint {
     fn continue_drain(&mut self, now: Time, outputs: &mut Outputs) {
         while let Some(drain) = &mut self.drain {
             match drain.pop_due(now) {
-                drain::Step::Close(id) => self.close(now, id, CloseReason::ShuttingDown, outputs),
+                drain::Step::Close(id) => self.close_into(now, id, CloseReason::ShuttingDown, outputs),
                 drain::Step::Wait => break,
                 drain::Step::Done => outputs.append(&mut self.close_all(now)),
             }

@@ -481,13 +481,38 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Returns the opener of a joiner.
+    /// Returns the opener of a joiner, and the joiner's number there.
     #[cfg(feature = "json")]
-    pub(crate) fn opener_of(&self, conn: ConnId) -> Option<ConnId> {
+    pub(crate) fn place(&self, conn: ConnId) -> Option<(ConnId, Index)> {
         match self.state(conn)? {
-            State::Joiner { opener, .. } => Some(*opener),
+            State::Joiner { opener, index, .. } => Some((*opener, *index)),
             State::Idle { .. } | State::Waiting(_) | State::Opener { .. } => None,
         }
+    }
+
+    /// Returns the key of a connection's role.
+    #[cfg(feature = "json")]
+    pub(crate) fn key(&self, conn: ConnId) -> Option<&Key> {
+        match self.state(conn)? {
+            State::Idle { .. } => None,
+            State::Opener(opener) => Some(&opener.key),
+            State::Waiting(waiting) => Some(&waiting.key),
+            State::Joiner { opener, .. } => match self.state(*opener)? {
+                State::Opener(opener) => Some(&opener.key),
+                State::Idle { .. } | State::Waiting(_) | State::Joiner { .. } => None,
+            },
+        }
+    }
+
+    /// Frees a reserved key. Returns whether it was reserved.
+    #[cfg(feature = "json")]
+    pub(crate) fn end_reservation(&mut self, key: &Key) -> bool {
+        let Some(Holder::Reserved { reservation, .. }) = self.keys.get(key) else {
+            return false;
+        };
+        self.reservations.remove(*reservation);
+        self.keys.remove(key);
+        true
     }
 
     /// Returns the opener of a key.

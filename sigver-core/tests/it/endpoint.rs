@@ -12,9 +12,11 @@ use sigver_core::{
 
 use crate::server::{Outputs, Server, at};
 
+mod activity;
 mod back_pressure;
 mod backlog_total;
 mod close_handshake;
+mod control;
 mod counters;
 mod decoding;
 mod expiry;

@@ -171,13 +171,14 @@ fn every_transcript_names_a_section_of_the_protocol_page() -> Result<(), Box<dyn
 }
 
 /// Reasons that need time, a fault, a flood or an embedder that decides. Other tests show them.
-const WITHOUT_TRANSCRIPT: [CloseReason; 6] = [
+const WITHOUT_TRANSCRIPT: [CloseReason; 7] = [
     CloseReason::ShuttingDown,
     CloseReason::Silent,
     CloseReason::Internal,
     CloseReason::TooSlow,
     CloseReason::NotAllowed,
     CloseReason::TokenExpired,
+    CloseReason::ClosedByOperator,
 ];
 
 #[test]

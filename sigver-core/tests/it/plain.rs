@@ -266,6 +266,7 @@ const CODES: &[(u16, &str)] = &[
     (4001, "opener left"),
     (4003, "kicked by the opener"),
     (4004, "token expired"),
+    (4005, "closed by the operator"),
 ];
 
 /// Reasons of `sigver.v1` only.
@@ -287,6 +288,7 @@ const NOT_PLAIN: &[&str] = &[
 const NOT_BY_A_MESSAGE: &[&str] = &[
     "not allowed",
     "token expired",
+    "closed by the operator",
     "server shutting down",
     "broken WebSocket framing",
     "binary frame: only text is understood",

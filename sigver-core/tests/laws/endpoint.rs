@@ -181,7 +181,7 @@ fn backlogs_together_stay_within_their_limit() {
                 Step::Event { who, event } => event != Event::Disconnected && open.contains(&who),
                 Step::Timeout => true,
                 Step::Connect { .. } | Step::Written { .. } | Step::Wait { .. } => false,
-                Step::Drain { .. } | Step::CloseAll => false,
+                Step::Drain { .. } | Step::CloseAll | Step::Close { .. } | Step::Kick { .. } => false,
             };
             if is_handled {
                 added = 0;
@@ -496,6 +496,8 @@ fn renamed(step: Step, offset: usize) -> Option<Step> {
             who: who + offset,
             bytes,
         },
+        Step::Close { who } => Step::Close { who: who + offset },
+        Step::Kick { who } => Step::Kick { who: who + offset },
         Step::Wait { .. } | Step::Timeout => step,
         Step::Drain { .. } | Step::CloseAll => return None,
     })

@@ -34,6 +34,8 @@ pub(crate) enum Op {
     Timeout,
     Drain(Duration),
     CloseAll,
+    Close,
+    Kick,
 }
 
 pub(crate) fn runs() -> impl Strategy<Value = Run> {
@@ -121,6 +123,8 @@ fn op() -> impl Strategy<Value = Op> {
         10 => Just(Op::Timeout),
         2 => (0..3_000_u64).prop_map(|millis| Op::Drain(Duration::from_millis(millis))),
         1 => Just(Op::CloseAll),
+        5 => Just(Op::Close),
+        5 => Just(Op::Kick),
     ]
 }
 
@@ -213,6 +217,15 @@ pub(crate) fn resolve(config: &EndpointConfig, ops: impl Iterator<Item = (Op, us
             Op::Timeout => vec![Step::Timeout],
             Op::Drain(accept_for) => vec![Step::Drain { accept_for }],
             Op::CloseAll => vec![Step::CloseAll],
+            Op::Close => {
+                let chosen = choose(&model, pick, Event::Pong);
+                chosen.map(|who| Step::Close { who }).into_iter().collect()
+            }
+            Op::Kick => {
+                // A joiner, as for a leave.
+                let chosen = choose(&model, pick, Event::Leave);
+                chosen.map(|who| Step::Kick { who }).into_iter().collect()
+            }
         };
         for step in chosen {
             let _ = model.play(step, number);

@@ -140,6 +140,9 @@ impl EndpointModel {
             Step::Timeout => self.handle_timeout(&mut outputs),
             Step::Drain { accept_for } => self.begin_drain(accept_for),
             Step::CloseAll => self.close_all(&mut outputs),
+            Step::Close { who } if self.is_open(who) => self.close(who, CloseReason::ClosedByOperator, &mut outputs),
+            Step::Kick { who } => self.kick(who, &mut outputs),
+            Step::Close { .. } => {}
         }
         while let Some(who) = self.released.pop_front() {
             self.resume(who, &mut outputs);
@@ -461,6 +464,14 @@ impl EndpointModel {
         self.deliver(Some(who), sent, outputs);
     }
 
+    fn kick(&mut self, joiner: usize, outputs: &mut Outputs) {
+        let client = self.hub.connected().find(|client| client.name == joiner);
+        if let Some(model::Role::Joiner { opener, index, .. }) = client.map(|client| client.role) {
+            let sent = self.hub.play(model::Step::Kick { who: opener, index });
+            self.deliver(Some(opener), sent, outputs);
+        }
+    }
+
     fn deliver(&mut self, sender: Option<usize>, sent: Vec<(usize, Sent)>, outputs: &mut Outputs) {
         let mut queue = VecDeque::from(sent);
         while let Some((to, sent)) = queue.pop_front() {
@@ -604,7 +615,8 @@ impl EndpointModel {
                     CloseReason::Kicked => "ended-by-kick",
                     _ => "ended-by-server",
                 };
-                self.refused += u64::from(stage == "ended-by-server" && reason != CloseReason::ShuttingDown);
+                let is_decision = reason == CloseReason::ShuttingDown || reason == CloseReason::ClosedByOperator;
+                self.refused += u64::from(stage == "ended-by-server" && !is_decision);
                 self.end_pairing(to, stage, outputs);
             }
             Sent::Rejected(_)

@@ -4,8 +4,14 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sigver_core::{
-    ConnId, ConnectError, Decoder, Endpoint, EndpointConfig, Input, Output, PairingStage, Phase, Stats, Time,
+    CloseReason, ConnId, ConnectError, Decoder, Endpoint, EndpointConfig, Input, Output, PairingStage, Phase, Stats,
+    Time,
 };
+
+#[path = "endpoint_activity.rs"]
+mod endpoint_activity;
+
+use endpoint_activity::ReportedRoles;
 
 use crate::{
     describe::describe,
@@ -28,6 +34,7 @@ pub(crate) struct Driver {
     names: BTreeMap<ConnId, usize>,
     dialects: BTreeMap<usize, sigver_core::Dialect>,
     token: usize,
+    reported: ReportedRoles,
     /// The total cost of the unwritten frames of each open connection.
     pub(crate) unwritten: BTreeMap<usize, usize>,
 }
@@ -40,13 +47,16 @@ impl Driver {
 
     /// Creates an endpoint with this source of randomness.
     pub(crate) fn with_random(config: &EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
+        let mut config = config.clone();
+        config.report_activity = true;
         Self {
-            endpoint: Endpoint::new(config.clone(), random),
+            endpoint: Endpoint::new(config, random),
             now: Time::ZERO,
             ids: BTreeMap::new(),
             names: BTreeMap::new(),
             dialects: BTreeMap::new(),
             token: 0,
+            reported: ReportedRoles::default(),
             unwritten: BTreeMap::new(),
         }
     }
@@ -64,6 +74,7 @@ impl Driver {
                 self.ids.insert(who, id);
                 self.names.insert(id, who);
                 self.dialects.insert(who, dialect);
+                self.reported.connect(id);
                 Vec::new()
             }
             Step::Event { who, event } => match self.ids.get(&who) {
@@ -88,7 +99,16 @@ impl Driver {
                 Vec::new()
             }
             Step::CloseAll => self.endpoint.close_all(self.now),
+            Step::Close { who } => match self.ids.get(&who) {
+                Some(id) => self.endpoint.close(self.now, *id, CloseReason::ClosedByOperator),
+                None => Vec::new(),
+            },
+            Step::Kick { who } => match self.ids.get(&who) {
+                Some(id) => self.endpoint.kick(self.now, *id),
+                None => Vec::new(),
+            },
         };
+        self.reported.poll(&mut self.endpoint);
         Ok(self.read(&outputs))
     }
 
@@ -195,6 +215,7 @@ pub(crate) fn play(driver: &mut Driver, model: &mut EndpointModel, step: Step) -
         model.now
     );
     driver.endpoint.assert_invariants();
+    driver.reported.compare(&driver.endpoint);
     compare_states(driver, model, step);
     answer
 }

@@ -10,13 +10,35 @@ use crate::model::Sent;
 /// A call of an endpoint, or time that passes between two calls. Clients have numbers, in the order in which they connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    Connect { who: usize, dialect: Dialect, source: u8 },
-    Event { who: usize, event: Event },
-    Written { who: usize, bytes: usize },
-    Wait { time: Duration },
+    Connect {
+        who: usize,
+        dialect: Dialect,
+        source: u8,
+    },
+    Event {
+        who: usize,
+        event: Event,
+    },
+    Written {
+        who: usize,
+        bytes: usize,
+    },
+    Wait {
+        time: Duration,
+    },
     Timeout,
-    Drain { accept_for: Duration },
+    Drain {
+        accept_for: Duration,
+    },
     CloseAll,
+    /// The operator closes the connection.
+    Close {
+        who: usize,
+    },
+    /// The operator kicks a joiner.
+    Kick {
+        who: usize,
+    },
 }
 
 /// What a client does.

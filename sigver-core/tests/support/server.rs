@@ -101,7 +101,8 @@ impl Server {
         self.report(outputs)
     }
 
-    fn report(&mut self, outputs: Vec<(ConnId, Output)>) -> Outputs {
+    /// Reports the frames of a call as written, except to stalled clients, and returns the outputs of all calls.
+    pub(crate) fn report(&mut self, outputs: Vec<(ConnId, Output)>) -> Outputs {
         self.endpoint.assert_invariants();
         let mut outputs = VecDeque::from(outputs);
         let mut described = Vec::new();
