@@ -161,6 +161,12 @@ impl Collector for Metrics {
             "stage",
             stages.zip(counters.pairings),
         )?;
+        page.counter(
+            "sigver_events_lost",
+            "Events for the program that embeds the server for which its channel had no room",
+            None,
+            relay.events_lost,
+        )?;
         page.histogram(
             "sigver_relay",
             "From reading a message to having written it",

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use sigver_core::EndpointConfig;
 
 use crate::{
     access::{Admission, client_ip::Network},
+    events::ServerEvent,
     http::{head::HeadLimits, page::Page},
     ice::IceProvider,
 };
@@ -69,6 +70,35 @@ pub struct Config {
     pub admission: Vec<Arc<dyn Admission>>,
     /// The STUN and TURN servers that clients of `sigver.v1` are told when they are paired. Default: `None`.
     pub ice: Option<Arc<dyn IceProvider>>,
+    /// The channel for what happens on the server. Default: `None`.
+    ///
+    /// The server never waits for the receiver. An event for which the channel has no room is lost: the receiver gets
+    /// [`ServerEvent::Lost`] in its place as soon as there is room, and the metric `sigver_events_lost_total` counts it. If the receiver is
+    /// dropped, the server reports nothing more. The server drops its sender when [`Server::run`](crate::Server::run) returns, so that a loop over the
+    /// receiver ends.
+    ///
+    /// ```
+    /// use std::{sync::mpsc::sync_channel, thread};
+    /// use sigver_server::{Config, Server, ServerEvent};
+    ///
+    /// let (sender, events) = sync_channel(1_000);
+    /// let mut config = Config::default();
+    /// config.listen = vec!["127.0.0.1:0".parse()?];
+    /// config.events = Some(sender);
+    /// let server = Server::bind(config)?;
+    /// let handle = server.handle();
+    /// thread::spawn(move || {
+    ///     for event in events {
+    ///         match event {
+    ///             ServerEvent::Opened { connection, key } if key.as_str() == "forbidden" => drop(handle.close(connection)),
+    ///             ServerEvent::Lost(n) => eprintln!("missed {n} events"),
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub events: Option<SyncSender<ServerEvent>>,
     /// The proxies whose `X-Forwarded-For` is trusted. Default: none.
     ///
     /// The header is read from the right while the address that wrote an entry is in these networks. The first other address is the
@@ -102,6 +132,7 @@ impl Default for Config {
             handshakes_per_ip: None,
             admission: Vec::new(),
             ice: None,
+            events: None,
             trusted_proxies: Vec::new(),
             admin: Vec::new(),
             pages: Vec::new(),

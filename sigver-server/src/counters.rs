@@ -43,6 +43,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct RelayCounters {
     pub(crate) endpoint: sigver_core::Counters,
     pub(crate) latency: Histogram,
+    /// Events for the embedder for which its channel had no room.
+    pub(crate) events_lost: u64,
 }
 
 /// Upper bounds of the histogram's buckets, in microseconds.

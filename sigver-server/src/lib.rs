@@ -16,6 +16,7 @@
 //! ```
 //!
 //! - An [`Admission`] decides who may connect. [`Origins`], [`Tokens`] and `JwtKeys` (with the feature `jwt`) are some; [`AnyOf`] combines them.
+//! - [`Config::events`] reports who connects, opens, joins and leaves. [`Handle`] lists and closes connections, kicks joiners and frees keys.
 //! - [`Config::admin`] serves metrics on a port, and [`Handle::metrics`] returns them as text.
 //! - [`Server::with_listeners`] serves on existing listeners.
 //!
@@ -43,6 +44,7 @@ mod admin;
 mod config;
 mod conn;
 mod counters;
+mod events;
 mod http;
 mod ice;
 mod lifecycle;
@@ -71,6 +73,7 @@ pub use access::{
 pub use config::Config;
 #[cfg(any(test, fuzzing))]
 pub use conn::handshake::read_head;
+pub use events::{ConnectionId, ConnectionInfo, ServerEvent};
 pub use http::page::Page;
 pub use ice::{IceProvider, IceUrl, IceUrls, ParseIceUrlError, TurnSecretError};
 pub use memory::MemoryBound;

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sigver_core::Stats;
+use sigver_core::{ConnId, Stats};
 use thiserror::Error;
 
 use crate::{
@@ -20,8 +20,15 @@ use crate::{
     access::per_ip::PerIpLimits,
     admin,
     config::Config,
-    conn::{self, event::Event, peer::Peer, registry::Registry},
+    conn::{
+        self,
+        control::Controller,
+        event::{Control, Event},
+        peer::Peer,
+        registry::Registry,
+    },
     counters::Counters,
+    events::{ConnectionId, ConnectionInfo, ServerEvent},
     lifecycle::{CloseOnDrop, Lifecycle, Stage},
     memory::MemoryBound,
     relay::{self, Relay},
@@ -48,6 +55,7 @@ pub struct Server {
     config: Arc<Config>,
     limit: ConnectionLimit,
     memory: MemoryBound,
+    events: Option<SyncSender<ServerEvent>>,
     handle: Handle,
 }
 
@@ -58,6 +66,7 @@ pub struct Handle {
     counters: Arc<Counters>,
     registry: Arc<Registry>,
     admin: Arc<admin::Context>,
+    controller: Arc<Controller>,
     pre_stop_delay: Duration,
 }
 
@@ -176,7 +185,10 @@ impl Server {
             admin_addrs,
             limit,
             memory,
+            // The relay alone gets it, so that the channel ends with the server.
+            events: config.events.take(),
             handle: Handle {
+                controller: Arc::default(),
                 pre_stop_delay: config.pre_stop_delay,
                 lifecycle: Arc::new(Lifecycle::new(Pipe::new()?, has_successor)),
                 counters,
@@ -220,7 +232,7 @@ impl Server {
     /// # Errors
     ///
     /// A thread cannot be started, or one that every server needs has failed.
-    pub fn run(self) -> Result<(), RunError> {
+    pub fn run(mut self) -> Result<(), RunError> {
         for addr in &self.admin_addrs {
             log::info!("metrics at http://{addr}/metrics");
         }
@@ -242,13 +254,15 @@ impl Server {
         } = self.handle();
         let guard = CloseOnDrop(Arc::clone(&lifecycle));
         let flusher = flusher::start(&flush_queue, flush_and_report(events.clone()), guard)?;
-        let relay_context = self.relay_context(clock, &flush_queue);
+        let mut relay_context = self.relay_context(clock, &flush_queue);
+        relay_context.server_events = self.events.take();
         let accept_context = self.accept_context(clock);
         let relay = thread::Builder::new().name("sigver-relay".into()).spawn(move || {
             let _guard = CloseOnDrop(lifecycle);
             Relay::new(relay_context).run(&inbox);
         });
         let relay = relay.inspect_err(|_| flush_queue.stop())?;
+        self.handle.controller.set_channel(Some(events.clone()));
 
         accept::run(&self.listeners, &self.admin, accept_context, &events);
         drop((self.listeners, self.admin));
@@ -263,6 +277,7 @@ impl Server {
         // Connections that have not ended still have a sender. If the relay has failed, there is no receiver.
         let _ = events.send(Event::End);
         let outcome = relay.join();
+        self.handle.controller.set_channel(None);
         log::info!("ended");
         outcome.map_err(|_| RunError::Relay)?;
         flushed.map_err(|_| RunError::Flusher)
@@ -282,6 +297,7 @@ impl Server {
             counters,
             registry,
             flush_queue: Arc::clone(flush_queue),
+            server_events: None,
             clock,
         }
     }
@@ -358,8 +374,47 @@ impl Handle {
         self.counters.relay().endpoint.hub
     }
 
+    /// Returns the open connections: those that a client could use now. Without a running server, there are none.
+    ///
+    /// The relay thread lists them, between two messages: about a millisecond for 5,000 connections.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.controller
+            .ask(|answer| Control::List { answer })
+            .unwrap_or_default()
+    }
+
+    /// Closes a connection with 4005. If it is an opener, its key is free when this returns, and its joiners are notified as after every end
+    /// of an opener. Returns whether the connection was open.
+    ///
+    /// This and the other requests to the relay thread wait for its answer, which it gives between two messages. Do not call them from an
+    /// [`IceProvider`](crate::IceProvider), which that thread calls.
+    pub fn close(&self, connection: ConnectionId) -> bool {
+        self.request(connection, |id, answer| Control::Close { id, answer })
+    }
+
+    /// Removes a joiner from its key, as if its opener had kicked it: in `sigver.v1`, it receives `closed` with `kicked` and stays connected;
+    /// in the plain dialect, it is closed with 4003. Returns whether the connection was a joiner.
+    pub fn kick(&self, connection: ConnectionId) -> bool {
+        self.request(connection, |id, answer| Control::Kick { id, answer })
+    }
+
+    /// Frees a key: [closes](Self::close) the connection that has it open, or ends its reservation for an opener that lost its connection.
+    /// Clients that wait for the key go on waiting. Returns whether the key was open or reserved.
+    pub fn close_key(&self, key: &str) -> bool {
+        let key = key.to_owned();
+        self.controller
+            .ask(|answer| Control::CloseKey { key, answer })
+            .unwrap_or_default()
+    }
+
+    fn request(&self, connection: ConnectionId, request: impl FnOnce(ConnId, SyncSender<bool>) -> Control) -> bool {
+        let id = self.registry.id(connection.get());
+        id.and_then(|id| self.controller.ask(|answer| request(id, answer)))
+            .unwrap_or_default()
+    }
+
     /// Returns the number of connections that have a thread: upgraded, in their handshake, or closing.
-    pub fn connections(&self) -> usize {
+    pub fn connection_count(&self) -> usize {
         self.registry.len()
     }
 

@@ -94,7 +94,7 @@ fn closed_connections_send_code_and_leak_nothing() {
     let server = Running::start(test_config());
     // The first connections create what is created once.
     drop(server.pair("first"));
-    eventually("no client is connected", || server.handle.connections() == 0);
+    eventually("no client is connected", || server.handle.connection_count() == 0);
     // This may include up to two idle worker threads. A leak would be at least one thread per pair.
     let (threads, descriptors) = resources();
     for case in cases() {
@@ -141,7 +141,7 @@ fn end_pairs(server: &Running, case: &Case, opener_ends: bool) {
     }
     drop((ending, others));
     eventually("every connection's thread has exited", || {
-        server.handle.connections() == 0
+        server.handle.connection_count() == 0
     });
     eventually("the hub's gauges are at 0", || {
         let stats = server.handle.stats();

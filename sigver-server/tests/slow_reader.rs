@@ -79,7 +79,7 @@ fn slow_opener_is_closed_without_delaying_others() {
     // A client that sends while it is closed may lose the close frame to a reset.
     assert!(seen == opener_left || seen == Seen::Lost, "{seen:?}");
     drop((opener, second));
-    eventually("only the bystanders are left", || server.handle.connections() == 2);
+    eventually("only the bystanders are left", || server.handle.connection_count() == 2);
 }
 
 /// A half-closed client can still read pending frames and the answer to its close frame.

@@ -75,6 +75,10 @@ impl Permit {
         self.identity.as_deref()
     }
 
+    pub(crate) fn shared_identity(&self) -> Option<Arc<str>> {
+        self.identity.clone()
+    }
+
     /// Returns when the connection is closed.
     pub fn expiry(&self) -> Option<SystemTime> {
         self.expiry

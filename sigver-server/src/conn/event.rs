@@ -1,10 +1,10 @@
-//! What connections and the flusher report to the relay.
+//! The items of the channel to the relay.
 
-use std::time::Instant;
+use std::{sync::mpsc::SyncSender, time::Instant};
 
 use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage, Time};
 
-use crate::conn::peer::Permit;
+use crate::{conn::peer::Permit, events::ConnectionInfo};
 
 /// An item of the channel to the relay.
 pub(crate) enum Event {
@@ -14,6 +14,8 @@ pub(crate) enum Event {
     Written { id: ConnId, cost: usize },
     /// The client of a closing connection has read something. Sent by the connection's thread.
     Progress { id: ConnId },
+    /// Another thread asks the relay to do something.
+    Control(Box<Control>),
     /// The server's stage may have changed, or a handshake failed.
     Wake,
     /// The relay ends, although connections may still have a sender.
@@ -46,4 +48,16 @@ pub(crate) enum ConnEvent {
     },
     /// Its thread ends. The last event of a connection.
     Disconnected,
+}
+
+/// A request to the relay. It answers each.
+pub(crate) enum Control {
+    /// Close an open connection.
+    Close { id: ConnId, answer: SyncSender<bool> },
+    /// Remove a joiner from its key.
+    Kick { id: ConnId, answer: SyncSender<bool> },
+    /// Close the connection that has a key open, or end the key's reservation.
+    CloseKey { key: String, answer: SyncSender<bool> },
+    /// List the open connections.
+    List { answer: SyncSender<Vec<ConnectionInfo>> },
 }

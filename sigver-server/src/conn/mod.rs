@@ -2,6 +2,7 @@
 //!
 //! It reports what happens to the relay, in order. It writes to the client only before the upgrade.
 
+pub(crate) mod control;
 pub(crate) mod event;
 pub(crate) mod handshake;
 mod linger;
@@ -201,6 +202,7 @@ struct EventSender<'a> {
 impl Conn<'_> {
     /// Accepts the handshake. Frees it: the client chooses how large its subprotocol is.
     fn accept(&self, upgrade: Upgrade) {
+        self.peer.admit(self.permit.shared_identity());
         let expires_at = self.permit.expiry().map(|expiry| {
             let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
             self.context.clock.now().saturating_add(left)

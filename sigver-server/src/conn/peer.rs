@@ -9,7 +9,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
@@ -42,6 +42,7 @@ pub(crate) struct Peer {
     close_reason: OnceLock<CloseReason>,
     /// The address of the client behind its proxies.
     client: OnceLock<IpAddr>,
+    admitted: OnceLock<Admitted>,
     is_closing: AtomicBool,
     is_aborted: AtomicBool,
     /// How long the client may read nothing after its last frame.
@@ -52,6 +53,12 @@ pub(crate) struct Peer {
     is_stopped: AtomicBool,
     /// What the client had not received at the last probe.
     undelivered_at_probe: AtomicUsize,
+}
+
+/// What is known about a client after its handshake.
+pub(crate) struct Admitted {
+    pub(crate) identity: Option<Arc<str>>,
+    pub(crate) since: SystemTime,
 }
 
 impl Peer {
@@ -66,6 +73,7 @@ impl Peer {
             id: AtomicU64::new(NO_ID),
             close_reason: OnceLock::new(),
             client: OnceLock::new(),
+            admitted: OnceLock::new(),
             is_closing: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
             close_timeout,
@@ -83,6 +91,17 @@ impl Peer {
     /// Returns the address of the client, or that of the connection until the request head is complete.
     pub(crate) fn client(&self) -> IpAddr {
         self.client.get().copied().unwrap_or(self.addr.ip())
+    }
+
+    /// Records that the client was admitted.
+    pub(crate) fn admit(&self, identity: Option<Arc<str>>) {
+        let since = SystemTime::now();
+        let _ = self.admitted.set(Admitted { identity, since });
+    }
+
+    /// Returns as whom the client was admitted, and when.
+    pub(crate) fn admitted(&self) -> Option<&Admitted> {
+        self.admitted.get()
     }
 
     /// Pauses reading. Called by the relay.

@@ -3,6 +3,7 @@
 //! It never waits for a socket and never sends into its own channel. The outputs of one event are carried out in slices, with other events
 //! between them.
 
+mod control;
 mod output_queue;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError},
     },
     time::{Duration, Instant},
 };
@@ -25,6 +26,7 @@ use crate::{
         registry::Registry,
     },
     counters::{Counters, Histogram, RelayCounters},
+    events::{ConnectionId, Reporter, ServerEvent},
     lifecycle::{Lifecycle, Stage},
     relay::output_queue::{AT_ONCE, OutputQueue},
     sys::{
@@ -45,6 +47,9 @@ const SLICE: usize = 64;
 /// The shortest time between two publications of the counters. Copying them after every batch is a measurable part of an exchange.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
 
+/// The time between two attempts to report lost events, if nothing else happens.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What a connection takes of the process, without its backlog.
 const CONNECTION_BYTES: u64 = 16 * 1024;
 
@@ -57,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) flush_queue: Arc<FlushQueue<Arc<Peer>>>,
+    /// The channel to the embedder.
+    pub(crate) server_events: Option<SyncSender<ServerEvent>>,
     pub(crate) clock: Clock,
 }
 
@@ -79,6 +86,7 @@ pub(crate) struct Relay {
     /// The connections that the endpoint had closed for the limit of all backlogs when that was last logged.
     evicted: u64,
     heap_trim: HeapTrim,
+    reporter: Reporter,
     context: Context,
 }
 
@@ -90,8 +98,10 @@ struct Origin {
 }
 
 impl Relay {
-    pub(crate) fn new(context: Context) -> Self {
+    pub(crate) fn new(mut context: Context) -> Self {
+        let reporter = Reporter::new(context.server_events.take());
         let mut config = context.config.endpoint.clone();
+        config.report_activity = reporter.is_active();
         // Reserved keys outlive their connections, and the accept loop limits those.
         let reserved_keys = &mut config.limits.reserved_keys;
         *reserved_keys = reserved_keys.or(NonZeroU32::new(context.connections));
@@ -111,6 +121,7 @@ impl Relay {
             is_published: true,
             evicted: 0,
             heap_trim: HeapTrim::default(),
+            reporter,
             context,
         }
     }
@@ -143,6 +154,8 @@ impl Relay {
         self.carry_out(None, outputs);
         self.finish_drain(now);
         self.carry_out_deferred(SLICE);
+        self.report_activity();
+        self.reporter.report_loss();
         let is_closed = self.endpoint.phase() == Phase::Closed && self.outputs.is_empty();
         if is_closed && self.context.lifecycle.stage() < Stage::Closed {
             self.context.lifecycle.advance(Stage::Closed);
@@ -158,6 +171,8 @@ impl Relay {
 
     fn end(&mut self) {
         self.carry_out_deferred(usize::MAX);
+        self.report_activity();
+        self.reporter.report_loss();
         self.publish();
     }
 
@@ -182,6 +197,7 @@ impl Relay {
         self.context.counters.publish(&RelayCounters {
             endpoint,
             latency: self.latency.clone(),
+            events_lost: self.reporter.lost(),
         });
     }
 
@@ -195,7 +211,11 @@ impl Relay {
             };
         }
         let publish = (!self.is_published).then_some(self.publish_at);
-        let own = publish.into_iter().chain(self.heap_trim.due());
+        let report = self
+            .reporter
+            .has_loss()
+            .then(|| self.now.saturating_add(REPORT_INTERVAL));
+        let own = publish.into_iter().chain(self.heap_trim.due()).chain(report);
         let Some(due) = self.endpoint.poll_timeout().into_iter().chain(own).min() else {
             return events.recv().map(Some).map_err(RecvTimeoutError::from);
         };
@@ -213,6 +233,7 @@ impl Relay {
                 return self.carry_out(None, outputs);
             }
             Event::Progress { id } => return self.endpoint.record_progress(id),
+            Event::Control(request) => return self.control(*request, now),
             Event::Wake | Event::End => return,
         };
         let id = peer.id();
@@ -285,6 +306,11 @@ impl Relay {
                     self.closing.insert(former.id(), former);
                 }
                 self.flush_later(peer, peer.send(response));
+                self.reporter.report_with(|| ServerEvent::Connected {
+                    connection: ConnectionId::new(peer.serial),
+                    identity: peer.admitted().and_then(|admitted| admitted.identity.clone()),
+                    client: peer.client(),
+                });
             }
             Err(error) => {
                 let id = self.endpoint.reject(now);
@@ -297,6 +323,8 @@ impl Relay {
 
     /// Carries out the first outputs of one call of the endpoint and defers the rest.
     fn carry_out(&mut self, origin: Option<Origin>, outputs: Vec<(ConnId, Output)>) {
+        // While every connection of the call still has its place here.
+        self.report_activity();
         self.outputs.add(outputs, origin);
         while let Some((id, output, origin)) = self.outputs.next_at_once() {
             self.carry_out_one(origin, id, output);
@@ -503,6 +531,7 @@ mod tests {
                 counters: Arc::default(),
                 registry: Arc::default(),
                 flush_queue: Arc::new(FlushQueue::new(Pipe::new()?)),
+                server_events: None,
                 clock: Clock::new(),
             };
             Ok(Self {

@@ -235,7 +235,7 @@ fn panic_in_admission_ends_only_its_connection() -> io::Result<()> {
     }
     joiner.send_text("{}")?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
-    eventually("the threads have exited", || server.handle.connections() == 2);
+    eventually("the threads have exited", || server.handle.connection_count() == 2);
     server.stop().expect("the server shuts down without an error");
     Ok(())
 }
@@ -297,10 +297,10 @@ fn end_with_blocked_admissions(shut_down: impl FnOnce(&Running)) -> io::Result<(
     );
     let handle = server.handle.clone();
     server.stop().expect("the server shuts down without an error");
-    assert_eq!(handle.connections(), 2, "the admissions still block");
+    assert_eq!(handle.connection_count(), 2, "the admissions still block");
     assert_eq!(waiting.read(&mut [0])?, 0, "the client is disconnected");
     blocks.release();
-    eventually("their threads have ended", || handle.connections() == 0);
+    eventually("their threads have ended", || handle.connection_count() == 0);
     assert_eq!(handle.stats().connections, 0, "none was let in");
     Ok(())
 }

@@ -51,7 +51,7 @@ fn client_ignoring_close_is_aborted_after_timeout() {
     while client.send_text(r#"{"type":"open","key":"k"}"#).is_ok() && sent < 1_000_000 {
         sent += 1;
     }
-    eventually("its thread has exited", || server.handle.connections() == 0);
+    eventually("its thread has exited", || server.handle.connection_count() == 0);
     assert_eq!(
         server.handle.stats().keys,
         0,

@@ -127,7 +127,7 @@ fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
     let mut client = Client::connect(addr, "/")?;
     let mut half = TcpStream::connect(addr)?;
     half.write_all(b"GET / HT")?;
-    eventually("both are accepted", || handle.connections() == 2);
+    eventually("both are accepted", || handle.connection_count() == 2);
     handle.shutdown();
     assert_eq!(client.receive(), shutting_down());
     drop((client, half));

@@ -69,7 +69,7 @@ fn closed_client_that_keeps_sending_is_stopped_by_back_pressure() -> io::Result<
         client.receive(),
         Seen::Close(Some(1003), "binary frame: only text is understood".into())
     );
-    assert_eq!(server.handle.connections(), 1, "it counts until it is aborted");
+    assert_eq!(server.handle.connection_count(), 1, "it counts until it is aborted");
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn assert_rest_is_discarded(config: Config, end: impl FnOnce(&mut Client) -> io:
     let (mut opener, joiner) = full_opener(&server)?;
     end(&mut opener)?;
     drop(joiner);
-    eventually("both are gone", || server.handle.connections() == 0);
+    eventually("both are gone", || server.handle.connection_count() == 0);
     let outcome = opener.stream().read_to_end(&mut Vec::new());
     assert_eq!(
         outcome.map_err(|error| error.kind()),
@@ -152,7 +152,7 @@ fn end_of_a_paused_client_is_noticed() -> io::Result<()> {
     client.send_raw(&frame(Opcode::Ping, Piece::Last, b"").repeat(3_600))?;
     client.stream().shutdown(Shutdown::Write)?;
     eventually("its key is free", || server.handle.stats().keys == 0);
-    eventually("it is gone", || server.handle.connections() == 0);
+    eventually("it is gone", || server.handle.connection_count() == 0);
     Ok(())
 }
 

@@ -91,7 +91,7 @@ fn full_server_answers_plain_requests() -> io::Result<()> {
             assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         }
         assert_eq!(held.leftover(), Seen::Nothing);
-        assert_eq!(server.handle.connections(), 1);
+        assert_eq!(server.handle.connection_count(), 1);
     }
     Ok(())
 }
@@ -249,7 +249,7 @@ fn handshakes_per_ip_beyond_limit_are_rejected() -> io::Result<()> {
     let held: Vec<TcpStream> = (0..2)
         .map(|_| connect_from(server.addr, FIRST_IP))
         .collect::<io::Result<_>>()?;
-    eventually("both are accepted", || server.handle.connections() == 5);
+    eventually("both are accepted", || server.handle.connection_count() == 5);
     assert!(is_unavailable(client(&server, FIRST_IP, "")));
     let _elsewhere = client(&server, SECOND_IP, "")?;
     drop(held);
@@ -379,7 +379,7 @@ fn rate_limited_client_delays_no_other_and_can_be_closed() -> io::Result<()> {
     drop((opener, other_opener, other_joiner));
     assert_eq!(joiner.receive(), Seen::Close(Some(4001), "opener left".into()));
     drop(joiner);
-    eventually("its thread has exited", || server.handle.connections() == 0);
+    eventually("its thread has exited", || server.handle.connection_count() == 0);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod admission;
 mod binary;
 mod deadlines;
 mod ending;
+mod events;
 mod faults;
 mod frames;
 mod handshakes;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, TcpStream},
+    sync::mpsc::sync_channel,
     time::Duration,
 };
 
@@ -258,4 +259,17 @@ fn handle_returns_the_metrics_without_a_port() {
         server.handle.metrics().contains("sigver_joiners 1\n")
     });
     assert!(server.handle.metrics().ends_with("# EOF\n"));
+}
+
+#[test]
+fn events_that_the_embedder_misses_are_counted() {
+    let (sender, events) = sync_channel(1);
+    let mut config = config();
+    config.events = Some(sender);
+    let server = Running::start(config);
+    let _pair = server.pair("SECRET");
+    eventually("all but the first are lost", || {
+        samples(&server)["sigver_events_lost_total"] == 3.0
+    });
+    drop(events);
 }
