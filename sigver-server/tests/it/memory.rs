@@ -93,10 +93,14 @@ fn status(pid: u32, name: &str) -> io::Result<u64> {
 fn touched_stacks(pid: u32) -> io::Result<Vec<u64>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let kib = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    let (mut stacks, mut size) = (Vec::new(), None);
+    let (mut stacks, mut size, mut is_file) = (Vec::new(), None, false);
     for line in maps.lines() {
-        if line.starts_with("Size:") {
-            size = kib(line);
+        if line.contains('/') {
+            // A segment of the program may have the size of a stack.
+            is_file = true;
+        } else if line.starts_with("Size:") {
+            size = kib(line).filter(|_| !is_file);
+            is_file = false;
         } else if line.starts_with("Rss:") && size == Some(STACK / 1024) {
             // The guard page below a stack is another map.
             stacks.extend(kib(line).map(|kib| kib * 1024));
