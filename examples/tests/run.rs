@@ -42,6 +42,13 @@ fn in_process_prints_session() {
         printed.contains("a used ticket is rejected: HTTP error: 403 Forbidden"),
         "{printed}"
     );
+    assert!(printed.contains("carol is closed: not allowed"), "{printed}");
+    assert!(printed.contains("#0 is alice\n#1 is bob\n"), "{printed}");
+    assert!(printed.contains("#1 joined #0\n#0 is Some(Opener) since"), "{printed}");
+    assert!(
+        printed.contains("kicked #1: true\njoiner is closed: kicked by the opener"),
+        "{printed}"
+    );
     assert!(printed.contains("opener is closed: server shutting down"), "{printed}");
 }
 
