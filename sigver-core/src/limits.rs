@@ -63,7 +63,8 @@ pub struct Limits {
     pub reserve: Duration,
     /// The most reserved keys at the same time. Default: `None`, as many as [`connections`](Self::connections).
     ///
-    /// One more ends the oldest reservation: its key is free. A reservation takes about 300 bytes in addition to its key.
+    /// One more ends the oldest reservation: its key is free. In an [`Endpoint`](crate::Endpoint), a source may have an eighth of them in the time of
+    /// a reservation, and at least 16; beyond it, its own keys are free at once. A reservation takes about 300 bytes in addition to its key.
     pub reserved_keys: Option<NonZeroU32>,
 }
 

@@ -100,7 +100,7 @@ impl Endpoint {
             }
             return;
         }
-        if let Some(opener) = self.opener_without_room(id, &received) {
+        if let Some(opener) = self.opener_without_room(now, id, &received) {
             self.block_for_room(now, id, opener, VecDeque::from([received]));
             outputs.push((id, Output::StopReading));
             return;
@@ -109,7 +109,7 @@ impl Endpoint {
     }
 
     /// Returns the opener whose write buffer has no room for what follows from a message.
-    fn opener_without_room(&self, id: ConnId, received: &Received) -> Option<ConnId> {
+    fn opener_without_room(&self, now: Time, id: ConnId, received: &Received) -> Option<ConnId> {
         let Received::Message {
             message, text_bytes, ..
         } = received
@@ -119,7 +119,7 @@ impl Endpoint {
         let opener = match message {
             InboundMessage::Data { .. } | InboundMessage::UnknownControl { .. } => self.hub.place(id)?.0,
             InboundMessage::Join { key, .. } | InboundMessage::Meet { key, token: None, .. }
-                if self.hub.role(id).is_none() =>
+                if self.hub.role(id).is_none() && !self.is_throttled(now, id) =>
             {
                 self.hub.opener(key)?
             }
@@ -174,14 +174,13 @@ impl Endpoint {
         }
     }
 
-    /// Handles what a connection has sent while it was not read. A message that has waited for room is handled in any case.
-    fn resume(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
+    /// Handles what a connection has sent while it was not read. `has_room`: for the first message there is room.
+    fn resume(&mut self, now: Time, id: ConnId, mut has_room: bool, outputs: &mut Outputs) {
         let Some(blocked) = self.unblock(id) else { return };
-        let mut has_room = matches!(blocked.reason, BlockReason::NoRoom(_));
         let mut received = blocked.received;
         while let Some(next) = received.pop_front() {
             if !mem::take(&mut has_room) {
-                if let Some(opener) = self.opener_without_room(id, &next) {
+                if let Some(opener) = self.opener_without_room(now, id, &next) {
                     received.push_front(next);
                     return self.block_for_room(now, id, opener, received);
                 }
@@ -234,7 +233,7 @@ impl Endpoint {
     /// Handles what clients have sent that wait no longer. Every call of the endpoint ends with this.
     pub(super) fn resume_released(&mut self, now: Time, outputs: &mut Outputs) {
         while let Some(id) = self.released.pop_front() {
-            self.resume(now, id, outputs);
+            self.resume(now, id, false, outputs);
         }
     }
 
@@ -284,7 +283,7 @@ impl Endpoint {
             let Some(joiner) = next.filter(|joiner| self.has_room_for_first(id, *joiner)) else {
                 return;
             };
-            self.resume(now, joiner, outputs);
+            self.resume(now, joiner, true, outputs);
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod config;
 mod control;
 pub(crate) mod counters;
 mod drain;
+mod ending;
 mod eviction;
 mod expiry;
 mod fair_queue;
@@ -28,6 +29,7 @@ pub(crate) mod pairing;
 mod rate_limit;
 mod report;
 mod requests;
+mod reservation_shares;
 pub(crate) mod source_table;
 mod timers;
 
@@ -47,7 +49,8 @@ use crate::{
         io::{Input, Output},
         key_attempts::{AttemptBudget, KeyAttempts, named_key},
         pairing::{Pairing, PairingStage, Side},
-        rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst},
+        rate_limit::{MAX_BURST, RateLimiter, SourceRates, byte_burst, weight},
+        reservation_shares::ReservationShares,
         source_table::Source,
         timers::{ConnTable, RareTimers, Timer, Timers},
     },
@@ -113,6 +116,7 @@ pub struct Endpoint {
     /// Joiners whose opener is gone or no opener any more, and joiners whose join has waited for a key that is open now.
     released: VecDeque<ConnId>,
     source_rates: SourceRates,
+    reservation_shares: ReservationShares,
     key_attempts: KeyAttempts,
     drain: Option<Drain>,
     /// The counters, except for the hub's.
@@ -178,6 +182,7 @@ impl Endpoint {
     /// [`Internal`](CloseReason::Internal).
     pub fn new(config: EndpointConfig, random: impl FnMut() -> Option<u128> + Send + 'static) -> Self {
         let activity = ActivityQueue::new(config.report_activity);
+        let reservation_shares = ReservationShares::new(&config.limits);
         Self {
             hub: Hub::new(config.limits.clone()),
             plain: Decoder::new(Dialect::Plain, &config.limits),
@@ -196,6 +201,7 @@ impl Endpoint {
             ice: None,
             released: VecDeque::new(),
             source_rates: SourceRates::new(),
+            reservation_shares,
             key_attempts: KeyAttempts::new(),
             drain: None,
             counters: Counters::default(),
@@ -329,9 +335,9 @@ impl Endpoint {
             Received::Ping(payload) => {
                 let bytes = payload.len();
                 self.enqueue(now, id, Frame::Pong(payload), outputs);
-                self.limit_rate(now, id, bytes, outputs);
+                self.limit_rate(now, id, 1, bytes, outputs);
             }
-            Received::Pong => self.limit_rate(now, id, 0, outputs),
+            Received::Pong => self.limit_rate(now, id, 1, 0, outputs),
             Received::CloseFrame(code) => {
                 self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
                 self.begin_close(now, id, Frame::CloseReply(code), outputs);
@@ -525,8 +531,9 @@ impl Endpoint {
             self.record_resignation(id, role);
         }
         self.counters.received.add(text_bytes);
+        let weight = weight(messages.len());
         self.deliver(now, Some(id), messages, outputs);
-        self.limit_rate(now, id, wire_bytes, outputs);
+        self.limit_rate(now, id, weight, wire_bytes, outputs);
     }
 
     /// Adds the key and the token that the hub cannot generate, if the client's dialect has them.
@@ -548,34 +555,20 @@ impl Endpoint {
         Ok(message)
     }
 
-    fn limit_rate(&mut self, now: Time, id: ConnId, bytes: usize, outputs: &mut Outputs) {
+    fn limit_rate(&mut self, now: Time, id: ConnId, messages: usize, bytes: usize, outputs: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.messages.spend(1, self.config.messages_per_second, now);
+        conn.messages.spend(messages, self.config.messages_per_second, now);
         conn.bytes.spend(bytes, self.config.bytes_per_second, now);
         let per_source = self.config.messages_per_second_per_source;
         let pauses = [
             conn.messages.ready_at(now, MAX_BURST),
             conn.bytes.ready_at(now, self.byte_burst),
-            self.source_rates.spend(conn.source, per_source, now),
+            self.source_rates.spend(conn.source, messages, per_source, now),
         ];
         if let Some(until) = pauses.into_iter().flatten().max() {
             conn.paused_until = until;
             outputs.push((id, Output::PauseReading(until)));
         }
-    }
-
-    fn close_into(&mut self, now: Time, id: ConnId, reason: CloseReason, outputs: &mut Outputs) {
-        let messages = self.hub.close(now, id, reason);
-        self.deliver(now, Some(id), messages, outputs);
-    }
-
-    fn disconnect(&mut self, now: Time, id: ConnId, outputs: &mut Outputs) {
-        self.end_pairing(now, id, PairingStage::EndedByJoiner, outputs);
-        self.activity.push_end(id, None);
-        let backlog = self.remove(id).map_or(0, |conn| conn.backlog());
-        self.backlogs.subtract(backlog);
-        let messages = self.hub.disconnect(now, id, Disconnect::Lost);
-        self.deliver(now, Some(id), messages, outputs);
     }
 
     /// Encodes what the hub returned, and everything that follows from it. `sender` caused it, by a message or by its end.
@@ -626,7 +619,7 @@ impl Endpoint {
         };
         let (backlog, cost) = (conn.backlog(), frame.cost());
         if backlog > 0 && backlog + cost > self.config.backlog_bytes as usize {
-            return self.hub.close(now, to, CloseReason::TooSlow);
+            return self.close_in_hub(now, to, CloseReason::TooSlow);
         }
         self.counters.count_sent(&frame);
         self.backlogs.add(cost);

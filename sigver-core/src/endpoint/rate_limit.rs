@@ -47,6 +47,14 @@ impl RateLimiter {
     }
 }
 
+/// The messages that a message of a client may cause and still count as one: a join causes two.
+const CAUSED: usize = 2;
+
+/// Returns for how many messages one counts that has caused this many: a takeover notifies all joiners, and may follow another at once.
+pub(super) fn weight(caused: usize) -> usize {
+    caused.saturating_sub(CAUSED).max(1)
+}
+
 /// The message rate of all connections of a source together.
 pub(super) struct SourceRates(SourceTable);
 
@@ -55,11 +63,17 @@ impl SourceRates {
         Self(SourceTable::new())
     }
 
-    /// Spends one message of the source's budget. Returns the time from which the budget is not negative, if that is after `now`.
-    pub(super) fn spend(&mut self, source: Source, per_second: Option<NonZeroU32>, now: Time) -> Option<Time> {
+    /// Spends messages of the source's budget. Returns the time from which the budget is not negative, if that is after `now`.
+    pub(super) fn spend(
+        &mut self,
+        source: Source,
+        count: usize,
+        per_second: Option<NonZeroU32>,
+        now: Time,
+    ) -> Option<Time> {
         per_second?;
         let mut limiter = RateLimiter::new(self.0.full_at(source).unwrap_or(now));
-        limiter.spend(1, per_second, now);
+        limiter.spend(count, per_second, now);
         self.0.set(source, limiter.full_at, now);
         limiter.ready_at(now, MAX_BURST)
     }

@@ -25,7 +25,7 @@ impl Endpoint {
     ) -> Vec<(ConnId, OutboundMessage)> {
         let (Some(per_minute), Some(conn), None) = (
             self.config.key_attempts_per_minute,
-            self.conns.get_mut(id),
+            self.conns.get(id),
             self.hub.role(id),
         ) else {
             return self.hub.handle(now, id, message);
@@ -33,7 +33,7 @@ impl Endpoint {
         let per_conn = per_minute.get();
         let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
         let source = conn.source;
-        if conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(source, per_source, now) {
+        if self.is_throttled(now, id) {
             return self.refuse_throttled(now, id, Refusal::TooManyAttempts { key }, outputs);
         }
         let may_open = matches!(message, InboundMessage::Open { .. } | InboundMessage::Meet { .. });
@@ -45,6 +45,18 @@ impl Endpoint {
             }
         }
         messages
+    }
+
+    /// Whether a connection or its source has made too many attempts.
+    pub(super) fn is_throttled(&self, now: Time, id: ConnId) -> bool {
+        let (Some(per_minute), Some(conn)) = (self.config.key_attempts_per_minute, self.conns.get(id)) else {
+            return false;
+        };
+        let per_conn = per_minute.get();
+        conn.attempts.is_exhausted(per_conn, now)
+            || self
+                .key_attempts
+                .is_exhausted(conn.source, per_conn.saturating_mul(SOURCE_FACTOR), now)
     }
 }
 

@@ -637,6 +637,20 @@ impl<P> Hub<P> {
         }
     }
 
+    /// Whether a connection is an opener whose key is reserved if it is lost.
+    #[cfg(feature = "json")]
+    pub(crate) fn is_reservable(&self, conn: ConnId) -> bool {
+        matches!(self.state(conn), Some(State::Opener(opener)) if opener.reservable && opener.token.is_some())
+    }
+
+    /// Frees the key of an opener at once if it is lost.
+    #[cfg(feature = "json")]
+    pub(crate) fn forgo_reservation(&mut self, conn: ConnId) {
+        if let Some(State::Opener(opener)) = self.conns.get_mut(conn).map(|conn| &mut conn.state) {
+            opener.reservable = false;
+        }
+    }
+
     /// Whether a client waits for a key that knows nothing of waiting.
     fn waits_unnoticed(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some_and(|conn| {

@@ -64,6 +64,8 @@ impl<P> Hub<P> {
         };
         let holder = self.keys.get(&key);
         let is_allowed = match (holder, token) {
+            // The reply must not depend on the key.
+            _ if !allowed.opener && !allowed.joiner => false,
             (None, _) => allowed.opener,
             (Some(Holder::Opener(_)), None) => allowed.joiner,
             (Some(holder), Some(token)) => allowed.opener || !self.is_token_of(holder, token),

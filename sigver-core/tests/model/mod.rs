@@ -137,6 +137,7 @@ impl Model {
             } => {
                 let is_held = self.opener_of(key).is_some() || self.reservation_of(key).is_some();
                 let may = match (self.opener_of(key), tokens.shown) {
+                    _ if !allowed.opener && !allowed.joiner => false,
                     (Some(_), None) => allowed.joiner,
                     // Refused with `unknown-key`.
                     (None, None) if is_held => true,

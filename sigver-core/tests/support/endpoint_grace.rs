@@ -11,6 +11,8 @@ use super::{
     endpoint_queue::{Blocked, Reason},
 };
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 impl Client {
     pub(super) fn refused_at(&self) -> Option<Duration> {
         match self.blocked.as_ref()?.reason {
@@ -27,12 +29,8 @@ impl EndpointModel {
         let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
             return self.hub.play(step);
         };
-        let now = self.now;
-        let minute = Duration::from_secs(60);
-        let (of_conn, of_source) = (minute / allowed.get(), minute / allowed.get().saturating_mul(10));
-        let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
-        let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
-        if conn_level + of_conn > minute || source_level + of_source > minute {
+        let (of_conn, of_source) = (MINUTE / allowed.get(), MINUTE / allowed.get().saturating_mul(10));
+        if self.is_throttled(who) {
             let (model::Step::Open { key, .. } | model::Step::Join { key, .. } | model::Step::Meet { key, .. }) = step
             else {
                 panic!("{step:?} names no key");
@@ -53,6 +51,18 @@ impl EndpointModel {
             self.attempts.entry(source).or_default().level += of_source;
         }
         sent
+    }
+
+    /// Whether the client or its source has less than one attempt left.
+    pub(super) fn is_throttled(&mut self, who: usize) -> bool {
+        let Some(allowed) = self.config.key_attempts_per_minute else {
+            return false;
+        };
+        let (now, source) = (self.now, self.client(who).source);
+        let (of_conn, of_source) = (MINUTE / allowed.get(), MINUTE / allowed.get().saturating_mul(10));
+        let conn_level = self.client(who).attempts.excess(now, Duration::ZERO);
+        let source_level = self.attempts.entry(source).or_default().excess(now, Duration::ZERO);
+        conn_level + of_conn > MINUTE || source_level + of_source > MINUTE
     }
 
     fn stop(&mut self, who: usize, reason: Reason, outputs: &mut Outputs) {

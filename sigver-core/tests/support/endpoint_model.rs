@@ -145,7 +145,7 @@ impl EndpointModel {
             Step::Close { .. } => {}
         }
         while let Some(who) = self.released.pop_front() {
-            self.resume(who, &mut outputs);
+            self.resume(who, false, &mut outputs);
         }
         Ok(outputs)
     }
@@ -312,9 +312,9 @@ impl EndpointModel {
             Event::Violation { reason } => self.close(who, reason, outputs),
             Event::Ping { bytes } => {
                 self.send(who, format!("pong {}", "p".repeat(bytes)), bytes, outputs);
-                self.spend(who, bytes, outputs);
+                self.spend(who, 1, bytes, outputs);
             }
-            Event::Pong => self.spend(who, 0, outputs),
+            Event::Pong => self.spend(who, 1, 0, outputs),
             Event::Close { code } => {
                 self.end_pairing(who, "ended-by-joiner", outputs);
                 self.begin_close(
@@ -429,11 +429,15 @@ impl EndpointModel {
             }
             _ => self.hub.play(step),
         };
+        let caused = sent
+            .iter()
+            .filter(|(_, sent)| !matches!(sent, Sent::Present { .. }))
+            .count();
         self.deliver(Some(who), sent, outputs);
-        self.spend(who, bytes, outputs);
+        self.spend(who, caused.saturating_sub(2).max(1), bytes, outputs);
     }
 
-    fn spend(&mut self, who: usize, bytes: usize, outputs: &mut Outputs) {
+    fn spend(&mut self, who: usize, count: usize, bytes: usize, outputs: &mut Outputs) {
         if !self.is_open(who) {
             return;
         }
@@ -446,10 +450,10 @@ impl EndpointModel {
         let [messages, per_second, of_source] = rates.map(|rate| rate.map_or(u32::MAX, NonZeroU32::get));
         let source = self.client(who).source;
         let source = self.messages.entry(source).or_default();
-        source.spend(1, of_source, now);
+        source.spend(count, of_source, now);
         let of_source = source.excess(now, SECOND);
         let client = self.client(who);
-        client.messages.spend(1, messages, now);
+        client.messages.spend(count, messages, now);
         client.bytes.spend(bytes, per_second, now);
         let pause = client.messages.excess(now, SECOND).max(client.bytes.excess(now, burst));
         let pause = pause.max(of_source);

@@ -195,6 +195,11 @@ impl EndpointModel {
             (model::Step::Data { .. } | model::Step::UnknownControl { .. }, model::Role::Joiner { opener, .. }) => {
                 opener
             }
+            (model::Step::Join { .. } | model::Step::Meet { .. }, model::Role::Idle { .. })
+                if self.is_throttled(who) =>
+            {
+                return None;
+            }
             (model::Step::Join { key, .. } | model::Step::Meet { key, .. }, model::Role::Idle { .. }) => {
                 let of_key =
                     |client: &&model::Client| matches!(client.role, model::Role::Opener { key: one, .. } if one == key);
@@ -245,11 +250,10 @@ impl EndpointModel {
         Some(blocked)
     }
 
-    pub(super) fn resume(&mut self, who: usize, outputs: &mut Outputs) {
-        let Some(Blocked { reason, events }) = self.unblock(who) else {
+    pub(super) fn resume(&mut self, who: usize, mut has_room: bool, outputs: &mut Outputs) {
+        let Some(Blocked { events, .. }) = self.unblock(who) else {
             return;
         };
-        let mut has_room = matches!(reason, Reason::NoRoom { .. });
         let mut events = VecDeque::from(events);
         while let Some(next) = events.pop_front() {
             let has_room = mem::take(&mut has_room);
@@ -337,7 +341,7 @@ impl EndpointModel {
             if !self.client(who).has_room(joiner, text.len(), limit) {
                 return;
             }
-            self.resume(joiner, outputs);
+            self.resume(joiner, true, outputs);
         }
     }
 

@@ -180,3 +180,22 @@ fn attempts_are_unlimited_by_default() {
     }
     assert_eq!(server.text(guesser, JOIN).of(opener).len(), 1);
 }
+
+/// A key whose opener has no room would otherwise answer later than the others.
+#[test]
+fn throttled_join_does_not_wait_for_room() {
+    let mut server = Server::new(|config| {
+        config.key_attempts_per_minute = NonZeroU32::new(1);
+        config.backlog_bytes = 1_000;
+        config.bytes_per_second = None;
+    });
+    let opener = server.connect_from(V1, "198.51.100.1").expect("a connection");
+    server.text(opener, OPEN);
+    let joiner = server.connect(V1);
+    server.text(joiner, JOIN);
+    server.stalled.insert(opener);
+    server.text(joiner, &format!(r#"{{"type":"send","data":"{}"}}"#, "x".repeat(900)));
+    let guesser = server.connect(V1);
+    server.text(guesser, UNKNOWN);
+    assert!(server.text(guesser, JOIN).of(guesser)[0].contains("too-many-attempts"));
+}

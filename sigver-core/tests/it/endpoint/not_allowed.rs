@@ -81,3 +81,32 @@ fn refusals_are_attempts() {
         "it names no key"
     );
 }
+
+/// The reply to a client that may do nothing does not depend on the key.
+#[test]
+fn refusal_says_nothing_about_the_key() {
+    let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
+    let [opener, lost, client] = [V1; 3].map(|dialect| server.connect(dialect));
+    for token in [None, Some(sigver_core::Token::from_random(7))] {
+        let mut ask = |server: &mut Server, key: &str| {
+            let message = InboundMessage::Meet {
+                key: Key::new(key, &Limits::default()).expect("a key"),
+                id: None,
+                token: token.clone(),
+                new_token: None,
+                allowed: AllowedRoles {
+                    opener: false,
+                    joiner: false,
+                },
+            };
+            let replies = server.input(client, input(message));
+            assert!(replies.of(client)[0].contains("not-allowed"), "{key}: {replies:?}");
+        };
+        ask(&mut server, "free");
+        server.text(opener, OPEN);
+        ask(&mut server, "tea");
+        server.text(lost, r#"{"type":"open","key":"reserved"}"#);
+        server.input(lost, Input::Disconnected);
+        ask(&mut server, "reserved");
+    }
+}

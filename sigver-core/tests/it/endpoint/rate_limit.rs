@@ -172,3 +172,22 @@ fn closed_client_is_not_paused() {
     server.input(a, Input::Pong);
     assert_eq!(server.text(a, "{}"), [(a, "close 1008 NoRole")]);
 }
+
+/// Each takeover notifies all joiners, and two connections can take the key from each other for ever.
+#[test]
+fn takeover_counts_as_the_messages_that_it_causes() {
+    let mut server = Server::new(|config| {
+        config.keep_alive = Duration::MAX;
+        config.messages_per_second = NonZeroU32::new(100);
+    });
+    let [opener, next] = [V1; 2].map(|dialect| server.connect(dialect));
+    let opened = server.text(opener, OPEN).of(opener)[0].to_owned();
+    for _ in 0..200 {
+        let joiner = server.connect(V1);
+        server.text(joiner, JOIN);
+    }
+    let (_, token) = opened.split_once(r#""token":"#).expect("a token");
+    let outputs = server.text(next, &format!(r#"{{"type":"open","key":"tea","token":{token}"#));
+    // 200 notices, 2 for the openers; one second is free.
+    assert_eq!(outputs.of(next).last(), Some(&"pause until 1s"));
+}

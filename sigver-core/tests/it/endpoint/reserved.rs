@@ -109,3 +109,32 @@ fn drain_and_close_all_reserve_nothing() {
         assert_eq!(server.endpoint.poll_timeout(), None);
     }
 }
+
+/// A client that loses many connections ends only its own reservations.
+#[test]
+fn source_has_a_share_of_the_reservations() {
+    let mut server = Server::new(|config| {
+        config.keep_alive = Duration::MAX;
+        config.limits.connections = NonZeroU32::new(200);
+    });
+    let victim = server.connect_from(V1, "198.51.100.1").expect("a connection");
+    let opened = server.text(victim, OPEN).of(victim)[0].to_owned();
+    server.input(victim, Input::Disconnected);
+    let lose_many = |server: &mut Server| {
+        for _ in 0..400 {
+            let id = server.connect(V1);
+            server.text(id, r#"{"type":"open"}"#);
+            server.input(id, Input::Disconnected);
+        }
+    };
+    lose_many(&mut server);
+    assert_eq!(server.endpoint.counters().hub.reserved, 1 + 200 / 8);
+    let thief = server.connect(V1);
+    assert!(is(&server.text(thief, OPEN), thief, TAKEN));
+    let returned = server.connect_from(V1, "198.51.100.1").expect("a connection");
+    assert!(is(&server.text(returned, &with_token(&opened)), returned, OPENED));
+    // The share refills.
+    server.run_until(30_000);
+    lose_many(&mut server);
+    assert_eq!(server.endpoint.counters().hub.reserved, 200 / 8);
+}
