@@ -245,7 +245,9 @@ impl Conn<'_> {
             if self.wait_while_stopped().is_err() {
                 return End::Lost;
             }
-            self.wait_while_paused();
+            if self.wait_while_paused().is_err() {
+                return End::Lost;
+            }
             let received = reader.read();
             if self.peer.is_closing() {
                 return End::Closed;
@@ -289,21 +291,21 @@ impl Conn<'_> {
     }
 
     /// Waits while the client exceeds a rate limit. What it sends meanwhile waits in the kernel, and then in the client. Messages that are
-    /// in the channel when the relay decides on the pause are handled, and make the next pause longer.
-    fn wait_while_paused(&self) {
+    /// in the channel when the relay decides on the pause are handled, and make the next pause longer. Fails if the client has closed its
+    /// side: its end must be noticed, and what it has sent over its rate is lost with it, or the end would be a way around the rate.
+    fn wait_while_paused(&self) -> Result<(), End> {
         loop {
             // The clock is read only if there was a pause.
             let until = self.peer.paused_until();
             if until == Time::ZERO {
-                return;
+                return Ok(());
             }
             let left = until.saturating_duration_since(self.context.clock.now());
             if left.is_zero() || self.peer.is_closing() || self.peer.is_aborted() {
-                return;
+                return Ok(());
             }
-            // Nothing follows from a client that has closed its side: what the kernel has is read at once, so that its end is noticed.
             if socket::wait_hang_up(&self.peer.stream, left.min(POLL_INTERVAL)) {
-                return;
+                return Err(End::Lost);
             }
         }
     }

@@ -451,6 +451,22 @@ fn attempts_over_the_limit_are_refused_whatever_the_key() -> io::Result<()> {
     Ok(())
 }
 
+/// The end of a connection is no way around its rate: what was sent over it is lost.
+#[test]
+fn half_closed_client_is_not_read_faster_than_its_rate() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.messages_per_second = NonZeroU32::new(10);
+    let server = Running::start(config);
+    let mut client = server.client();
+    client.send_text(r#"{"type":"open","key":"k"}"#)?;
+    client.send_raw(&frame(Opcode::Text, Piece::Last, br#"{"index":9}"#).repeat(1_000))?;
+    client.stream().shutdown(Shutdown::Write)?;
+    eventually("it is gone", || server.handle.connection_count() == 0);
+    let handled = server.handle.stats().dropped;
+    assert!(handled < 500, "{handled} of 1,000 messages were handled");
+    Ok(())
+}
+
 /// Slow consumers use up the limit of all write buffers. Those with the most unread data are closed, and a pair that reads is not.
 #[test]
 fn slow_consumers_over_the_total_backlog_are_closed() -> io::Result<()> {
