@@ -21,7 +21,7 @@ const MAX_GROWTH: usize = 16 * 1024 * 1024;
 #[test]
 fn slow_opener_is_closed_without_delaying_others() {
     let mut config = test_config();
-    config.endpoint.close_timeout = Duration::from_secs(10);
+    config.endpoint.close_timeout = Duration::from_secs(3);
     let server = Running::start(config);
     let (mut by_opener, mut by_joiner) = server.pair("bystanders");
     let (mut opener, mut joiner) = server.pair("flooded");
