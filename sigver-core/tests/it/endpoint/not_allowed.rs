@@ -88,7 +88,7 @@ fn refusal_says_nothing_about_the_key() {
     let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
     let [opener, lost, client] = [V1; 3].map(|dialect| server.connect(dialect));
     for token in [None, Some(sigver_core::Token::from_random(7))] {
-        let mut ask = |server: &mut Server, key: &str| {
+        let ask = |server: &mut Server, key: &str| {
             let message = InboundMessage::Meet {
                 key: Key::new(key, &Limits::default()).expect("a key"),
                 id: None,
