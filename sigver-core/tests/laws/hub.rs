@@ -425,7 +425,7 @@ impl Session {
     fn connect_client(&mut self) -> usize {
         let who = self.next;
         self.next += 1;
-        let profile = if who % 2 == 0 { PLAIN } else { V1 };
+        let profile = if who.is_multiple_of(2) { PLAIN } else { V1 };
         assert_eq!(self.play(Step::Connect { who, profile }), []);
         who
     }

@@ -426,7 +426,7 @@ impl Shown {
                 Self::Wrong => Some(usize::MAX),
             },
             // Some openers have none.
-            new: (new % 8 > 0).then_some(new),
+            new: (!new.is_multiple_of(8)).then_some(new),
         }
     }
 }

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn trims_are_at_least_five_seconds_apart() {
         let mut trim = HeapTrim::default();
-        let use_of = |second: u64| if second % 4 == 0 { 100 * MIB } else { 0 };
+        let use_of = |second: u64| if second.is_multiple_of(4) { 100 * MIB } else { 0 };
         let trims = (0..100).filter(|second| trim.record(at(*second), use_of(*second)));
         assert!((1..=20).contains(&trims.count()));
     }

@@ -398,7 +398,11 @@ fn stream(tag: usize) -> Stream {
     Stream {
         key: (tag / 2) as u32,
         joiner: 0,
-        from: if tag % 2 == 0 { Side::Opener } else { Side::Joiner },
+        from: if tag.is_multiple_of(2) {
+            Side::Opener
+        } else {
+            Side::Joiner
+        },
     }
 }
 

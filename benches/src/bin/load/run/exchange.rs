@@ -106,7 +106,7 @@ impl Handler for ExchangeLoop {
             Event::Message(text) if text.len() < self.min_len => {
                 self.error = Some(Error::new("relayed message too short"));
             }
-            Event::Message(_) if tag % 2 == 0 => conns.send(id, &self.answer),
+            Event::Message(_) if tag.is_multiple_of(2) => conns.send(id, &self.answer),
             Event::Message(_) => self.complete(conns, (tag / 2) as usize),
             Event::Close(code) => self.error = Some(clients::closed_by_server(code)),
             Event::Disconnected(reason) => {
