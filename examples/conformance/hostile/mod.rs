@@ -101,6 +101,17 @@ impl Hostile {
     }
 }
 
+/// What the cases of the additions to `sigver.v1` have in common.
+const ADDITION: Hostile = Hostile {
+    name: "",
+    section: "sigver.v1",
+    expected: "",
+    runs: Runs::Only(Dialect::V1),
+    is_addition: true,
+    waits: false,
+    act: |_| Ok(()),
+};
+
 /// The environment of a hostile case.
 struct Scene<'a> {
     target: &'a Target,

@@ -3,21 +3,11 @@
 use serde_json::json;
 use sigver_transcripts::{Seen, socket::Client};
 
-use super::{Hostile, Runs, Scene, error, message, reset};
+use super::{ADDITION, Hostile, Scene, error, message, reset};
 use crate::{
-    dialect::{Dialect, join, open},
+    dialect::{join, open},
     judge::{Mismatch, is_same},
     pair,
-};
-
-const V1: Hostile = Hostile {
-    name: "",
-    section: "sigver.v1",
-    expected: "",
-    runs: Runs::Only(Dialect::V1),
-    is_addition: true,
-    waits: false,
-    act: |_| Ok(()),
 };
 
 pub(super) const CASES: &[Hostile] = &[
@@ -25,32 +15,32 @@ pub(super) const CASES: &[Hostile] = &[
         name: "guessed-tokens",
         expected: "key-taken; the opener keeps its role",
         act: guessed_tokens,
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "tokens-of-every-kind",
         expected: "close 1007",
         act: tokens,
         section: "Close codes",
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "race-of-takeovers",
         expected: "one client takes the role over, the others are refused",
         act: race,
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "role-that-moves-on-and-on",
         expected: "joiners keep their indexes and are notified each time",
         act: moves,
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "hijack-of-a-lost-key",
         expected: "only the opener's token opens the key",
         act: hijack,
-        ..V1
+        ..ADDITION
     },
 ];
 

@@ -5,31 +5,21 @@ use std::{io::Write, time::Duration};
 use serde_json::{Value, json};
 use sigver_transcripts::{Seen, socket::Client};
 
-use super::{Hostile, Runs, Scene, error, message, text_frame};
+use super::{ADDITION, Hostile, Scene, error, message, text_frame};
 use crate::{
-    dialect::{Dialect, join, open},
+    dialect::{join, open},
     judge::Mismatch,
     pair,
 };
 
-const V1: Hostile = Hostile {
-    name: "",
-    section: "sigver.v1",
-    expected: "",
-    runs: Runs::Only(Dialect::V1),
-    is_addition: true,
-    waits: false,
-    act: |_| Ok(()),
-};
-
 const CLOSE_CODES: Hostile = Hostile {
     section: "Close codes",
-    ..V1
+    ..ADDITION
 };
 
 const GUARANTEES: Hostile = Hostile {
     section: "Guarantees",
-    ..V1
+    ..ADDITION
 };
 
 pub(super) const CASES: &[Hostile] = &[
@@ -61,19 +51,19 @@ pub(super) const CASES: &[Hostile] = &[
         name: "waiters-that-vanish-or-leave",
         expected: "the others join in order of arrival",
         act: waiters_vanish,
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "waits-that-are-left",
         expected: "they leave nothing behind",
         act: waits_are_left,
-        ..V1
+        ..ADDITION
     },
     Hostile {
         name: "race-of-meets",
         expected: "one client has the key, the others join it",
         act: meets,
-        ..V1
+        ..ADDITION
     },
 ];
 

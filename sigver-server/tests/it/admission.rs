@@ -11,7 +11,7 @@ use sigver_core::Role;
 use sigver_server::{Admission, AnyOf, Denied, Handshake, Origins, Permission, Permit, Tokens};
 use sigver_transcripts::Seen;
 
-use crate::support::{Running, connect_from, eventually, handshake, test_config};
+use crate::support::{Running, connect_from, eventually, file::TempFile, handshake, test_config};
 
 /// Sends a handshake and returns the complete response, without frames.
 fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
@@ -69,9 +69,8 @@ fn other_origins_are_rejected_with_403() -> io::Result<()> {
 
 #[test]
 fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Result<()> {
-    let path = std::env::temp_dir().join(format!("sigver-admission-{}", std::process::id()));
-    std::fs::write(&path, "first-0123456789\nsecond-0123456789\n")?;
-    let tokens = Arc::new(Tokens::from_file(&path).expect("a file of tokens"));
+    let file = TempFile::with("admission", "first-0123456789\nsecond-0123456789\n");
+    let tokens = Arc::new(Tokens::from_file(file.path()).expect("a file of tokens"));
     let mut config = test_config();
     config.admission.push(Arc::<Tokens>::clone(&tokens));
     let server = Running::start(config);
@@ -146,11 +145,11 @@ fn token_in_header_subprotocol_or_query_is_accepted_and_not_echoed() -> io::Resu
     )?;
     assert!(head.contains("Sec-WebSocket-Protocol: sigver.v1\r\n"), "{head}");
 
-    std::fs::write(&path, "third-0123456789\n")?;
+    file.write("third-0123456789\n");
     assert_eq!(tokens.reload().expect("a file of tokens"), 1);
     assert_eq!(status(&answer(&server, "/?token=first-0123456789", "")?), "401");
     assert_eq!(status(&answer(&server, "/?token=third-0123456789", "")?), "101");
-    std::fs::remove_file(&path)
+    Ok(())
 }
 
 /// Records each handshake, and rejects those whose path asks for it.

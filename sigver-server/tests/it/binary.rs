@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
@@ -267,7 +267,7 @@ fn second_signal_ends_the_pre_stop_delay() {
         "3600",
     ]));
     let mut client = program.client();
-    kill_process(Pid::from_child(&program.child), Signal::TERM).expect("the program runs");
+    program.signal(Signal::TERM);
     program.until_logged("in 3600 s");
     eventually("the delay has begun", || {
         get(program.addr, "/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 "))

@@ -16,7 +16,9 @@ use rustix::{
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
-    eventually, get,
+    eventually,
+    file::TempFile,
+    get,
     program::{Program, sigver_server},
 };
 
@@ -289,22 +291,21 @@ fn second_signal_skips_the_drain() -> io::Result<()> {
 
 #[test]
 fn sighup_reloads_tokens_and_keeps_them_on_error() -> io::Result<()> {
-    let path = std::env::temp_dir().join(format!("sigver-sighup-{}", std::process::id()));
-    std::fs::write(&path, "first-SECRET-0123456789\n")?;
+    let tokens = TempFile::with("sighup", "first-SECRET-0123456789\n");
     let mut program = Program::start(
         sigver_server(LISTEN)
-            .env("SIGVER_TOKEN_FILE", &path)
+            .env("SIGVER_TOKEN_FILE", tokens.path())
             .env("RUST_LOG", "trace"),
     );
     let addr = program.addr;
     let admits = |token: &str| Client::connect(addr, &format!("/?token={token}")).is_ok();
     assert!(admits("first-SECRET-0123456789"));
     assert!(!admits("second-SECRET-0123456789"));
-    std::fs::write(&path, "second-SECRET-0123456789\n")?;
+    tokens.write("second-SECRET-0123456789\n");
     kill_process(program.pid(), Signal::HUP)?;
     eventually("the second token is accepted", || admits("second-SECRET-0123456789"));
     assert!(!admits("first-SECRET-0123456789"));
-    std::fs::write(&path, "short SECRET\n")?;
+    tokens.write("short SECRET\n");
     kill_process(program.pid(), Signal::HUP)?;
     let before = program.until_logged("cannot reload tokens");
     assert!(admits("second-SECRET-0123456789"));
@@ -313,5 +314,5 @@ fn sighup_reloads_tokens_and_keeps_them_on_error() -> io::Result<()> {
     let log = before + &after;
     assert!(log.contains("reloaded 1 token") && log.contains("line 1"), "{log}");
     assert!(!log.contains("SECRET"), "{log}");
-    std::fs::remove_file(&path)
+    Ok(())
 }

@@ -1,46 +1,25 @@
 //! ICE servers: the flags, the secret's file, and what clients get.
 
 use std::{
-    fs,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
     process::Output,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sigver_core::{IceServer, IceServers};
 use sigver_server::IceProvider;
 use sigver_transcripts::Seen;
 
 use crate::support::{
-    Running, handshake,
+    Running,
+    file::TempFile,
+    handshake,
     program::{Program, sigver_server},
     test_config,
 };
-
-/// A file that is there as long as this.
-struct Secret(PathBuf);
-
-impl Secret {
-    fn with(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sigver-{}-{name}", std::process::id()));
-        fs::write(&path, text).expect("a temporary file");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path in UTF-8")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// Returns the `ice` of both sides of a pairing, the joiner's first.
 fn ice(addr: SocketAddr) -> [Value; 2] {
@@ -64,7 +43,7 @@ fn ice(addr: SocketAddr) -> [Value; 2] {
 
 #[test]
 fn each_client_gets_fresh_credentials_of_the_current_secret() {
-    let secret = Secret::with("turn-secret", "first secret\n");
+    let secret = TempFile::with("turn-secret", "first secret\n");
     let mut program = Program::start(&mut sigver_server(&[
         "--listen=127.0.0.1:0",
         "--ice=stun:a.example,stun:b.example",
@@ -94,13 +73,13 @@ fn each_client_gets_fresh_credentials_of_the_current_secret() {
     }
     assert_ne!(joiner["servers"][1], opener["servers"][1]);
     let log = |part: &str, program: &mut Program| {
-        kill_process(Pid::from_child(&program.child), Signal::HUP).expect("the program runs");
+        program.signal(Signal::HUP);
         program.until_logged(part)
     };
-    fs::write(&secret.0, "").expect("written");
+    secret.write("");
     let error = log("cannot reload the TURN secret", &mut program);
     assert!(error.contains("has no secret"), "{error}");
-    fs::write(&secret.0, "second secret").expect("written");
+    secret.write("second secret");
     log("reloaded the TURN secret", &mut program);
     let (_, output) = program.end(Signal::TERM);
     assert!(
@@ -111,7 +90,7 @@ fn each_client_gets_fresh_credentials_of_the_current_secret() {
 
 #[test]
 fn incomplete_and_contradictory_flags_exit_with_2() {
-    let secret = Secret::with("turn-empty", "\n");
+    let secret = TempFile::with("turn-empty", "\n");
     for (arguments, message) in [
         (&["--turn=turn:a"][..], "--turn needs --turn-secret-file (see --help)"),
         (

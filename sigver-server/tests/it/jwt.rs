@@ -1,21 +1,21 @@
 //! JSON Web Tokens: the flag, the file of keys, and what clients may do.
 
 use std::{
-    fs, io,
+    io,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
     process::Output,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use sigver_transcripts::{Seen, kit::exchange, socket::Client};
 
 use crate::support::{
+    file::TempFile,
     handshake,
     program::{Program, sigver_server},
 };
@@ -25,31 +25,6 @@ const V1: &str = "Sec-WebSocket-Protocol: sigver.v1\r\n";
 /// Made with pyjwt 2.15.1 for `"kid":"e"` of [`EC`], until 2100: opens `alice-*` and joins `*`.
 const ES256: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImUiLCJ0eXAiOiJKV1QifQ.eyJleHAiOjQxMDI0NDQ4MDAsInN1YiI6ImFsaWNlIiwib3BlbiI6WyJhbGljZS0qIl0sImpvaW4iOlsiKiJdfQ.5cM3LAX8k11meKqrs0OtTVoEHS8Fl708wTLVvsxS-XbtIsBtg6TldD-eWQ6fdhnsMo5JXeDso4UThIbwfPKQ-g";
 const EC: &str = r#"{"kty":"EC","kid":"e","crv":"P-256","x":"Rxw-dYxJBChbun5TEY7Q9SSt6wdX0lvS-Oew1236cUw","y":"3VIPesqKi5F6zDf1HejwybvjrYWDgucC3CWhLQn3qFg"}"#;
-
-/// A file that is there as long as this.
-struct File(PathBuf);
-
-impl File {
-    fn with(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sigver-{}-{name}", std::process::id()));
-        fs::write(&path, text).expect("a temporary file");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path in UTF-8")
-    }
-
-    fn write(&self, text: &str) {
-        fs::write(&self.0, text).expect("written");
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// Returns a key for HS256 whose secret consists of its id.
 fn key(id: &str) -> String {
@@ -88,7 +63,7 @@ fn connect(addr: SocketAddr, token: &str, headers: &str) -> io::Result<Client> {
 }
 
 fn reload(program: &Program) {
-    kill_process(Pid::from_child(&program.child), Signal::HUP).expect("the program runs");
+    program.signal(Signal::HUP);
 }
 
 /// Sends a message and returns the type or the code of the reply.
@@ -106,7 +81,7 @@ fn ask(client: &mut Client, text: &str) -> String {
 
 #[test]
 fn token_allows_its_keys_in_each_place() -> io::Result<()> {
-    let keys = File::with("jwt-places", &set(&[EC, &key("a")]));
+    let keys = TempFile::with("jwt-places", &set(&[EC, &key("a")]));
     let program = start(&["--jwt-keys", keys.path()]);
     let with_query = format!("/?token={ES256}");
     let with_subprotocol = format!("Sec-WebSocket-Protocol: sigver.bearer.{ES256}, sigver.v1\r\n");
@@ -142,7 +117,7 @@ fn token_allows_its_keys_in_each_place() -> io::Result<()> {
 
 #[test]
 fn expired_token_ends_role_and_connection() -> io::Result<()> {
-    let keys = File::with("jwt-expiry", &set(&[&key("a")]));
+    let keys = TempFile::with("jwt-expiry", &set(&[&key("a")]));
     let program = start(&["--jwt-keys", keys.path()]);
     let in_seconds = |seconds: f64| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -179,7 +154,7 @@ fn expired_token_ends_role_and_connection() -> io::Result<()> {
 
 #[test]
 fn keys_are_rotated_on_sighup() -> io::Result<()> {
-    let keys = File::with("jwt-rotation", &set(&[&key("a")]));
+    let keys = TempFile::with("jwt-rotation", &set(&[&key("a")]));
     let mut program = start(&["--jwt-keys", keys.path()]);
     let addr = program.addr;
     let admits = |id: &str| connect(addr, &sign(id, &everything()), V1).is_ok();
@@ -209,8 +184,8 @@ fn keys_are_rotated_on_sighup() -> io::Result<()> {
 
 #[test]
 fn either_kind_of_token_admits() -> io::Result<()> {
-    let keys = File::with("jwt-either-keys", &set(&[EC]));
-    let tokens = File::with("jwt-either-tokens", "0123456789abcdef\n");
+    let keys = TempFile::with("jwt-either-keys", &set(&[EC]));
+    let tokens = TempFile::with("jwt-either-tokens", "0123456789abcdef\n");
     let program = start(&["--token-file", tokens.path(), "--jwt-keys", keys.path()]);
     let mut unrestricted = connect(program.addr, "0123456789abcdef", V1)?;
     assert_eq!(ask(&mut unrestricted, r#"{"type":"open","key":"bob-1"}"#), "opened");
@@ -226,7 +201,7 @@ fn either_kind_of_token_admits() -> io::Result<()> {
 /// The client learns nothing, and the log nothing secret.
 #[test]
 fn reason_of_a_rejection_is_logged_and_not_sent() {
-    let keys = File::with("jwt-reasons", &set(&[EC, &key("a")]));
+    let keys = TempFile::with("jwt-reasons", &set(&[EC, &key("a")]));
     for format in ["text", "json"] {
         let mut command = sigver_server(&[
             "--listen=127.0.0.1:0",
@@ -304,7 +279,7 @@ fn invalid_file_exits_with_2() {
             ": no key for HS256, ES256 or EdDSA: key 1 is ignored: `kty` is not oct, EC or OKP",
         ),
     ] {
-        let keys = File::with("jwt-invalid", text);
+        let keys = TempFile::with("jwt-invalid", text);
         let output = sigver_server(&["--listen=127.0.0.1:0", "--jwt-keys", keys.path()]).output();
         let Output { status, stderr, stdout } = output.expect("the program starts");
         let expected = format!("sigver-server: {}{message}\n", keys.path());
@@ -322,7 +297,7 @@ fn invalid_file_exits_with_2() {
 
 #[test]
 fn check_config_shows_the_flag_and_ignored_keys() {
-    let keys = File::with("jwt-check", &set(&[EC, r#"{"kty":"RSA"}"#]));
+    let keys = TempFile::with("jwt-check", &set(&[EC, r#"{"kty":"RSA"}"#]));
     let shown = |path: &str| {
         let mut command = sigver_server(&["--listen=127.0.0.1:0", "--check-config"]);
         let output = command

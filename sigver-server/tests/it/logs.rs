@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
 };
@@ -11,7 +10,9 @@ use rustix::process::Signal;
 use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
-    connect_from, exchange, get, handshake,
+    connect_from, exchange,
+    file::TempFile,
+    get, handshake,
     program::{Program, sigver_server},
 };
 
@@ -236,16 +237,16 @@ fn rejection_log_names_the_limit() {
 /// env_logger takes a word that is not a level for the name of a module.
 #[test]
 fn errors_are_logged_with_any_rust_log() {
-    let tokens = std::env::temp_dir().join(format!("sigver-rust-log-{}", std::process::id()));
+    let tokens = TempFile::with("rust-log", "");
     for (chosen, is_default) in [("", true), (" ", true), ("warning", true), ("my_app=debug", false)] {
-        fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
+        tokens.write("SECRET-token-000\n");
         let mut program = Program::start(
             sigver_server(&LOOPBACK)
                 .env("RUST_LOG", chosen)
-                .env("SIGVER_TOKEN_FILE", &tokens),
+                .env("SIGVER_TOKEN_FILE", tokens.path()),
         );
-        fs::write(&tokens, "short\n").expect("a temporary file");
-        rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+        tokens.write("short\n");
+        program.signal(Signal::HUP);
         let start = program.until_logged("cannot reload tokens");
         assert_eq!(
             start.contains("RUST_LOG: \"warning\" is not a level"),
@@ -255,15 +256,13 @@ fn errors_are_logged_with_any_rust_log() {
         let (_, log) = program.end(Signal::TERM);
         assert_eq!(log.contains(" ended\n"), is_default, "{chosen:?}: {log}");
     }
-    fs::remove_file(&tokens).expect("the file exists");
 }
 
 /// Keys, payloads, tokens and close texts are in no output at any log level.
 #[test]
 fn output_contains_no_client_secret() {
-    let tokens = std::env::temp_dir().join(format!("sigver-logs-{}", std::process::id()));
-    fs::write(&tokens, "SECRET-token-000\n").expect("a temporary file");
-    let path = tokens.to_str().expect("a path of ASCII");
+    let tokens = TempFile::with("logs", "SECRET-token-000\n");
+    let path = tokens.path();
     for format in ["text", "json"] {
         let arguments = [
             &LOOPBACK[..],
@@ -309,7 +308,7 @@ fn output_contains_no_client_secret() {
             page.contains("sigver_connections ") && !page.contains("SECRET"),
             "{page}"
         );
-        rustix::process::kill_process(rustix::process::Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+        program.signal(Signal::HUP);
         let log = program.until_logged("reloaded 1 token") + &program.end(Signal::TERM).1;
         assert!(log.contains("401 Unauthorized to GET /path"), "{log}");
         assert!(!log.contains("SECRET"), "{log}");
@@ -317,7 +316,6 @@ fn output_contains_no_client_secret() {
         stdout.read_to_string(&mut output).expect("stdout is text");
         assert!(!output.contains("SECRET"), "{output}");
     }
-    fs::remove_file(&tokens).expect("the file exists");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sigver_transcripts::{
     Seen,
     socket::{Client, Target},
@@ -58,7 +58,7 @@ fn start_reload_and_end_notify_the_service_manager() {
     };
     let program = Program::start(sigver_server(&["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &path));
     assert_eq!(receive(), "READY=1\n");
-    kill_process(Pid::from_child(&program.child), Signal::HUP).expect("it runs");
+    program.signal(Signal::HUP);
     let reloading = receive();
     assert!(
         reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
@@ -127,7 +127,7 @@ fn restart_with_inherited_listener_rejects_no_client() {
         .expect("a connection");
     let reached = |count: usize| eventually("clients are served", || served.load(Ordering::SeqCst) >= count);
     reached(20);
-    kill_process(Pid::from_child(&first.child), Signal::TERM).expect("it runs");
+    first.signal(Signal::TERM);
     let log = first.until_logged("connections to close");
     let mut late = upgrade(late);
     assert_eq!(late.receive(), Seen::Close(Some(1001), "server shutting down".into()));

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of this module")]
 
+pub(crate) mod file;
 pub(crate) mod program;
 
 use std::{

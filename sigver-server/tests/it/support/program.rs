@@ -82,9 +82,13 @@ impl Program {
         addr.and_then(|addr| addr.parse().ok()).expect("an address")
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
+    }
+
     /// Sends `signal` and waits for the exit. Returns the exit code and the rest of the log.
     pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
+        self.signal(signal);
         let log = self.lines().iter().collect();
         (self.child.wait().expect("the program ends").code(), log)
     }
