@@ -19,7 +19,7 @@ use crate::{
     socket::{Reader, connect},
 };
 
-/// How long to wait for an opener, in seconds. It is the limit of the server by default. A wait in vain is repeated.
+/// How long to wait for an opener, in seconds. It is the limit of the server by default. After it, the peer joins again.
 const WAIT: u32 = 120;
 
 /// What to connect to, and as what.
@@ -53,7 +53,7 @@ enum End {
     Done,
     /// Another connection may succeed.
     Lost(Box<dyn Error>),
-    /// No other connection is to be tried.
+    /// Another connection would fail as well.
     Final(Box<dyn Error>),
 }
 

@@ -13,8 +13,8 @@
 //!                 join                      disconnected, closed
 //! ```
 //!
-//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends, or when it has waited in vain. One with
-//! [`RoleLifetime::Reusable`] becomes `Idle` when it closes its key, leaves, is kicked, its opener leaves, or it has waited in vain.
+//! A connection with [`RoleLifetime::SingleUse`] is closed when its role ends, or when its wait ends without a role. One with
+//! [`RoleLifetime::Reusable`] becomes `Idle` when it closes its key, leaves, is kicked, its opener leaves, or its wait ends without a role.
 //!
 //! Tested in `tests/laws/hub.rs` (against a naive model), `tests/exhaustive.rs` and by the transcripts.
 
@@ -152,7 +152,7 @@ struct Waiting {
     key: Key,
     id: Option<PeerId>,
     arrival: Arrival,
-    /// When it has waited in vain; `None` if never.
+    /// When the wait ends without a role; `None` if it does not end.
     deadline: Option<Time>,
 }
 
@@ -394,7 +394,7 @@ impl<P> Hub<P> {
         deadline.into_iter().chain(self.reservations.next()).min()
     }
 
-    /// Closes every connection whose role deadline has passed, refuses every join that has waited in vain, and ends every reservation whose
+    /// Closes every connection whose role deadline has passed, refuses every join whose wait is over, and ends every reservation whose
     /// time is over.
     #[must_use = "the outputs must be sent"]
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(ConnId, OutboundMessage<P>)> {
@@ -553,7 +553,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Closes a connection. `lost` is the time if its key is to be reserved.
+    /// Closes a connection. `lost` is the current time if its key is to be reserved.
     fn end(&mut self, conn: ConnId, reason: CloseReason, lost: Option<Time>, outputs: &mut Outputs<P>) {
         if let Some(Conn { state, .. }) = self.conns.remove(conn) {
             self.counters.closed += 1;
@@ -562,7 +562,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Notifies the peers of a connection whose role has ended. `lost` is the time if its key is to be reserved.
+    /// Notifies the peers of a connection whose role has ended. `lost` is the current time if its key is to be reserved.
     fn retire(&mut self, conn: ConnId, state: State, lost: Option<Time>, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),

@@ -206,7 +206,7 @@ impl<P> Hub<P> {
         outputs.push((from, OutboundMessage::Waiting { key, wait }));
     }
 
-    /// Refuses a join that has waited in vain.
+    /// Refuses a join whose key was not opened in time.
     pub(super) fn end_wait(&mut self, conn: ConnId, outputs: &mut Outputs<P>) {
         if let Some(State::Waiting(waiting)) = self.replace_state(conn, State::Idle { deadline: None }) {
             self.cancel_deadline(conn, waiting.deadline);

@@ -50,7 +50,7 @@ fn generated_runs_reach_deep_states() {
         "a takeover",
         "a takeover with joiners of both profiles",
         "a throttled request",
-        "a wait in vain",
+        "a wait that ends without a role",
         "a waiter that joins",
         "an index starts again from 0",
         "an opener leaves several joiners",
@@ -136,7 +136,7 @@ fn features_of(step: Step, sent: &[(usize, Sent)], joiner_counts: &BTreeMap<usiz
         }
     }
     if step == Step::Timeout && sent.iter().any(|(_, sent)| is_unknown_key(sent)) {
-        features.push("a wait in vain");
+        features.push("a wait that ends without a role");
     }
     if step == Step::Shutdown && closed.len() >= 3 {
         features.push("a shutdown that closes several");

@@ -44,7 +44,7 @@ fn wait_in_vain_ends_on_time() {
     assert_eq!(server.endpoint.role(joiner), None);
 }
 
-/// A join that has waited in vain may be sent again. A client whose request was not read yet must not be closed.
+/// A join that was refused after its wait may be sent again. A client whose request was not read yet must not be closed.
 #[test]
 fn late_call_ends_a_wait_and_restarts_a_role_deadline() {
     let mut server = Server::new(|config| {
