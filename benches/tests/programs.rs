@@ -130,7 +130,8 @@ fn shares_measures_every_load_with_and_without_flood() {
     ]);
     let table = String::from_utf8_lossy(&output.stdout);
     for flood in ["flood of 100 bytes", "flood of 5000 bytes"] {
-        let part = table.split_once(flood).map(|(_, part)| part).unwrap_or_default();
+        let (_, part) = table.split_once(flood).unwrap_or_default();
+        let part = part.split("flood of").next().unwrap_or(part);
         for metric in ["calm p99, ms", "flooded p99, ms", "p99 allowed, ms"] {
             assert!(part.contains(metric), "{flood}: {table}");
         }

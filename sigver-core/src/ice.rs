@@ -1,4 +1,4 @@
-//! The ICE servers that clients are told.
+//! The ICE servers that clients get.
 
 use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};

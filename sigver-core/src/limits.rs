@@ -35,7 +35,7 @@ pub struct Limits {
     /// The core parses without recursion; the limit protects the recipient's parser. A client that sends a deeper message is closed with 1007
     /// [`TooDeep`](crate::CloseReason::TooDeep).
     pub depth: u32,
-    /// The time within which a connection must first try to open or join a key. Default: 60 seconds; `None` for no limit.
+    /// The time within which a connection must first try to open, join or meet at a key. Default: 60 seconds; `None` for no limit.
     ///
     /// After it, the connection is closed with 1008 [`NoRoleInTime`](crate::CloseReason::NoRoleInTime).
     pub role_deadline: Option<Duration>,

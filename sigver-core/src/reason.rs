@@ -113,7 +113,7 @@ close_reasons! {
     /// 1007: in `sigver.v1`, open, join or meet with an `id` that is not a string of 1 to [`PeerId::MAX_BYTES`](crate::PeerId::MAX_BYTES) bytes.
     IdMalformed = 1007, "id-malformed", "`id` is not a string of 1 to 64 bytes";
 
-    /// 1008: no open or join within [`Limits::role_deadline`](crate::Limits::role_deadline).
+    /// 1008: no open, join or meet within [`Limits::role_deadline`](crate::Limits::role_deadline).
     NoRoleInTime = 1008, "no-role-in-time", "no open or join in time";
     /// 1008: data before open or join.
     NoRole = 1008, "no-role", "first message must contain `type` and `key`: data before open or join";
@@ -172,6 +172,13 @@ impl From<InvalidToken> for CloseReason {
 impl From<InvalidPeerId> for CloseReason {
     fn from(_: InvalidPeerId) -> Self {
         Self::IdMalformed
+    }
+}
+
+impl CloseReason {
+    /// Whether a connection that is closed for this reason counts as lost, so that the key of an opener is reserved.
+    pub(crate) const fn is_loss(self) -> bool {
+        matches!(self, Self::TooSlow | Self::Silent)
     }
 }
 
@@ -285,8 +292,8 @@ refusals! {
         key: Key
     } = "too-many-attempts", closes Some(CloseReason::TooManyAttempts),
         "too many attempts at keys: try again in a minute";
-    /// Open, join or meet that the embedder does not allow ([`InboundMessage::NotAllowed`](crate::InboundMessage::NotAllowed)). Says nothing
-    /// about the key.
+    /// Open, join or meet that the embedder does not allow ([`InboundMessage::NotAllowed`](crate::InboundMessage::NotAllowed)). To a
+    /// meet with one allowed role, it says whether somebody has the key open; otherwise, it says nothing about the key.
     NotAllowed {
         /// The requested key; `None` if the client has asked for a generated one.
         key: Option<Key>

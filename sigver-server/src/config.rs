@@ -68,12 +68,12 @@ pub struct Config {
     pub handshakes_per_ip: Option<NonZeroU32>,
     /// Decides who may connect: a client must be admitted by all of these. Default: empty, which admits all clients.
     pub admission: Vec<Arc<dyn Admission>>,
-    /// The STUN and TURN servers that clients of `sigver.v1` are told when they are paired. Default: `None`.
+    /// The STUN and TURN servers that clients of `sigver.v1` get when they are paired. Default: `None`.
     pub ice: Option<Arc<dyn IceProvider>>,
     /// The channel for what happens on the server. Default: `None`.
     ///
     /// The server never waits for the receiver. An event for which the channel has no room is lost: the receiver gets
-    /// [`ServerEvent::Lost`] in its place as soon as there is room, and the metric `sigver_events_lost_total` counts it. If the receiver is
+    /// [`ServerEvent::Lost`] in its place as soon as there is room, and the metric `sigver_events_lost_total` counts it. Events that are lost while the server ends may not be reported. If the receiver is
     /// dropped, the server reports nothing more. The server drops its sender when [`Server::run`](crate::Server::run) returns, so that a loop over the
     /// receiver ends.
     ///

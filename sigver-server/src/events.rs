@@ -51,14 +51,14 @@ pub enum ServerEvent {
         /// The address of the client, behind its proxies.
         client: IpAddr,
     },
-    /// It has a key open: it opened it, met first, or took it over from a connection whose [`Left`](Self::Left) was reported.
+    /// The connection opened a key, met first, or took the key over from a connection whose [`Left`](Self::Left) was reported.
     Opened {
         /// The connection.
         connection: ConnectionId,
         /// The key.
         key: Key,
     },
-    /// It has joined a key. Also reported for each joiner of a key that another connection takes over, before that has [`Opened`](Self::Opened) it.
+    /// The connection joined a key. Also reported for each joiner of a key that another connection takes over, before that has [`Opened`](Self::Opened) it.
     Joined {
         /// The connection.
         connection: ConnectionId,
@@ -67,7 +67,7 @@ pub enum ServerEvent {
         /// The joiner's number there.
         index: Index,
     },
-    /// Its role has ended, and it stays connected: it closed its key or left, it was kicked, its opener left, or its key was taken over.
+    /// The role of the connection ended, and the client stays connected: it closed its key or left, it was kicked, its opener left, or its key was taken over.
     Left {
         /// The connection.
         connection: ConnectionId,

@@ -1,4 +1,4 @@
-//! The STUN and TURN servers that clients are told, and their credentials.
+//! The STUN and TURN servers that clients get, and their credentials.
 
 use std::{
     fmt, fs, io,
@@ -40,7 +40,8 @@ use crate::sys::random;
 /// config.ice = Some(std::sync::Arc::new(Stun));
 /// ```
 pub trait IceProvider: fmt::Debug + Send + Sync {
-    /// Returns the servers for one side of one pairing; `None` for none.
+    /// Returns the servers for one side of one pairing; `None` for none. Keep them below 2 KiB of JSON: the write buffers and the memory bound
+    /// assume it.
     fn ice_servers(&self) -> Option<IceServers>;
 }
 
@@ -194,10 +195,8 @@ fn read(path: &Path) -> Result<Secret, TurnSecretError> {
         path: path.to_owned(),
         source,
     })?;
-    for end in [b'\n', b'\r'] {
-        if secret.last() == Some(&end) {
-            secret.pop();
-        }
+    if secret.pop_if(|end| *end == b'\n').is_some() {
+        secret.pop_if(|end| *end == b'\r');
     }
     if secret.is_empty() {
         return Err(TurnSecretError::Empty { path: path.to_owned() });
@@ -262,7 +261,9 @@ impl FromStr for IceUrl {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         };
-        let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        let port_is_valid = port.is_none_or(|port| {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
         if query_is_valid && ends_well && port_is_valid && (is_in_brackets || is_host(host)) {
             Ok(Self(text.to_owned()))
         } else {
@@ -306,6 +307,7 @@ mod tests {
             "stun:a:0",
             "stun:a:65536",
             "stun:a:x",
+            "stun:a:+1",
             "stun:a?transport=udp",
             "turn:a?transport=sctp",
             "turn:a b",

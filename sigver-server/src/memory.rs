@@ -51,8 +51,8 @@ const PROGRAM: u64 = 16 * 1024 * 1024;
 /// Log lines that wait for stderr, and the sources of failed joins.
 const QUEUES: u64 = 8 * 1024 * 1024;
 
-/// The sources whose message rate is counted, if it is limited.
-const SOURCE_RATES: u64 = 12 * 1024 * 1024;
+/// A table of budgets by source, for 65,536 sources.
+const SOURCE_TABLE: u64 = 12 * 1024 * 1024;
 
 /// What the thread of a connection touches of its stack: 12 to 28 KiB without an [`Admission`](crate::Admission) of an embedder, also if it
 /// verifies a JSON Web Token. (Unoptimized, Ed25519 touches 96 KiB.) A test reads it from `/proc`. The rest of the stack takes address space
@@ -73,6 +73,9 @@ const GROWTH: u64 = 2;
 
 /// A joiner in an `opened`: its index, and its id with every byte escaped.
 const LISTED_JOINER: u64 = 32 + 6 * PeerId::MAX_BYTES as u64;
+
+/// The ICE servers of a joiner in an `opened`: as much as the core assumes.
+const ICE: u64 = 2 * 1024;
 
 /// What is added to a message on its way out: a header, an envelope, an index.
 const ENVELOPE: u64 = 256;
@@ -120,7 +123,8 @@ impl MemoryBound {
         let limits = &config.endpoint.limits;
         let message = u64::from(limits.message_bytes) + ENVELOPE;
         // The longest message to a client: an `opened` that lists every joiner.
-        let outgoing = message.max(u64::from(limits.joiners_per_key) * LISTED_JOINER);
+        let listed = LISTED_JOINER + if config.ice.is_some() { ICE } else { 0 };
+        let outgoing = message.max(u64::from(limits.joiners_per_key).saturating_mul(listed));
         let key = u64::from(limits.key_bytes);
         let head = u64::from(config.head_bytes) + HEADERS;
         // The request head and the subprotocol of a handshake; after it, the frame that is read and the fragments before it.
@@ -138,17 +142,17 @@ impl MemoryBound {
             Some(most) => (u64::from(most.get()).saturating_mul(reservation), 0),
             None => (0, reservation),
         };
-        let source_rates = match config.endpoint.messages_per_second_per_source {
-            Some(_) => SOURCE_RATES,
-            None => 0,
-        };
+        // That of the shares of reserved keys is always there.
+        let tables = 1
+            + u64::from(config.endpoint.messages_per_second_per_source.is_some())
+            + u64::from(config.endpoint.key_attempts_per_minute.is_some());
         Self {
             connections,
             backlogs: backlogs.get(),
             fixed: all_reservations.saturating_add(
                 PROGRAM
                     + QUEUES
-                    + source_rates
+                    + tables * SOURCE_TABLE
                     + overflow
                     + events * event
                     // The relay's text and frame.
@@ -194,7 +198,7 @@ impl MemoryBound {
             connections => format!(" (to {connections})"),
         };
         Some(format!(
-            "the worst case exceeds {system}: lower --connections{fitting}, --backlog-total or --message-bytes"
+            "the worst case exceeds {system}: lower --connections{fitting}, --backlog-total, --message-bytes or --joiners-per-key"
         ))
     }
 }
@@ -239,7 +243,10 @@ fn mib(bytes: u64) -> f64 {
 mod tests {
     use std::num::NonZeroU32;
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ice::IceUrls;
 
     #[test]
     fn every_limit_that_costs_memory_raises_the_bound() {
@@ -256,6 +263,8 @@ mod tests {
             with(|config| config.endpoint.backlog_total_bytes = NonZeroU64::new(1 << 50)),
             with(|config| config.endpoint.messages_per_second_per_source = NonZeroU32::new(1000)),
             with(|config| config.endpoint.limits.joiners_per_key *= 2),
+            with(|config| config.endpoint.key_attempts_per_minute = NonZeroU32::new(30)),
+            with(|config| config.ice = Some(Arc::new(IceUrls::new(Vec::new())))),
             with(|config| config.endpoint.limits.reserved_keys = NonZeroU32::new(1001)),
         ] {
             assert!(larger > bound.total());
@@ -296,12 +305,12 @@ mod tests {
         let rest =
             text.strip_prefix("the worst case exceeds the 2048 MiB of the control group: lower --connections (to ");
         let (fitting, rest) = rest.and_then(|rest| rest.split_once(')')).expect(&text);
-        assert_eq!(rest, ", --backlog-total or --message-bytes");
+        assert_eq!(rest, ", --backlog-total, --message-bytes or --joiners-per-key");
         let fitting = fitting.parse().expect("a number");
         assert_eq!(warning(2048, &config, fitting), None);
         assert!(warning(2048, &config, fitting + 1).is_some());
         config.endpoint.backlog_total_bytes = NonZeroU64::new(4 << 30);
-        let text = "the worst case exceeds the 2048 MiB of the control group: lower --connections, --backlog-total or --message-bytes";
+        let text = "the worst case exceeds the 2048 MiB of the control group: lower --connections, --backlog-total, --message-bytes or --joiners-per-key";
         assert_eq!(warning(2048, &config, 1).as_deref(), Some(text));
     }
 

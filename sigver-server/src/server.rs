@@ -254,12 +254,12 @@ impl Server {
         } = self.handle();
         let guard = CloseOnDrop(Arc::clone(&lifecycle));
         let flusher = flusher::start(&flush_queue, flush_and_report(events.clone()), guard)?;
-        let mut relay_context = self.relay_context(clock, &flush_queue);
-        relay_context.server_events = self.events.take();
+        let relay_context = self.relay_context(clock, &flush_queue);
+        let server_events = self.events.take();
         let accept_context = self.accept_context(clock);
         let relay = thread::Builder::new().name("sigver-relay".into()).spawn(move || {
             let _guard = CloseOnDrop(lifecycle);
-            Relay::new(relay_context).run(&inbox);
+            Relay::new(relay_context, server_events).run(&inbox);
         });
         let relay = relay.inspect_err(|_| flush_queue.stop())?;
         self.handle.controller.set_channel(Some(events.clone()));
@@ -297,7 +297,6 @@ impl Server {
             counters,
             registry,
             flush_queue: Arc::clone(flush_queue),
-            server_events: None,
             clock,
         }
     }

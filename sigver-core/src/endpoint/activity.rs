@@ -12,25 +12,26 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activity {
-    /// It has the key open: it opened it, met first, or took it over. In the last case, the previous opener has left, and its joiners join the
-    /// new one.
+    /// The connection opened a key, met first, or took the key over. After a takeover, its joiners are reported before, as
+    /// [`Joined`](Self::Joined).
     Opened {
         /// The key.
         key: Key,
     },
-    /// It is a joiner.
+    /// The connection joined a key.
     Joined {
         /// Its opener.
         opener: ConnId,
         /// Its number there.
         index: Index,
     },
-    /// Its role has ended, and it stays open: it closed its key or left, it was kicked, its opener left, or another connection took its key over.
+    /// The role of the connection ended, and the connection stays open: it closed its key or left, it was kicked, its opener left, or another
+    /// connection took its key over.
     Left,
-    /// A request was refused, with this [name](crate::Refusal::name), and it stays open.
+    /// A request was refused, with this [name](crate::Refusal::name), and the connection stays open.
     Refused(&'static str),
-    /// It is not open any more. Its role has ended as well, without [`Left`](Self::Left). The last activity of each connection; its socket may
-    /// still exist, to send the last frames.
+    /// The connection and its role ended, without [`Left`](Self::Left). The last activity of each connection. Its socket may still exist, to
+    /// send the last frames.
     Closed(ConnEnd),
 }
 

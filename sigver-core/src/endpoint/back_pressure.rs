@@ -30,7 +30,7 @@ const MAX_WINDOW: usize = 4 * 1024;
 /// What is added to the text of a message on its way to an opener, at most: an envelope, an index, the frame's header.
 const ENVELOPE: usize = 64;
 
-/// What ICE servers add to the notice of a joiner, at most: more would exceed the room that was looked at.
+/// The assumed size of the ICE servers in the notice of a joiner. Larger ones can exceed the write buffer of the opener by the difference.
 const ICE: usize = 2 * 1024;
 
 /// The events of a joiner that wait at least, whatever their size: a driver may have read some before it is told to stop.

@@ -42,7 +42,7 @@ pub struct EndpointConfig {
     /// Joiners do not fill the buffer of their opener: each may use an eighth of it, or one message, and an eighth is for the opener's
     /// own frames. A joiner for whose next message there is no room is not read ([`Output::StopReading`](crate::Output::StopReading)), and
     /// what it has sent waits. Of such frames the endpoint returns up to an eighth of the buffer, at most 4 KiB, before they are
-    /// reported as written; the others wait in the endpoint, where each counts 128 bytes more, and are returned one of each joiner in turn.
+    /// reported as written; the others wait in the endpoint, where each counts 128 bytes more, and are returned so that each joiner gets the same number of bytes through.
     /// The opener is closed with [`TooSlow`](crate::CloseReason::TooSlow) if it has read nothing for a
     /// [`close_timeout`](Self::close_timeout) while joiners wait.
     pub backlog_bytes: u32,
@@ -70,8 +70,8 @@ pub struct EndpointConfig {
     /// The attempts at keys of a connection per minute. All connections of a [`Source`](crate::Source) together have ten times as many.
     /// Default: `None`, no limit.
     ///
-    /// This limits guessing of keys. An attempt is every open or meet that names a key, free or taken, and every join of an unknown key,
-    /// also if it waits for the key. Without attempts left, every open, join and meet that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
+    /// This limits guessing of keys. An attempt is every open or meet that names a key, free or taken, and every join that is not allowed or
+    /// of an unknown key, also if it waits for the key. Without attempts left, every open, join and meet that names a key is refused with [`TooManyAttempts`](crate::Refusal::TooManyAttempts), whatever the
     /// key; in the plain dialect, the client is closed with 1013. One minute's worth may be used at once. 30 is a reasonable value for keys
     /// that people type.
     pub key_attempts_per_minute: Option<NonZeroU32>,

@@ -133,7 +133,11 @@ impl Refused {
 fn is_refusal(reason: CloseReason) -> bool {
     !matches!(
         reason,
-        CloseReason::ShuttingDown | CloseReason::OpenerLeft | CloseReason::Kicked | CloseReason::ClosedByOperator
+        CloseReason::ShuttingDown
+            | CloseReason::OpenerLeft
+            | CloseReason::Kicked
+            | CloseReason::TokenExpired
+            | CloseReason::ClosedByOperator
     )
 }
 
@@ -152,6 +156,7 @@ mod tests {
         refused.add_close(CloseReason::HasRole);
         refused.add_close(CloseReason::OpenerLeft);
         refused.add_close(CloseReason::ClosedByOperator);
+        refused.add_close(CloseReason::TokenExpired);
         refused.add(&Refusal::WrongRole);
         refused.add(&Refusal::UnknownIndex {
             index: Some(Index::new(7)),

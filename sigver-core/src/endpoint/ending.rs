@@ -23,7 +23,7 @@ impl Endpoint {
         id: ConnId,
         reason: CloseReason,
     ) -> Vec<(ConnId, OutboundMessage)> {
-        if reason == CloseReason::TooSlow || reason == CloseReason::Silent {
+        if reason.is_loss() {
             self.count_reservation(now, id);
         }
         self.hub.close(now, id, reason)

@@ -1,7 +1,7 @@
 //! The end of the time for which a client was admitted.
 
 use crate::{
-    endpoint::{Endpoint, Outputs},
+    endpoint::{Endpoint, Outputs, TIMERS_PER_CALL},
     id::ConnId,
     reason::CloseReason,
     time::Time,
@@ -18,7 +18,8 @@ impl Endpoint {
     }
 
     pub(super) fn close_expired(&mut self, now: Time, outputs: &mut Outputs) {
-        while let Some(id) = self.expiries.pop_due(now) {
+        for _ in 0..TIMERS_PER_CALL {
+            let Some(id) = self.expiries.pop_due(now) else { return };
             self.close_into(now, id, CloseReason::TokenExpired, outputs);
         }
     }

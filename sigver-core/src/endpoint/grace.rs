@@ -6,7 +6,7 @@
 use alloc::{collections::VecDeque, vec::Vec};
 
 use crate::{
-    endpoint::{Endpoint, Outputs, blocked::BlockReason, io::Output},
+    endpoint::{Endpoint, Outputs, TIMERS_PER_CALL, blocked::BlockReason, io::Output},
     id::ConnId,
     message::OutboundMessage,
     reason::Refusal,
@@ -51,7 +51,10 @@ impl Endpoint {
 
     /// Refuses the throttled requests whose grace is over.
     pub(super) fn refuse_due(&mut self, now: Time, outputs: &mut Outputs) {
-        while let Some(id) = self.refusal_timers.pop_due(now) {
+        for _ in 0..TIMERS_PER_CALL {
+            let Some(id) = self.refusal_timers.pop_due(now) else {
+                return;
+            };
             let blocked = self.conns.get_mut(id).and_then(|conn| conn.blocked.as_mut());
             if let Some(BlockReason::Throttled { refusal, timer }) = blocked.map(|blocked| &mut blocked.reason) {
                 *timer = None;

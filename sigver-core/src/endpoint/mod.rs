@@ -165,8 +165,9 @@ const MAX_MISSED_PINGS: u8 = 2;
 /// A call of [`Endpoint::handle_timeout`] that is later than this follows a suspension of the process, or of the machine.
 const MAX_LATENESS: Duration = Duration::from_secs(1);
 
-/// Pings per call of [`Endpoint::handle_timeout`]. With many connections, messages should not wait for all of them.
-const PINGS_PER_CALL: usize = 64;
+/// Pings, expiries and throttled refusals per call of [`Endpoint::handle_timeout`], of each. With many connections, messages should not
+/// wait for all of them.
+const TIMERS_PER_CALL: usize = 64;
 
 /// Returns the ICE servers for one side of a pairing.
 type IceSource = Box<dyn FnMut() -> Option<IceServers> + Send>;
@@ -210,10 +211,10 @@ impl Endpoint {
         }
     }
 
-    /// Tells clients of `sigver.v1` ICE servers, in `joined`, `join` and the joiners of `opened`.
+    /// Sends ICE servers to clients of `sigver.v1`, in `joined`, `join` and the joiners of `opened`.
     ///
     /// `source` is called for each side of each pairing, so that credentials are fresh and one client's are not another's. It must not block.
-    /// `None`: the client is told none.
+    /// `None`: the client gets none. Keep the servers below 2 KiB of JSON: the write buffers assume it.
     #[must_use]
     pub fn with_ice_servers(mut self, source: impl FnMut() -> Option<IceServers> + Send + 'static) -> Self {
         self.ice = Some(Box::new(source));
@@ -454,7 +455,7 @@ impl Endpoint {
             outputs.push((id, Output::Abort));
         }
         self.check_stalls(now, is_late, &mut outputs);
-        for _ in 0..PINGS_PER_CALL {
+        for _ in 0..TIMERS_PER_CALL {
             let Some(id) = self.ping_timers.pop_due(now) else { break };
             self.ping(now, id, &mut outputs);
         }
@@ -531,7 +532,7 @@ impl Endpoint {
             self.record_resignation(id, role);
         }
         self.counters.received.add(text_bytes);
-        let weight = weight(messages.len());
+        let weight = weight(&messages);
         self.deliver(now, Some(id), messages, outputs);
         self.limit_rate(now, id, weight, wire_bytes, outputs);
     }

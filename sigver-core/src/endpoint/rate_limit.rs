@@ -4,6 +4,9 @@ use core::{num::NonZeroU32, time::Duration};
 
 use crate::{
     endpoint::source_table::{Source, SourceTable},
+    id::ConnId,
+    message::OutboundMessage,
+    reason::RoleEnd,
     time::Time,
 };
 
@@ -47,12 +50,14 @@ impl RateLimiter {
     }
 }
 
-/// The messages that a message of a client may cause and still count as one: a join causes two.
-const CAUSED: usize = 2;
-
-/// Returns for how many messages one counts that has caused this many: a takeover notifies all joiners, and may follow another at once.
-pub(super) fn weight(caused: usize) -> usize {
-    caused.saturating_sub(CAUSED).max(1)
+/// Returns the number of messages for which a message counts that has caused these. A takeover notifies all joiners, and two connections
+/// could take a key from each other without end, so it counts as its notices.
+pub(super) fn weight(caused: &[(ConnId, OutboundMessage)]) -> usize {
+    let is_takeover = |message: &OutboundMessage| matches!(message, OutboundMessage::RoleEnded(RoleEnd::TakenOver));
+    match caused.first() {
+        Some((_, first)) if is_takeover(first) => caused.len(),
+        Some(_) | None => 1,
+    }
 }
 
 /// The message rate of all connections of a source together.

@@ -23,15 +23,11 @@ impl Endpoint {
         message: InboundMessage,
         outputs: &mut Outputs,
     ) -> Vec<(ConnId, OutboundMessage)> {
-        let (Some(per_minute), Some(conn), None) = (
-            self.config.key_attempts_per_minute,
-            self.conns.get(id),
-            self.hub.role(id),
-        ) else {
+        let (Some((per_conn, per_source)), Some(conn), None) =
+            (self.attempt_limits(), self.conns.get(id), self.hub.role(id))
+        else {
             return self.hub.handle(now, id, message);
         };
-        let per_conn = per_minute.get();
-        let per_source = per_conn.saturating_mul(SOURCE_FACTOR);
         let source = conn.source;
         if self.is_throttled(now, id) {
             return self.refuse_throttled(now, id, Refusal::TooManyAttempts { key }, outputs);
@@ -49,14 +45,16 @@ impl Endpoint {
 
     /// Whether a connection or its source has made too many attempts.
     pub(super) fn is_throttled(&self, now: Time, id: ConnId) -> bool {
-        let (Some(per_minute), Some(conn)) = (self.config.key_attempts_per_minute, self.conns.get(id)) else {
+        let (Some((per_conn, per_source)), Some(conn)) = (self.attempt_limits(), self.conns.get(id)) else {
             return false;
         };
-        let per_conn = per_minute.get();
-        conn.attempts.is_exhausted(per_conn, now)
-            || self
-                .key_attempts
-                .is_exhausted(conn.source, per_conn.saturating_mul(SOURCE_FACTOR), now)
+        conn.attempts.is_exhausted(per_conn, now) || self.key_attempts.is_exhausted(conn.source, per_source, now)
+    }
+
+    /// Returns the attempts per minute of a connection and of a source; `None` without a limit.
+    fn attempt_limits(&self) -> Option<(u32, u32)> {
+        let per_conn = self.config.key_attempts_per_minute?.get();
+        Some((per_conn, per_conn.saturating_mul(SOURCE_FACTOR)))
     }
 }
 

@@ -353,8 +353,7 @@ impl<P> Hub<P> {
         if reason == CloseReason::TokenExpired {
             self.announce_expiry(conn, outputs);
         }
-        let is_lost = reason == CloseReason::TooSlow || reason == CloseReason::Silent;
-        self.end(conn, reason, is_lost.then_some(now), outputs);
+        self.end(conn, reason, reason.is_loss().then_some(now), outputs);
     }
 
     /// Removes a connection whose socket is gone. The outputs notify its peers.
@@ -543,7 +542,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Tells a client the code of its close in a message, if it has a dialect with messages for that.
+    /// Sends [`RoleEnd::TokenExpired`] to a connection that has a role, if its roles are reusable.
     fn announce_expiry(&self, conn: ConnId, outputs: &mut Outputs<P>) {
         if let Some(Conn { profile, state }) = self.conns.get(conn) {
             let has_role = matches!(state, State::Opener(_) | State::Joiner { .. });
@@ -651,7 +650,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Whether a client waits for a key that knows nothing of waiting.
+    /// Whether a connection with a single-use role waits for a key. Its dialect has no message for that.
     fn waits_unnoticed(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some_and(|conn| {
             conn.profile.role_lifetime == RoleLifetime::SingleUse && matches!(conn.state, State::Waiting(_))

@@ -62,26 +62,21 @@ impl<P> Hub<P> {
         let Some(new) = self.request_opener(from, new, outputs) else {
             return;
         };
-        let holder = self.keys.get(&key);
-        let is_allowed = match (holder, token) {
-            // The reply must not depend on the key.
-            _ if !allowed.opener && !allowed.joiner => false,
-            (None, _) => allowed.opener,
-            (Some(Holder::Opener(_)), None) => allowed.joiner,
-            (Some(holder), Some(token)) => allowed.opener || !self.is_token_of(holder, token),
-            (Some(Holder::Reserved { .. }), None) => true,
-        };
-        if !is_allowed {
+        // The reply must not depend on the key.
+        if !allowed.opener && !allowed.joiner {
             return self.refuse(from, Refusal::NotAllowed { key: Some(key) }, outputs);
         }
-        match (holder, token) {
-            (None, _) => self.become_opener(from, key, new, outputs),
-            (Some(Holder::Opener(opener)), None) => self.join_opener(*opener, from, key, new.id, outputs),
-            (Some(Holder::Reserved { .. }), None) => self.refuse(from, Refusal::UnknownKey { key }, outputs),
-            (Some(holder), Some(token)) if self.is_token_of(holder, token) => {
-                self.take_over(key, from, new, outputs);
+        match (self.keys.get(&key), token) {
+            (None, _) if allowed.opener => self.become_opener(from, key, new, outputs),
+            (Some(Holder::Opener(opener)), None) if allowed.joiner => {
+                self.join_opener(*opener, from, key, new.id, outputs);
             }
-            (Some(_), Some(_)) => self.refuse(from, Refusal::KeyTaken { key }, outputs),
+            (Some(Holder::Reserved { .. }), None) => self.refuse(from, Refusal::UnknownKey { key }, outputs),
+            (Some(holder), Some(token)) if !self.is_token_of(holder, token) => {
+                self.refuse(from, Refusal::KeyTaken { key }, outputs);
+            }
+            (Some(_), Some(_)) if allowed.opener => self.take_over(key, from, new, outputs),
+            (None | Some(_), _) => self.refuse(from, Refusal::NotAllowed { key: Some(key) }, outputs),
         }
     }
 

@@ -100,10 +100,7 @@ impl Dialect {
 
     /// Returns the frame for `message`; `None` if the dialect has none.
     pub fn encode(self, message: OutboundMessage) -> Option<Frame> {
-        match self {
-            Self::Plain => plain::encode(message),
-            Self::V1 => v1::encode(message, || None),
-        }
+        self.encode_with_ice(message, || None)
     }
 
     /// Like [`encode`](Self::encode), with ICE servers for each pairing of which the message tells. `ice` is called for each. The plain

@@ -429,12 +429,13 @@ impl EndpointModel {
             }
             _ => self.hub.play(step),
         };
-        let caused = sent
+        let is_takeover = sent
             .iter()
-            .filter(|(_, sent)| !matches!(sent, Sent::Present { .. }))
-            .count();
+            .any(|(_, sent)| *sent == Sent::RoleEnded(RoleEnd::TakenOver));
+        let notices = sent.iter().filter(|(_, sent)| !matches!(sent, Sent::Present { .. }));
+        let weight = if is_takeover { notices.count() } else { 1 };
         self.deliver(Some(who), sent, outputs);
-        self.spend(who, caused.saturating_sub(2).max(1), bytes, outputs);
+        self.spend(who, weight, bytes, outputs);
     }
 
     fn spend(&mut self, who: usize, count: usize, bytes: usize, outputs: &mut Outputs) {

@@ -9,7 +9,7 @@ pub(crate) const SUBPROTOCOL: &str = "sigver.bearer.";
 
 impl<'a> Handshake<'a> {
     /// Returns the client's bearer token: the first in `Authorization: Bearer TOKEN` (RFC 6750 section 2.1), in a subprotocol
-    /// `sigver.bearer.TOKEN`, or in `?token=TOKEN`, percent-decoded. `None` also if it is not UTF-8.
+    /// `sigver.bearer.TOKEN`, or in `?token=TOKEN`, percent-decoded. A token that is not UTF-8 is skipped.
     pub fn bearer_token(&self) -> Option<Cow<'a, str>> {
         self.bearer_tokens().next()
     }

@@ -116,7 +116,7 @@ impl Denied {
         }
     }
 
-    /// Adds what the client is not told: a reason for the log. It must not have secrets.
+    /// Adds a reason for the log, which is not sent to the client. It must not have secrets.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.reason = Some(reason.into());

@@ -104,11 +104,11 @@ impl Permit {
         }
         let may = |role, key: &Key| self.may(role, Some(key.as_str()));
         match message {
-            InboundMessage::Open { ref key, .. } if !may(Role::Opener, key) => {
-                InboundMessage::NotAllowed { key: Some(key.clone()) }
+            InboundMessage::Open { key, .. } if !may(Role::Opener, &key) => {
+                InboundMessage::NotAllowed { key: Some(key) }
             }
-            InboundMessage::Join { ref key, .. } if !may(Role::Joiner, key) => {
-                InboundMessage::NotAllowed { key: Some(key.clone()) }
+            InboundMessage::Join { key, .. } if !may(Role::Joiner, &key) => {
+                InboundMessage::NotAllowed { key: Some(key) }
             }
             InboundMessage::OpenGenerated { .. } if !self.may(Role::Opener, None) => {
                 InboundMessage::NotAllowed { key: None }

@@ -4,12 +4,12 @@ use std::{sync::mpsc::SyncSender, time::Instant};
 
 use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage, Time};
 
-use crate::{conn::peer::Permit, events::ConnectionInfo};
+use crate::{conn::peer::Credit, events::ConnectionInfo};
 
 /// An item of the channel to the relay.
 pub(crate) enum Event {
     /// Something happened on a connection. Sent by the connection's thread.
-    Conn { peer: Permit, event: ConnEvent },
+    Conn { peer: Credit, event: ConnEvent },
     /// The flusher wrote some of a connection's backlog.
     Written { id: ConnId, cost: usize },
     /// The client of a closing connection has read something. Sent by the connection's thread.

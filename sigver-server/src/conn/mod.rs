@@ -21,15 +21,15 @@ use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
 
 use crate::{
     access::{
-        self,
         per_ip::{self, LimitExceeded, PerIpLimits},
+        permit::Permit,
     },
     config::Config,
     conn::{
         event::{ConnEvent, Event},
         handshake::{Decision, Upgrade},
         linger::DRAIN_WAIT,
-        peer::{Peer, Permit},
+        peer::{Credit, Peer},
         reader::{End, Reader, Received},
         registry::Entry,
     },
@@ -190,7 +190,7 @@ struct Conn<'a> {
     context: &'a Context,
     events: EventSender<'a>,
     received: Traffic,
-    permit: access::permit::Permit,
+    permit: Permit,
 }
 
 /// Sends a connection's events to the relay. The last one, [`ConnEvent::Disconnected`], is sent on drop.
@@ -292,7 +292,8 @@ impl Conn<'_> {
 
     /// Waits while the client exceeds a rate limit. What it sends meanwhile waits in the kernel, and then in the client. Messages that are
     /// in the channel when the relay decides on the pause are handled, and make the next pause longer. Fails if the client has closed its
-    /// side: its end must be noticed, and what it has sent over its rate is lost with it, or the end would be a way around the rate.
+    /// side. Its unread messages are discarded, or it could avoid the rate limit by closing. A close frame among them is discarded too, so the
+    /// connection counts as lost.
     fn wait_while_paused(&self) -> Result<(), End> {
         loop {
             // The clock is read only if there was a pause.
@@ -315,7 +316,7 @@ impl EventSender<'_> {
     /// Sends an event, after waiting for a credit.
     fn send(&self, event: ConnEvent) {
         let event = Event::Conn {
-            peer: Permit::acquire(self.peer),
+            peer: Credit::acquire(self.peer),
             event,
         };
         // Without a relay the server is ending, and the socket is about to be closed.

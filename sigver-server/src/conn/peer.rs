@@ -325,9 +325,9 @@ impl ConnStats {
 }
 
 /// A peer with one of its credits, as part of an event. The credit is released on drop: when the event was handled, or could not be sent.
-pub(crate) struct Permit(Arc<Peer>);
+pub(crate) struct Credit(Arc<Peer>);
 
-impl Permit {
+impl Credit {
     /// Acquires one of the peer's credits, after waiting for it. Called by the connection's thread.
     pub(crate) fn acquire(peer: &Arc<Peer>) -> Self {
         peer.credits.acquire();
@@ -335,7 +335,7 @@ impl Permit {
     }
 }
 
-impl Deref for Permit {
+impl Deref for Credit {
     type Target = Arc<Peer>;
 
     fn deref(&self) -> &Arc<Peer> {
@@ -343,7 +343,7 @@ impl Deref for Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Credit {
     fn drop(&mut self) {
         self.0.credits.release();
     }

@@ -63,7 +63,6 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) flush_queue: Arc<FlushQueue<Arc<Peer>>>,
     /// The channel to the embedder.
-    pub(crate) server_events: Option<SyncSender<ServerEvent>>,
     pub(crate) clock: Clock,
 }
 
@@ -98,8 +97,8 @@ struct Origin {
 }
 
 impl Relay {
-    pub(crate) fn new(mut context: Context) -> Self {
-        let reporter = Reporter::new(context.server_events.take());
+    pub(crate) fn new(context: Context, events: Option<SyncSender<ServerEvent>>) -> Self {
+        let reporter = Reporter::new(events);
         let mut config = context.config.endpoint.clone();
         config.report_activity = reporter.is_active();
         // Reserved keys outlive their connections, and the accept loop limits those.
@@ -306,6 +305,8 @@ impl Relay {
                     self.closing.insert(former.id(), former);
                 }
                 self.flush_later(peer, peer.send(response));
+                // What `written` has caused since the last report happened before.
+                self.report_activity();
                 self.reporter.report_with(|| ServerEvent::Connected {
                     connection: ConnectionId::new(peer.serial),
                     identity: peer.admitted().and_then(|admitted| admitted.identity.clone()),
@@ -503,7 +504,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        conn::peer::Permit,
+        conn::peer::Credit,
         sys::{pipe::Pipe, stream},
     };
 
@@ -531,11 +532,10 @@ mod tests {
                 counters: Arc::default(),
                 registry: Arc::default(),
                 flush_queue: Arc::new(FlushQueue::new(Pipe::new()?)),
-                server_events: None,
                 clock: Clock::new(),
             };
             Ok(Self {
-                relay: Relay::new(context),
+                relay: Relay::new(context, None),
                 listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
             })
         }
@@ -585,7 +585,7 @@ mod tests {
 
     impl Conn {
         fn event(&self, event: ConnEvent) -> Event {
-            let peer = Permit::acquire(&self.peer);
+            let peer = Credit::acquire(&self.peer);
             Event::Conn { peer, event }
         }
 

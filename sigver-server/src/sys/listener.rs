@@ -13,8 +13,8 @@ use crate::tuning::{RECEIVE_BUFFER, SEND_BUFFER};
 /// Connections that the kernel completes before they are accepted. The kernel lowers this to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// The kernel accepts no more of a connection while it has so many bytes that it has not sent. It sends what it has in this order; what waits in
-/// the endpoint is shared out among joiners.
+/// The limit on unsent bytes in the kernel's send buffer (`TCP_NOTSENT_LOWAT`). The kernel sends in order. A low limit keeps more frames in
+/// the endpoint, which shares the bandwidth among joiners.
 #[cfg(target_os = "linux")]
 const UNSENT_IN_KERNEL: u32 = 16 * 1024;
 

@@ -340,12 +340,20 @@ fn handle_answers_before_and_after_the_server_runs() {
 fn requests_during_the_end_of_the_server_are_answered() {
     let server = Running::start(config());
     let _pair = pair(&server);
+    let (started, starts) = sync_channel(4);
     let asking: Vec<_> = (0..4)
         .map(|_| {
-            let handle = server.handle.clone();
-            thread::spawn(move || while !handle.connections().is_empty() {})
+            let (handle, started) = (server.handle.clone(), started.clone());
+            thread::spawn(move || {
+                assert_eq!(handle.connections().len(), 2);
+                started.send(()).expect("the test waits");
+                while !handle.connections().is_empty() {}
+            })
         })
         .collect();
+    for _ in 0..4 {
+        starts.recv_timeout(DEADLINE).expect("it asks");
+    }
     server.stop().expect("it ends");
     for thread in asking {
         thread.join().expect("it does not panic");

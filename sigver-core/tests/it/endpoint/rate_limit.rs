@@ -188,6 +188,6 @@ fn takeover_counts_as_the_messages_that_it_causes() {
     }
     let (_, token) = opened.split_once(r#""token":"#).expect("a token");
     let outputs = server.text(next, &format!(r#"{{"type":"open","key":"tea","token":{token}"#));
-    // 200 notices, 2 for the openers; one second is free.
-    assert_eq!(outputs.of(next).last(), Some(&"pause until 1s"));
+    // A notice for each joiner and opener; 100 messages are free.
+    assert_eq!(outputs.of(next).last(), Some(&"pause until 1.02s"));
 }

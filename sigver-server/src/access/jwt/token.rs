@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::access::jwt::key_set::{Algorithm, KeySet};
 
-/// Why a token is not accepted. For the log: the client is not told.
+/// Why a token is not accepted. It is logged and not sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum Rejection {
     #[error("no token")]

@@ -127,7 +127,7 @@ struct Admission {
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "ICE servers that clients of sigver.v1 are told")]
+#[command(next_help_heading = "ICE servers (sent to clients of sigver.v1)")]
 struct Ice {
     /// URL of a STUN server (stun:HOST:PORT); repeatable [default: none]
     #[arg(long, env = "SIGVER_ICE", value_name = "URL", value_parser = values::list::<IceUrl>)]
@@ -217,7 +217,7 @@ struct Timeouts {
     #[arg(long, env = "SIGVER_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = positive_seconds)]
     handshake_timeout: Duration,
 
-    /// Time until the first open or join; 0: no limit
+    /// Time to open, join or meet; 0: no limit
     #[arg(long, env = "SIGVER_ROLE_DEADLINE", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     role_deadline: Duration,
 
