@@ -13,7 +13,7 @@ use tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::{messages::Sent, socket::Writer};
+use super::{messages::Sent, socket::Writer};
 
 /// The thread that sends lines, seen from the thread that reads from the server.
 #[derive(Clone, Default)]

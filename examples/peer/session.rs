@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tungstenite::{Message, http::StatusCode, protocol::CloseFrame};
 
-use crate::{
+use super::{
     backoff::{Backoff, Bounds},
     input::{Input, Recipients},
     liveness::Times,

@@ -10,7 +10,7 @@ use std::{
 
 use tungstenite::{HandshakeError, Message, WebSocket, client::IntoClientRequest, http::HeaderValue, protocol::Role};
 
-use crate::{
+use super::{
     liveness::{Liveness, Step, Times},
     messages::Sent,
 };

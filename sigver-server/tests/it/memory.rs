@@ -93,20 +93,43 @@ fn status(pid: u32, name: &str) -> io::Result<u64> {
 fn touched_stacks(pid: u32) -> io::Result<Vec<u64>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let kib = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    let (mut stacks, mut size, mut is_file) = (Vec::new(), None, false);
+    let (mut stacks, mut before, mut map) = (Vec::new(), Map::default(), Map::default());
     for line in maps.lines() {
-        if line.contains('/') {
-            // A segment of the program may have the size of a stack.
-            is_file = true;
-        } else if line.starts_with("Size:") {
-            size = kib(line).filter(|_| !is_file);
-            is_file = false;
-        } else if line.starts_with("Rss:") && size == Some(STACK / 1024) {
-            // The guard page below a stack is another map.
+        if let Some(next) = Map::parse(line) {
+            (before, map) = (map, next);
+        } else if line.starts_with("Rss:") && map.is_stack_above(&before) {
             stacks.extend(kib(line).map(|kib| kib * 1024));
         }
     }
     Ok(stacks)
+}
+
+/// A memory map.
+#[derive(Default)]
+struct Map {
+    start: u64,
+    end: u64,
+    is_accessible: bool,
+}
+
+impl Map {
+    /// Parses the first line of a map.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        Some(Self {
+            start: u64::from_str_radix(start, 16).ok()?,
+            end: u64::from_str_radix(end, 16).ok()?,
+            is_accessible: !words.next()?.starts_with("---"),
+        })
+    }
+
+    /// Returns whether this is a stack: the heap may have a map of the same size, but none with a guard page below it.
+    fn is_stack_above(&self, below: &Self) -> bool {
+        let guard = below.end - below.start;
+        let is_guarded = !below.is_accessible && below.end == self.start && guard < STACK;
+        is_guarded && self.is_accessible && self.end - self.start == STACK
+    }
 }
 
 fn client(addr: SocketAddr) -> io::Result<Client> {

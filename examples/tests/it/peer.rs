@@ -32,17 +32,17 @@ use liveness::{Liveness, Step, Times};
 use session::{Line, Options, Role};
 use socket::connect;
 
-#[path = "../peer/backoff.rs"]
+#[path = "../../peer/backoff.rs"]
 mod backoff;
-#[path = "../peer/input.rs"]
+#[path = "../../peer/input.rs"]
 mod input;
-#[path = "../peer/liveness.rs"]
+#[path = "../../peer/liveness.rs"]
 mod liveness;
-#[path = "../peer/messages.rs"]
+#[path = "../../peer/messages.rs"]
 mod messages;
-#[path = "../peer/session.rs"]
+#[path = "../../peer/session.rs"]
 mod session;
-#[path = "../peer/socket.rs"]
+#[path = "../../peer/socket.rs"]
 mod socket;
 
 const TIMES: Times = Times {

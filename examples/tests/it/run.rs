@@ -12,13 +12,12 @@ use sigver_transcripts::{
     Limit, Seen, StepKind, Transcript, Wait, all, play,
     socket::{Client, Opcode, Piece, Sockets, frame},
 };
-use support::{Serving, example};
 use tungstenite::{
     Message,
     handshake::server::{ErrorResponse, Request, Response},
 };
 
-mod support;
+use super::support::{Serving, example};
 
 #[test]
 fn in_process_prints_session() {

@@ -4,10 +4,10 @@
 //! If a defect crashes the process of the original, this server closes all connections and resets its state, like a restart.
 
 mod defect;
-#[path = "../../embed_mio/frame.rs"]
+#[path = "../../../embed_mio/frame.rs"]
 #[allow(dead_code, reason = "this server sends no pings")]
 mod frame;
-#[path = "../../handshake.rs"]
+#[path = "../../../handshake.rs"]
 #[allow(dead_code, reason = "this server rejects fewer requests")]
 mod handshake;
 mod world;

@@ -1,7 +1,5 @@
 //! Runs the examples as processes.
 
-#![allow(dead_code, reason = "each test file uses only some of these")]
-
 use std::{
     error::Error,
     io::{BufRead, BufReader},
