@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.events = Some(sender);
 
     let server = Server::bind(config)?;
-    let (addr, handle) = (server.local_addr(), server.handle());
+    let (addr, handle) = (server.local_addr().ok_or("it listens on TCP")?, server.handle());
     let running = thread::spawn(move || server.run());
     println!("listening on {addr}");
 

@@ -2,7 +2,6 @@
 
 use std::{
     io, mem,
-    net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
@@ -14,12 +13,12 @@ use crate::{
     access::{client_ip, per_ip::PerIpLimits},
     admin,
     config::Config,
-    conn::{self, Accepted, event::Event, peer::Peer, registry::Registry},
+    conn::{self, Accepted, event::Event, peer::Peer, peer_addr::PeerAddr, registry::Registry},
     counters::Counters,
     lifecycle::{Lifecycle, Stage},
     overflow::Overflow,
     sys::{
-        listener::BACKLOG,
+        listener::{BACKLOG, Listener},
         poll,
         stream::{self, Stream},
         worker_pool::WorkerPool,
@@ -51,7 +50,7 @@ pub(crate) struct Context {
 
 /// Accepts until every connection was sent a close frame. While the server drains, a client still gets an HTTP response, unless another
 /// server accepts from the same listeners.
-pub(crate) fn run(listeners: &[TcpListener], admin: &[TcpListener], context: Context, events: &SyncSender<Event>) {
+pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, events: &SyncSender<Event>) {
     let Context {
         config,
         lifecycle,
@@ -118,7 +117,7 @@ struct Acceptor<'a> {
 
 impl Acceptor<'_> {
     /// Sleeps until there is a connection to accept, one over the limit to read from, or a reason to stop.
-    fn wait(&mut self, listeners: &[TcpListener], admin: &[TcpListener]) {
+    fn wait(&mut self, listeners: &[Listener], admin: &[Listener]) {
         let is_accepting = self.lifecycle.is_accepting() && !self.is_paused;
         let clients = if is_accepting { listeners } else { &[] };
         let admin = if self.is_paused { &[] } else { admin };
@@ -142,7 +141,7 @@ impl Acceptor<'_> {
     }
 
     /// Accepts waiting connections, at most a backlog at a time.
-    fn accept_all(&mut self, listener: &TcpListener) {
+    fn accept_all(&mut self, listener: &Listener) {
         for _ in 0..BACKLOG {
             if !self.lifecycle.is_accepting() {
                 return;
@@ -155,7 +154,7 @@ impl Acceptor<'_> {
     }
 
     /// Answers requests for metrics, each on its own thread, which lives a few seconds at most.
-    fn accept_scrapes(&mut self, listener: &TcpListener) {
+    fn accept_scrapes(&mut self, listener: &Listener) {
         for _ in 0..BACKLOG {
             let Some((stream, _)) = self.accept(listener) else {
                 return;
@@ -181,7 +180,7 @@ impl Acceptor<'_> {
 
     /// Accepts the next waiting connection, if there is one.
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of errors are many")]
-    fn accept(&mut self, listener: &TcpListener) -> Option<(Stream, SocketAddr)> {
+    fn accept(&mut self, listener: &Listener) -> Option<(Stream, PeerAddr)> {
         loop {
             let error = match stream::accept(listener) {
                 Ok(accepted) => return Some(accepted),
@@ -217,7 +216,7 @@ impl Acceptor<'_> {
     }
 
     /// Starts the thread of a connection, unless it is over a limit.
-    fn start(&mut self, stream: Stream, addr: SocketAddr) {
+    fn start(&mut self, stream: Stream, addr: PeerAddr) {
         let peer = Arc::new(Peer::new(self.serial, addr, stream, self.config.endpoint.close_timeout));
         self.serial += 1;
         if self.registry.len() >= self.connections as usize {

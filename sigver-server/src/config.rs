@@ -14,6 +14,7 @@ use crate::{
     events::ServerEvent,
     http::{head::HeadLimits, page::Page},
     ice::IceProvider,
+    listen_addr::ListenAddr,
 };
 
 /// The configuration of a [`Server`](crate::Server). Every field has a default.
@@ -38,8 +39,11 @@ use crate::{
 pub struct Config {
     /// The addresses to listen on; port 0 is any free port. Default: `[::]:8000`.
     ///
-    /// The unspecified IPv6 address accepts IPv6 and IPv4 on every interface; on a system without IPv6, IPv4 only.
-    pub listen: Vec<SocketAddr>,
+    /// The unspecified IPv6 address accepts IPv6 and IPv4 on every interface; on a system without IPv6, IPv4 only. The file of a Unix socket
+    /// must not exist, unless it is a socket on which nobody listens. The server removes it at the end.
+    pub listen: Vec<ListenAddr>,
+    /// The permissions of the files of Unix sockets to [listen](Self::listen) on. Default: `0o660`, for the user and the group of the server.
+    pub socket_mode: u32,
     /// The configuration of the core: limits of messages, keys and connections, keep-alive, rate limits, write buffers, close time-out,
     /// draining.
     ///
@@ -123,7 +127,8 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8000))],
+            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8000)).into()],
+            socket_mode: 0o660,
             endpoint: EndpointConfig::default(),
             handshake_timeout: Duration::from_secs(5),
             pre_stop_delay: Duration::ZERO,

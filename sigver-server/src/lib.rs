@@ -9,7 +9,7 @@
 //! let mut config = Config::default();
 //! config.listen = vec!["127.0.0.1:0".parse()?];
 //! let server = Server::bind(config)?;
-//! println!("listening on {}", server.local_addr());
+//! println!("listening on {}", server.local_addrs()[0]);
 //! let handle = server.handle(); // handle.shutdown(), from any thread, ends run()
 //! server.run()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -48,6 +48,7 @@ mod events;
 mod http;
 mod ice;
 mod lifecycle;
+mod listen_addr;
 mod memory;
 mod overflow;
 mod relay;
@@ -76,6 +77,7 @@ pub use conn::handshake::read_head;
 pub use events::{ConnectionId, ConnectionInfo, ServerEvent};
 pub use http::page::Page;
 pub use ice::{IceProvider, IceUrl, IceUrls, ParseIceUrlError, TurnSecretError};
+pub use listen_addr::{ListenAddr, ParseListenAddrError};
 pub use memory::MemoryBound;
 pub use server::{BindError, Handle, RunError, Server};
 pub use sys::connection_limit::ConnectionLimit;

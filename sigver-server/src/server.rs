@@ -2,8 +2,9 @@
 
 use std::{
     fmt, io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     num::NonZeroU64,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -30,9 +31,10 @@ use crate::{
     counters::Counters,
     events::{ConnectionId, ConnectionInfo, ServerEvent},
     lifecycle::{CloseOnDrop, Lifecycle, Stage},
+    listen_addr::ListenAddr,
     memory::MemoryBound,
     relay::{self, Relay},
-    sys::{clock::Clock, connection_limit::ConnectionLimit, listener, pipe::Pipe},
+    sys::{clock::Clock, connection_limit::ConnectionLimit, listener::Listener, pipe::Pipe},
     tuning::EVENT_CHANNEL,
     write::{
         flusher::{self, FlushQueue},
@@ -48,9 +50,9 @@ const ABORT_GRACE: Duration = Duration::from_millis(300);
 
 /// A signaling server. It listens from [`bind`](Self::bind) on and accepts in [`run`](Self::run).
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addrs: Vec<SocketAddr>,
-    admin: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    addrs: Vec<ListenAddr>,
+    admin: Vec<Listener>,
     admin_addrs: Vec<SocketAddr>,
     config: Arc<Config>,
     limit: ConnectionLimit,
@@ -77,11 +79,11 @@ pub enum BindError {
     /// [`Config::listen`] is empty, or there is no listener.
     #[error("no address to listen on")]
     NoAddress,
-    /// The system rejects the address: it is in use, not local, or needs privileges.
+    /// The system rejects the address: it is in use, not local, or needs privileges; or a file has the path of a Unix socket.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
         /// The address.
-        addr: SocketAddr,
+        addr: ListenAddr,
         /// The error of the system.
         source: io::Error,
     },
@@ -115,11 +117,11 @@ impl Server {
         if config.listen.is_empty() {
             return Err(BindError::NoAddress);
         }
-        let (listeners, addrs) = listen_on(&config.listen)?;
-        Self::set_up(config, listeners, addrs, false)
+        let listeners = listen_on(&config.listen, config.socket_mode)?;
+        Self::set_up(config, listeners, false)
     }
 
-    /// Serves on existing listeners, for example those of a service manager. They stay open when this server ends. [`Config::listen`] is
+    /// Serves on existing listeners, TCP or Unix sockets, for example those of a service manager. They stay open when this server ends. [`Config::listen`] is
     /// ignored.
     ///
     /// After [`Handle::shutdown`], the server accepts no connection from them and closes those it has with 1001. New clients wait in the
@@ -132,7 +134,7 @@ impl Server {
     ///
     /// let listener = TcpListener::bind("127.0.0.1:0")?;
     /// for _ in 0..2 {
-    ///     let server = Server::with_listeners(Config::default(), vec![listener.try_clone()?])?;
+    ///     let server = Server::with_listeners(Config::default(), [listener.try_clone()?])?;
     ///     let handle = server.handle();
     ///     let running = thread::spawn(|| server.run());
     ///     handle.shutdown(); // clients that connect now wait for the next server
@@ -143,28 +145,22 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// There are no listeners, or one is not a listening TCP socket.
-    pub fn with_listeners(config: Config, listeners: Vec<TcpListener>) -> Result<Self, BindError> {
+    /// There are no listeners, or one is not a listening TCP or Unix stream socket.
+    pub fn with_listeners<L: Into<OwnedFd>>(
+        config: Config,
+        listeners: impl IntoIterator<Item = L>,
+    ) -> Result<Self, BindError> {
+        let inherit = |listener: L| Listener::inherit(listener.into());
+        let listeners: Vec<_> = listeners.into_iter().map(inherit).collect::<Result<_, _>>()?;
         if listeners.is_empty() {
             return Err(BindError::NoAddress);
         }
-        for listener in &listeners {
-            listener::prepare(listener)?;
-        }
-        let addrs = listeners
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<_, _>>()?;
-        Self::set_up(config, listeners, addrs, true)
+        Self::set_up(config, listeners, true)
     }
 
-    fn set_up(
-        mut config: Config,
-        listeners: Vec<TcpListener>,
-        addrs: Vec<SocketAddr>,
-        has_successor: bool,
-    ) -> Result<Self, BindError> {
-        let (admin, admin_addrs) = listen_on(&config.admin)?;
+    fn set_up(mut config: Config, listeners: Vec<Listener>, has_successor: bool) -> Result<Self, BindError> {
+        let admin_addrs: Vec<ListenAddr> = config.admin.iter().copied().map(ListenAddr::Tcp).collect();
+        let admin = listen_on(&admin_addrs, config.socket_mode)?;
         let limit = ConnectionLimit::of(&config);
         let memory = MemoryBound::of(&config, limit.connections());
         config.endpoint.backlog_total_bytes = NonZeroU64::new(memory.backlogs);
@@ -179,10 +175,10 @@ impl Server {
             started: SystemTime::now(),
         };
         Ok(Self {
+            addrs: listeners.iter().map(|listener| listener.addr().clone()).collect(),
+            admin_addrs: admin.iter().filter_map(|listener| listener.addr().tcp()).collect(),
             listeners,
-            addrs,
             admin,
-            admin_addrs,
             limit,
             memory,
             // The relay alone gets it, so that the channel ends with the server.
@@ -199,14 +195,13 @@ impl Server {
         })
     }
 
-    /// Returns the first address that the server listens on, with its actual port.
-    pub fn local_addr(&self) -> SocketAddr {
-        // `bind` refuses an empty list.
-        self.addrs[0]
+    /// Returns the first TCP address that the server listens on, with its actual port. `None` if it listens on Unix sockets only.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addrs.iter().find_map(ListenAddr::tcp)
     }
 
-    /// Returns all addresses that the server listens on, in the order of [`Config::listen`].
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    /// Returns all addresses that the server listens on, in the order of [`Config::listen`], with their actual ports.
+    pub fn local_addrs(&self) -> &[ListenAddr] {
         &self.addrs
     }
 
@@ -343,15 +338,15 @@ fn flush_and_report(events: SyncSender<Event>) -> impl Fn(&Arc<Peer>) -> Flushed
     }
 }
 
-/// Listens on all of `addrs`. Returns the listeners, and their addresses with the actual ports.
-fn listen_on(addrs: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), BindError> {
-    let listen = |addr: &SocketAddr| listener::bind(*addr).map_err(|source| BindError::Listen { addr: *addr, source });
-    let listeners = addrs.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
-    let got = listeners
-        .iter()
-        .map(TcpListener::local_addr)
-        .collect::<Result<_, _>>()?;
-    Ok((listeners, got))
+/// Listens on all of `addrs`.
+fn listen_on(addrs: &[ListenAddr], socket_mode: u32) -> Result<Vec<Listener>, BindError> {
+    let listen = |addr: &ListenAddr| {
+        Listener::bind(addr, socket_mode).map_err(|source| BindError::Listen {
+            addr: addr.clone(),
+            source,
+        })
+    };
+    addrs.iter().map(listen).collect()
 }
 
 impl Handle {

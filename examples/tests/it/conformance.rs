@@ -81,10 +81,10 @@ fn passes_except_for(addr: SocketAddr, known: &[&str]) -> Fallible {
 /// Starts a server with `sigver_server` as a library.
 fn serve(change: impl FnOnce(&mut Config)) -> Fallible<SocketAddr> {
     let mut config = Config::default();
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     change(&mut config);
     let server = Server::bind(config)?;
-    let addr = server.local_addr();
+    let addr = server.local_addr().ok_or("no TCP address")?;
     // It runs until the process exits.
     thread::spawn(|| server.run());
     Ok(addr)

@@ -315,9 +315,9 @@ impl Cable {
 /// Starts a server.
 fn serve() -> Result<SocketAddr, Box<dyn Error>> {
     let mut config = Config::default();
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     let server = Server::bind(config)?;
-    let addr = server.local_addr();
+    let addr = server.local_addr().ok_or("no TCP address")?;
     // It runs until the process exits.
     thread::spawn(|| server.run());
     Ok(addr)

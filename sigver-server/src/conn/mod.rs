@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod handshake;
 mod linger;
 pub(crate) mod peer;
+pub(crate) mod peer_addr;
 pub(crate) mod reader;
 pub(crate) mod registry;
 pub(crate) mod request_line;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown},
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -15,8 +15,7 @@ use std::{
 use sigver_core::{CloseReason, ConnId, Role, Time, Traffic};
 
 use crate::{
-    access::client_ip,
-    conn::request_line::RequestLine,
+    conn::{peer_addr::PeerAddr, request_line::RequestLine},
     counters::Counters,
     http::response::Response,
     sync::credits::Credits,
@@ -31,8 +30,7 @@ const NO_ID: u64 = u64::MAX;
 pub(crate) struct Peer {
     /// The number of the connection in log lines, counted from 0.
     pub(crate) serial: u64,
-    /// The address that the connection comes from. An IPv4-mapped IPv6 address is stored as IPv4.
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: PeerAddr,
     pub(crate) stream: Stream,
     pub(crate) credits: Credits,
     pub(crate) stats: ConnStats,
@@ -62,10 +60,10 @@ pub(crate) struct Admitted {
 }
 
 impl Peer {
-    pub(crate) fn new(serial: u64, addr: SocketAddr, stream: Stream, close_timeout: Duration) -> Self {
+    pub(crate) fn new(serial: u64, addr: PeerAddr, stream: Stream, close_timeout: Duration) -> Self {
         Self {
             serial,
-            addr: client_ip::canonical(addr),
+            addr,
             stream,
             credits: Credits::new(),
             stats: ConnStats::default(),
@@ -242,9 +240,12 @@ impl Peer {
         self.is_aborted() || (self.outbox.is_over() && socket::undelivered(&self.stream) == 0)
     }
 
-    /// Makes the kernel discard what it has not delivered when the socket is closed.
+    /// Makes the kernel discard what it has not delivered when the socket is closed. The client gets a reset, also if the rest is in the backlog:
+    /// an orderly end would follow an incomplete frame.
     pub(crate) fn discard_undelivered(&self) {
-        socket::reset_if_undelivered(&self.stream);
+        if self.undelivered_bytes() > 0 {
+            socket::reset_on_close(&self.stream);
+        }
     }
 
     /// Aborts the connection of a client that does not read. The kernel discards what it has not delivered.

@@ -2,13 +2,19 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::tuning::{RECEIVE_BUFFER, SEND_BUFFER};
+use crate::{
+    listen_addr::ListenAddr,
+    sys::socket_file::SocketFile,
+    tuning::{RECEIVE_BUFFER, SEND_BUFFER},
+};
 
 /// Connections that the kernel completes before they are accepted. The kernel lowers this to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -18,50 +24,100 @@ pub(crate) const BACKLOG: i32 = 4096;
 #[cfg(target_os = "linux")]
 const UNSENT_IN_KERNEL: u32 = 16 * 1024;
 
-/// Listens on `addr`. The unspecified IPv6 address accepts IPv4 as well; without IPv6, it becomes the unspecified IPv4 address.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    match listen(addr) {
+/// A listening socket. Dropping it removes the file of a Unix socket that it has made.
+pub(crate) struct Listener {
+    socket: Socket,
+    addr: ListenAddr,
+    _file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Listens on `addr`. The unspecified IPv6 address accepts IPv4 as well; without IPv6, it becomes the unspecified IPv4 address. The file of
+    /// a Unix socket gets the permissions `socket_mode`.
+    pub(crate) fn bind(addr: &ListenAddr, socket_mode: u32) -> io::Result<Self> {
+        let (socket, file) = match addr {
+            ListenAddr::Tcp(addr) => (bind_tcp(*addr)?, None),
+            ListenAddr::Unix(path) => {
+                let (socket, file) = SocketFile::bind(path, socket_mode)?;
+                (socket, Some(file))
+            }
+        };
+        socket.listen(BACKLOG)?;
+        Self::new(socket, file)
+    }
+
+    /// Uses a socket that already listens.
+    ///
+    /// # Errors
+    ///
+    /// It is not a stream socket, or it does not listen, as with `Accept=yes` in a systemd socket unit.
+    pub(crate) fn inherit(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let invalid = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if socket.r#type()? != Type::STREAM {
+            return invalid("the inherited socket is not a TCP or Unix stream socket");
+        }
+        #[cfg(not(target_vendor = "apple"))]
+        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+            return invalid("the inherited socket does not listen (systemd socket units need Accept=no)");
+        }
+        Self::new(socket, None)
+    }
+
+    fn new(socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
+        let addr = listen_addr(&socket.local_addr()?);
+        if addr.tcp().is_some() {
+            // Accepted sockets inherit these.
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+            socket.set_tcp_nodelay(true)?;
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            addr,
+            _file: file,
+        })
+    }
+
+    /// Returns the address that it listens on, with the actual port.
+    pub(crate) fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn listen_addr(addr: &SockAddr) -> ListenAddr {
+    match addr.as_socket() {
+        Some(addr) => ListenAddr::Tcp(addr),
+        // An abstract socket has no path.
+        None => ListenAddr::Unix(addr.as_pathname().map(Path::to_owned).unwrap_or_default()),
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+    let bind = |addr: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(!addr.ip().is_unspecified())?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    };
+    match bind(addr) {
         Err(error) if addr.ip().is_unspecified() && addr.is_ipv6() && has_no_ipv6(&error) => {
-            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
         }
         bound => bound,
     }
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(!addr.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = socket.into();
-    prepare(&listener)?;
-    Ok(listener)
-}
-
-/// Sets the options of a listener and of the connections accepted from it.
-///
-/// # Errors
-///
-/// The socket does not listen, as with `Accept=yes` in a systemd socket unit.
-pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
-    #[cfg(not(target_vendor = "apple"))]
-    if !rustix::net::sockopt::socket_acceptconn(listener)? {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the inherited socket does not listen (systemd socket units need Accept=no)",
-        ));
-    }
-    let socket = SockRef::from(listener);
-    // Accepted sockets inherit these.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_tcp_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
-    listener.set_nonblocking(true)
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
@@ -78,15 +134,14 @@ mod tests {
     /// `MemoryBound` relies on the sizes of the buffers.
     #[test]
     fn accepted_sockets_have_the_configured_options() -> io::Result<()> {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let _client = TcpStream::connect(listener.local_addr()?)?;
+        let listener = Listener::bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(), 0)?;
+        let _client = TcpStream::connect(listener.addr().tcp().ok_or(io::ErrorKind::AddrNotAvailable)?)?;
         let accepted = loop {
-            match listener.accept() {
+            match listener.socket.accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
                 accepted => break accepted?.0,
             }
         };
-        let accepted = SockRef::from(&accepted);
         assert_eq!(accepted.send_buffer_size()?, 2 * SEND_BUFFER);
         assert_eq!(accepted.recv_buffer_size()?, 2 * RECEIVE_BUFFER);
         assert_eq!(accepted.tcp_notsent_lowat()?, UNSENT_IN_KERNEL);

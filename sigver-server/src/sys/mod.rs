@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod sched;
 pub(crate) mod socket;
+pub(crate) mod socket_file;
 pub(crate) mod stream;
 pub(crate) mod system_memory;
 pub(crate) mod worker_pool;

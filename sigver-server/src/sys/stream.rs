@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::Shutdown,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -11,8 +11,13 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
+use socket2::{SockRef, Socket};
 
-use crate::sys::poll::{self, PollFd};
+use crate::{
+    conn::peer_addr::PeerAddr,
+    sys::poll::{self, PollFd},
+    tuning::SEND_BUFFER,
+};
 
 /// Whether sockets are in non-blocking mode. On Linux they are not: with `MSG_DONTWAIT`, the relay does not block on a socket that another
 /// thread blocks on. macOS and NetBSD ignore this flag in `send`.
@@ -27,22 +32,30 @@ const NO_SIGNAL: SendFlags = {
     flag
 };
 
-/// A TCP connection. [`Read`] and [`Write`] block, at most as long as the timeouts allow; [`try_read`](Self::try_read) and
+/// The shortest timeout of a socket: zero is none.
+const SHORTEST_TIMEOUT: Duration = Duration::from_micros(1);
+
+/// A connection. [`Read`] and [`Write`] block, at most as long as the timeouts allow; [`try_read`](Self::try_read) and
 /// [`try_write`](Self::try_write) do not.
 ///
 /// The parameter is for tests.
-pub(crate) struct Stream<const IS_NON_BLOCKING: bool = NON_BLOCKING>(TcpStream);
+pub(crate) struct Stream<const IS_NON_BLOCKING: bool = NON_BLOCKING>(Socket);
 
 /// Accepts a connection. `WouldBlock` if none is waiting.
-pub(crate) fn accept(listener: &TcpListener) -> io::Result<(Stream, SocketAddr)> {
-    let (socket, addr) = listener.accept()?;
+pub(crate) fn accept(listener: &impl AsFd) -> io::Result<(Stream, PeerAddr)> {
+    let (socket, addr) = SockRef::from(listener).accept()?;
+    let addr = addr.as_socket().map_or(PeerAddr::Unix, PeerAddr::tcp);
     // On macOS, setting an option fails if the client has already left.
-    let stream = Stream::new(socket).map_err(|_| io::ErrorKind::ConnectionAborted)?;
+    let stream = Stream::new(socket, &addr).map_err(|_| io::ErrorKind::ConnectionAborted)?;
     Ok((stream, addr))
 }
 
 impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
-    fn new(socket: TcpStream) -> io::Result<Self> {
+    fn new(socket: Socket, addr: &PeerAddr) -> io::Result<Self> {
+        // Connections of a Unix socket do not inherit this.
+        if *addr == PeerAddr::Unix {
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+        }
         // On Linux, an accepted socket is blocking. On other systems it inherits the mode of the listener.
         if IS_NON_BLOCKING {
             socket.set_nonblocking(true)?;
@@ -65,12 +78,14 @@ impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
 
     /// Sets how long a read may block.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.set_read_timeout(timeout)
+        self.0
+            .set_read_timeout(timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT)))
     }
 
     /// Sets how long a write may block.
     pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.set_write_timeout(timeout)
+        self.0
+            .set_write_timeout(timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT)))
     }
 
     /// Shuts down one or both directions. A thread that is blocked in that direction returns.
@@ -122,7 +137,10 @@ impl<const IS_NON_BLOCKING: bool> AsFd for Stream<IS_NON_BLOCKING> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{net::Ipv4Addr, thread};
+    use std::{
+        net::{Ipv4Addr, TcpListener, TcpStream},
+        thread,
+    };
 
     use super::*;
 
@@ -142,7 +160,8 @@ mod tests {
         listener.set_nonblocking(true)?;
         let mut fds = [poll::readable(&listener)];
         assert_eq!(poll::wait(&mut fds, None)?, 1);
-        let stream = Stream::<IS_NON_BLOCKING>::new(listener.accept()?.0)?;
+        let (socket, addr) = listener.accept()?;
+        let stream = Stream::<IS_NON_BLOCKING>::new(socket.into(), &PeerAddr::tcp(addr))?;
 
         // Nothing has arrived.
         let would_block = |done: io::Result<usize>| done.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);

@@ -1,6 +1,7 @@
 """sigver-server behind nginx with deploy/nginx.conf, and each misconfiguration that proxy.md describes."""
 
 import os
+import re
 import time
 
 from support import DEPLOY, Client, Deployed, certificate, free_port, get, session
@@ -46,6 +47,19 @@ class Nginx(Deployed):
         self.programs[0].terminate()
         self.assertEqual(joiner.receive(), (1001, "server shutting down"))
         self.assertEqual(opener.receive(), (1001, "server shutting down"))
+
+    def test_unix_socket_serves_the_clients_of_the_proxy(self):
+        socket = self.folder / "sigver.sock"
+        # The workers run as another user.
+        flags = ("--listen", f"unix:{socket}", "--socket-mode", "666")
+        port, log = self.start(*flags, change=lambda text: re.sub(r"proxy_pass http://[^;]*;", f"proxy_pass http://unix:{socket};", text))
+        clients = session(lambda: self.connect(port, source="127.0.0.2"))
+        self.assertIn("ok", get(port, "/signal/health", self.tls))
+        self.programs[0].terminate()
+        self.eventually("the log names the client", lambda: "from 127.0.0.2 by unix socket closed with 1001" in log.read_text())
+        self.eventually("the file is removed", lambda: not socket.exists())
+        for client in clients:
+            self.assertEqual(client.receive(), (1001, "server shutting down"))
 
     def test_prefix_is_removed(self):
         port, _ = self.start("--demo")

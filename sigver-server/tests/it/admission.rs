@@ -319,7 +319,7 @@ fn blocked_admission_does_not_delay_shutdown_with_a_successor() -> io::Result<()
     config.admission.push(Arc::clone(&blocks) as Arc<dyn Admission>);
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let server = sigver_server::Server::with_listeners(config, vec![listener.try_clone()?]).expect("it is a listener");
-    let (addr, handle) = (server.local_addr(), server.handle());
+    let (addr, handle) = (server.local_addr().expect("a TCP address"), server.handle());
     let running = std::thread::spawn(|| server.run());
     let client = std::thread::spawn(move || handshake(TcpStream::connect(addr)?, "/blocks", ""));
     eventually("it blocks", || blocks.calls() == 1);

@@ -122,7 +122,7 @@ fn drain_with_inherited_listener_ends_without_clients() -> io::Result<()> {
     let mut config = test_config();
     config.handshake_timeout = Duration::from_secs(3600);
     let server = Server::with_listeners(config, vec![listener]).expect("it is a listener");
-    let (addr, handle) = (server.local_addr(), server.handle());
+    let (addr, handle) = (server.local_addr().expect("a TCP address"), server.handle());
     let running = thread::spawn(|| server.run());
     let mut client = Client::connect(addr, "/")?;
     let mut half = TcpStream::connect(addr)?;

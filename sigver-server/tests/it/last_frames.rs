@@ -141,6 +141,16 @@ fn rest_of_a_client_that_left_without_a_close_frame_is_discarded() -> io::Result
     assert_rest_is_discarded(test_config(), |opener| opener.stream().shutdown(Shutdown::Write))
 }
 
+#[test]
+fn end_of_a_client_that_has_read_everything_is_orderly() -> io::Result<()> {
+    let server = Running::start(test_config());
+    let mut client = server.client();
+    client.sync();
+    client.stream().shutdown(Shutdown::Write)?;
+    assert_eq!(client.stream().read_to_end(&mut Vec::new())?, 0);
+    Ok(())
+}
+
 /// At one message a second, the unread messages would take an hour.
 #[test]
 fn end_of_a_paused_client_is_noticed() -> io::Result<()> {

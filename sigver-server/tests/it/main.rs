@@ -21,3 +21,4 @@ mod memory;
 mod metrics;
 mod systemd;
 mod transcripts;
+mod unix_socket;

@@ -233,7 +233,7 @@ fn send_incomplete_head(addr: SocketAddr, attack: &Attack) -> io::Result<()> {
 #[test]
 fn memory_bound_holds_under_attack() -> io::Result<()> {
     let mut config = test_config();
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     config.endpoint.limits.connections = NonZeroU32::new(CONNECTIONS);
     config.endpoint.limits.message_bytes = MESSAGE;
     config.endpoint.backlog_bytes = BACKLOG;

@@ -1,8 +1,12 @@
 //! The binary under a service manager: notifications, inherited sockets and restarts.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -12,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sigver_transcripts::{
     Seen,
     socket::{Client, Target},
@@ -20,6 +24,8 @@ use sigver_transcripts::{
 
 use crate::support::{
     eventually,
+    file::TempFile,
+    handshake,
     program::{Program, SIGVER_SERVER, sigver_server},
 };
 
@@ -85,12 +91,28 @@ fn inherited_listener_is_used_instead_of_listen_flag() {
 }
 
 #[test]
-fn inherited_unix_socket_is_an_error() {
+fn inherited_datagram_socket_is_an_error() {
     let (socket, _other) = UnixDatagram::pair().expect("a socket");
     let output = activated(socket.into(), &[]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("invalid inherited socket"), "{text}");
+}
+
+#[test]
+fn inherited_unix_socket_is_served_and_stays() -> io::Result<()> {
+    let path = TempFile::unused("inherited");
+    let listener = UnixListener::bind(path.path())?;
+    let mut program = activated(listener.into(), &[]).stderr(Stdio::piped()).spawn()?;
+    let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path.path())?));
+    let (mut client, _) = handshake(stream, "/", "")?;
+    client.sync();
+    kill_process(Pid::from_child(&program), Signal::TERM)?;
+    assert_eq!(client.receive(), Seen::Close(Some(1001), "server shutting down".into()));
+    drop(client);
+    assert!(program.wait()?.success());
+    assert!(std::fs::exists(path.path())?, "it belongs to the service manager");
+    Ok(())
 }
 
 /// A socket unit with `Accept=yes` passes such a socket.

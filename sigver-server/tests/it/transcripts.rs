@@ -143,7 +143,7 @@ fn play_on_server(transcript: &Transcript, role_deadline: Option<Duration>) -> R
     server.endpoint.limits.role_deadline = role_deadline;
     server.endpoint.keep_alive = Duration::MAX;
     let server = Server::bind(server)?;
-    let (addr, handle) = (server.local_addr(), server.handle());
+    let (addr, handle) = (server.local_addr().ok_or("no TCP address")?, server.handle());
     let running = thread::spawn(move || server.run());
     let received = Recorder::new(Sockets::new(addr, role_deadline.unwrap_or_default())).play(transcript);
     handle.shutdown();

@@ -20,7 +20,8 @@ use clap::{
 use clap_complete::Shell;
 use clap_mangen::Man;
 use sigver_server::{
-    Config, ConnectionLimit, IceUrl, IceUrls, JwtKeys, MemoryBound, Network, Origin, Origins, Server, Tokens,
+    Config, ConnectionLimit, IceUrl, IceUrls, JwtKeys, ListenAddr, MemoryBound, Network, Origin, Origins, Server,
+    Tokens,
 };
 
 use crate::{
@@ -70,9 +71,13 @@ struct Cli {
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 struct Serving {
-    /// HOST:PORT to listen on (0: any); repeatable [default: [::]:8000]
-    #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_parser = values::addrs)]
-    listen: Vec<List<SocketAddr>>,
+    /// HOST:PORT or unix:PATH; repeatable [default: [::]:8000]
+    #[arg(long, env = "SIGVER_LISTEN", value_name = "ADDR", value_parser = values::listen_addrs)]
+    listen: Vec<List<ListenAddr>>,
+
+    /// Permissions of Unix sockets
+    #[arg(long, env = "SIGVER_SOCKET_MODE", value_name = "OCTAL", default_value = "660", value_parser = values::mode)]
+    socket_mode: u32,
 
     /// HOST:PORT that serves /metrics (OpenMetrics); repeatable [default: off]
     #[arg(long, env = "SIGVER_ADMIN", value_name = "ADDR", value_parser = values::addrs)]
@@ -305,7 +310,7 @@ pub(crate) fn parse() -> Result<ServeOptions, Exit> {
     let files = cli.files()?;
     let mut config = cli.config();
     if config.listen.is_empty() {
-        config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))];
+        config.listen = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?)).into()];
     }
     config.admission.extend(files.admission());
     if let Some(ice) = &files.ice {
@@ -446,6 +451,7 @@ impl Cli {
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.listen = values::flatten(&self.serving.listen);
+        config.socket_mode = self.serving.socket_mode;
         config.admin = values::flatten(&self.serving.admin);
         if self.serving.demo {
             config.pages = demo::pages();
@@ -609,7 +615,8 @@ mod tests {
     fn every_flag_reaches_the_config() {
         let cli = Cli::try_parse_from([
             NAME,
-            "--listen=127.0.0.1:1,[::1]:2",
+            "--listen=127.0.0.1:1,[::1]:2 unix:/run/a",
+            "--socket-mode=600",
             "--admin=127.0.0.1:3",
             "--allow-origin=https://a",
             "--trusted-proxy=10.0.0.0/8,::1",
@@ -637,7 +644,7 @@ mod tests {
         let config = cli.map(|cli| cli.config()).unwrap_or_else(|error| panic!("{error}"));
         let shown = format!("{config:?}");
         for part in [
-            "listen: [127.0.0.1:1, [::1]:2]",
+            "listen: [127.0.0.1:1, [::1]:2, unix:/run/a], socket_mode: 384",
             "admin: [127.0.0.1:3]",
             "connections: Some(1),",
             "joiners_per_key: 2,",

@@ -41,11 +41,11 @@ fn announce(server: &Server, demo: bool) {
         log::info!("listening on {addr}");
         let _ = writeln!(stdout, "{NAME} listening on {addr}");
     }
-    if demo {
-        let port = server.local_addr().port();
+    if let (true, Some(addr)) = (demo, server.local_addr()) {
         let _ = writeln!(
             stdout,
-            "demo: open http://localhost:{port}/ and share the link that it shows"
+            "demo: open http://localhost:{}/ and share the link that it shows",
+            addr.port()
         );
     }
     let _ = stdout.flush();

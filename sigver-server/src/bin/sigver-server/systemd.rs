@@ -1,6 +1,6 @@
 //! The protocol of service managers such as systemd: inherited sockets and notifications. Without a service manager, it does nothing.
 
-use std::{io, net::TcpListener};
+use std::{io, os::fd::OwnedFd};
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
@@ -9,12 +9,16 @@ use sd_notify::NotifyState;
 ///
 /// # Errors
 ///
-/// An inherited descriptor is not a TCP listener.
-pub(crate) fn listeners() -> io::Result<Vec<TcpListener>> {
+/// An inherited descriptor is not a TCP or Unix stream socket.
+pub(crate) fn listeners() -> io::Result<Vec<OwnedFd>> {
     let mut fds = ListenFd::from_env();
-    (0..fds.len())
-        .filter_map(|index| fds.take_tcp_listener(index).transpose())
-        .collect()
+    let count = fds.len();
+    let mut take = |index| match fds.take_tcp_listener(index) {
+        Ok(listener) => Ok(listener.map(OwnedFd::from)),
+        // A descriptor of another type is left in its place.
+        Err(_) => Ok(fds.take_unix_listener(index)?.map(OwnedFd::from)),
+    };
+    (0..count).filter_map(|index| take(index).transpose()).collect()
 }
 
 /// Reports that the server is ready, or has finished reloading: `sd_notify(3)`.

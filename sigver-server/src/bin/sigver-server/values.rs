@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use sigver_server::ListenAddr;
+
 /// The items of one value, which are separated by commas or white space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct List<T>(Vec<T>);
@@ -32,7 +34,26 @@ pub(crate) fn list<T: FromStr<Err: ToString>>(text: &str) -> Result<List<T>, Str
     }
 }
 
-/// Parses a list of addresses to listen on. A host name is resolved, and stands for all of its addresses.
+/// Parses a list of addresses to listen on: TCP addresses and `unix:PATH`.
+pub(crate) fn listen_addrs(text: &str) -> Result<List<ListenAddr>, String> {
+    let or_unix = |error: String| error + ", or unix:PATH";
+    let mut listen = Vec::new();
+    for item in items(text) {
+        match item.parse() {
+            Ok(addr) => listen.push(addr),
+            Err(_) => {
+                let List(resolved) = addrs(item).map_err(or_unix)?;
+                listen.extend(resolved.into_iter().map(ListenAddr::from));
+            }
+        }
+    }
+    if listen.is_empty() {
+        addrs("").map_err(or_unix)?;
+    }
+    Ok(List(listen))
+}
+
+/// Parses a list of TCP addresses. A host name is resolved, and stands for all of its addresses.
 pub(crate) fn addrs(text: &str) -> Result<List<SocketAddr>, String> {
     const EXPECTED: &str = "expected HOST:PORT, as in 127.0.0.1:8000, [::]:8000 or localhost:8000";
     let mut addrs = Vec::new();
@@ -74,6 +95,13 @@ fn usable(resolved: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     };
     let local: Vec<_> = all.iter().copied().filter(|addr| is_local(addr.ip())).collect();
     if local.is_empty() { all } else { local }
+}
+
+/// Parses the permissions of a file.
+pub(crate) fn mode(text: &str) -> Result<u32, &'static str> {
+    let mode = u32::from_str_radix(text.trim(), 8).ok();
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or("expected an octal number from 0 to 777, such as 660")
 }
 
 /// Returns a parser of numbers from `min` to `max`.
@@ -157,6 +185,30 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with("expected HOST:PORT"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn address_to_listen_on_may_be_a_unix_socket() {
+        let parse = |text: &str| listen_addrs(text).map(|List(addrs)| format!("{addrs:?}"));
+        assert_eq!(
+            parse("127.0.0.1:1, unix:/run/a unix:b"),
+            Ok("[127.0.0.1:1, unix:/run/a, unix:b]".into())
+        );
+        for text in ["", " ", "unix:", "unix", "/run/a", "8000", "127.0.0.1:1,x"] {
+            let error = parse(text).expect_err(text);
+            assert!(
+                error.starts_with("expected HOST:PORT") && error.contains("unix:"),
+                "{text:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn mode_is_octal() {
+        assert_eq!((mode("660"), mode(" 0600 "), mode("0")), (Ok(0o660), Ok(0o600), Ok(0)));
+        for text in ["", "8", "1000", "rw", "-1", "0o660"] {
+            assert!(mode(text).is_err(), "{text:?}");
         }
     }
 

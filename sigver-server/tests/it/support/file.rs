@@ -2,16 +2,22 @@
 
 use std::{fs, path::PathBuf};
 
-/// A file that is there as long as this.
+/// A file that is removed with this.
 pub(crate) struct TempFile(PathBuf);
 
 impl TempFile {
     /// Creates a file. No two tests may use the same name.
     pub(crate) fn with(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sigver-{}-{name}", std::process::id()));
-        let file = Self(path);
+        let file = Self::unused(name);
         file.write(text);
         file
+    }
+
+    /// Returns a path at which there is no file yet. No two tests may use the same name.
+    pub(crate) fn unused(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sigver-{}-{name}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        Self(path)
     }
 
     pub(crate) fn write(&self, text: &str) {

@@ -38,12 +38,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a server with `config` on a free port of the loopback interface.
+    /// Starts a server with `config`, whose first address becomes a free port of the loopback interface.
     pub(crate) fn start(mut config: Config) -> Self {
-        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        config.listen[0] = SocketAddr::from(([127, 0, 0, 1], 0)).into();
         let server = Server::bind(config).expect("a free port on the loopback interface");
         Self {
-            addr: server.local_addr(),
+            addr: server.local_addr().expect("a TCP address"),
             admin: server.admin_addrs().to_vec(),
             handle: server.handle(),
             thread: Some(thread::spawn(move || server.run())),

@@ -1,0 +1,140 @@
+//! The files of Unix sockets.
+
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// The file of a Unix socket. Dropping this removes it, unless another server has replaced it.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    /// Binds a socket that does not listen yet, so that nobody connects before its file has the permissions `mode`. A socket on which nobody
+    /// listens is replaced: its server was killed.
+    ///
+    /// # Errors
+    ///
+    /// Somebody listens on it, a file has this path that is not a socket, or the system rejects the path.
+    pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<(Socket, Self)> {
+        let addr = SockAddr::unix(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        match socket.bind(&addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr)? => {
+                fs::remove_file(path)?;
+                socket.bind(&addr)?;
+            }
+            bound => bound?,
+        }
+        let file = Self {
+            path: path.to_owned(),
+            id: id(path)?,
+        };
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        Ok((socket, file))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if id(&self.path).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn id(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Returns whether nobody listens on a socket.
+fn is_stale(path: &Path, addr: &SockAddr) -> io::Result<bool> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket has this path",
+        ));
+    }
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A server that does not accept would block this one.
+    client.set_nonblocking(true)?;
+    let connected = client.connect(addr);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{os::unix::net::UnixListener, process};
+
+    use super::*;
+
+    fn free_path(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("sigver-{name}-{}", process::id()));
+        let _ = fs::remove_file(&path);
+        path
+    }
+
+    #[test]
+    fn file_has_its_mode_and_lives_as_long_as_the_socket() -> io::Result<()> {
+        let path = free_path("mode");
+        for mode in [0o600, 0o666] {
+            let (_socket, file) = SocketFile::bind(&path, mode)?;
+            assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o7777, mode);
+            drop(file);
+            assert!(!path.exists());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn stale_socket_is_replaced() -> io::Result<()> {
+        let path = free_path("stale");
+        drop(UnixListener::bind(&path)?);
+        assert!(path.exists(), "the kernel leaves it");
+        let (_socket, _file) = SocketFile::bind(&path, 0o600)?;
+        Ok(())
+    }
+
+    #[test]
+    fn socket_in_use_and_other_files_stay() -> io::Result<()> {
+        let path = free_path("used");
+        let listener = UnixListener::bind(&path)?;
+        let error = SocketFile::bind(&path, 0o600).expect_err("somebody listens");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        drop(listener);
+
+        fs::remove_file(&path)?;
+        fs::write(&path, "a letter")?;
+        let error = SocketFile::bind(&path, 0o600).expect_err("not a socket");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path)?, "a letter");
+        fs::remove_file(&path)
+    }
+
+    #[test]
+    fn file_of_another_server_stays() -> io::Result<()> {
+        let path = free_path("successor");
+        let (_socket, file) = SocketFile::bind(&path, 0o600)?;
+        fs::remove_file(&path)?;
+        let _successor = UnixListener::bind(&path)?;
+        drop(file);
+        assert!(path.exists());
+        fs::remove_file(&path)
+    }
+
+    #[test]
+    fn path_that_is_too_long_is_an_error() {
+        let path = std::env::temp_dir().join("x".repeat(200));
+        assert!(SocketFile::bind(&path, 0o600).is_err());
+    }
+}
