@@ -10,7 +10,7 @@ use std::{
 use sigver_core::Source;
 
 use crate::{
-    access::{client_ip, per_ip::PerIpLimits},
+    access::{admissions::Admissions, client_ip, per_ip::PerIpLimits},
     admin,
     config::Config,
     conn::{self, Accepted, event::Event, peer::Peer, peer_addr::PeerAddr, registry::Registry},
@@ -42,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) per_ip: Arc<PerIpLimits>,
+    pub(crate) admissions: Arc<Admissions<Peer>>,
     /// The most connections.
     pub(crate) connections: u32,
     pub(crate) conn: conn::Context,
@@ -57,6 +58,7 @@ pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, 
         counters,
         registry,
         per_ip,
+        admissions,
         connections,
         conn,
         admin: admin_context,
@@ -67,7 +69,9 @@ pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, 
         config,
         lifecycle,
         registry,
+        counters,
         per_ip,
+        admissions,
         connections,
         admin: admin_context,
         events,
@@ -100,7 +104,9 @@ struct Acceptor<'a> {
     config: Arc<Config>,
     lifecycle: Arc<Lifecycle>,
     registry: Arc<Registry>,
+    counters: Arc<Counters>,
     per_ip: Arc<PerIpLimits>,
+    admissions: Arc<Admissions<Peer>>,
     connections: u32,
     admin: Arc<admin::Context>,
     events: &'a SyncSender<Event>,
@@ -128,16 +134,27 @@ impl Acceptor<'_> {
         let recovery = self
             .exhausted
             .map(|since| RECOVERY_PERIOD.saturating_sub(since.elapsed()));
-        let overflow = self.overflow.next_timeout();
-        let overflow = overflow.map(|until| until.saturating_duration_since(Instant::now()));
+        let deadlines = [self.overflow.next_timeout(), self.admissions.next_check()];
+        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = deadline.map(|until| until.saturating_duration_since(Instant::now()));
         let drain = self.lifecycle.drain_if_due(self.config.pre_stop_delay);
-        let timeout = [pause, recovery, overflow, drain].into_iter().flatten().min();
+        let timeout = [pause, recovery, deadline, drain].into_iter().flatten().min();
         // After an error, checking every listener is always correct.
         let _ = poll::wait(&mut fds, timeout);
         self.lifecycle.waker().acknowledge();
         self.is_paused = false;
         self.overflow.run();
+        self.reject_late_admissions();
         self.lifecycle.drain_if_due(self.config.pre_stop_delay);
+    }
+
+    /// Rejects clients whose admission takes too long. Their connections end when the admission returns.
+    fn reject_late_admissions(&self) {
+        for peer in self.admissions.take_late(Instant::now()) {
+            if peer.claim_answer() {
+                let _ = peer.reject(&self.counters, &"its admission takes too long");
+            }
+        }
     }
 
     /// Accepts waiting connections, at most a backlog at a time.

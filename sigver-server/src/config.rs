@@ -72,6 +72,8 @@ pub struct Config {
     pub handshakes_per_ip: Option<NonZeroU32>,
     /// Decides who may connect: a client must be admitted by all of these. Default: empty, which admits all clients.
     pub admission: Vec<Arc<dyn Admission>>,
+    /// How long the [admissions](Self::admission) of one client may take together. Default: 10 seconds. After it: HTTP 503.
+    pub admission_timeout: Duration,
     /// The STUN and TURN servers that clients of `sigver.v1` get when they are paired. Default: `None`.
     pub ice: Option<Arc<dyn IceProvider>>,
     /// The channel for what happens on the server. Default: `None`.
@@ -136,6 +138,7 @@ impl Default for Config {
             connections_per_ip: None,
             handshakes_per_ip: None,
             admission: Vec::new(),
+            admission_timeout: Duration::from_secs(10),
             ice: None,
             events: None,
             trusted_proxies: Vec::new(),

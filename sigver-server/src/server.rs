@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::{
     accept,
-    access::per_ip::PerIpLimits,
+    access::{admissions::Admissions, per_ip::PerIpLimits},
     admin,
     config::Config,
     conn::{
@@ -306,6 +306,7 @@ impl Server {
         } = self.handle();
         let config = Arc::clone(&self.config);
         let per_ip = Arc::new(PerIpLimits::new(config.connections_per_ip, config.handshakes_per_ip));
+        let admissions = Arc::new(Admissions::new(config.admission_timeout));
         accept::Context {
             admin,
             conn: conn::Context {
@@ -313,6 +314,7 @@ impl Server {
                 lifecycle: Arc::clone(&lifecycle),
                 counters: Arc::clone(&counters),
                 per_ip: Arc::clone(&per_ip),
+                admissions: Arc::clone(&admissions),
                 clock,
             },
             config,
@@ -320,6 +322,7 @@ impl Server {
             counters,
             registry,
             per_ip,
+            admissions,
             connections: self.limit.connections(),
         }
     }

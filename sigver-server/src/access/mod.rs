@@ -1,6 +1,7 @@
 //! Who may connect: the [`Admission`] trait and what it decides by. [`Origins`](crate::Origins), [`Tokens`](crate::Tokens) and others
 //! implement it.
 
+pub(crate) mod admissions;
 pub(crate) mod any_of;
 pub(crate) mod bearer;
 pub(crate) mod client_ip;
@@ -17,9 +18,10 @@ use crate::{access::permit::Permit, http::headers::Headers};
 
 /// Decides whether a client may connect, by the request of its WebSocket handshake, and what it may do.
 ///
-/// It is called on the connection's own thread, so it may block, for example on a look-up in a database: no other client waits. The client
-/// counts as a connection meanwhile, even if it leaves: use a time-out. A panic ends that connection only. [`Server::run`](crate::Server::run)
-/// does not wait for a call that blocks, so a call may outlive the server.
+/// It is called on the connection's own thread, so it may block, for example on a look-up in a database: no other client waits. After
+/// [`Config::admission_timeout`](crate::Config::admission_timeout), the client gets HTTP 503, but it counts as a connection until the call
+/// returns: use a time-out. A panic ends that connection only. [`Server::run`](crate::Server::run) does not wait for a call that blocks, so a
+/// call may outlive the server.
 ///
 /// ```
 /// use sigver_server::{Admission, Config, Denied, Handshake, Permit};

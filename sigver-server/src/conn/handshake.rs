@@ -1,12 +1,12 @@
 //! The opening handshake: request head, client address, admission, subprotocol.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, sync::Arc};
 
 use sigver_core::Dialect;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    access::{Handshake, bearer, client_ip, permit::Permit},
+    access::{Admission, Denied, Handshake, bearer, client_ip, permit::Permit},
     config::Config,
     conn::request_line::RequestLine,
     http::{
@@ -45,28 +45,36 @@ impl Upgrade {
     }
 }
 
-/// Reads one request. Returns the decision and the bytes after the head, or the response to a head that cannot be parsed.
+/// Reads one request. Returns the decision and the bytes after the head, or the response to a head that cannot be parsed. What `begin_admission`
+/// returns is dropped after the admission.
 ///
 /// # Errors
 ///
 /// The client has closed the connection, or the socket fails.
-pub(crate) fn read(
+pub(crate) fn read<T>(
     stream: &Stream,
     peer: IpAddr,
     config: &Config,
     is_ready: impl Fn() -> bool,
+    begin_admission: impl Fn() -> T,
 ) -> io::Result<Result<(Decision, Vec<u8>), Response>> {
     head::read(stream, config.head_limits(), |head| {
         let client = client_ip::client(peer, &config.trusted_proxies, head.headers.all("X-Forwarded-For"));
         Ok(Decision {
             client,
             line: RequestLine::of(head, &config.pages),
-            outcome: decide(head, client, config, is_ready()),
+            outcome: decide(head, client, config, is_ready(), &begin_admission),
         })
     })
 }
 
-fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> Result<Upgrade, Response> {
+fn decide<T>(
+    head: &Head<'_>,
+    client: IpAddr,
+    config: &Config,
+    is_ready: bool,
+    begin_admission: impl Fn() -> T,
+) -> Result<Upgrade, Response> {
     let mut opening = match Request::of(head)? {
         Request::Upgrade(opening) => opening,
         Request::Plain => return Err(page::respond(head, &config.pages, is_ready)),
@@ -77,12 +85,13 @@ fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> R
         query: head.query,
         headers: head.headers,
     };
-    let mut permit = Permit::default();
-    for admission in &config.admission {
-        let admitted = admission.admit(&handshake);
-        permit =
-            permit.and(admitted.map_err(|denied| Response::denied(denied.status(), denied.text(), denied.reason()))?);
-    }
+    let permit = if config.admission.is_empty() {
+        Permit::default()
+    } else {
+        let _pending = begin_admission();
+        admit(&handshake, &config.admission)
+            .map_err(|denied| Response::denied(denied.status(), denied.text(), denied.reason()))?
+    };
     // A token is a secret, so it is never echoed.
     opening.offers.retain(|name| !name.starts_with(bearer::SUBPROTOCOL));
     let (dialect, echo) = Dialect::negotiate(opening.offers);
@@ -91,6 +100,14 @@ fn decide(head: &Head<'_>, client: IpAddr, config: &Config, is_ready: bool) -> R
         subprotocol: echo.map(str::to_owned),
         dialect,
         permit,
+    })
+}
+
+/// Asks all admissions, until one denies the client.
+fn admit(handshake: &Handshake<'_>, admissions: &[Arc<dyn Admission>]) -> Result<Permit, Denied> {
+    let mut admissions = admissions.iter();
+    admissions.try_fold(Permit::default(), |permit, admission| {
+        Ok(permit.and(admission.admit(handshake)?))
     })
 }
 
@@ -103,13 +120,15 @@ pub fn read_head(bytes: &[u8], pages: &[page::Page]) -> Option<(Vec<u8>, usize, 
         ..Config::default()
     };
     let client = std::net::Ipv4Addr::LOCALHOST.into();
-    Some(match head::parse(bytes, |head| decide(head, client, &config, true))? {
-        Err(response) => (response.to_bytes(), 0, None),
-        Ok((upgrade, length)) => {
-            let response = switching_protocols(&upgrade.key, upgrade.subprotocol.as_deref());
-            (response, length, Some(upgrade.dialect))
-        }
-    })
+    Some(
+        match head::parse(bytes, |head| decide(head, client, &config, true, || ()))? {
+            Err(response) => (response.to_bytes(), 0, None),
+            Ok((upgrade, length)) => {
+                let response = switching_protocols(&upgrade.key, upgrade.subprotocol.as_deref());
+                (response, length, Some(upgrade.dialect))
+            }
+        },
+    )
 }
 
 #[cfg(all(test, not(loom)))]

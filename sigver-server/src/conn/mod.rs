@@ -22,6 +22,7 @@ use sigver_core::{CloseReason, Decoder, Dialect, Source, Time, Traffic};
 
 use crate::{
     access::{
+        admissions::Admissions,
         per_ip::{self, LimitExceeded, PerIpLimits},
         permit::Permit,
     },
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) per_ip: Arc<PerIpLimits>,
+    pub(crate) admissions: Arc<Admissions<Peer>>,
     pub(crate) clock: Clock,
 }
 
@@ -81,19 +83,26 @@ pub(crate) fn run(accepted: Accepted, context: &Context) {
 
 /// Reads the request. Returns an admitted handshake and the bytes after it; responds to any other request. Not inlined: see [`report`].
 #[inline(never)]
-fn shake_hands(peer: &Peer, context: &Context, permit: &mut Option<per_ip::Permit>) -> Option<(Upgrade, Vec<u8>)> {
-    let Context { config, lifecycle, .. } = context;
+fn shake_hands(peer: &Arc<Peer>, context: &Context, permit: &mut Option<per_ip::Permit>) -> Option<(Upgrade, Vec<u8>)> {
+    let Context {
+        config,
+        lifecycle,
+        admissions,
+        ..
+    } = context;
     log::debug!("{peer} connected");
-    let decision = match handshake::read(&peer.stream, peer.addr.ip(), config, || lifecycle.is_ready()) {
+    let is_ready = || lifecycle.is_ready();
+    let begin = || admissions.begin(peer, Instant::now(), || lifecycle.waker().wake());
+    let decision = match handshake::read(&peer.stream, peer.addr.ip(), config, is_ready, begin) {
         Ok(decision) => decision,
         Err(error) => {
             log::debug!("{peer} disconnected before its request was complete: {error}");
             return None;
         }
     };
-    if peer.is_aborted() {
-        // The server has ended during the admission, or a read.
-        log::debug!("{peer} aborted before its request was answered");
+    if peer.is_aborted() || !peer.claim_answer() {
+        // The server has ended during the admission, or a read; or the admission took too long.
+        log::debug!("{peer} ended before its request was answered");
         return None;
     }
     let (response, line) = match decision {

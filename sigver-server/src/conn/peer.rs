@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     /// The address of the client behind its proxies.
     client: OnceLock<IpAddr>,
     admitted: OnceLock<Admitted>,
+    /// Whether the request was answered, or is about to be.
+    is_answered: AtomicBool,
     is_closing: AtomicBool,
     is_aborted: AtomicBool,
     /// How long the client may read nothing after its last frame.
@@ -72,6 +74,7 @@ impl Peer {
             close_reason: OnceLock::new(),
             client: OnceLock::new(),
             admitted: OnceLock::new(),
+            is_answered: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
             close_timeout,
@@ -89,6 +92,11 @@ impl Peer {
     /// Returns the address of the client, or that of the connection until the request head is complete.
     pub(crate) fn client(&self) -> IpAddr {
         self.client.get().copied().unwrap_or(self.addr.ip())
+    }
+
+    /// Returns whether the caller is the first that wants to answer the request. Only this one may answer it.
+    pub(crate) fn claim_answer(&self) -> bool {
+        !self.is_answered.swap(true, Ordering::Relaxed)
     }
 
     /// Records that the client was admitted.

@@ -305,6 +305,35 @@ fn end_with_blocked_admissions(shut_down: impl FnOnce(&Running)) -> io::Result<(
 }
 
 #[test]
+fn client_whose_admission_takes_too_long_is_rejected() -> io::Result<()> {
+    let blocks = Arc::new(Blocks::default());
+    let mut config = test_config();
+    config.admission_timeout = Duration::from_millis(100);
+    config.admission.push(Arc::clone(&blocks) as Arc<dyn Admission>);
+    let server = Running::start(config);
+    let (mut opener, mut joiner) = server.pair("k");
+    for count in 1..=3 {
+        let outcome = handshake(TcpStream::connect(server.addr)?, "/blocks", "").map(|_| "accepted");
+        let rejected = "handshake rejected: HTTP/1.1 503 Service Unavailable";
+        assert_eq!(outcome.map_err(|error| error.to_string()), Err(rejected.to_owned()));
+        assert_eq!(blocks.calls(), count);
+    }
+    assert_eq!(server.handle.connection_count(), 5, "the admissions still block");
+    let answered = "sigver_refused_total{reason=\"http-503\"} 3\n";
+    assert!(
+        server.handle.metrics().contains(answered),
+        "{}",
+        server.handle.metrics()
+    );
+    joiner.send_text("{}")?;
+    assert_eq!(opener.receive(), Seen::Text(r#"{"index":0}"#.into()));
+    blocks.release();
+    eventually("their threads have ended", || server.handle.connection_count() == 2);
+    assert_eq!(server.handle.stats().connections, 2, "none was let in");
+    Ok(())
+}
+
+#[test]
 fn blocked_admission_does_not_delay_shutdown() -> io::Result<()> {
     end_with_blocked_admissions(|server| server.handle.shutdown_now())?;
     end_with_blocked_admissions(|server| server.handle.shutdown())

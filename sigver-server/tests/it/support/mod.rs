@@ -23,6 +23,7 @@ use socket2::{Domain, Socket, Type};
 pub(crate) fn test_config() -> Config {
     let mut config = Config::default();
     config.handshake_timeout = DEADLINE;
+    config.admission_timeout = DEADLINE;
     config.endpoint.limits.role_deadline = None;
     config.endpoint.keep_alive = Duration::MAX;
     config.endpoint.close_timeout = DEADLINE;
