@@ -62,7 +62,8 @@ pub struct EndpointConfig {
     /// [`messages_per_second`](Self::messages_per_second), but at most a quarter of [`backlog_bytes`](Self::backlog_bytes) may arrive at once.
     pub bytes_per_second: Option<NonZeroU32>,
     /// The messages that all connections of a [`Source`](crate::Source) together may send per second. Default: `None`, no limit. Beyond it,
-    /// the connection that has sent is paused.
+    /// the connection that has sent is paused, and new ones of the source are paused from the start
+    /// ([`Endpoint::paused_until`](crate::Endpoint::paused_until)).
     ///
     /// [`messages_per_second`](Self::messages_per_second) alone does not limit a client with many connections. All clients behind a NAT are
     /// one source. 1,000 is a start. It costs up to 12 MiB, for at most 65,536 sources.

@@ -221,6 +221,14 @@ impl Endpoint {
         self
     }
 
+    /// Returns until when not to read a connection. Ask after [`connect`](Self::connect) if
+    /// [`messages_per_second_per_source`](EndpointConfig::messages_per_second_per_source) is set: a client that is over the rate must not be
+    /// read because it has connected again. Later, [`Output::PauseReading`] tells.
+    pub fn paused_until(&self, now: Time, id: ConnId) -> Option<Time> {
+        let paused_until = self.conns.get(id)?.paused_until;
+        (paused_until > now).then_some(paused_until)
+    }
+
     /// Accepts a connection whose handshake negotiated `dialect` ([`Dialect::negotiate`]), from a client with this address. Behind a trusted
     /// proxy, that is the address that the proxy forwards.
     ///
@@ -237,9 +245,10 @@ impl Endpoint {
             return Err(ConnectError::ShuttingDown);
         }
         let id = self.hub.connect(now, dialect.profile())?;
+        let source = client.into();
         let conn = Conn {
             dialect,
-            source: client.into(),
+            source,
             ping_timer: None,
             missed_pings: 0,
             unwritten: 0,
@@ -247,7 +256,7 @@ impl Endpoint {
             blocked: None,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
-            paused_until: now,
+            paused_until: self.source_rates.ready_at(source, now).unwrap_or(now),
             attempts: AttemptBudget::new(now),
             pairing: None,
         };

@@ -82,6 +82,12 @@ impl SourceRates {
         self.0.set(source, limiter.full_at, now);
         limiter.ready_at(now, MAX_BURST)
     }
+
+    /// Returns the time from which the budget is not negative, if that is after `now`.
+    pub(super) fn ready_at(&self, source: Source, now: Time) -> Option<Time> {
+        let full_at = self.0.full_at(source)?;
+        RateLimiter { full_at }.ready_at(now, MAX_BURST)
+    }
 }
 
 #[cfg(test)]

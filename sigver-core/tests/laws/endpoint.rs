@@ -318,23 +318,30 @@ fn client_that_obeys_pauses_keeps_to_its_rate() {
     );
 }
 
-/// Clients of a source that obey pauses together send at most one second's worth more than its rate allows, and one message each.
+/// Clients of a source that obey pauses together send at most one second's worth more than its rate allows, and one message each, also if they
+/// connect again.
 #[test]
 fn clients_that_obey_pauses_keep_to_the_rate_of_their_source() {
-    let messages = prop::collection::vec((0..1_000_u64, 0..CLIENTS), 1..60);
+    let messages = prop::collection::vec((0..1_000_u64, 0..CLIENTS, any::<bool>()), 1..60);
     for_all((messages, 1..20_u32), |(messages, per_second)| {
         let mut config = EndpointConfig::default();
         config.limits.role_deadline = None;
         config.messages_per_second_per_source = NonZeroU32::new(per_second);
         let mut endpoint = sigver_core::Endpoint::new(config, || None);
-        let mut connect = || endpoint.connect(Time::ZERO, Dialect::V1, address(1).into());
-        let mut clients: Vec<_> = (0..CLIENTS)
-            .map(|_| (connect().expect("a connection"), Time::ZERO))
-            .collect();
+        let connect = |endpoint: &mut sigver_core::Endpoint, now| {
+            let connected = endpoint.connect(now, Dialect::V1, address(1).into());
+            let id = connected.expect("there is room");
+            (id, endpoint.paused_until(now, id).unwrap_or(now))
+        };
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(&mut endpoint, Time::ZERO)).collect();
         let mut now = Time::ZERO;
         let mut sent: Vec<Duration> = Vec::new();
-        for (gap, client) in messages {
+        for (gap, client, connects_again) in messages {
             let (id, ready) = &mut clients[client];
+            if connects_again {
+                let _ = endpoint.handle(now, *id, sigver_core::Input::Disconnected);
+                (*id, *ready) = connect(&mut endpoint, now);
+            }
             now = now.saturating_add(Duration::from_millis(gap)).max(*ready);
             sent.push(now.as_duration());
             for (to, output) in endpoint.handle(now, *id, sigver_core::Input::Pong) {

@@ -251,6 +251,9 @@ impl Conn<'_> {
         if self.peer.stream.set_read_timeout(None).is_err() {
             return End::Lost;
         }
+        if self.context.config.endpoint.messages_per_second_per_source.is_some() {
+            self.wait_until_registered();
+        }
         loop {
             if self.wait_while_stopped().is_err() {
                 return End::Lost;
@@ -286,6 +289,13 @@ impl Conn<'_> {
         };
         self.events.send(event);
         Ok(())
+    }
+
+    /// Waits until the relay has handled the handshake. If the client's source is over its rate, the connection is paused from then on.
+    fn wait_until_registered(&self) {
+        while !self.peer.has_id() && !self.peer.is_aborted() {
+            self.peer.credits.wait_idle(DRAIN_WAIT);
+        }
     }
 
     /// Waits while the client's opener reads more slowly than the client sends. Fails if the client has gone: what it has sent and nobody has

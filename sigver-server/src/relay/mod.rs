@@ -296,6 +296,9 @@ impl Relay {
     fn accept(&mut self, now: Time, peer: &Arc<Peer>, dialect: Dialect, response: &[u8]) {
         match self.endpoint.connect(now, dialect, peer.client()) {
             Ok(id) => {
+                if let Some(until) = self.endpoint.paused_until(now, id) {
+                    peer.pause_reading(until);
+                }
                 peer.set_id(id);
                 if self.peers.len() <= id.slot() {
                     self.peers.resize_with(id.slot() + 1, || None);

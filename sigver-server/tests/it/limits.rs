@@ -339,6 +339,30 @@ fn rate_per_ip_delays_all_connections_of_a_client() -> io::Result<()> {
     Ok(())
 }
 
+/// The kernel discards what a client that disconnects during a pause has sent.
+#[test]
+fn rate_per_ip_is_not_evaded_by_connecting_again() -> io::Result<()> {
+    let mut config = test_config();
+    config.endpoint.messages_per_second_per_source = NonZeroU32::new(20);
+    let server = Running::start(config);
+    let pings = frame(Opcode::Ping, Piece::Last, b"").repeat(5);
+    let mut pongs = 0;
+    let began = Instant::now();
+    for _ in 0..40 {
+        let mut client = client(&server, FIRST_IP, "")?;
+        client.send_raw(&pings)?;
+        client.stream().shutdown(Shutdown::Write)?;
+        let mut answers = Vec::new();
+        // Ends with an error if something was discarded.
+        let _ = client.stream().read_to_end(&mut answers);
+        pongs += answers.len() / b"\x8a\x00".len();
+    }
+    let allowed = 20.0 * (1.0 + began.elapsed().as_secs_f64());
+    // One connection may have all of its pings under way when the rate is exceeded.
+    assert!(pongs >= 20 && pongs as f64 <= allowed + 5.0, "{pongs}, allowed {allowed}");
+    Ok(())
+}
+
 #[test]
 fn byte_rate_counts_fragments_between_pings() -> io::Result<()> {
     let mut config = test_config();

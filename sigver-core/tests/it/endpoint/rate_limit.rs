@@ -128,6 +128,23 @@ fn connections_of_a_source_share_its_budget() {
 }
 
 #[test]
+fn new_connection_of_a_source_over_its_rate_is_paused_from_the_start() {
+    let mut server = Server::new(|config| config.messages_per_second_per_source = NonZeroU32::new(10));
+    let a = server.connect(V1);
+    for _ in 0..15 {
+        server.input(a, Input::Pong);
+    }
+    server.input(a, Input::Disconnected);
+    let again = server.connect(V1);
+    assert_eq!(server.endpoint.paused_until(server.now, again), Some(at(500)));
+    let other = server.connect_from(V1, "192.0.2.99").expect("there is room");
+    assert_eq!(server.endpoint.paused_until(server.now, other), None);
+    server.now = at(500);
+    assert_eq!(server.endpoint.paused_until(server.now, again), None);
+    assert_eq!(server.endpoint.paused_until(server.now, a), None, "it is gone");
+}
+
+#[test]
 fn every_message_counts_against_the_source() {
     for frame in FRAMES {
         let mut server = Server::new(|config| config.messages_per_second_per_source = NonZeroU32::new(1));
