@@ -359,7 +359,10 @@ fn rate_per_ip_is_not_evaded_by_connecting_again() -> io::Result<()> {
     }
     let allowed = 20.0 * (1.0 + began.elapsed().as_secs_f64());
     // One connection may have all of its pings under way when the rate is exceeded.
-    assert!(pongs >= 20 && pongs as f64 <= allowed + 5.0, "{pongs}, allowed {allowed}");
+    assert!(
+        pongs >= 20 && pongs as f64 <= allowed + 5.0,
+        "{pongs}, allowed {allowed}"
+    );
     Ok(())
 }
 
