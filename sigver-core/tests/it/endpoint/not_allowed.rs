@@ -1,6 +1,6 @@
 //! Requests for roles that the embedder does not allow.
 
-use sigver_core::{AllowedRoles, Key};
+use sigver_core::{AllowedRoles, Key, Token};
 
 use super::*;
 
@@ -66,6 +66,26 @@ fn meet_is_refused_only_if_it_would_give_another_role() {
     assert_eq!(server.endpoint.counters().hub.joiners, 1);
 }
 
+/// The token shows that the client had the key, not that it may still open it.
+#[test]
+fn takeover_requires_permission_to_open() {
+    let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
+    let [opener, client] = [V1; 2].map(|dialect| server.connect(dialect));
+    let opened = server.text(opener, OPEN).of(opener)[0].to_owned();
+    let (_, token) = opened.split_once(r#""token":""#).expect("a token");
+    let meet = |opener| {
+        input(InboundMessage::Meet {
+            key: key(),
+            id: None,
+            token: Token::new(&token[..32]).ok(),
+            new_token: None,
+            allowed: AllowedRoles { opener, joiner: true },
+        })
+    };
+    assert_eq!(server.input(client, meet(false)), [(client, ERROR)]);
+    assert!(server.input(client, meet(true)).of(client)[0].contains("opened"));
+}
+
 #[test]
 fn refusals_are_attempts() {
     let mut server = Server::new(|config| config.key_attempts_per_minute = NonZeroU32::new(2));
@@ -87,7 +107,7 @@ fn refusals_are_attempts() {
 fn refusal_says_nothing_about_the_key() {
     let mut server = Server::new(|config| config.keep_alive = Duration::MAX);
     let [opener, lost, client] = [V1; 3].map(|dialect| server.connect(dialect));
-    for token in [None, Some(sigver_core::Token::from_random(7))] {
+    for token in [None, Some(Token::from_random(7))] {
         let ask = |server: &mut Server, key: &str| {
             let message = InboundMessage::Meet {
                 key: Key::new(key, &Limits::default()).expect("a key"),
