@@ -25,7 +25,8 @@ impl SocketFile {
     ///
     /// Somebody listens on it, a file has this path that is not a socket, or the system rejects the path.
     pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<(Socket, Self)> {
-        let addr = SockAddr::unix(path)?;
+        let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a Unix socket");
+        let addr = SockAddr::unix(path).map_err(too_long)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         match socket.bind(&addr) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr)? => {
@@ -135,6 +136,7 @@ mod tests {
     #[test]
     fn path_that_is_too_long_is_an_error() {
         let path = std::env::temp_dir().join("x".repeat(200));
-        assert!(SocketFile::bind(&path, 0o600).is_err());
+        let error = SocketFile::bind(&path, 0o600).expect_err("too long");
+        assert_eq!(error.to_string(), "the path is too long for a Unix socket");
     }
 }
