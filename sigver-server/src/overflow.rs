@@ -1,7 +1,8 @@
 //! Connections over a limit. They get no thread: the accept loop reads their request, rejects a WebSocket handshake with HTTP 503, and responds
 //! to any other request as usual, so that a full server still answers health probes.
 //!
-//! At most [`MAX_OVERFLOW`] connections wait here. One more takes the place of the oldest.
+//! At most [`MAX_OVERFLOW`] connections wait here. One more takes the place of the oldest of the source that has most, so that a health probe keeps
+//! its place while another address knocks.
 
 use std::{
     collections::VecDeque,
@@ -9,6 +10,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use sigver_core::Source;
 
 use crate::{
     access::client_ip,
@@ -85,9 +88,9 @@ impl Overflow {
     pub(crate) fn push(&mut self, peer: Arc<Peer>, why: String) {
         peer.limit_delivery();
         if self.waiting.len() >= MAX_OVERFLOW {
-            if let Some(oldest) = self.waiting.pop_front() {
+            if let Some(first) = self.remove_first() {
                 // Its request may have arrived meanwhile.
-                if let Some(unanswered) = self.advance_late(oldest) {
+                if let Some(unanswered) = self.advance_late(first) {
                     self.expire(unanswered);
                 }
             }
@@ -100,6 +103,16 @@ impl Overflow {
         };
         let waiting = self.advance(waiting);
         self.waiting.extend(waiting);
+    }
+
+    /// Removes the oldest connection of the source that has most.
+    fn remove_first(&mut self) -> Option<Waiting> {
+        let source = |waiting: &Waiting| Source::from(waiting.peer.addr.ip());
+        let sources: Vec<Source> = self.waiting.iter().map(source).collect();
+        let count = |index: &usize| sources.iter().filter(|source| **source == sources[*index]).count();
+        // The last of equals, which is the oldest.
+        let index = (0..sources.len()).rev().max_by_key(count)?;
+        self.waiting.remove(index)
     }
 
     /// Returns what the accept loop polls.
@@ -220,11 +233,42 @@ impl Overflow {
 mod tests {
     use std::{
         io::{Read, Write},
-        net::{Ipv4Addr, TcpListener, TcpStream},
+        net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     };
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::sys::{pipe::Pipe, stream};
+
+    #[test]
+    fn knocking_address_takes_no_place_of_another() -> io::Result<()> {
+        let lifecycle = Arc::new(Lifecycle::new(Pipe::new()?, false));
+        let mut overflow = Overflow::new(&Arc::default(), &Arc::default(), &lifecycle);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut clients = Vec::new();
+        let mut knock = |overflow: &mut Overflow, from: [u8; 4]| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            client.bind(&SocketAddr::from((from, 0)).into())?;
+            client.connect(&listener.local_addr()?.into())?;
+            let (stream, addr) = stream::accept(&listener)?;
+            let peer = Arc::new(Peer::new(0, addr, stream, Duration::from_secs(5)));
+            overflow.push(Arc::clone(&peer), "full".into());
+            clients.push(client);
+            io::Result::Ok(peer)
+        };
+        let probe = knock(&mut overflow, [127, 0, 0, 1])?;
+        let mut knocking = Vec::new();
+        for _ in 0..2 * MAX_OVERFLOW {
+            knocking.push(knock(&mut overflow, [127, 0, 0, 2])?);
+        }
+        let is_waiting = |peer: &Arc<Peer>| overflow.waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.peer, peer));
+        assert_eq!(overflow.waiting.len(), MAX_OVERFLOW);
+        assert!(is_waiting(&probe));
+        let (gone, waiting) = knocking.split_at(knocking.len() - (MAX_OVERFLOW - 1));
+        assert!(gone.iter().all(|peer| !is_waiting(peer)) && waiting.iter().all(is_waiting));
+        Ok(())
+    }
 
     /// The process may have been suspended since the request arrived.
     #[test]

@@ -31,6 +31,7 @@ mod report;
 mod requests;
 mod reservation_shares;
 pub(crate) mod source_table;
+mod takeovers;
 mod timers;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -155,6 +156,8 @@ struct Conn {
     /// When reading from the client resumes, or has resumed.
     paused_until: Time,
     attempts: AttemptBudget,
+    /// Of the key that it has open or had last.
+    takeovers: AttemptBudget,
     /// Of a joiner. Boxed, because other connections have none.
     pairing: Option<Box<Pairing>>,
 }
@@ -258,6 +261,7 @@ impl Endpoint {
             bytes: RateLimiter::new(now),
             paused_until: self.source_rates.ready_at(source, now).unwrap_or(now),
             attempts: AttemptBudget::new(now),
+            takeovers: AttemptBudget::new(now),
             pairing: None,
         };
         self.conns.insert(id, conn);
@@ -537,6 +541,7 @@ impl Endpoint {
             Some(key) => self.attempt_key(now, id, key, message, outputs),
             None => self.hub.handle(now, id, message),
         };
+        self.record_takeover(now, id, &messages);
         if resigns {
             self.record_resignation(id, role);
         }

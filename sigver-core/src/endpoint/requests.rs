@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl Endpoint {
-    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts.
+    /// Handles an open, join or meet of a named key, unless the connection or its source has made too many attempts, or the key was taken over
+    /// too often.
     ///
     /// Every open or meet is an attempt, of a free key as well: a client that opens and closes one key after the other finds those that are
     /// taken. A join is an attempt if it is not allowed, or the key is unknown, also if it waits.
@@ -23,8 +24,11 @@ impl Endpoint {
         message: InboundMessage,
         outputs: &mut Outputs,
     ) -> Vec<(ConnId, OutboundMessage)> {
-        let (Some((per_conn, per_source)), Some(conn), None) =
-            (self.attempt_limits(), self.conns.get(id), self.hub.role(id))
+        let has_role = self.hub.role(id).is_some();
+        if !has_role && self.exceeds_takeovers(now, &key, &message) {
+            return self.refuse_throttled(now, id, Refusal::TooManyAttempts { key }, outputs);
+        }
+        let (Some((per_conn, per_source)), Some(conn), false) = (self.attempt_limits(), self.conns.get(id), has_role)
         else {
             return self.hub.handle(now, id, message);
         };

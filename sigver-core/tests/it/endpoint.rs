@@ -29,6 +29,7 @@ mod rate_limit;
 mod reserved;
 mod role_deadline;
 mod shutdown;
+mod takeovers;
 mod waiting;
 mod write_buffer;
 

@@ -675,7 +675,7 @@ impl Model {
     }
 
     /// Returns the opener of `key`.
-    fn opener_of(&self, key: usize) -> Option<usize> {
+    pub(crate) fn opener_of(&self, key: usize) -> Option<usize> {
         let opener = self.connected().find(|client| client.key() == Some(key));
         opener.map(|opener| opener.name)
     }

@@ -13,6 +13,9 @@ use super::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// A key may be taken over so often on average, and for a minute's worth at once.
+const TAKEOVER: Duration = Duration::from_secs(2);
+
 impl Client {
     pub(super) fn refused_at(&self) -> Option<Duration> {
         match self.blocked.as_ref()?.reason {
@@ -25,6 +28,12 @@ impl Client {
 impl EndpointModel {
     /// Handles a request for a named key, if an attempt is left.
     pub(super) fn attempt(&mut self, who: usize, step: model::Step, outputs: &mut Outputs) -> Vec<(usize, Sent)> {
+        if self.exceeds_takeovers(who, step) {
+            let (model::Step::Open { key, .. } | model::Step::Meet { key, .. }) = step else {
+                panic!("{step:?} takes over no key");
+            };
+            return self.throttle(who, key, outputs);
+        }
         let (allowed, source) = (self.config.key_attempts_per_minute, self.client(who).source);
         let Some(allowed) = allowed.filter(|_| self.role(who).is_none()) else {
             return self.hub.play(step);
@@ -51,6 +60,26 @@ impl EndpointModel {
             self.attempts.entry(source).or_default().level += of_source;
         }
         sent
+    }
+
+    fn exceeds_takeovers(&mut self, who: usize, step: model::Step) -> bool {
+        let (model::Step::Open { key, tokens, .. } | model::Step::Meet { key, tokens, .. }) = step else {
+            return false;
+        };
+        let opener = self.hub.opener_of(key).filter(|_| tokens.shown.is_some());
+        let Some(opener) = opener.filter(|_| self.role(who).is_none()) else {
+            return false;
+        };
+        let now = self.now;
+        self.client(opener).takeovers.excess(now, Duration::ZERO) + TAKEOVER > MINUTE
+    }
+
+    pub(super) fn record_takeover(&mut self, who: usize, previous: usize) {
+        let now = self.now;
+        let mut takeovers = self.client(previous).takeovers;
+        takeovers.excess(now, Duration::ZERO);
+        takeovers.level += TAKEOVER;
+        self.client(who).takeovers = takeovers;
     }
 
     /// Whether the client or its source has less than one attempt left.

@@ -52,6 +52,7 @@ struct Client {
     bytes: Bucket,
     paused_until: Duration,
     attempts: Bucket,
+    takeovers: Bucket,
     pairing: Option<Pairing>,
 }
 
@@ -234,6 +235,8 @@ impl EndpointModel {
             level: Duration::ZERO,
             updated: self.now,
         };
+        let (now, of_source) = (self.now, self.messages.get_mut(&source));
+        let paused_until = now + of_source.map_or(Duration::ZERO, |bucket| bucket.excess(now, SECOND));
         let client = Client {
             dialect,
             source,
@@ -249,8 +252,9 @@ impl EndpointModel {
             checks: 0,
             messages: bucket,
             bytes: bucket,
-            paused_until: Duration::ZERO,
+            paused_until,
             attempts: bucket,
+            takeovers: bucket,
             pairing: None,
         };
         self.clients.insert(who, client);
@@ -432,6 +436,9 @@ impl EndpointModel {
         let is_takeover = sent
             .iter()
             .any(|(_, sent)| *sent == Sent::RoleEnded(RoleEnd::TakenOver));
+        if let [(previous, Sent::RoleEnded(RoleEnd::TakenOver)), ..] = sent[..] {
+            self.record_takeover(who, previous);
+        }
         let notices = sent.iter().filter(|(_, sent)| !matches!(sent, Sent::Present { .. }));
         let weight = if is_takeover { notices.count() } else { 1 };
         self.deliver(Some(who), sent, outputs);

@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     is_answered: AtomicBool,
     is_closing: AtomicBool,
     is_aborted: AtomicBool,
+    /// Whether closing the socket resets the connection.
+    is_reset: AtomicBool,
     /// How long the client may read nothing after its last frame.
     pub(crate) close_timeout: Duration,
     /// When the connection's thread reads again, in nanoseconds of the server's [`Time`].
@@ -77,6 +79,7 @@ impl Peer {
             is_answered: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
+            is_reset: AtomicBool::new(false),
             close_timeout,
             paused_until: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
@@ -252,6 +255,7 @@ impl Peer {
     /// an orderly end would follow an incomplete frame.
     pub(crate) fn discard_undelivered(&self) {
         if self.undelivered_bytes() > 0 {
+            self.is_reset.store(true, Ordering::Relaxed);
             socket::reset_on_close(&self.stream);
         }
     }
@@ -267,7 +271,12 @@ impl Peer {
         self.is_aborted.store(true, Ordering::Relaxed);
         self.credits.wake_owner();
         self.outbox.abandon();
-        self.stream.abort();
+        if self.is_reset.load(Ordering::Relaxed) {
+            // The other direction would end before the reset, in an orderly way.
+            let _ = self.stream.shutdown(Shutdown::Read);
+        } else {
+            self.stream.abort();
+        }
     }
 
     /// Whether the connection was aborted.
@@ -376,5 +385,39 @@ impl Wire for Stream {
 impl AsFd for Peer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        io::Read,
+        net::{Ipv4Addr, TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::sys::stream;
+
+    /// The kernel has delivered all that it had, but the rest of a frame waits in the backlog.
+    #[test]
+    fn client_of_an_incomplete_frame_gets_a_reset() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let (stream, addr) = stream::accept(&listener)?;
+        let peer = Peer::new(0, addr, stream, Duration::from_secs(5));
+        while peer.backlog_bytes() == 0 {
+            let _ = peer.send(&[0; 65_536]);
+        }
+        client.set_nonblocking(true)?;
+        while socket::undelivered(&peer.stream) > 0 {
+            let _ = client.read(&mut [0; 65_536]);
+        }
+        client.set_nonblocking(false)?;
+        assert!(peer.backlog_bytes() > 0, "nobody flushes it");
+        peer.reset();
+        drop(peer);
+        let end = client.read_to_end(&mut Vec::new());
+        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+        Ok(())
     }
 }

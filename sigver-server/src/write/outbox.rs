@@ -77,6 +77,8 @@ enum Phase {
     Open,
     /// The last frame was sent or queued.
     Finished,
+    /// The client has gone. Nothing more is sent, and the write half is not shut down: an orderly end would follow an incomplete frame.
+    Abandoned,
 }
 
 /// The most bytes that are sent under one lock, which limits how long the relay waits for the flusher.
@@ -100,7 +102,7 @@ impl Outbox {
     pub(crate) fn send(&self, wire: &impl Wire, frame: &[u8]) -> SendOutcome {
         let mut state = lock(&self.state);
         match state.phase {
-            Phase::Finished => SendOutcome::Accepted,
+            Phase::Finished | Phase::Abandoned => SendOutcome::Accepted,
             Phase::Open => state.put(wire, frame),
         }
     }
@@ -108,7 +110,7 @@ impl Outbox {
     /// Sends or queues the last frame. Once everything is sent, the write half is shut down.
     pub(crate) fn finish(&self, wire: &impl Wire, frame: &[u8], backlog: Backlog) -> SendOutcome {
         let mut state = lock(&self.state);
-        if state.phase == Phase::Finished {
+        if state.phase != Phase::Open {
             return SendOutcome::Accepted;
         }
         state.phase = Phase::Finished;
@@ -116,7 +118,7 @@ impl Outbox {
             state.keep_partial_frame();
         }
         let sent = state.put(wire, frame);
-        if state.backlog.is_empty() {
+        if state.phase == Phase::Finished && state.backlog.is_empty() {
             wire.shutdown_write();
         }
         sent
@@ -158,7 +160,7 @@ impl Outbox {
     /// Whether the last frame was sent, or the connection was abandoned.
     pub(crate) fn is_over(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Finished && state.backlog.is_empty()
+        state.phase != Phase::Open && state.backlog.is_empty()
     }
 
     /// Returns the size of the backlog in bytes.
@@ -242,7 +244,7 @@ impl State {
     }
 
     fn abandon(&mut self) {
-        self.phase = Phase::Finished;
+        self.phase = Phase::Abandoned;
         self.clear();
     }
 
