@@ -262,7 +262,7 @@ class Signaling {
 
   /** The present peers: the joiners of an opener by index, the opener of a joiner by `undefined`. @type {Map<number | undefined, Entry>} */
   #present = new Map();
-  /** Peers that may come back, in the order in which they left. @type {Set<Entry>} */ #away = new Set();
+  /** The present peers and those that may come back, in the order in which they joined. @type {Set<Entry>} */ #peers = new Set();
   /** @type {Map<string, Entry>} */ #byId = new Map();
 
   /** @type {Emitter<SignalingEvents>} */ #events = emitter();
@@ -317,7 +317,7 @@ class Signaling {
   }
 
   get peers() {
-    return [...this.#present.values(), ...this.#away].map(({ peer }) => peer);
+    return [...this.#peers].map(({ peer }) => peer);
   }
 
   /** @param {unknown} data */
@@ -475,7 +475,7 @@ class Signaling {
         return this.#ask !== "open" && this.#joined(message);
       case "waiting":
         this.#hasWaited = message.wait * 1_000 >= this.#backoff.slow;
-        this.#away.forEach((entry) => this.#forgetLater(entry));
+        this.#away().forEach((entry) => this.#forgetLater(entry));
         return this.#events.emit({ type: "waiting", wait: message.wait });
       case "join":
         return this.#role === "opener" && this.#arrive(message.index, message);
@@ -500,18 +500,18 @@ class Signaling {
     this.#events.emit({ type: "opened", key });
     // The joiners of a connection that the server did not know to be lost.
     joiners.forEach((joiner) => this.#arrive(joiner.index, joiner, this.#withoutId(joiner)));
-    [...this.#away].filter(({ id }) => id === undefined).forEach((entry) => this.#forget(entry));
-    this.#away.forEach((entry) => this.#forgetLater(entry));
+    for (const entry of this.#away()) entry.id === undefined ? this.#forget(entry) : this.#forgetLater(entry);
   }
 
   /** @param {Extract<ServerMessage, { type: "joined" }>} message */
   #joined(message) {
     this.#accepted("joiner");
-    if (this.#ask === "join") [...this.#away].filter(({ id }) => !id || id !== message.id).forEach((entry) => this.#forget(entry));
-    else this.#token = undefined;
+    this.#token = undefined;
     this.#events.emit({ type: "joined", key: /** @type {string} */ (this.#key) });
+    // The key has one opener. Peers that have met may change their roles.
+    const others = this.#away().filter(({ id }) => id === undefined || id !== message.id);
+    for (const entry of others) this.#ask === "join" ? this.#forget(entry) : this.#forgetLater(entry);
     this.#arrive(undefined, message);
-    this.#away.forEach((entry) => this.#forgetLater(entry));
   }
 
   /** @param {Extract<ServerMessage, { type: "reopened" }>} message */
@@ -564,7 +564,7 @@ class Signaling {
     if (this.#present.get(entry.place) === entry) this.#present.delete(entry.place);
     clearTimeout(entry.timer);
     entry.timer = undefined;
-    this.#away.delete(entry);
+    this.#peers.add(entry);
     this.#present.set(place, entry);
     if (id !== undefined) this.#byId.set(id, entry);
     Object.assign(entry, { place, index, isAway: false, isPolite: this.#role === "joiner", iceServers: ice?.servers ?? [] });
@@ -580,14 +580,12 @@ class Signaling {
   #depart(entry, code) {
     if (!entry) return;
     this.#present.delete(entry.place);
-    this.#away.add(entry);
     entry.isAway = true;
-    entry.seal = undefined;
     entry.emit({ type: "away", code });
     if (this.#state !== "open") return;
     if (entry.id === undefined) this.#forget(entry);
     else this.#forgetLater(entry);
-    if (this.#away.size > MAX_AWAY) this.#forget(/** @type {Entry} */ (this.#away.values().next().value));
+    if (this.#peers.size - this.#present.size > MAX_AWAY) this.#forget(this.#away()[0]);
   }
 
   /** @param {Entry} entry */
@@ -599,7 +597,7 @@ class Signaling {
   #forget(entry) {
     clearTimeout(entry.timer);
     entry.timer = undefined;
-    this.#away.delete(entry);
+    this.#peers.delete(entry);
     if (this.#present.get(entry.place) === entry) this.#present.delete(entry.place);
     if (entry.id !== undefined && this.#byId.get(entry.id) === entry) this.#byId.delete(entry.id);
     entry.isAway = true;
@@ -608,7 +606,11 @@ class Signaling {
 
   /** After a takeover, joiners without an id are recognized by their index, which they have kept. @param {{ index: number, id?: string }} joiner */
   #withoutId({ index, id }) {
-    return id === undefined ? [...this.#away].find((entry) => entry.id === undefined && entry.place === index) : undefined;
+    return id === undefined ? this.#away().find((entry) => entry.id === undefined && entry.place === index) : undefined;
+  }
+
+  #away() {
+    return [...this.#peers].filter(({ isAway }) => isAway);
   }
 
   /** @param {Entry} entry */
@@ -647,8 +649,7 @@ class Signaling {
   #checkSize(message) {
     const text = (this.#wire ?? v1).encode(message);
     const { maxMessageBytes = MAX_MESSAGE_BYTES } = this.#options;
-    // Each UTF-16 code unit is at least one byte of UTF-8.
-    const bytes = typeof text === "string" ? new TextEncoder().encode(text).length : 0;
+    const bytes = typeof text === "string" ? utf8(text).length : 0;
     if (bytes > maxMessageBytes) throw new RangeError(`the message has ${bytes} bytes: the limit is ${maxMessageBytes}`);
   }
 
@@ -753,7 +754,7 @@ class Signaling {
 
   /** @param {EndCode} code */
   #departAll(code) {
-    this.#away.forEach((entry) => {
+    this.#peers.forEach((entry) => {
       clearTimeout(entry.timer);
       entry.timer = undefined;
     });
@@ -776,17 +777,16 @@ class Signaling {
 
   /** @param {End} end */
   #finish(end) {
-    const { signal } = this.#options;
     clearTimeout(this.#deadline);
     clearTimeout(this.#retry);
     this.#retry = undefined;
     this.#dropSocket();
     this.#state = "closed";
-    signal?.removeEventListener("abort", this.#abort);
+    this.#options.signal?.removeEventListener("abort", this.#abort);
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#shown);
     this.#departAll(end.code);
-    this.#away.clear();
+    this.#peers.clear();
     if (end.code === "unreachable" || end.code === "rejected") this.#events.emit({ type: "error", code: end.code, message: end.reason });
     this.#events.emit({ type: "closed", ...end });
     this.#settleReady(Object.assign(new Error(end.reason ? `${end.code}: ${end.reason}` : end.code), end));
