@@ -661,6 +661,7 @@ class Signaling {
     const seal = sealing(secret, this.#role === "opener", /** @type {string} */ (this.#key), {
       transmit: (data) => entry.seal === seal && this.#isPresent(entry) && this.#send({ type: "send", index: entry.place, data }),
       deliver: (data) => entry.seal === seal && entry.emit({ type: "data", data }),
+      renew: () => entry.seal === seal && entry.emit({ type: "back" }),
       reject: (message) => this.#sealError(message),
     });
     entry.seal = seal;
@@ -1032,9 +1033,9 @@ function importSecret(secret) {
  * @param {Promise<CryptoKey>} secret
  * @param {boolean} isOpener
  * @param {string} key
- * @param {{ transmit: (data: object) => void, deliver: (data: unknown) => void, reject: (message: string) => void }} to
+ * @param {{ transmit: (data: object) => void, deliver: (data: unknown) => void, renew: () => void, reject: (message: string) => void }} to
  */
-function sealing(secret, isOpener, key, { transmit, deliver, reject }) {
+function sealing(secret, isOpener, key, { transmit, deliver, renew, reject }) {
   const nonce = random(16);
   const seen = new Set([encode64(nonce)]);
   /** @typedef {{ own: CryptoKey, other: CryptoKey, sent: number, next: number }} Session */
@@ -1093,9 +1094,13 @@ function sealing(secret, isOpener, key, { transmit, deliver, reject }) {
     seen.add(other);
     const nonces = isOpener ? [nonce, decode64(other)] : [decode64(other), nonce];
     const derived = derive(nonces);
-    if (isGreeted) session = derived;
-    else begin(derived);
-    isGreeted = true;
+    if (!isGreeted) {
+      isGreeted = true;
+      return begin(derived);
+    }
+    session = derived;
+    // What was sealed for the previous nonce is lost.
+    renew();
   }
 
   /** @param {Uint8Array[]} nonces That of the opener, that of the joiner. */
