@@ -28,3 +28,11 @@ export async function next(source, type) {
   while (box.events.length === 0) await new Promise((resolve) => (box.wake = resolve));
   return box.events.shift();
 }
+
+/** Waits for the newest event of a type while the client is open. Skips attempts that failed again. */
+export async function until(source, type) {
+  for (;;) {
+    const event = await next(source, type);
+    if (source.state === "open" && inbox(source, type).events.length === 0) return event;
+  }
+}
