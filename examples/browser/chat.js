@@ -36,7 +36,7 @@ function setUp() {
   sendForm.addEventListener("submit", say);
   byId("copy").addEventListener("click", copyLink);
   byId("share").addEventListener("click", shareLink);
-  byId("stop").addEventListener("click", () => session.signaling.close());
+  for (const id of ["stop", "give-up"]) byId(id).addEventListener("click", () => session.signaling.close());
   addEventListener("hashchange", () => location.reload());
   // Otherwise the peers would notice only after a timeout that this page was closed.
   addEventListener("pagehide", () => session?.peers.forEach((peer) => peer.close()));
@@ -332,7 +332,7 @@ function render() {
   sendForm.firstElementChild.disabled = !talking;
   byId("talk").hidden = ended && byId("chat").childElementCount === 0;
   byId("invitation").hidden = !isOpener || !signaling?.role || state === "closed";
-  byId("stop").hidden = isOpener ? byId("invitation").hidden : ended || talking || !trying;
+  byId("give-up").hidden = isOpener || ended || talking || !trying;
 }
 
 /** Screen readers announce each change, so the same text is not inserted again. */
@@ -347,8 +347,8 @@ function shortened(key) {
 function showMessage(direction, text, message) {
   const way = { out: "\u2191 ", in: "\u2193 " }[direction];
   const summary = element("summary", {}, element("time", {}, clock.format()), way, meaningOf(message));
-  // Session descriptions are long, so they are collapsed.
-  const open = !("sdp" in Object(message.data ?? message));
+  // Descriptions and candidates are long, so they are collapsed.
+  const open = text.length < 150;
   append(byId("messages"), element("li", {}, element("details", { open }, summary, element("pre", {}, wrappable(text)))));
 }
 

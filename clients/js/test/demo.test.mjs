@@ -1,34 +1,14 @@
-// Tests the demo page and sigver.js in Chromium against a server.
+// Tests the demo page in Chromium against a server. Writes screenshots to the folder `screenshots`.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { networkInterfaces } from "node:os";
-import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { startBrowser } from "./browser.mjs";
+import { browserTest, server } from "./pages.mjs";
 import { freePort, startServer } from "./server.mjs";
 
 const DIALECTS = ["v1", "plain"];
-const DEADLINE = 60_000;
-const WAIT = 40_000;
 const FIVE = [0, 1, 2, 3, 4];
-
-// Chromium offers the address of the default route. Without one, it needs permission to enumerate all interfaces.
-const ONLY_LOOPBACK = Object.values(networkInterfaces()).flat().every((address) => address.internal);
-const PERMISSIONS = ONLY_LOOPBACK ? ["microphone"] : [];
-
-let server;
-let browser;
-
-before(async () => {
-  server = await startServer();
-  browser = await startBrowser();
-}, { timeout: DEADLINE });
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-}, { timeout: DEADLINE });
+const VIEWPORTS = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 800 } };
+const NOBODY = "Nobody has this key open. Ask for a new link.";
 
 browserTest("chat continues after signaling has ended", async (newPage) => {
   const opener = await newPage();
@@ -41,11 +21,12 @@ browserTest("chat continues after signaling has ended", async (newPage) => {
   await receives(joiner, "opener", before.map(echoed));
   await receives(opener, "peer 0", before);
 
-  await socketShows(joiner, "closed", /code 1000\b.*Signaling is no longer needed/);
   await opener.getByRole("button", { name: "Stop accepting" }).click();
-  await socketShows(opener, "closed", /code 1000\b.*Open chats continue/);
+  await stateShows(opener, "good", "Connected. Nobody else can join.");
+  assert(await opener.locator("#invitation").isHidden());
   const latecomer = await newPage(link);
-  await alertShows(latecomer, /unknown-key\b.*Nobody has this key open/);
+  await stateShows(latecomer, "bad", NOBODY);
+  await stateShows(joiner, "good", "Connected.");
 
   const afterwards = numbered("afterwards", 100);
   await sendLines(joiner, afterwards);
@@ -54,6 +35,7 @@ browserTest("chat continues after signaling has ended", async (newPage) => {
 
   await joiner.goto("about:blank");
   await noteShows(opener, "peer 0 left");
+  await stateShows(opener, "off", "Stopped. The link does not work any more.");
 });
 
 for (const one of DIALECTS) {
@@ -68,29 +50,32 @@ for (const one of DIALECTS) {
       await receives(opener, "peer 0", ["hello"]);
       await sendLines(opener, ["goodbye"]);
       await receives(joiner, "opener", ["goodbye"]);
-      assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
+      assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open", "id":"[0-9a-f]{32}"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
     });
   }
 }
 
-browserTest("page shows joins, leaves and all messages", async (newPage) => {
+browserTest("page shows present peers and all messages", async (newPage) => {
   const opener = await newPage();
   const link = await openKey(opener);
   const joiner = await newPage(link);
-  await noteShows(opener, "peer 0 joined");
   await noteShows(opener, "peer 0 is connected");
   await noteShows(joiner, "opener is connected");
-  await serverColumnShows(opener, "left");
+  await stateShows(opener, "good", "Connected.");
+  assert.deepEqual(await rows(opener), ["peer 0 connected connected open Kick"]);
   await joiner.close();
   await noteShows(opener, "peer 0 left");
+  await stateShows(opener, "busy", "Waiting for someone to join…");
+  assert.deepEqual(await rows(opener), []);
 
   // A joiner that sends nothing.
   const silent = await newPage(server.demo);
   await silent.evaluate(joinAndStay, keyOf(link));
-  await noteShows(opener, "peer 1 joined");
-  await serverColumnShows(opener, "connected");
+  await stateShows(opener, "busy", "Connecting to the other browser…");
+  assert.deepEqual(await rows(opener), ["peer 1 connected new none Kick"]);
   await silent.close();
-  await noteShows(opener, "peer 1 left before it was connected");
+  await stateShows(opener, "busy", "Waiting for someone to join…");
+  assert.deepEqual(await rows(opener), []);
 
   const own = await messages(opener);
   for (const words of ["Request a new key", "Key opened", "Peer 0 joined", "SDP offer, from peer 0", "SDP answer, to peer 0",
@@ -104,7 +89,6 @@ browserTest("kicked joiner is closed with code kicked", async (newPage) => {
   const link = await openKey(opener);
   const joiner = await newPage(server.demo);
   const ended = joiner.evaluate(joinAndStay, keyOf(link)).then(() => joiner.evaluate(() => globalThis.ended));
-  await noteShows(opener, "peer 0 joined");
   await opener.getByRole("button", { name: "Kick" }).click();
   await noteShows(opener, "peer 0 was kicked");
   assert.equal(await ended, "kicked");
@@ -117,7 +101,7 @@ browserTest("kicked joiner is closed with code kicked", async (newPage) => {
     await new Promise((resolve) => opener.on("opened", resolve));
   });
   const refused = await newPage(`${server.demo}#join=strict`);
-  await alertShows(refused, /closed with kicked\. The opener has kicked you\./);
+  await stateShows(refused, "bad", "The opener has removed you.");
 });
 
 browserTest("after a server restart the chat continues and new joiners can connect", async (newPage, t) => {
@@ -130,12 +114,12 @@ browserTest("after a server restart the chat continues and new joiners can conne
   await receives(opener, "peer 0", ["before"]);
 
   await own.stop("SIGKILL");
-  await alertShows(opener, /reconnecting after code 1006\. .*Next attempt in \d+ s\./);
+  await stateShows(opener, "good", "Connected. Reconnecting to the server. The chat goes on.");
   await sendLines(joiner, ["without"]);
   await receives(opener, "peer 0", ["before", "without"]);
 
   own = await startServer(own.port);
-  await socketShows(opener, "open", /./);
+  await stateShows(opener, "good", "Connected.");
   assert.equal(await opener.getByLabel("Link to join").inputValue(), link);
   const newcomer = await newPage(link);
   await sendLines(newcomer, ["I am new"]);
@@ -143,44 +127,6 @@ browserTest("after a server restart the chat continues and new joiners can conne
   await sendLines(opener, ["to both"]);
   await receives(joiner, "opener", ["to both"]);
   await receives(newcomer, "opener", ["to both"]);
-});
-
-browserTest("example in the README of this folder works", async (newPage) => {
-  const [, shown] = /```js\n(.*?)```/s.exec(readFileSync(here("../README.md"), "utf8"));
-  const content = shown.replace("./sigver.js", "/sigver.js").replaceAll("ws://localhost:8000", server.url);
-  const run = async (hash) => {
-    const page = await newPage(`${server.demo}#${hash}`);
-    const logged = (words) => page.waitForEvent("console", { predicate: (message) => message.text().startsWith(words) });
-    const [address, received] = [logged("others join at /#"), logged("hello, too")];
-    // Each page emits only one of the two. The other wait is rejected when the page closes.
-    for (const event of [address, received]) event.catch(() => {});
-    await page.addScriptTag({ type: "module", content });
-    return { address, received };
-  };
-  const opener = await run("");
-  const joiner = await run((await opener.address).text().split("#")[1]);
-  await joiner.received;
-});
-
-browserTest("example in the README of the project works", async (newPage) => {
-  const blocks = readFileSync(here("../../../README.md"), "utf8").matchAll(/```js\n(.*?)```/gs);
-  const [opens, joins] = [...blocks].map(([, shown]) => shown.replaceAll("ws://localhost:8000", server.url));
-  const [opener, joiner] = [await newPage(server.demo), await newPage(server.demo)];
-  const asked = opener.waitForEvent("websocket").then((socket) => socket.waitForEvent("framesent"));
-  await Promise.all([asked, opener.addScriptTag({ type: "module", content: opens })]);
-  await Promise.all([
-    joiner.waitForEvent("console", (message) => message.text() === "you said hello"),
-    joiner.addScriptTag({ type: "module", content: joins }),
-  ]);
-});
-
-browserTest("colliding negotiations reach a stable state", async (newPage) => {
-  const page = await newPage(server.demo);
-  const { errors, collisions, channels, states } = await page.evaluate(collide, 20);
-  assert.deepEqual(errors, []);
-  assert.deepEqual(states, ["stable", "stable"]);
-  assert(collisions > 0, "no collisions");
-  assert.deepEqual(channels, [40, 40]);
 });
 
 browserTest("five pages join one key at the same time and receive from its opener", async (newPage) => {
@@ -228,61 +174,235 @@ browserTest("candidates before the offer are kept", async (newPage) => {
   const received = joiner.evaluate((url) => plainClients.joinCandidatesFirst(url, "early"), server.url);
   await sendLines(opener, ["kept"]);
   assert.equal(await received, "kept");
-  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 joined", "peer 0 is connected"]);
+  assert.deepEqual(await opener.locator("#chat .note").allTextContents(), ["peer 0 is connected"]);
 });
 
-const REFUSALS = {
-  v1: { taken: /closed with key-taken "`key` is taken: another opener has it"\. .*already open/, unknown: /unknown-key "`key` is unknown.*"\. .*Nobody/ },
-  plain: { taken: /closed with code 1008 "key is taken"\. .*already open/, unknown: /closed with code 1008 "key is unknown"\. .*Nobody/ },
-};
-
 for (const dialect of DIALECTS) {
-  browserTest(`${dialect}: refusals are shown as an alert`, async (newPage) => {
+  browserTest(`${dialect}: a refusal is one line that says what to do`, async (newPage) => {
     const key = `taken ${dialect}`;
     const first = await newPage();
     await openKey(first, key);
     const second = await newPage(`${server.demo}?dialect=${dialect}`);
-    await second.getByLabel("Key").fill(key);
-    await second.getByRole("button", { name: "Open the key" }).click();
-    await alertShows(second, REFUSALS[dialect].taken);
-    await socketShows(first, "open", /./);
+    await submitKey(second, key);
+    await stateShows(second, "bad", "Somebody else has this key open. Choose another key.");
+    await stateShows(first, "busy", "Waiting for someone to join…");
+    // The form is open again.
+    await second.getByLabel("Key", { exact: true }).fill("k".repeat(300));
+    await second.getByRole("button", { name: "Open the key again" }).click();
+    await stateShows(second, "bad", "The server rejected the request: key over the length limit.");
 
     const joiner = await newPage(`${server.demo}?dialect=${dialect}#join=nobody`);
-    await alertShows(joiner, REFUSALS[dialect].unknown);
-
-    await second.getByLabel("Key").fill("k".repeat(300));
-    await second.getByRole("button", { name: "Open the key" }).click();
-    await alertShows(second, /closed with code 1007 "`key` over the length limit"\. The server rejected/);
+    await stateShows(joiner, "bad", NOBODY);
+    assert.equal((await joiner.getByRole("status").allTextContents()).join(""), "");
+    assert(await joiner.locator("#talk").isHidden());
+    const opener = await newPage();
+    await openKey(opener, "nobody");
+    await joiner.getByRole("button", { name: "Try again" }).click();
+    await stateShows(joiner, "good", "Connected.");
   });
 
-  browserTest(`${dialect}: joiner whose opener left retries until stopped`, async (newPage) => {
+  browserTest(`${dialect}: joiner whose opener left waits until stopped`, async (newPage) => {
     const key = `fickle ${dialect}`;
     const opener = await newPage(server.demo);
     await opener.evaluate(([url, key]) => plainClients.openAndLeaveAtOnce(url, key), [server.url, key]);
     const joiner = await newPage(`${server.demo}?dialect=${dialect}#join=${key}`);
-    await alertShows(joiner, /The opener left, or no longer accepts joiners\. Next attempt in \d+ s\./);
-    await joiner.getByRole("button", { name: "Stop retrying" }).click();
-    await socketShows(joiner, "closed", /This page no longer retries/);
+    await stateShows(joiner, "busy", "The opener has left. Waiting for it to return…");
+    await joiner.getByRole("button", { name: "Stop trying" }).click();
+    await stateShows(joiner, "off", "Stopped.");
+    assert(await joiner.getByRole("button", { name: "Stop trying" }).isHidden());
+  });
+
+  browserTest(`${dialect}: after a reload of the opener the chat comes back under the same link`, async (newPage) => {
+    const opener = await newPage();
+    const link = await openKey(opener, "", { dialect });
+    const joiner = await newPage(link);
+    await sendLines(joiner, ["before"]);
+    await receives(opener, "peer 0", ["before"]);
+
+    await opener.reload();
+    await receives(opener, "peer 0", []);
+    for (const page of [opener, joiner]) await stateShows(page, "good", "Connected.");
+    assert.equal(await opener.getByLabel("Link to join").inputValue(), link);
+    await sendLines(joiner, ["after"]);
+    await receives(opener, "peer 0", ["after"]);
+    await joiner.reload();
+    await stateShows(joiner, "good", "Connected.");
   });
 }
 
+browserTest("opener takes its key back with its token", async (newPage) => {
+  const opener = await newPage();
+  const link = await openKey(opener);
+  const saved = await opener.evaluate(() => ({ ...sessionStorage }));
+  const stranger = await newPage(opener.url());
+  await stateShows(stranger, "bad", "Somebody else has this key open. Choose another key.");
+
+  const duplicate = await newPage();
+  await duplicate.addInitScript((saved) => Object.assign(sessionStorage, saved), saved);
+  await duplicate.goto(opener.url());
+  await stateShows(duplicate, "busy", "Waiting for someone to join…");
+  await stateShows(opener, "bad", "This key is open in another tab now.");
+  const joiner = await newPage(link);
+  await sendLines(joiner, ["hello"]);
+  await receives(duplicate, "peer 0", ["hello"]);
+});
+
+browserTest("Copy, Share and the new tab have the link", async (newPage) => {
+  const opener = await newPage();
+  await opener.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await opener.addInitScript(() => (navigator.share = async ({ url }) => (globalThis.shared = url)));
+  const link = await openKey(opener);
+  await opener.getByRole("button", { name: "Copy" }).click();
+  await opener.getByRole("status").getByText("Copied.").waitFor();
+  assert.equal(await opener.evaluate(() => navigator.clipboard.readText()), link);
+  await opener.getByRole("button", { name: "Share" }).click();
+  assert.equal(await opener.evaluate(() => shared), link);
+
+  const [tab] = await Promise.all([opener.context().waitForEvent("page"), opener.getByRole("link", { name: "new tab" }).click()]);
+  await sendLines(tab, ["hello"]);
+  await receives(opener, "peer 0", ["hello"]);
+});
+
+browserTest("Copy works without the clipboard API, and Share is hidden", async (newPage) => {
+  const opener = await newPage();
+  await opener.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await opener.addInitScript(() => {
+    globalThis.clipboard = navigator.clipboard;
+    for (const name of ["clipboard", "share"]) Object.defineProperty(navigator, name, { value: undefined });
+  });
+  const link = await openKey(opener);
+  assert(await opener.locator("#share").isHidden());
+  await opener.getByRole("button", { name: "Copy" }).click();
+  await opener.getByRole("status").getByText("Copied.").waitFor();
+  assert.equal(await opener.evaluate(() => clipboard.readText()), link);
+});
+
+browserTest("messages of peers are shown as text", async (newPage) => {
+  const opener = await newPage();
+  const joiner = await newPage(await openKey(opener));
+  const markup = "<img src=x onerror=alert(1)> & <b>bold</b>";
+  await sendLines(joiner, [markup]);
+  await receives(opener, "peer 0", [markup]);
+  assert.equal(await opener.locator("#chat :is(img, span b)").count(), 0);
+});
+
+browserTest("keyboard is enough", async (newPage) => {
+  const opener = await newPage(server.demo);
+  await tabTo(opener, "begin");
+  await opener.keyboard.press("Enter");
+  await opener.waitForFunction(() => document.activeElement.id === "copy");
+  const joiner = await newPage(await opener.getByLabel("Link to join").inputValue());
+  await stateShows(opener, "good", "Connected.");
+  await opener.getByLabel("Message").focus();
+  await opener.keyboard.type("hello");
+  await opener.keyboard.press("Enter");
+  await receives(joiner, "opener", ["hello"]);
+  await tabTo(opener, "settings");
+  await opener.keyboard.press("Enter");
+  await opener.getByLabel("Key", { exact: true }).fill("another key");
+  await opener.keyboard.press("Enter");
+  await stateShows(opener, "busy", "Waiting for someone to join…");
+  assert.match(await opener.locator("#summary").textContent(), /^Key another key on /);
+});
+
+browserTest("page works below a path", async (newPage) => {
+  const opener = await newPage();
+  await opener.context().route(/^http:.*\/below\//, (route) => {
+    const [, name] = /below\/([^?]*)/.exec(route.request().url());
+    return route.fulfill({ path: here(`../../../examples/browser/${name || "index.html"}`) });
+  });
+  const link = await openKey(opener, "", { demo: `${server.demo}below/` });
+  assert.match(link, /\/below\/#join=/);
+  const joiner = await newPage(link);
+  await sendLines(joiner, ["hello"]);
+  await receives(opener, "peer 0", ["hello"]);
+});
+
+for (const [device, viewport] of Object.entries(VIEWPORTS)) {
+  for (const colorScheme of ["light", "dark"]) {
+    browserTest(`${device}, ${colorScheme}: the link and the chat are in view`, async (newPage) => {
+      const show = async (url) => {
+        const page = await newPage();
+        await page.addInitScript(() => (navigator.share = async () => {}));
+        await page.setViewportSize(viewport);
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        if (url) await page.goto(url);
+        return page;
+      };
+      const shoot = async (page, name, options) => {
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), viewport.width, `${name} scrolls horizontally`);
+        await page.screenshot({ path: here(`screenshots/${device}-${colorScheme}-${name}.png`), ...options });
+      };
+      const opener = await show(server.demo);
+      await shoot(opener, "1-start");
+      const link = await openKey(opener);
+      await inView(opener, ["#status", "#link", "#copy", "#share", "#chat", "#send"], viewport);
+      await shoot(opener, "2-opened");
+
+      const joiner = await show(link);
+      await sendLines(joiner, ["Hello! Is this really without a server?"]);
+      await receives(opener, "peer 0", ["Hello! Is this really without a server?"]);
+      await sendLines(opener, ["Yes: the messages go from browser to browser."]);
+      await receives(joiner, "opener", ["Yes: the messages go from browser to browser."]);
+      for (const page of [opener, joiner]) await inView(page, ["#status", "#chat", "#send"], viewport);
+      await shoot(opener, "3-chat");
+      await shoot(joiner, "4-joined");
+      await shoot(opener, "5-whole", { fullPage: true });
+      await opener.locator("#settings summary").click();
+      await shoot(opener, "6-change");
+
+      const lost = await show(`${server.demo}#join=nobody`);
+      await stateShows(lost, "busy", "Nobody has this key open. Waiting for the opener…");
+      await stateShows(lost, "bad", NOBODY);
+      await inView(lost, ["#alert", "#begin"], viewport);
+      await shoot(lost, "7-unknown-key");
+    });
+  }
+}
+
 browserTest("unknown dialect is shown as an alert", async (newPage) => {
-  await alertShows(await newPage(`${server.demo}?dialect=v9#join=any`), /unknown dialect: v9/);
+  await stateShows(await newPage(`${server.demo}?dialect=v9#join=any`), "bad", "Cannot start: unknown dialect: v9");
 });
 
 browserTest("unreachable server is shown as an alert", async (newPage) => {
   const joiner = await newPage(`${server.demo}?server=ws://127.0.0.1:${await freePort()}#join=any`);
-  await alertShows(joiner, /code 1006\. .*Is a signaling server running/);
+  await stateShows(joiner, "bad", "The signaling server cannot be reached. Trying again…");
+  await stateShows(joiner, "bad", "No signaling server answers at this address, or it does not accept this page.");
 });
 
 // ---- Helpers that use the demo page through its controls ----
 
 async function openKey(page, key, { demo = server.demo, dialect } = {}) {
   await page.goto(dialect ? `${demo}?dialect=${dialect}` : demo);
-  if (key) await page.getByLabel("Key").fill(key);
-  await page.getByRole("button", { name: "Open the key" }).click();
-  await socketShows(page, "open", /./);
+  await submitKey(page, key);
+  await page.locator("#invitation").waitFor();
+  await stateShows(page, "busy", "Waiting for someone to join…");
   return page.getByLabel("Link to join").inputValue();
+}
+
+async function submitKey(page, key) {
+  if (key) {
+    await page.getByText("Options").click();
+    await page.getByLabel("Key", { exact: true }).fill(key);
+  }
+  await page.getByRole("button", { name: "Open the key" }).click();
+}
+
+/** Presses Tab until this element, or a part of it, has the focus. */
+async function tabTo(page, id) {
+  for (let presses = 0; presses < 30; presses += 1) {
+    await page.keyboard.press("Tab");
+    if (await page.evaluate((id) => document.activeElement.closest(`#${id}`) !== null, id)) return;
+  }
+  assert.fail(`Tab does not reach ${id}`);
+}
+
+/** Checks that the elements are visible without scrolling. */
+async function inView(page, selectors, { width, height }) {
+  for (const selector of selectors) {
+    const box = await page.locator(selector).boundingBox();
+    assert(box && box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height, `${selector}: ${JSON.stringify(box)}`);
+  }
 }
 
 /** Waits for the channel, then sends the lines through the form. */
@@ -326,29 +446,32 @@ async function linesFrom(page, from, count) {
   return lines.allTextContents();
 }
 
-async function socketShows(page, state, words) {
-  await page.locator(`#socket[data-state="${state}"]`, { hasText: words }).waitFor();
-}
-
-async function alertShows(page, words) {
-  await page.getByRole("alert").filter({ hasText: words }).waitFor();
+/** Waits for the line of the state. A bad state is an alert. */
+async function stateShows(page, kind, words) {
+  const line = page.locator(`#state[data-state="${kind}"]`).getByRole(kind === "bad" ? "alert" : "status");
+  await line.getByText(words, { exact: true }).waitFor();
 }
 
 async function noteShows(page, words) {
   await page.locator("#chat .note").getByText(words, { exact: true }).waitFor();
 }
 
-/** Waits for the state of the newest peer in the column "Server". */
-async function serverColumnShows(page, words) {
-  await page.locator("#peers tr:last-child td").first().getByText(words, { exact: true }).waitFor();
+/** Returns the visible rows of the connections. */
+async function rows(page) {
+  const texts = await page.locator("#peers tr:not([hidden])").allInnerTexts();
+  return texts.map((text) => text.replaceAll(/\s+/g, " "));
 }
 
 async function messages(page) {
-  return page.locator("#messages :is(div, summary)").allTextContents();
+  return page.locator("#messages summary").evaluateAll((items) => items.map((item) => item.lastChild.textContent));
 }
 
 async function firstMessage(page) {
   return page.locator("#messages pre").first().textContent();
+}
+
+function here(path) {
+  return fileURLToPath(new URL(path, import.meta.url));
 }
 
 function keyOf(link) {
@@ -363,54 +486,6 @@ async function joinAndStay(key) {
   const joiner = join(`ws://${location.host}`, key);
   globalThis.ended = new Promise((resolve) => joiner.on("closed", ({ code }) => resolve(code)));
   await new Promise((resolve) => joiner.on("join", resolve));
-}
-
-/** Two connections that add channels and restart ICE at the same time, `rounds` times, over slow, ordered signaling. */
-async function collide(rounds) {
-  const { negotiate } = await import("/sigver.js");
-  const errors = [];
-  let collisions = 0;
-  const sides = [false, true].map((polite) => ({ polite, pc: new RTCPeerConnection(), listeners: [], channels: 0 }));
-  sides.forEach((side, number) => {
-    const other = sides[1 - number];
-    let queue = Promise.resolve();
-    negotiate(side.pc, {
-      polite: side.polite,
-      on: (_, listener) => side.listeners.push(listener),
-      send: (data) => {
-        queue = queue.then(() => new Promise((resolve) => setTimeout(resolve, Math.random() * 5))).then(() => {
-          if (data.type === "offer" && other.pc.signalingState === "have-local-offer") collisions += 1;
-          other.listeners.forEach((listener) => listener({ data }));
-        });
-      },
-    }, { onerror: (error) => errors.push(String(error)) });
-    side.pc.ondatachannel = () => (side.channels += 1);
-  });
-
-  for (let round = 0; round < rounds; round += 1) {
-    for (const { pc } of sides) {
-      // Each transceiver requires a new description. Additional channels do not.
-      pc.addTransceiver("audio");
-      pc.createDataChannel("one");
-      pc.createDataChannel("two");
-      if (round % 5 === 4) pc.restartIce();
-    }
-    await settled();
-  }
-  await until(() => sides.every(({ channels }) => channels === 2 * rounds));
-  return {
-    errors, collisions,
-    channels: sides.map(({ channels }) => channels),
-    states: sides.map(({ pc }) => pc.signalingState),
-  };
-
-  function settled() {
-    return until(() => sides.every(({ pc }) => pc.signalingState === "stable" && pc.getTransceivers().every(({ mid }) => mid !== null)));
-  }
-
-  async function until(isTrue) {
-    while (!isTrue() && errors.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 // ---- Lines and echoes ----
@@ -429,35 +504,4 @@ function checkEchoes(received) {
   assert.deepEqual([...indexes].sort(), FIVE);
   received.forEach((lines, name) =>
     assert.deepEqual(lines, numbered(name, 20).map((line) => `${indexes[name]} received ${line}`)));
-}
-
-// ---- The browser ----
-
-/** A test with its own browser context. It fails if a page throws. */
-function browserTest(name, body) {
-  test(name, { timeout: DEADLINE }, async (t) => {
-    const context = await browser.newContext({ permissions: PERMISSIONS });
-    t.after(() => context.close());
-    context.setDefaultTimeout(WAIT);
-    const errors = [];
-    context.on("weberror", (event) => errors.push(event.error()));
-    await context.addInitScript({ path: here("plain-clients.js") });
-
-    const newPage = async (url) => {
-      const page = await context.newPage();
-      if (url) await page.goto(url);
-      return page;
-    };
-    try {
-      await body(newPage, t);
-    } catch (error) {
-      for (const page of context.pages()) t.diagnostic(`${page.url()} shows:\n${await page.innerText("body")}`);
-      throw new AggregateError([error, ...errors], error.message);
-    }
-    assert.deepEqual(errors, [], "a page threw");
-  });
-}
-
-function here(path) {
-  return fileURLToPath(new URL(path, import.meta.url));
 }
