@@ -39,7 +39,7 @@ function setUp() {
   for (const id of ["stop", "give-up"]) byId(id).addEventListener("click", () => session.signaling.close());
   addEventListener("hashchange", () => location.reload());
   // Otherwise the peers would notice only after a timeout that this page was closed.
-  addEventListener("pagehide", () => session?.peers.forEach((peer) => peer.close()));
+  addEventListener("pagehide", closePeers);
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
   if (hash.has("join") || hash.has("open")) connectForm.requestSubmit();
 }
@@ -53,7 +53,7 @@ function ownServer() {
 
 function start(event) {
   event.preventDefault();
-  session?.peers.forEach((peer) => peer.close());
+  closePeers();
   session?.signaling?.close();
   for (const id of ["copied", "peers", "chat", "messages"]) byId(id).replaceChildren();
   settings.open = false;
@@ -66,6 +66,10 @@ function start(event) {
     session = { peers: [], problem: `Cannot start: ${message}` };
   }
   render();
+}
+
+function closePeers() {
+  [...(session?.peers ?? [])].forEach((peer) => peer.leave());
 }
 
 function say(event) {
@@ -122,7 +126,7 @@ function begin(key, server, rtc) {
   });
   signaling.on("join", ({ peer }) => {
     // The key has another opener, so connections to the former one are obsolete.
-    if (!isOpener) [...self.peers].forEach((former) => former.leave());
+    if (!isOpener) closePeers();
     self.peers.push(new Peer(self, peer));
   });
   signaling.on("error", ({ code, message }) => {
@@ -155,35 +159,30 @@ function tokenName(key) {
   return `sigver token of ${key}`;
 }
 
-/** Returns the state in one line, and its kind. */
+/** Returns the kind of the state, and the state in one line. */
 function describe({ signaling, peers, host, last, problem }) {
   if (problem) return ["bad", problem];
+  const { state } = signaling;
+  const end = ENDS[last?.code];
   const open = peers.filter((peer) => peer.isOpen);
-  if (open.length > 0 && open.every((peer) => peer.isInterrupted)) return ["busy", "The connection is interrupted. Trying to restore it…"];
-  if (open.length > 0) return ["good", `Connected${open.length > 1 ? ` to ${open.length} people` : ""}. ${aside(signaling, last)}`];
-  switch (signaling.state) {
-    case "open":
-      if (peers.some((peer) => !peer.isHidden)) return ["busy", "Connecting to the other browser…"];
-      return ["busy", isOpener ? "Waiting for someone to join…" : "The opener has left. Waiting for it to return…"];
-    case "connecting":
-    case "reconnecting":
-      if (!isOpener && signaling.role && (last.type === "waiting" || last.code === "opener-left" || last.code === "unknown-key")) {
-        return ["busy", "The opener has left. Waiting for it to return…"];
-      }
-      if (last?.type === "waiting") return ["busy", "Nobody has this key open. Waiting for the opener…"];
-      if (!last) return ["busy", `Connecting to ${host}…`];
-      return ["bad", `${RETRIES[last.code] ?? ENDS[last.code]} Trying again…`];
-    default:
-      if (last?.type !== "closed" || last.code === "done") return ["off", isOpener ? "Stopped. The link does not work any more." : "Stopped."];
-      return ["bad", last.code === "refused" ? `The server rejected the request: ${last.reason.replaceAll("`", "")}.` : ENDS[last.code]];
+  if (open.length > 0) {
+    if (open.every((peer) => peer.isInterrupted)) return ["busy", "The connection is interrupted. Trying to restore it…"];
+    const connected = open.length > 1 ? `Connected to ${open.length} people.` : "Connected.";
+    // Joiners do not need signaling any more.
+    if (!isOpener || state === "open") return ["good", connected];
+    if (state === "reconnecting") return ["good", `${connected} Reconnecting to the server. The chat goes on.`];
+    return ["good", `${connected} ${end ?? ""} Nobody else can join.`.replace("  ", " ")];
   }
-}
-
-/** Returns what the opener must know about signaling while it chats. A joiner does not need signaling any more. */
-function aside(signaling, last) {
-  if (!isOpener || signaling.state === "open") return "";
-  if (signaling.state === "reconnecting") return "Reconnecting to the server. The chat goes on.";
-  return last.code === "done" ? "Nobody else can join." : `${ENDS[last.code]} The chat goes on.`;
+  if (state === "closing" || state === "closed") {
+    if (last?.code === "refused") return ["bad", `The server rejected the request: ${last.reason.replaceAll("`", "")}.`];
+    return end ? ["bad", end] : ["off", isOpener ? "Stopped. The link does not work any more." : "Stopped."];
+  }
+  if (peers.some((peer) => !peer.isHidden)) return ["busy", "Connecting to the other browser…"];
+  if (state === "open" && isOpener) return ["busy", "Waiting for someone to join…"];
+  const isAlone = state === "open" || last?.type === "waiting" || last?.code === "opener-left" || last?.code === "unknown-key";
+  if (isAlone) return ["busy", signaling.role ? "The opener has left. Waiting for it to return…" : "Nobody has this key open. Waiting for the opener…"];
+  if (state === "connecting") return ["busy", `Connecting to ${host}…`];
+  return ["bad", `${last.code === "key-taken" ? "The server still holds the key for the lost connection." : end} Trying again…`];
 }
 
 const ENDS = {
@@ -200,11 +199,6 @@ const ENDS = {
   "token-expired": "Your access to the signaling server has expired.",
   "taken-over": "This key is open in another tab now.",
   refused: "The signaling server rejected a message from this page.",
-};
-
-/** The meaning of refusals for a client that has had the key. */
-const RETRIES = {
-  "key-taken": "The server still holds the key for the lost connection.",
 };
 
 // ---- One connection to another browser ----
@@ -259,16 +253,12 @@ class Peer {
     if (this.isOpen) this.#channel.send(text);
   }
 
-  close() {
-    this.#connection.close();
-  }
-
   /** Ends the connection. `how` is shown in the chat. */
   leave(how) {
     const { peers } = this.#session;
     if (!peers.includes(this)) return;
     peers.splice(peers.indexOf(this), 1);
-    this.close();
+    this.#connection.close();
     this.#row.remove();
     if (how) showNote(`${this.#label} ${how}`);
     render();
@@ -313,21 +303,20 @@ class Peer {
 // ---- View. Data from peers is inserted as text, never as markup ----
 
 function render() {
-  const { signaling, peers, host } = session ?? {};
-  if (!session) return;
+  const { signaling, peers, host, last, problem } = session;
   const state = signaling?.state ?? "closed";
   const talking = peers.some((peer) => peer.isOpen);
-  const ended = Boolean(session.problem) || (state === "closed" && !talking);
-  const trying = state === "reconnecting" || session.last?.type === "waiting";
+  const ended = Boolean(problem) || (state === "closed" && !talking);
+  const trying = state === "reconnecting" || last?.type === "waiting";
   document.body.dataset.stage = ended ? "ended" : "live";
 
   const [kind, words] = describe(session);
   byId("state").dataset.state = kind;
   show("alert", kind === "bad" ? words : "");
   show("status", kind === "bad" ? "" : words);
-  show("begin", !ended ? "Apply" : isOpener ? "Open the key again" : "Try again");
-  const { key } = connectForm.elements;
-  show("summary", `${key.value ? `Key ${shortened(key.value)}` : "New key"} on ${host ?? "?"}`);
+  show("begin", !ended ? "Start over with this" : isOpener ? "Open the key again" : "Try again");
+  const key = connectForm.elements.key.value;
+  show("summary", `${key ? `Key ${key.length > 16 ? `${key.slice(0, 8)}…` : key}` : "New key"}${host ? ` on ${host}` : ""}`);
 
   sendForm.firstElementChild.disabled = !talking;
   byId("talk").hidden = ended && byId("chat").childElementCount === 0;
@@ -340,16 +329,12 @@ function show(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
-function shortened(key) {
-  return key.length > 16 ? `${key.slice(0, 8)}…` : key;
-}
-
 function showMessage(direction, text, message) {
   const way = { out: "\u2191 ", in: "\u2193 " }[direction];
   const summary = element("summary", {}, element("time", {}, clock.format()), way, meaningOf(message));
   // Descriptions and candidates are long, so they are collapsed.
-  const open = text.length < 150;
-  append(byId("messages"), element("li", {}, element("details", { open }, summary, element("pre", {}, wrappable(text)))));
+  const details = element("details", { open: text.length < 150 }, summary, element("pre", {}, wrappable(text)));
+  append(byId("messages"), element("li", {}, details));
 }
 
 function parsed(text) {
@@ -379,7 +364,7 @@ function meaningOf(message) {
     case "kick": return `Kick peer ${index}`;
     case "reopened": return "The opener is back on another connection";
     case "closed": return ENDS[message.code] ?? message.code;
-    case "error": return `Error: ${message.message}`;
+    case "error": return `Error: ${message.code}`;
     case "offer": return "SDP offer";
     case "answer": return "SDP answer";
     case "send": return meaningOf(Object(message.data)) + (index === undefined ? "" : `, to peer ${index}`);
