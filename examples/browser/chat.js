@@ -5,14 +5,12 @@ import * as sigver from "./sigver.js";
 
 const query = new URLSearchParams(location.search);
 const hash = new URLSearchParams(location.hash.slice(1));
-const role = hash.has("join") ? "joiner" : "opener";
-const isOpener = role === "opener";
-/** Seconds that a joiner waits for a key that nobody has open, for example because the opener reloads its page. */
-const WAIT = 5;
+const isOpener = !hash.has("join");
 
 /** Undefined until the form is submitted. `last`: the event that explains the state of the signaling. `problem`: what ended the session. */
 let session;
 
+const tokenName = (key) => `sigver token of ${key}`;
 const byId = (id) => document.getElementById(id);
 const connectForm = byId("connect");
 const sendForm = byId("send");
@@ -21,7 +19,7 @@ const settings = byId("settings");
 // ---- The page ----
 
 function setUp() {
-  document.body.dataset.role = role;
+  document.body.dataset.role = isOpener ? "opener" : "joiner";
   const { key, server, ice } = connectForm.elements;
   key.value = hash.get("join") ?? hash.get("open") ?? "";
   key.required = !isOpener;
@@ -35,7 +33,8 @@ function setUp() {
   connectForm.addEventListener("invalid", () => (settings.open = true), true);
   sendForm.addEventListener("submit", say);
   byId("copy").addEventListener("click", copyLink);
-  byId("share").addEventListener("click", shareLink);
+  // Rejects if the user closes the dialog.
+  byId("share").addEventListener("click", () => navigator.share({ url: byId("link").value }).catch(() => {}));
   for (const id of ["stop", "give-up"]) byId(id).addEventListener("click", () => session.signaling.close());
   addEventListener("hashchange", () => location.reload());
   // Otherwise the peers would notice only after a timeout that this page was closed.
@@ -97,11 +96,6 @@ async function copyLink() {
   byId("copied").textContent = copied ? "Copied." : "Selected: copy it with your browser.";
 }
 
-function shareLink() {
-  // Rejects if the user closes the dialog.
-  navigator.share({ title: "Chat with me", url: byId("link").value }).catch(() => {});
-}
-
 // ---- The session ----
 
 function begin(key, server, rtc) {
@@ -111,12 +105,13 @@ function begin(key, server, rtc) {
   const dialect = query.get("dialect") ?? undefined;
   const signaling = isOpener
     ? sigver.open(server, key || undefined, { dialect, WebSocket: ResumingSocket })
-    : sigver.join(server, key, { dialect, wait: WAIT });
+    // The opener may be reloading its page.
+    : sigver.join(server, key, { dialect, wait: 5 });
   const self = { signaling, peers: [], host, rtc, count: 0, last: undefined, problem: undefined };
 
   signaling.on("message", ({ direction, text }) => {
     const message = parsed(text);
-    if (direction === "in" && message.type === "opened") sessionStorage.setItem(tokenName(message.key), message.token);
+    if (direction === "in" && signaling.dialect === "v1" && message.type === "opened") sessionStorage.setItem(tokenName(message.key), message.token);
     showMessage(direction, text, message);
   });
   signaling.on("opened", ({ key }) => {
@@ -155,10 +150,6 @@ class ResumingSocket extends WebSocket {
   }
 }
 
-function tokenName(key) {
-  return `sigver token of ${key}`;
-}
-
 /** Returns the kind of the state, and the state in one line. */
 function describe({ signaling, peers, host, last, problem }) {
   if (problem) return ["bad", problem];
@@ -171,15 +162,15 @@ function describe({ signaling, peers, host, last, problem }) {
     // Joiners do not need signaling any more.
     if (!isOpener || state === "open") return ["good", connected];
     if (state === "reconnecting") return ["good", `${connected} Reconnecting to the server. The chat goes on.`];
-    return ["good", `${connected} ${end ?? ""} Nobody else can join.`.replace("  ", " ")];
+    return ["good", `${connected} ${end ?? "Nobody else can join."}`];
   }
   if (state === "closing" || state === "closed") {
     if (last?.code === "refused") return ["bad", `The server rejected the request: ${last.reason.replaceAll("`", "")}.`];
-    return end ? ["bad", end] : ["off", isOpener ? "Stopped. The link does not work any more." : "Stopped."];
+    return end ? ["bad", end] : ["off", isOpener ? "Stopped. Nobody can join." : "Stopped."];
   }
   if (peers.some((peer) => !peer.isHidden)) return ["busy", "Connecting to the other browser…"];
   if (state === "open" && isOpener) return ["busy", "Waiting for someone to join…"];
-  const isAlone = state === "open" || last?.type === "waiting" || last?.code === "opener-left" || last?.code === "unknown-key";
+  const isAlone = state === "open" || last?.type === "waiting" || ["opener-left", "unknown-key"].includes(last?.code);
   if (isAlone) return ["busy", signaling.role ? "The opener has left. Waiting for it to return…" : "Nobody has this key open. Waiting for the opener…"];
   if (state === "connecting") return ["busy", `Connecting to ${host}…`];
   return ["bad", `${last.code === "key-taken" ? "The server still holds the key for the lost connection." : end} Trying again…`];
@@ -307,21 +298,20 @@ function render() {
   const state = signaling?.state ?? "closed";
   const talking = peers.some((peer) => peer.isOpen);
   const ended = Boolean(problem) || (state === "closed" && !talking);
-  const trying = state === "reconnecting" || last?.type === "waiting";
   document.body.dataset.stage = ended ? "ended" : "live";
 
   const [kind, words] = describe(session);
   byId("state").dataset.state = kind;
   show("alert", kind === "bad" ? words : "");
   show("status", kind === "bad" ? "" : words);
-  show("begin", !ended ? "Start over with this" : isOpener ? "Open the key again" : "Try again");
+  show("begin", !ended ? "Start over" : isOpener ? "Open the key again" : "Try again");
   const key = connectForm.elements.key.value;
   show("summary", `${key ? `Key ${key.length > 16 ? `${key.slice(0, 8)}…` : key}` : "New key"}${host ? ` on ${host}` : ""}`);
 
   sendForm.firstElementChild.disabled = !talking;
   byId("talk").hidden = ended && byId("chat").childElementCount === 0;
   byId("invitation").hidden = !isOpener || !signaling?.role || state === "closed";
-  byId("give-up").hidden = isOpener || ended || talking || !trying;
+  byId("give-up").hidden = isOpener || ended || talking || (state !== "reconnecting" && last?.type !== "waiting");
 }
 
 /** Screen readers announce each change, so the same text is not inserted again. */
@@ -332,9 +322,9 @@ function show(id, text) {
 function showMessage(direction, text, message) {
   const way = { out: "\u2191 ", in: "\u2193 " }[direction];
   const summary = element("summary", {}, element("time", {}, clock.format()), way, meaningOf(message));
+  const wrappable = text.replaceAll(',"', ', "').replaceAll("\\r\\n", "\\r\\n\n");
   // Descriptions and candidates are long, so they are collapsed.
-  const details = element("details", { open: text.length < 150 }, summary, element("pre", {}, wrappable(text)));
-  append(byId("messages"), element("li", {}, details));
+  append(byId("messages"), element("li", {}, element("details", { open: text.length < 150 }, summary, element("pre", {}, wrappable))));
 }
 
 function parsed(text) {
@@ -345,11 +335,6 @@ function parsed(text) {
   }
 }
 
-/** Returns the text with a space after commas and a line break after each escaped one, so that it wraps. */
-function wrappable(json) {
-  return json.replaceAll(',"', ', "').replaceAll("\\r\\n", "\\r\\n\n");
-}
-
 function meaningOf(message) {
   const { type, index } = message;
   switch (type) {
@@ -358,8 +343,8 @@ function meaningOf(message) {
     case "join": return "key" in message ? "Join this key" : index === undefined ? "A peer joined with the next index" : `Peer ${index} joined`;
     case "joined": return `Joined as peer ${index}`;
     case "waiting": return `Wait for the opener, at most ${message.wait} s`;
-    case "ping": return "Ping";
-    case "pong": return "Pong";
+    case "ping":
+    case "pong": return "Check of the connection";
     case "leave": return `Peer ${index} left the server`;
     case "kick": return `Kick peer ${index}`;
     case "reopened": return "The opener is back on another connection";
@@ -367,8 +352,8 @@ function meaningOf(message) {
     case "error": return `Error: ${message.code}`;
     case "offer": return "SDP offer";
     case "answer": return "SDP answer";
-    case "send": return meaningOf(Object(message.data)) + (index === undefined ? "" : `, to peer ${index}`);
-    case "data": return meaningOf(Object(message.data)) + (index === undefined ? "" : `, from peer ${index}`);
+    case "send":
+    case "data": return meaningOf(Object(message.data)) + (index === undefined ? "" : `, ${type === "send" ? "to" : "from"} peer ${index}`);
   }
   if (!("candidate" in message)) return "Unknown message";
   // The end of candidates is null or an empty candidate, depending on the browser.

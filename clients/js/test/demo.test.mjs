@@ -35,7 +35,7 @@ browserTest("chat continues after signaling has ended", async (newPage) => {
 
   await joiner.goto("about:blank");
   await noteShows(opener, "peer 0 left");
-  await stateShows(opener, "off", "Stopped. The link does not work any more.");
+  await stateShows(opener, "off", "Stopped. Nobody can join.");
 });
 
 for (const one of DIALECTS) {
