@@ -211,11 +211,10 @@ class Peer {
       session.signaling.kick(peer);
       this.leave("was kicked");
     });
-    this.#connection = new RTCPeerConnection(session.rtc);
+    this.#connection = new RTCPeerConnection({ iceServers: [...session.rtc.iceServers, ...peer.iceServers] });
     this.#connection.oniceconnectionstatechange = () => this.#update();
     this.#connection.onconnectionstatechange = () => this.#update();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
-    // Uses `peer.iceServers`, too.
     sigver.negotiate(this.#connection, peer, {
       onerror: (error) => showNote(`Invalid signaling data from ${this.#label}: ${error.message}`),
     });
