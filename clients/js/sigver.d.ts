@@ -135,7 +135,7 @@ export interface Signaling extends Emits<SignalingEvents> {
   /** The peers that have joined and not left, also those that are away. Empty when `closed`. */
   readonly peers: Peer[];
   /** Resolves when the role is accepted for the first time. Rejects with a `SignalingFailure` if `closed` comes first. */
-  readonly ready: Promise<this>;
+  readonly ready: Promise<this & WithKey>;
   /** Sends to all peers that are not away. Returns their number. Throws like `Peer.send`. */
   broadcast(data: unknown): number;
   /** Ends a joiner's role. Returns false if this side is not the opener, if the joiner has left, and in plain. */

@@ -1,7 +1,7 @@
 // The demo page: both sides of a chat over a data channel. sigver.js does the signaling.
 // Order: page, key, Peer (one connection to another browser), view.
 
-import { join, negotiate, open } from "./sigver.js";
+import * as sigver from "./sigver.js";
 
 const query = new URLSearchParams(location.search);
 const invitation = new URLSearchParams(location.hash.slice(1)).get("join");
@@ -112,7 +112,7 @@ async function copyLink() {
 
 function begin(key, server, rtc) {
   const options = { dialect: query.get("dialect") ?? undefined };
-  const signaling = role === "opener" ? open(server, key || undefined, options) : join(server, key, options);
+  const signaling = role === "opener" ? sigver.open(server, key || undefined, options) : sigver.join(server, key, options);
   const peers = [];
   showSocket("connecting", `to ${server}`);
 
@@ -122,19 +122,16 @@ function begin(key, server, rtc) {
     byId("link").value = linkTo(key);
     connected();
   });
+  signaling.on("joined", connected);
   signaling.on("join", ({ peer }) => {
-    if (role === "opener") {
-      showNote(`peer ${peer.index} joined`);
-    } else {
-      // After a reconnect, earlier attempts to connect to the opener are obsolete.
-      peers.splice(0).forEach((former) => former.close());
-      connected();
-    }
+    if (role === "opener") showNote(`peer ${peer.index} joined`);
+    // Another opener, so connections to the former one are obsolete.
+    else peers.splice(0).forEach((former) => former.close());
     peers.push(new Peer(signaling, peer, rtc));
   });
   signaling.on("error", ({ code, message }) => {
-    // Expected if a peer has just left.
-    if (code !== "unknown-index") showNote(`Signaling error: ${message}`);
+    // `closed` follows these two.
+    if (code !== "unreachable" && code !== "rejected") showNote(`Signaling error: ${message}`);
   });
   signaling.on("reconnecting", (end) => showEnd("reconnecting", "after", `${RETRY_REASONS[end.code] ?? ENDS[end.code]} ${nextTry(end)}`, end));
   signaling.on("closed", (end) => showEnd("closed", "with", session.farewell ?? ENDS[end.code], end));
@@ -150,12 +147,16 @@ function begin(key, server, rtc) {
 
 const ENDS = {
   lost: "The connection failed or was lost. Is a signaling server running at this address, and below its connection limit?",
+  unreachable: "No signaling server answers at this address, or it does not accept this page.",
+  rejected: "The signaling server does not accept this page.",
   "key-taken": "This key is already open. Choose another key.",
   "unknown-key": "Nobody has this key open. Ask for a new link.",
   "too-many-joiners": "This key has too many joiners.",
   "too-many-attempts": "Your address has tried too many keys.",
   "opener-left": "The opener left, or no longer accepts joiners.",
   kicked: "The opener has kicked you.",
+  "not-allowed": "The signaling server does not allow you to use this key.",
+  "token-expired": "Your access to the signaling server has expired.",
   "taken-over": "Another page has taken this key over.",
   refused: "The server rejected a message from this page.",
 };
@@ -177,24 +178,28 @@ class Peer {
   #connection;
   #channel;
   #row;
-  #isSignaling = true;
+  #isAway = false;
   #left = false;
 
   constructor(signaling, peer, rtc) {
     this.#label = role === "opener" ? `peer ${peer.index}` : "opener";
     this.#row = addPeerRow(this.#label, () => {
       // The plain dialect has no kick.
-      if (signaling.dialect === "v1") signaling.kick(peer);
+      signaling.kick(peer);
       this.#leave("was kicked");
     });
-    this.#connection = new RTCPeerConnection({ ...rtc, iceServers: [...rtc.iceServers, ...peer.iceServers] });
+    this.#connection = new RTCPeerConnection(rtc);
     this.#connection.oniceconnectionstatechange = () => this.#show();
     this.#connection.onconnectionstatechange = () => this.#connectionChanged();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
-    negotiate(this.#connection, peer, {
+    sigver.negotiate(this.#connection, peer, {
       onerror: (error) => showNote(`invalid signaling data from ${this.#label}: ${error.message}`),
     });
-    peer.on("leave", () => this.#leftServer());
+    peer.on("away", () => this.#leftServer());
+    peer.on("back", () => {
+      this.#isAway = false;
+      this.#show();
+    });
     // The joiner creates the channel, so it sends the offer.
     if (role === "joiner") this.#adopt(this.#connection.createDataChannel("chat"));
     this.#show();
@@ -231,10 +236,10 @@ class Peer {
   }
 
   #leftServer() {
-    this.#isSignaling = false;
+    this.#isAway = true;
     // Without an offer, the browsers cannot connect. With one, they may still connect without the server. `connectionState` is no indication:
     // it lags behind, and a joiner disconnects from the server as soon as its channel is open.
-    if (role === "opener" && !this.#connection.remoteDescription) this.#leave("left before it was connected");
+    if (role === "opener" && session.signaling.state === "open" && !this.#connection.remoteDescription) this.#leave("left before it was connected");
     this.#show();
   }
 
@@ -252,7 +257,7 @@ class Peer {
 
   #show() {
     showPeer(this.#row, [
-      this.#isSignaling ? "connected" : "left",
+      this.#isAway ? "left" : "connected",
       this.#connection.iceConnectionState,
       this.#connection.connectionState,
       this.#channel?.readyState ?? "none",
@@ -332,6 +337,9 @@ function meaningOf(message) {
     case "opened": return "Key opened";
     case "join": return "key" in message ? "Join this key" : describeJoin(message);
     case "joined": return `Joined as peer ${message.index}`;
+    case "waiting": return `Waiting for the opener, at most ${message.wait} s`;
+    case "ping": return "Is the connection alive?";
+    case "pong": return "The connection is alive";
     case "leave": return `Peer ${message.index} left the server`;
     case "kick": return `Kick peer ${message.index}`;
     case "reopened": return "The opener is back on another connection";

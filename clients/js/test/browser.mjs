@@ -10,7 +10,7 @@ const CHROMIUM_FLAGS = [
   "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
   // Candidates contain addresses, not multicast DNS names, which some machines cannot resolve.
-  "--disable-features=WebRtcHideLocalIpsWithMdns",
+  "--disable-features=WebRtcHideLocalIpsWithMdns,LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
   "--allow-loopback-in-peer-connection",
 ];
 

@@ -1,34 +1,11 @@
-// Tests the demo page and sigver.js in Chromium against a server.
+// Tests the demo page in Chromium against a server.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { networkInterfaces } from "node:os";
-import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { startBrowser } from "./browser.mjs";
+import { browserTest, server } from "./pages.mjs";
 import { freePort, startServer } from "./server.mjs";
 
 const DIALECTS = ["v1", "plain"];
-const DEADLINE = 60_000;
-const WAIT = 40_000;
 const FIVE = [0, 1, 2, 3, 4];
-
-// Chromium offers the address of the default route. Without one, it needs permission to enumerate all interfaces.
-const ONLY_LOOPBACK = Object.values(networkInterfaces()).flat().every((address) => address.internal);
-const PERMISSIONS = ONLY_LOOPBACK ? ["microphone"] : [];
-
-let server;
-let browser;
-
-before(async () => {
-  server = await startServer();
-  browser = await startBrowser();
-}, { timeout: DEADLINE });
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-}, { timeout: DEADLINE });
 
 browserTest("chat continues after signaling has ended", async (newPage) => {
   const opener = await newPage();
@@ -68,7 +45,7 @@ for (const one of DIALECTS) {
       await receives(opener, "peer 0", ["hello"]);
       await sendLines(opener, ["goodbye"]);
       await receives(joiner, "opener", ["goodbye"]);
-      assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
+      assert.match(await firstMessage(opener), one === "v1" ? /^\{"type":"open", "id":"[0-9a-f]{32}"\}$/ : /^\{"type":"open", "key":"[0-9a-f]{32}"\}$/);
     });
   }
 }
@@ -130,7 +107,7 @@ browserTest("after a server restart the chat continues and new joiners can conne
   await receives(opener, "peer 0", ["before"]);
 
   await own.stop("SIGKILL");
-  await alertShows(opener, /reconnecting after code 1006\. .*Next attempt in \d+ s\./);
+  await alertShows(opener, /reconnecting after (code 1006|lost ".*")\. .*Next attempt in \d+ s\./);
   await sendLines(joiner, ["without"]);
   await receives(opener, "peer 0", ["before", "without"]);
 
@@ -143,44 +120,6 @@ browserTest("after a server restart the chat continues and new joiners can conne
   await sendLines(opener, ["to both"]);
   await receives(joiner, "opener", ["to both"]);
   await receives(newcomer, "opener", ["to both"]);
-});
-
-browserTest("example in the README of this folder works", async (newPage) => {
-  const [, shown] = /```js\n(.*?)```/s.exec(readFileSync(here("../README.md"), "utf8"));
-  const content = shown.replace("./sigver.js", "/sigver.js").replaceAll("ws://localhost:8000", server.url);
-  const run = async (hash) => {
-    const page = await newPage(`${server.demo}#${hash}`);
-    const logged = (words) => page.waitForEvent("console", { predicate: (message) => message.text().startsWith(words) });
-    const [address, received] = [logged("others join at /#"), logged("hello, too")];
-    // Each page emits only one of the two. The other wait is rejected when the page closes.
-    for (const event of [address, received]) event.catch(() => {});
-    await page.addScriptTag({ type: "module", content });
-    return { address, received };
-  };
-  const opener = await run("");
-  const joiner = await run((await opener.address).text().split("#")[1]);
-  await joiner.received;
-});
-
-browserTest("example in the README of the project works", async (newPage) => {
-  const blocks = readFileSync(here("../../../README.md"), "utf8").matchAll(/```js\n(.*?)```/gs);
-  const [opens, joins] = [...blocks].map(([, shown]) => shown.replaceAll("ws://localhost:8000", server.url));
-  const [opener, joiner] = [await newPage(server.demo), await newPage(server.demo)];
-  const asked = opener.waitForEvent("websocket").then((socket) => socket.waitForEvent("framesent"));
-  await Promise.all([asked, opener.addScriptTag({ type: "module", content: opens })]);
-  await Promise.all([
-    joiner.waitForEvent("console", (message) => message.text() === "you said hello"),
-    joiner.addScriptTag({ type: "module", content: joins }),
-  ]);
-});
-
-browserTest("colliding negotiations reach a stable state", async (newPage) => {
-  const page = await newPage(server.demo);
-  const { errors, collisions, channels, states } = await page.evaluate(collide, 20);
-  assert.deepEqual(errors, []);
-  assert.deepEqual(states, ["stable", "stable"]);
-  assert(collisions > 0, "no collisions");
-  assert.deepEqual(channels, [40, 40]);
 });
 
 browserTest("five pages join one key at the same time and receive from its opener", async (newPage) => {
@@ -272,7 +211,8 @@ browserTest("unknown dialect is shown as an alert", async (newPage) => {
 
 browserTest("unreachable server is shown as an alert", async (newPage) => {
   const joiner = await newPage(`${server.demo}?server=ws://127.0.0.1:${await freePort()}#join=any`);
-  await alertShows(joiner, /code 1006\. .*Is a signaling server running/);
+  await alertShows(joiner, /reconnecting after lost "the connection failed"\. .*Is a signaling server running/);
+  await alertShows(joiner, /closed with unreachable "the connection failed"\. No signaling server answers/);
 });
 
 // ---- Helpers that use the demo page through its controls ----
@@ -365,54 +305,6 @@ async function joinAndStay(key) {
   await new Promise((resolve) => joiner.on("join", resolve));
 }
 
-/** Two connections that add channels and restart ICE at the same time, `rounds` times, over slow, ordered signaling. */
-async function collide(rounds) {
-  const { negotiate } = await import("/sigver.js");
-  const errors = [];
-  let collisions = 0;
-  const sides = [false, true].map((polite) => ({ polite, pc: new RTCPeerConnection(), listeners: [], channels: 0 }));
-  sides.forEach((side, number) => {
-    const other = sides[1 - number];
-    let queue = Promise.resolve();
-    negotiate(side.pc, {
-      polite: side.polite,
-      on: (_, listener) => side.listeners.push(listener),
-      send: (data) => {
-        queue = queue.then(() => new Promise((resolve) => setTimeout(resolve, Math.random() * 5))).then(() => {
-          if (data.type === "offer" && other.pc.signalingState === "have-local-offer") collisions += 1;
-          other.listeners.forEach((listener) => listener({ data }));
-        });
-      },
-    }, { onerror: (error) => errors.push(String(error)) });
-    side.pc.ondatachannel = () => (side.channels += 1);
-  });
-
-  for (let round = 0; round < rounds; round += 1) {
-    for (const { pc } of sides) {
-      // Each transceiver requires a new description. Additional channels do not.
-      pc.addTransceiver("audio");
-      pc.createDataChannel("one");
-      pc.createDataChannel("two");
-      if (round % 5 === 4) pc.restartIce();
-    }
-    await settled();
-  }
-  await until(() => sides.every(({ channels }) => channels === 2 * rounds));
-  return {
-    errors, collisions,
-    channels: sides.map(({ channels }) => channels),
-    states: sides.map(({ pc }) => pc.signalingState),
-  };
-
-  function settled() {
-    return until(() => sides.every(({ pc }) => pc.signalingState === "stable" && pc.getTransceivers().every(({ mid }) => mid !== null)));
-  }
-
-  async function until(isTrue) {
-    while (!isTrue() && errors.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
 // ---- Lines and echoes ----
 
 function numbered(name, count) {
@@ -429,35 +321,4 @@ function checkEchoes(received) {
   assert.deepEqual([...indexes].sort(), FIVE);
   received.forEach((lines, name) =>
     assert.deepEqual(lines, numbered(name, 20).map((line) => `${indexes[name]} received ${line}`)));
-}
-
-// ---- The browser ----
-
-/** A test with its own browser context. It fails if a page throws. */
-function browserTest(name, body) {
-  test(name, { timeout: DEADLINE }, async (t) => {
-    const context = await browser.newContext({ permissions: PERMISSIONS });
-    t.after(() => context.close());
-    context.setDefaultTimeout(WAIT);
-    const errors = [];
-    context.on("weberror", (event) => errors.push(event.error()));
-    await context.addInitScript({ path: here("plain-clients.js") });
-
-    const newPage = async (url) => {
-      const page = await context.newPage();
-      if (url) await page.goto(url);
-      return page;
-    };
-    try {
-      await body(newPage, t);
-    } catch (error) {
-      for (const page of context.pages()) t.diagnostic(`${page.url()} shows:\n${await page.innerText("body")}`);
-      throw new AggregateError([error, ...errors], error.message);
-    }
-    assert.deepEqual(errors, [], "a page threw");
-  });
-}
-
-function here(path) {
-  return fileURLToPath(new URL(path, import.meta.url));
 }
