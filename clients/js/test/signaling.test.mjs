@@ -410,7 +410,7 @@ virtualTest("option backoff changes the bounds", () => {
 });
 
 const LOST = [
-  [1001, "server shutting down"], [1006], [1011], [1012], [1013, "reading too slowly"], [1008, "no sign of life"], [1008, "no open or join in time"],
+  [0], [1001, "server shutting down"], [1005], [1006], [1011], [1012], [1013, "reading too slowly"], [1008, "no sign of life"], [1008, "no open or join in time"],
 ];
 const FINAL = [
   [1002, "broken WebSocket framing", "refused"], [1003, "", "refused"], [1007, "", "refused"], [1009, "", "refused"], [1000, "", "refused"],
