@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { networkInterfaces } from "node:os";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { startBrowser } from "./browser.mjs";
+import { startBrowser, usePageFiles } from "./browser.mjs";
 import { startServer } from "./server.mjs";
 
 const DEADLINE = 60_000;
@@ -36,7 +36,7 @@ export function browserTest(name, body) {
     const errors = [];
     context.on("weberror", (event) => errors.push(event.error()));
     await context.addInitScript({ path: here("plain-clients.js") });
-    if (process.env.PAGE_FILES) await context.route(/^http:/, fulfillFromFiles);
+    await usePageFiles(context);
 
     const newPage = async (url) => {
       const page = await context.newPage();
@@ -51,13 +51,6 @@ export function browserTest(name, body) {
     }
     assert.deepEqual(errors, [], "a page threw");
   });
-}
-
-/** Serves the page from its folder, instead of the one that is built into the server. */
-function fulfillFromFiles(route) {
-  const { pathname } = new URL(route.request().url());
-  const name = pathname === "/" ? "index.html" : pathname.slice(1);
-  return /^(index\.html|chat\.js|sigver\.js)$/.test(name) ? route.fulfill({ path: here(`../../../examples/browser/${name}`) }) : route.continue();
 }
 
 function here(path) {

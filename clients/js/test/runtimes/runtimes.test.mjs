@@ -22,6 +22,7 @@ const bin = (path) => here(`node_modules/${path}`);
 
 let project;
 let server;
+let guarded;
 let browser;
 let files;
 
@@ -34,6 +35,8 @@ before(async () => {
   cpSync(here("apps"), project, { recursive: true });
   for (const name of ["ws", "react", "react-dom", "scheduler"]) symlinkSync(bin(name), join(project, "node_modules", name));
   server = await startServer();
+  writeFileSync(join(project, "tokens"), "a-token-of-more-than-sixteen-bytes\n", { mode: 0o600 });
+  guarded = await startServer(0, ["--token-file", join(project, "tokens")]);
   browser = await startBrowser();
   files = await serve(project);
 }, { timeout: DEADLINE });
@@ -41,6 +44,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await server?.stop();
+  await guarded?.stop();
   files?.close();
   if (project) rmSync(project, { recursive: true });
 }, { timeout: DEADLINE });
@@ -49,20 +53,21 @@ after(async () => {
 
 const RUNTIMES = {
   "Node.js 20 with ws": { command: [bin("node-20/bin/node")], version: /^v20\./, ws: true },
-  "Node.js 22": { command: [bin("node-22/bin/node")], version: /^v22\./ },
-  "Node.js 24": { command: [bin("node-24/bin/node")], version: /^v24\./ },
+  // Their own WebSocket hides the response to a handshake.
+  "Node.js 22": { command: [bin("node-22/bin/node")], version: /^v22\./, codeWithoutToken: "unreachable" },
+  "Node.js 24": { command: [bin("node-24/bin/node")], version: /^v24\./, codeWithoutToken: "unreachable" },
   Deno: { command: [bin(".bin/deno"), "run", "--quiet", "--allow-all"], version: /^deno 2\./ },
   Bun: { command: [bin(".bin/bun")], version: /^1\./ },
 };
 
-for (const [name, { command, version, ws }] of Object.entries(RUNTIMES)) {
-  test(`${name}: session, sealing, close while connecting, unreachable server, restart`, { timeout: DEADLINE }, async (t) => {
+for (const [name, { command, version, ws, codeWithoutToken = "rejected" }] of Object.entries(RUNTIMES)) {
+  test(`${name}: session, sealing, close while connecting, unreachable server, token, restart`, { timeout: DEADLINE }, async (t) => {
     const { stdout } = await run(command[0], ["--version"]);
     assert.match(stdout, version);
     let fragile = await startServer();
     t.after(() => fragile.stop());
     const [program, ...flags] = command;
-    const child = spawn(program, [...flags, "session.mjs", server.url, fragile.url, ...(ws ? ["ws"] : [])], {
+    const child = spawn(program, [...flags, "session.mjs", server.url, guarded.url, fragile.url, codeWithoutToken, ...(ws ? ["ws"] : [])], {
       cwd: project, stdio: ["ignore", "pipe", "inherit"],
     });
     const ended = new Promise((resolve) => child.once("exit", resolve));

@@ -1,9 +1,9 @@
-// A session in any runtime: `sigver` and `ws` are those that the empty project has installed. Arguments: the URL of the server, and of a second one that the
-// test kills and starts again when this program prints "ready".
+// A session in any runtime: `sigver` and `ws` are those that the empty project has installed. Arguments: the URLs of the server, of one that requires a token,
+// and of one that the test kills and starts again when this program prints "ready"; the code of a missing token; "ws" to use that package.
 
 import * as sigver from "sigver";
 
-const [url, fragile, needsWs] = (globalThis.Deno?.args ?? process.argv.slice(2));
+const [url, guarded, fragile, codeWithoutToken, needsWs] = globalThis.Deno?.args ?? process.argv.slice(2);
 const options = needsWs === "ws" ? { WebSocket: (await import("ws")).WebSocket } : {};
 const next = (source, type) => new Promise((resolve) => source.once(type, resolve));
 const fail = (message) => {
@@ -34,6 +34,12 @@ if (connecting.state !== "closed") fail(connecting.state);
 // A server that cannot be reached.
 const nobody = sigver.open("ws://127.0.0.1:9", "tea", { ...options, retries: 1, backoff: { first: 10 } });
 if ((await next(nobody, "closed")).code !== "unreachable") fail("not unreachable");
+
+// A server that requires a token.
+await sigver.open(guarded, "tea", { ...options, token: () => "a-token-of-more-than-sixteen-bytes" }).ready;
+const stranger = sigver.open(guarded, "coffee", { ...options, retries: 0 });
+const { code, status } = await next(stranger, "closed");
+if (code !== codeWithoutToken || (code === "rejected" && status !== 401)) fail(`${code} ${status}`);
 
 // A server that is killed and comes back.
 const opener = await sigver.open(fragile, "phoenix", options).ready;
