@@ -116,6 +116,33 @@ browserTest("offer that was made while there was no server connects afterwards",
   for (const page of [opener, joiner]) await page.waitForFunction(() => calls.length === 1 && calls[0].channel.readyState === "open");
 });
 
+browserTest("servers that the operator hands out are used without another negotiation", async (newPage, t) => {
+  const own = await startServer(0, ["--ice", "stun:127.0.0.1:19302"]);
+  t.after(() => own.stop());
+  const page = await newPage(server.demo);
+  const { sent, servers } = await page.evaluate(async (url) => {
+    const sigver = await import("/sigver.js");
+    const sent = [];
+    const opener = await sigver.open(url).ready;
+    const joiner = sigver.join(url, opener.key);
+    for (const side of [opener, joiner]) side.on("message", ({ direction, text }) => direction === "out" && sent.push(JSON.parse(text).data?.type));
+    const connections = [];
+    const connect = (peer) => {
+      const pc = new RTCPeerConnection();
+      connections.push(pc);
+      sigver.negotiate(pc, peer);
+      return pc;
+    };
+    opener.on("join", ({ peer }) => connect(peer));
+    await new Promise((resolve) => joiner.on("join", ({ peer }) => (connect(peer).createDataChannel("chat").onopen = resolve)));
+    // A negotiation would begin at once.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    return { sent: sent.filter(Boolean), servers: connections.map((pc) => pc.getConfiguration().iceServers.map(({ urls }) => String(urls))) };
+  }, own.url);
+  assert.deepEqual(sent, ["offer", "answer"]);
+  assert.deepEqual(servers, [["stun:127.0.0.1:19302"], ["stun:127.0.0.1:19302"]]);
+});
+
 /** In a page: opens or joins a key, and connects to each peer with a channel that both sides create. */
 async function call([ask, url, isLater]) {
   const sigver = await import("/sigver.js");
