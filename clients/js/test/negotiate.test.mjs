@@ -258,9 +258,10 @@ negotiationTest("offer made while the peer was away is sent when it is back", as
 });
 
 negotiationTest("offer in the making when the peer comes back is sent once", async (begin) => {
-  const { pc, peer } = begin(true);
+  const { pc, peer } = begin(true, { localDescription: described("answer"), iceConnectionState: "checking" });
   await pc.emit("negotiationneeded");
   await peer.comesBack();
+  assert.deepEqual(pc.pending, ["setLocalDescription"]);
   await pc.settle("setLocalDescription", OFFERING);
   assert.deepEqual(peer.sent(), [json("offer")]);
 });
