@@ -847,7 +847,8 @@ function peerEntry(id, send) {
 /** @type {Record<string, EndCode>} By close code, or by code and text if the code is ambiguous. */
 const ENDS = {
   // Deno has 0 for 1006.
-  0: "lost", 1001: "lost", 1005: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost", "1008 no sign of life": "lost", "1008 no open or join in time": "lost",
+  0: "lost", 1001: "lost", 1005: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost",
+  "1008 no sign of life": "lost", "1008 no open or join in time": "lost",
   "1008 key is taken": "key-taken", "1008 key is unknown": "unknown-key", "1008 not allowed": "not-allowed",
   "1013 too many joiners on the key": "too-many-joiners", "1013 too many attempts at keys": "too-many-attempts",
   4001: "opener-left", 4003: "kicked", 4004: "token-expired",
