@@ -36,7 +36,7 @@ const nobody = sigver.open("ws://127.0.0.1:9", "tea", { ...options, retries: 1, 
 if ((await next(nobody, "closed")).code !== "unreachable") fail("not unreachable");
 
 // A server that requires a token.
-await sigver.open(guarded, "tea", { ...options, token: () => "a-token-of-more-than-sixteen-bytes" }).ready;
+await sigver.open(guarded, undefined, { ...options, token: () => "a-token-of-more-than-sixteen-bytes" }).ready;
 const stranger = sigver.open(guarded, "coffee", { ...options, retries: 0 });
 const { code, status } = await next(stranger, "closed");
 if (code !== codeWithoutToken || (code === "rejected" && status !== 401)) fail(`${code} ${status}`);
