@@ -20,7 +20,8 @@ export function meet(url: Url, key: string, options?: Options): Signaling & With
 /**
  * Implements the perfect negotiation of the WebRTC specification, with trickle ICE: sends descriptions and candidates of `pc` to the peer, and
  * applies those that it receives. Both sides may add tracks and channels at any time, even at the same time, and while the server is away: what
- * could not be sent is sent when the peer is back. Restarts ICE when it has failed. Adds `peer.iceServers` to the configuration of `pc`.
+ * could not be sent is sent when the peer is back. Restarts ICE when it has failed. Adds `peer.iceServers` to
+ * the configuration of `pc` when ICE begins and when it is restarted.
  *
  * Sends `{type, sdp}` and `{candidate}`, and ignores any other data. Does not close `pc`. If both sides make their first offer at the same
  * time, the polite side answers after it has gathered its first candidate, or after half a second, to work around a bug in Chromium.
@@ -135,7 +136,7 @@ export interface Signaling extends Emits<SignalingEvents> {
   /** The peers that have joined and not left, also those that are away. Empty when `closed`. */
   readonly peers: Peer[];
   /** Resolves when the role is accepted for the first time. Rejects with a `SignalingFailure` if `closed` comes first. */
-  readonly ready: Promise<this>;
+  readonly ready: Promise<this & WithKey>;
   /** Sends to all peers that are not away. Returns their number. Throws like `Peer.send`. */
   broadcast(data: unknown): number;
   /** Ends a joiner's role. Returns false if this side is not the opener, if the joiner has left, and in plain. */

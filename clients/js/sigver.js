@@ -52,7 +52,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
   const listeners = [
     ["negotiationneeded", guarded(offer)],
     ["icecandidate", guarded(({ candidate }) => void channel.send({ candidate: candidate && candidate.toJSON() }))],
-    ["iceconnectionstatechange", () => pc.iceConnectionState === "failed" && pc.restartIce()],
+    ["iceconnectionstatechange", restartFailedIce],
   ];
   for (const [type, listener] of listeners) pc.addEventListener(type, listener);
   listenTo(firstPeer);
@@ -73,7 +73,6 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
   /** @param {Channel} peer */
   function listenTo(peer) {
     channel = peer;
-    useIceServers();
     unsubscribe = [
       channel.on("back", resume),
       channel.on("data", ({ data }) => {
@@ -96,7 +95,6 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
   function resume() {
     round += 1;
     ignoreOffer = false;
-    useIceServers();
     return enqueue(() => {
       if (makingOffer) return;
       if (pc.signalingState === "have-local-offer") return sendDescription();
@@ -110,18 +108,28 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
     return (queue = queue.then(guarded(() => (pc.signalingState === "closed" ? undefined : step()))));
   }
 
-  /** Adds the servers of the peer to those of the application. */
+  /**
+   * Adds the servers of the peer to those of the application, before ICE begins or is restarted. At any other time, Chromium would restart ICE, and
+   * would never stop to do so if there is nothing to negotiate yet.
+   */
   function useIceServers() {
     const servers = channel.iceServers ?? [];
-    if (servers.length === 0 || pc.signalingState === "closed") return;
+    if (servers.length === 0) return;
     const urls = new Set(servers.map((server) => String(server.urls)));
     const others = ownIceServers.filter((server) => !urls.has(String(server.urls)));
     pc.setConfiguration?.({ ...pc.getConfiguration(), iceServers: [...others, ...servers] });
   }
 
+  function restartFailedIce() {
+    if (pc.iceConnectionState !== "failed") return;
+    useIceServers();
+    pc.restartIce();
+  }
+
   async function offer() {
     makingOffer = true;
     try {
+      if (!pc.localDescription && !pc.remoteDescription) useIceServers();
       await pc.setLocalDescription();
       sendDescription();
     } finally {
@@ -146,6 +154,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
     if (ignoreOffer) return;
     // Workaround: Chromium never gathers candidates if its first offer is rolled back just as gathering starts.
     if (isCollision && !pc.remoteDescription) await Promise.race([firstCandidate, wait(GATHERING_TIMEOUT)]);
+    if (!pc.localDescription && !pc.remoteDescription) useIceServers();
     // Rolls back a pending local offer.
     await pc.setRemoteDescription(description);
     early.splice(0).forEach(guarded(addCandidate));
@@ -837,7 +846,9 @@ function peerEntry(id, send) {
 
 /** @type {Record<string, EndCode>} By close code, or by code and text if the code is ambiguous. */
 const ENDS = {
-  1001: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost", "1008 no sign of life": "lost", "1008 no open or join in time": "lost",
+  // Deno has 0 for 1006.
+  0: "lost", 1001: "lost", 1005: "lost", 1006: "lost", 1011: "lost", 1012: "lost", 1013: "lost",
+  "1008 no sign of life": "lost", "1008 no open or join in time": "lost",
   "1008 key is taken": "key-taken", "1008 key is unknown": "unknown-key", "1008 not allowed": "not-allowed",
   "1013 too many joiners on the key": "too-many-joiners", "1013 too many attempts at keys": "too-many-attempts",
   4001: "opener-left", 4003: "kicked", 4004: "token-expired",

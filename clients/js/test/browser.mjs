@@ -11,7 +11,7 @@ const CHROMIUM_FLAGS = [
   "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
   // Candidates contain addresses, not multicast DNS names, which some machines cannot resolve.
-  "--disable-features=WebRtcHideLocalIpsWithMdns,LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
+  "--disable-features=WebRtcHideLocalIpsWithMdns,LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets,LocalNetworkAccessChecksWebRTC",
   "--allow-loopback-in-peer-connection",
 ];
 

@@ -258,9 +258,10 @@ negotiationTest("offer made while the peer was away is sent when it is back", as
 });
 
 negotiationTest("offer in the making when the peer comes back is sent once", async (begin) => {
-  const { pc, peer } = begin(true);
+  const { pc, peer } = begin(true, { localDescription: described("answer"), iceConnectionState: "checking" });
   await pc.emit("negotiationneeded");
   await peer.comesBack();
+  assert.deepEqual(pc.pending, ["setLocalDescription"]);
   await pc.settle("setLocalDescription", OFFERING);
   assert.deepEqual(peer.sent(), [json("offer")]);
 });
@@ -337,18 +338,30 @@ negotiationTest("failed ICE is restarted", async (begin) => {
 
 // ---- ICE servers ----
 
-negotiationTest("servers of the peer are added to those of the application, and replaced when it is back", async (begin) => {
-  const turn = (credential) => ({ urls: ["turn:given"], username: "u", credential });
-  const pc = new FakeConnection();
-  const peer = new FakePeer(true);
-  peer.iceServers = [turn("first")];
-  pc.configuration = { iceServers: [{ urls: "stun:own" }, turn("stale")], bundlePolicy: "balanced" };
-  negotiate(pc, peer);
-  assert.deepEqual(pc.configuration, { iceServers: [{ urls: "stun:own" }, turn("first")], bundlePolicy: "balanced" });
+const turn = (credential) => ({ urls: ["turn:given"], username: "u", credential });
+
+negotiationTest("servers of the peer are added to those of the application when ICE begins", async (begin) => {
+  for (const start of ["offer", "answer"]) {
+    const configuration = { iceServers: [{ urls: "stun:own" }, turn("stale")], bundlePolicy: "balanced" };
+    const { pc, peer } = begin(true, { configuration });
+    peer.iceServers = [turn("first")];
+    assert.equal(pc.configuration, configuration, "Chromium would begin to negotiate");
+    if (start === "offer") await pc.emit("negotiationneeded");
+    else await peer.receive(described("offer"));
+    assert.deepEqual(pc.configuration, { iceServers: [{ urls: "stun:own" }, turn("first")], bundlePolicy: "balanced" });
+  }
+  const { pc } = begin(true);
+  await pc.emit("negotiationneeded");
+  assert.deepEqual(pc.configuration.iceServers, [{ urls: "stun:own" }]);
+});
+
+negotiationTest("new servers of the peer are used when failed ICE is restarted", async (begin) => {
+  const { pc, peer } = begin(true, { localDescription: described("offer"), remoteDescription: described("answer"), iceConnectionState: "connected" });
   peer.iceServers = [turn("second")];
   await peer.comesBack();
-  assert.deepEqual(pc.configuration.iceServers, [{ urls: "stun:own" }, turn("second")]);
-
-  const { pc: without } = begin(true);
-  assert.deepEqual(without.configuration.iceServers, [{ urls: "stun:own" }]);
+  await pc.emit("negotiationneeded");
+  assert.deepEqual(pc.configuration.iceServers, [{ urls: "stun:own" }], "ICE is not restarted while it works");
+  pc.iceConnectionState = "failed";
+  await pc.emit("iceconnectionstatechange");
+  assert.deepEqual([pc.configuration.iceServers, pc.restarts], [[{ urls: "stun:own" }, turn("second")], 1]);
 });

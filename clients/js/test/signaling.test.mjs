@@ -364,6 +364,12 @@ virtualTest("attempts are not limited after the first success, except by the opt
   assert.equal(opener.state, "reconnecting");
 
   const limited = startOpen({ retries: 2 });
+  for (let loss = 0; loss < 3; loss += 1) {
+    reconnect(30_000);
+    reconnect(30_000);
+    accept();
+  }
+  assert.equal(limited.state, "open", "a success resets the count");
   for (let attempt = 0; attempt < 3; attempt += 1) reconnect(30_000);
   assert.equal(received(limited, "closed")[0].code, "lost");
 
@@ -410,7 +416,7 @@ virtualTest("option backoff changes the bounds", () => {
 });
 
 const LOST = [
-  [1001, "server shutting down"], [1006], [1011], [1012], [1013, "reading too slowly"], [1008, "no sign of life"], [1008, "no open or join in time"],
+  [0], [1001, "server shutting down"], [1005], [1006], [1011], [1012], [1013, "reading too slowly"], [1008, "no sign of life"], [1008, "no open or join in time"],
 ];
 const FINAL = [
   [1002, "broken WebSocket framing", "refused"], [1003, "", "refused"], [1007, "", "refused"], [1009, "", "refused"], [1000, "", "refused"],
@@ -578,8 +584,14 @@ virtualTest("server that does not let a joiner wait is not asked without a delay
   FakeSocket.last.receive({ type: "closed", code: "opener-left" });
   tick(0);
   FakeSocket.last.receive({ type: "error", code: "unknown-key", message: "nobody", key: "tea" });
-  const delays = received(joiner, "reconnecting").map(({ code, delay }) => [code, delay / RANDOM]);
-  assert.deepEqual(delays, [["opener-left", 0], ["unknown-key", 5_000]]);
+  const delays = () => received(joiner, "reconnecting").map(({ code, delay }) => [code, delay / RANDOM]);
+  assert.deepEqual(delays(), [["opener-left", 0], ["unknown-key", 5_000]]);
+  tick(5_000);
+  FakeSocket.last.receive({ type: "waiting", key: "tea", wait: 120 });
+  FakeSocket.last.receive({ type: "error", code: "unknown-key", message: "nobody", key: "tea" });
+  tick(0);
+  FakeSocket.last.receive({ type: "error", code: "unknown-key", message: "nobody", key: "tea" });
+  assert.deepEqual(delays().map(([, delay]) => delay > 0), [false, true], "an earlier wait does not count");
 });
 
 virtualTest("errors of earlier messages do not end a request", () => {
