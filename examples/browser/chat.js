@@ -1,38 +1,46 @@
 // The demo page: both sides of a chat over a data channel. sigver.js does the signaling.
-// Order: page, key, Peer (one connection to another browser), view.
+// Order: page, session (one key), Peer (one connection to another browser), view.
 
-import { join, negotiate, open } from "./sigver.js";
+import * as sigver from "./sigver.js";
 
 const query = new URLSearchParams(location.search);
-const invitation = new URLSearchParams(location.hash.slice(1)).get("join");
-const role = invitation === null ? "opener" : "joiner";
-let session = { peers: [] };
+const hash = new URLSearchParams(location.hash.slice(1));
+const isOpener = !hash.has("join");
 
+/** Undefined until the form is submitted. `last`: the event that explains the state of the signaling. `problem`: what ended the session. */
+let session;
+
+const tokenName = (key) => `sigver token of ${key}`;
 const byId = (id) => document.getElementById(id);
 const connectForm = byId("connect");
 const sendForm = byId("send");
+const settings = byId("settings");
 
 // ---- The page ----
 
 function setUp() {
-  document.body.dataset.role = role;
-  document.body.dataset.dialect = query.get("dialect") ?? "v1";
-  fillIn(connectForm.elements);
-  connectForm.addEventListener("submit", onConnect);
-  sendForm.addEventListener("submit", onSend);
+  document.body.dataset.role = isOpener ? "opener" : "joiner";
+  const { key, server, ice } = connectForm.elements;
+  key.value = hash.get("join") ?? hash.get("open") ?? "";
+  key.required = !isOpener;
+  server.value = query.get("server") ?? ownServer();
+  ice.value = query.get("ice") ?? "";
+  byId("share").hidden = !navigator.share;
+  byId("local").hidden = !/^(localhost|127\.|\[::1\])/.test(location.hostname);
+
+  connectForm.addEventListener("submit", start);
+  // Browsers cannot report an invalid field that is folded away.
+  connectForm.addEventListener("invalid", () => (settings.open = true), true);
+  sendForm.addEventListener("submit", say);
   byId("copy").addEventListener("click", copyLink);
-  byId("stop").addEventListener("click", stop);
+  // Rejects if the user closes the dialog.
+  byId("share").addEventListener("click", () => navigator.share({ url: byId("link").value }).catch(() => {}));
+  for (const id of ["stop", "give-up"]) byId(id).addEventListener("click", () => session.signaling.close());
   addEventListener("hashchange", () => location.reload());
   // Otherwise the peers would notice only after a timeout that this page was closed.
   addEventListener("pagehide", closePeers);
-  if (role === "joiner") connectForm.requestSubmit();
-}
-
-function fillIn({ key, server, ice }) {
-  key.value = invitation ?? "";
-  key.required = role === "joiner";
-  server.value = query.get("server") ?? ownServer();
-  ice.value = query.get("ice") ?? "";
+  addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+  if (hash.has("join") || hash.has("open")) connectForm.requestSubmit();
 }
 
 function ownServer() {
@@ -42,27 +50,28 @@ function ownServer() {
   return scheme ? `${scheme}//${location.host}${folder}` : "ws://localhost:8000";
 }
 
-function onConnect(event) {
+function start(event) {
   event.preventDefault();
-  const { key, server, ice } = Object.fromEntries(new FormData(connectForm));
   closePeers();
-  clearView();
+  session?.signaling?.close();
+  for (const id of ["copied", "peers", "chat", "messages"]) byId(id).replaceChildren();
+  settings.open = false;
+  const { key, server, ice } = Object.fromEntries(new FormData(connectForm));
   try {
-    session = begin(key, server, rtcConfiguration(ice));
-  } catch (error) {
-    showAlert(error.message);
+    session = begin(key, server, { iceServers: ice ? [{ urls: ice }] : [] });
+    // The button disappears.
+    if (event.submitter && isOpener) session.signaling.once("opened", () => byId("copy").focus());
+  } catch ({ message }) {
+    session = { peers: [], problem: `Cannot start: ${message}` };
   }
-  showControls();
+  render();
 }
 
-function rtcConfiguration(ice) {
-  const configuration = { iceServers: ice ? [{ urls: ice }] : [] };
-  // Throws here if the address is invalid, before anybody joins.
-  new RTCPeerConnection(configuration).close();
-  return configuration;
+function closePeers() {
+  [...(session?.peers ?? [])].forEach((peer) => peer.leave());
 }
 
-function onSend(event) {
+function say(event) {
   event.preventDefault();
   const { text } = sendForm.elements;
   session.peers.forEach((peer) => peer.send(text.value));
@@ -70,247 +79,251 @@ function onSend(event) {
   text.value = "";
 }
 
-function closePeers() {
-  session.peers.forEach((peer) => peer.close());
-}
-
-function stop() {
-  endSignaling({
-    opener: "No more joiners are accepted. Open chats continue without signaling.",
-    joiner: "This page no longer retries.",
-  }[role]);
-}
-
-function endSignaling(farewell) {
-  session.farewell = farewell;
-  showNote(farewell);
-  session.signaling.close();
-  showControls();
-}
-
 function linkTo(key) {
   const { server, ice } = connectForm.elements;
   const link = new URL(location.pathname, location.href);
   if (server.value !== ownServer()) link.searchParams.set("server", server.value);
   if (ice.value) link.searchParams.set("ice", ice.value);
-  link.hash = `join=${encodeURIComponent(key)}`;
+  link.hash = new URLSearchParams({ join: key });
   return link.href;
 }
 
 async function copyLink() {
-  byId("link").select();
-  try {
-    await navigator.clipboard.writeText(byId("link").value);
-    byId("copied").textContent = "Copied.";
-  } catch {
-    // Browsers allow clipboard access only on https and localhost.
-    byId("copied").textContent = "Selected: copy it with your browser.";
+  const link = byId("link");
+  link.select();
+  // Browsers have the clipboard API only on https and localhost.
+  const copied = await navigator.clipboard?.writeText(link.value).then(() => true, () => false) || document.execCommand("copy");
+  byId("copied").textContent = copied ? "Copied." : "Selected: copy it with your browser.";
+}
+
+// ---- The session ----
+
+function begin(key, server, rtc) {
+  // Throws here if an address is invalid, before anybody joins.
+  new RTCPeerConnection(rtc).close();
+  const { host } = new URL(server);
+  const dialect = query.get("dialect") ?? undefined;
+  const signaling = isOpener
+    ? sigver.open(server, key || undefined, { dialect, WebSocket: ResumingSocket })
+    // The opener may be reloading its page.
+    : sigver.join(server, key, { dialect, wait: 5 });
+  const self = { signaling, peers: [], host, rtc, count: 0, last: undefined, problem: undefined };
+
+  signaling.on("message", ({ direction, text }) => {
+    const message = parsed(text);
+    if (direction === "in" && signaling.dialect === "v1" && message.type === "opened") sessionStorage.setItem(tokenName(message.key), message.token);
+    showMessage(direction, text, message);
+  });
+  signaling.on("opened", ({ key }) => {
+    connectForm.elements.key.value = key;
+    byId("link").value = byId("try").href = linkTo(key);
+    history.replaceState(null, "", `#${new URLSearchParams({ open: key })}`);
+  });
+  signaling.on("join", ({ peer }) => {
+    // The key has another opener, so connections to the former one are obsolete.
+    if (!isOpener) closePeers();
+    self.peers.push(new Peer(self, peer));
+  });
+  signaling.on("error", ({ code, message }) => {
+    // `closed` follows these two.
+    if (code !== "unreachable" && code !== "rejected") showNote(`Signaling error: ${message}`);
+  });
+  signaling.on("closed", ({ code }) => {
+    self.peers.filter((peer) => !peer.isOpen).forEach((peer) => peer.leave());
+    if (code === "key-taken") settings.open = true;
+  });
+  for (const type of ["opened", "joined", "join", "waiting", "reconnecting", "closed"]) {
+    signaling.on(type, (event) => {
+      self.last = event;
+      render();
+    });
+  }
+  return self;
+}
+
+/** Shows the takeover token of this tab, which sigver.js does not keep over a reload. */
+class ResumingSocket extends WebSocket {
+  send(text) {
+    const message = parsed(text);
+    const token = message.type === "open" && this.protocol === "sigver.v1" && sessionStorage.getItem(tokenName(message.key));
+    super.send(token ? JSON.stringify({ token, ...message }) : text);
   }
 }
 
-// ---- The key ----
-
-function begin(key, server, rtc) {
-  const options = { dialect: query.get("dialect") ?? undefined };
-  const signaling = role === "opener" ? open(server, key || undefined, options) : join(server, key, options);
-  const peers = [];
-  showSocket("connecting", `to ${server}`);
-
-  signaling.on("message", ({ direction, text }) => showMessage(direction, text));
-  signaling.on("opened", ({ key }) => {
-    connectForm.elements.key.value = key;
-    byId("link").value = linkTo(key);
-    connected();
-  });
-  signaling.on("join", ({ peer }) => {
-    if (role === "opener") {
-      showNote(`peer ${peer.index} joined`);
-    } else {
-      // After a reconnect, earlier attempts to connect to the opener are obsolete.
-      peers.splice(0).forEach((former) => former.close());
-      connected();
-    }
-    peers.push(new Peer(signaling, peer, rtc));
-  });
-  signaling.on("error", ({ code, message }) => {
-    // Expected if a peer has just left.
-    if (code !== "unknown-index") showNote(`Signaling error: ${message}`);
-  });
-  signaling.on("reconnecting", (end) => showEnd("reconnecting", "after", `${RETRY_REASONS[end.code] ?? ENDS[end.code]} ${nextTry(end)}`, end));
-  signaling.on("closed", (end) => showEnd("closed", "with", session.farewell ?? ENDS[end.code], end));
-  return { signaling, peers };
-
-  function connected() {
-    document.body.dataset.dialect = signaling.dialect;
-    byId("alert").replaceChildren();
-    showSocket("open", `to ${server}`);
-    showControls();
+/** Returns the kind of the state, and the state in one line. */
+function describe({ signaling, peers, host, last, problem }) {
+  if (problem) return ["bad", problem];
+  const { state } = signaling;
+  const end = ENDS[last?.code];
+  const open = peers.filter((peer) => peer.isOpen);
+  if (open.length > 0) {
+    if (open.every((peer) => peer.isInterrupted)) return ["busy", "The connection is interrupted. Trying to restore it…"];
+    const connected = open.length > 1 ? `Connected to ${open.length} people.` : "Connected.";
+    // Joiners do not need signaling any more.
+    if (!isOpener || state === "open") return ["good", connected];
+    if (state === "reconnecting") return ["good", `${connected} Reconnecting to the server. The chat goes on.`];
+    return ["good", `${connected} ${end ?? "Nobody else can join."}`];
   }
+  if (state === "closing" || state === "closed") {
+    if (last?.code === "refused") return ["bad", `The server rejected the request: ${last.reason.replaceAll("`", "")}.`];
+    return end ? ["bad", end] : ["off", isOpener ? "Stopped. Nobody can join." : "Stopped."];
+  }
+  if (peers.some((peer) => !peer.isHidden)) return ["busy", "Connecting to the other browser…"];
+  if (state === "open" && isOpener) return ["busy", "Waiting for someone to join…"];
+  const isAlone = state === "open" || last?.type === "waiting" || ["opener-left", "unknown-key"].includes(last?.code);
+  if (isAlone) return ["busy", signaling.role ? "The opener has left. Waiting for it to return…" : "Nobody has this key open. Waiting for the opener…"];
+  if (state === "connecting") return ["busy", `Connecting to ${host}…`];
+  return ["bad", `${last.code === "key-taken" ? "The server still holds the key for the lost connection." : end} Trying again…`];
 }
 
 const ENDS = {
-  lost: "The connection failed or was lost. Is a signaling server running at this address, and below its connection limit?",
-  "key-taken": "This key is already open. Choose another key.",
+  lost: "The signaling server cannot be reached.",
+  unreachable: "No signaling server answers at this address, or it does not accept this page.",
+  rejected: "The signaling server does not accept this page.",
+  "key-taken": "Somebody else has this key open. Choose another key.",
   "unknown-key": "Nobody has this key open. Ask for a new link.",
-  "too-many-joiners": "This key has too many joiners.",
-  "too-many-attempts": "Your address has tried too many keys.",
-  "opener-left": "The opener left, or no longer accepts joiners.",
-  kicked: "The opener has kicked you.",
-  "taken-over": "Another page has taken this key over.",
-  refused: "The server rejected a message from this page.",
+  "too-many-joiners": "Too many people have joined this key.",
+  "too-many-attempts": "Too many keys were tried from your address.",
+  "opener-left": "The opener has left.",
+  kicked: "The opener has removed you.",
+  "not-allowed": "The signaling server does not allow you to use this key.",
+  "token-expired": "Your access to the signaling server has expired.",
+  "taken-over": "This key is open in another tab now.",
+  refused: "The signaling server rejected a message from this page.",
 };
-
-/** The meaning of refusals for a client that has had the key. */
-const RETRY_REASONS = {
-  "key-taken": "The server has not yet detected that the previous connection was lost, and still holds its key.",
-  "unknown-key": ENDS["opener-left"],
-};
-
-function nextTry({ delay }) {
-  return `Next attempt in ${Math.ceil(delay / 1000)} s.`;
-}
 
 // ---- One connection to another browser ----
 
 class Peer {
+  #session;
+  #peer;
   #label;
   #connection;
   #channel;
   #row;
-  #isSignaling = true;
-  #left = false;
+  #wasOpen = false;
 
-  constructor(signaling, peer, rtc) {
-    this.#label = role === "opener" ? `peer ${peer.index}` : "opener";
+  constructor(session, peer) {
+    this.#session = session;
+    this.#peer = peer;
+    this.#label = isOpener ? `peer ${session.count++}` : "opener";
     this.#row = addPeerRow(this.#label, () => {
-      // The plain dialect has no kick.
-      if (signaling.dialect === "v1") signaling.kick(peer);
-      this.#leave("was kicked");
+      session.signaling.kick(peer);
+      this.leave("was kicked");
     });
-    this.#connection = new RTCPeerConnection({ ...rtc, iceServers: [...rtc.iceServers, ...peer.iceServers] });
-    this.#connection.oniceconnectionstatechange = () => this.#show();
-    this.#connection.onconnectionstatechange = () => this.#connectionChanged();
+    this.#connection = new RTCPeerConnection({ iceServers: [...session.rtc.iceServers, ...peer.iceServers] });
+    this.#connection.oniceconnectionstatechange = () => this.#update();
+    this.#connection.onconnectionstatechange = () => this.#update();
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
-    negotiate(this.#connection, peer, {
-      onerror: (error) => showNote(`invalid signaling data from ${this.#label}: ${error.message}`),
+    sigver.negotiate(this.#connection, peer, {
+      onerror: (error) => showNote(`Invalid signaling data from ${this.#label}: ${error.message}`),
     });
-    peer.on("leave", () => this.#leftServer());
+    peer.on("away", () => this.#update());
+    peer.on("back", () => this.#update());
+    peer.on("leave", () => this.isOpen || this.leave());
     // The joiner creates the channel, so it sends the offer.
-    if (role === "joiner") this.#adopt(this.#connection.createDataChannel("chat"));
-    this.#show();
+    if (!isOpener) this.#adopt(this.#connection.createDataChannel("chat"));
+    this.#update();
   }
 
   get isOpen() {
     return this.#channel?.readyState === "open";
   }
 
+  get isInterrupted() {
+    return ["disconnected", "failed"].includes(this.#connection.iceConnectionState);
+  }
+
+  /** A peer that left the server before it was connected may be back soon. */
+  get isHidden() {
+    return this.#peer.away && !this.isOpen;
+  }
+
   send(text) {
     if (this.isOpen) this.#channel.send(text);
   }
 
-  close() {
-    this.#left = true;
+  /** Ends the connection. `how` is shown in the chat. */
+  leave(how) {
+    const { peers } = this.#session;
+    if (!peers.includes(this)) return;
+    peers.splice(peers.indexOf(this), 1);
     this.#connection.close();
-    this.#show();
+    this.#row.remove();
+    if (how) showNote(`${this.#label} ${how}`);
+    render();
   }
 
   #adopt(channel) {
     this.#channel = channel;
     // A channel created by the other side may be open already, and Chromium then does not always emit `open`.
-    if (channel.readyState === "open") queueMicrotask(() => this.#channelOpened());
-    else channel.onopen = () => this.#channelOpened();
+    if (channel.readyState === "open") queueMicrotask(() => this.#opened());
+    else channel.onopen = () => this.#opened();
     channel.onmessage = ({ data }) => showChat(this.#label, data);
-    channel.onclose = () => this.#leave("left");
-    this.#show();
+    channel.onclose = () => this.leave("left");
   }
 
-  #channelOpened() {
+  #opened() {
+    this.#wasOpen = true;
     showNote(`${this.#label} is connected`);
-    this.#show();
-    if (role === "joiner") endSignaling("The channel is open. Signaling is no longer needed.");
+    this.#update();
   }
 
-  #leftServer() {
-    this.#isSignaling = false;
-    // Without an offer, the browsers cannot connect. With one, they may still connect without the server. `connectionState` is no indication:
-    // it lags behind, and a joiner disconnects from the server as soon as its channel is open.
-    if (role === "opener" && !this.#connection.remoteDescription) this.#leave("left before it was connected");
-    this.#show();
+  #update() {
+    if (this.#connection.connectionState === "failed") this.#failed();
+    const away = this.isOpen ? "left (not needed)" : "left";
+    showPeer(this.#row, this.isHidden, [
+      this.#peer.away ? away : "connected", this.#connection.iceConnectionState, this.#channel?.readyState ?? "none",
+    ]);
+    render();
   }
 
-  #connectionChanged() {
-    this.#show();
-    if (this.#connection.connectionState !== "failed") return;
-    this.#leave("cannot be reached. Browsers on different networks need a STUN or TURN server.");
-  }
-
-  #leave(how) {
-    if (this.#left) return;
-    this.close();
-    showNote(`${this.#label} ${how}`);
-  }
-
-  #show() {
-    showPeer(this.#row, [
-      this.#isSignaling ? "connected" : "left",
-      this.#connection.iceConnectionState,
-      this.#connection.connectionState,
-      this.#channel?.readyState ?? "none",
-    ], this.#left);
-    showControls();
+  #failed() {
+    const { signaling } = this.#session;
+    // `negotiate` restarts ICE, which succeeds only if the other browser is still there.
+    if (this.#wasOpen && signaling.dialect === "v1" && !this.#peer.away) return;
+    if (this.#wasOpen) return this.leave("left");
+    this.leave("cannot be reached. Browsers on different networks need a STUN or TURN server.");
+    if (isOpener) return;
+    this.#session.problem = "The opener cannot be reached. Browsers on different networks need a STUN or TURN server.";
+    signaling.close();
   }
 }
 
 // ---- View. Data from peers is inserted as text, never as markup ----
 
-function showControls() {
-  const socket = session.signaling?.state ?? "closed";
-  const talking = session.peers.some((peer) => peer.isOpen);
-  connectForm.firstElementChild.disabled = socket !== "closed" || talking;
+function render() {
+  const { signaling, peers, host, last, problem } = session;
+  const state = signaling?.state ?? "closed";
+  const talking = peers.some((peer) => peer.isOpen);
+  const ended = Boolean(problem) || (state === "closed" && !talking);
+  document.body.dataset.stage = ended ? "ended" : "live";
+
+  const [kind, words] = describe(session);
+  byId("state").dataset.state = kind;
+  show("alert", kind === "bad" ? words : "");
+  show("status", kind === "bad" ? "" : words);
+  show("begin", !ended ? "Start over" : isOpener ? "Open the key again" : "Try again");
+  const key = connectForm.elements.key.value;
+  show("summary", `${key ? `Key ${key.length > 16 ? `${key.slice(0, 8)}…` : key}` : "New key"}${host ? ` on ${host}` : ""}`);
+
   sendForm.firstElementChild.disabled = !talking;
-  byId("invitation").hidden = socket !== "open";
-  byId("stop").disabled = socket !== "open" && socket !== "reconnecting";
+  byId("talk").hidden = ended && byId("chat").childElementCount === 0;
+  byId("invitation").hidden = !isOpener || !signaling?.role || state === "closed";
+  byId("give-up").hidden = isOpener || ended || talking || (state !== "reconnecting" && last?.type !== "waiting");
 }
 
-function clearView() {
-  for (const id of ["alert", "copied", "peers", "chat", "messages"]) byId(id).replaceChildren();
+/** Screen readers announce each change, so the same text is not inserted again. */
+function show(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
-function showAlert(text) {
-  byId("alert").textContent = `Signaling: ${text}`;
-}
-
-function showSocket(state, words) {
-  const socket = byId("socket");
-  socket.dataset.state = state;
-  socket.replaceChildren(element("b", {}, state), ` ${words}`);
-}
-
-function showEnd(state, preposition, words, { code, status, reason }) {
-  const exactly = `${status ? `code ${status}` : code}${reason && ` "${reason}"`}`;
-  showSocket(state, `${preposition} ${exactly}. ${words}`);
-  if (code !== "done") showAlert(byId("socket").textContent);
-  showControls();
-}
-
-function showMessage(direction, text) {
-  const way = { out: "\u2191 you \u2192 server", in: "\u2193 server \u2192 you" }[direction];
-  const item = element("li", {},
-    element("time", {}, clock.format()),
-    element("span", { className: "way" }, way),
-    ...explained(text));
-  item.dataset.direction = direction;
-  append(byId("messages"), item);
-}
-
-function explained(text) {
-  const message = parsed(text);
-  const json = element("pre", {}, wrappable(text));
-  // Session descriptions are long, so they are collapsed.
-  if ("sdp" in Object(message.data ?? message)) {
-    return [element("details", {}, element("summary", {}, meaningOf(message)), json)];
-  }
-  return [element("div", {}, meaningOf(message)), json];
+function showMessage(direction, text, message) {
+  const way = { out: "\u2191 ", in: "\u2193 " }[direction];
+  const summary = element("summary", {}, element("time", {}, clock.format()), way, meaningOf(message));
+  const wrappable = text.replaceAll(',"', ', "').replaceAll("\\r\\n", "\\r\\n\n");
+  // Descriptions and candidates are long, so they are collapsed.
+  append(byId("messages"), element("li", {}, element("details", { open: text.length < 150 }, summary, element("pre", {}, wrappable))));
 }
 
 function parsed(text) {
@@ -321,63 +334,47 @@ function parsed(text) {
   }
 }
 
-/** Returns the text with a space after commas and a line break after each escaped one, so that it wraps. */
-function wrappable(json) {
-  return json.replaceAll(',"', ', "').replaceAll("\\r\\n", "\\r\\n\n");
-}
-
 function meaningOf(message) {
-  switch (message.type) {
-    case "open": return describeOpen(message);
+  const { type, index } = message;
+  switch (type) {
+    case "open": return message.key === undefined ? "Request a new key" : "Open this key";
     case "opened": return "Key opened";
-    case "join": return "key" in message ? "Join this key" : describeJoin(message);
-    case "joined": return `Joined as peer ${message.index}`;
-    case "leave": return `Peer ${message.index} left the server`;
-    case "kick": return `Kick peer ${message.index}`;
+    case "join": return "key" in message ? "Join this key" : index === undefined ? "A peer joined with the next index" : `Peer ${index} joined`;
+    case "joined": return `Joined as peer ${index}`;
+    case "waiting": return `Wait for the opener, at most ${message.wait} s`;
+    case "ping":
+    case "pong": return "Check of the connection";
+    case "leave": return `Peer ${index} left the server`;
+    case "kick": return `Kick peer ${index}`;
     case "reopened": return "The opener is back on another connection";
     case "closed": return ENDS[message.code] ?? message.code;
-    case "error": return `Error: ${message.message}`;
+    case "error": return `Error: ${message.code}`;
     case "offer": return "SDP offer";
     case "answer": return "SDP answer";
     case "send":
-    case "data": return meaningOf(Object(message.data)) + envelope(message);
+    case "data": return meaningOf(Object(message.data)) + (index === undefined ? "" : `, ${type === "send" ? "to" : "from"} peer ${index}`);
   }
   if (!("candidate" in message)) return "Unknown message";
   // The end of candidates is null or an empty candidate, depending on the browser.
   return message.candidate?.candidate ? "ICE candidate" : "End of ICE candidates";
 }
 
-function describeOpen({ key }) {
-  if (key === undefined) return "Request a new key";
-  return document.body.dataset.dialect === "plain" ? "Open this key (no reply if accepted)" : "Open this key";
-}
-
-function describeJoin({ index }) {
-  return index === undefined ? "A peer joined with the next index" : `Peer ${index} joined`;
-}
-
-function envelope({ type, index }) {
-  return index === undefined ? "" : `, ${type === "send" ? "to" : "from"} peer ${index}`;
-}
-
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
-function addPeerRow(label, kick) {
-  const button = element("button", { type: "button", onclick: kick }, "Kick");
+function addPeerRow(label, onclick) {
+  const kick = isOpener ? [element("button", { type: "button", className: "secondary small", onclick }, "Kick")] : [];
   const row = element("tr", {},
-    element("th", { scope: "row" }, label),
-    element("td"), element("td"), element("td"), element("td"),
-    element("td", { className: "for-opener" }, button));
+    element("th", { scope: "row" }, label), element("td"), element("td"), element("td"), element("td", {}, ...kick));
   byId("peers").append(row);
   return row;
 }
 
-function showPeer(row, states, isOver) {
+function showPeer(row, hidden, states) {
+  row.hidden = hidden;
   states.forEach((state, place) => {
     const cell = row.cells[place + 1];
     cell.textContent = cell.dataset.state = state;
   });
-  row.querySelector("button").disabled = isOver;
 }
 
 function showChat(from, text) {
@@ -390,9 +387,11 @@ function showNote(text) {
   append(byId("chat"), element("li", { className: "note" }, text));
 }
 
+/** Keeps the end of the list in view, unless the reader has scrolled back. */
 function append(list, item) {
+  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 50;
   list.append(item);
-  list.scrollTop = list.scrollHeight;
+  if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
 function element(tag, properties = {}, ...children) {

@@ -2,8 +2,8 @@
 
 use sigver_server::Page;
 
-/// Path, media type and content of the page, its script, and the client that the script imports.
-const PAGES: [(&str, &str, &str); 3] = [
+/// Path, media type and content of the page, its script, the client that the script imports, and the texts that the page links to.
+const PAGES: [(&str, &str, &str); 5] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -18,6 +18,16 @@ const PAGES: [(&str, &str, &str); 3] = [
         "/sigver.js",
         "text/javascript; charset=utf-8",
         include_str!("../../../demo/sigver.js"),
+    ),
+    (
+        "/README.md",
+        "text/plain; charset=utf-8",
+        include_str!("../../../demo/README.md"),
+    ),
+    (
+        "/PROTOCOL.md",
+        "text/plain; charset=utf-8",
+        include_str!("../../../demo/PROTOCOL.md"),
     ),
 ];
 

@@ -10,7 +10,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { startBrowser } from "./browser.mjs";
+import { startBrowser, usePageFiles } from "./browser.mjs";
 import { freePort, startServer } from "./server.mjs";
 
 const TURNSERVER = process.env.TURNSERVER ?? "turnserver";
@@ -103,6 +103,7 @@ async function startSigver(t, flags) {
 async function relayOnly(t) {
   const context = await browser.newContext();
   t.after(() => context.close());
+  await usePageFiles(context);
   await context.addInitScript(() => {
     globalThis.connections = [];
     globalThis.RTCPeerConnection = class extends RTCPeerConnection {

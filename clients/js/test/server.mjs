@@ -15,7 +15,7 @@ export async function startServer(port = 0, flags = []) {
   assert(existsSync(SIGVER_BIN), `no server at ${SIGVER_BIN}: cargo build --release -p sigver-server, or set SIGVER_BIN`);
   const child = spawn(SIGVER_BIN, ["--listen", `127.0.0.1:${port}`, "--demo", ...flags], {
     stdio: ["ignore", "pipe", "inherit"],
-    env: { RUST_LOG: "warn", ...process.env },
+    env: { RUST_LOG: "error", ...process.env, SIGVER_BIN: undefined },
   });
   const killed = () => child.kill("SIGKILL");
   process.once("exit", killed);
