@@ -351,6 +351,9 @@ fn demo_page_is_served() {
     for (path, content_type, content) in [
         ("/", "text/html", "<!doctype html>"),
         ("/chat.js", "text/javascript", "RTCPeerConnection"),
+        ("/sigver.js", "text/javascript", "export function open"),
+        ("/README.md", "text/plain", "sigver"),
+        ("/PROTOCOL.md", "text/plain", "sigver.v1"),
     ] {
         let answer = get(program.addr, path).expect("an answer");
         assert!(
