@@ -39,7 +39,15 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_micros(1);
 /// [`try_write`](Self::try_write) do not.
 ///
 /// The parameter is for tests.
-pub(crate) struct Stream<const IS_NON_BLOCKING: bool = NON_BLOCKING>(Socket);
+pub(crate) struct Stream<const IS_NON_BLOCKING: bool = NON_BLOCKING> {
+    socket: Socket,
+    /// The most bytes of one write.
+    write_max: usize,
+}
+
+/// The most bytes of one write to a Unix socket. The kernel counts them as undelivered until all are read, so that with more, a slow reader
+/// would look like one that reads nothing.
+const UNIX_WRITE_MAX: usize = 4 * 1024;
 
 /// Accepts a connection. `WouldBlock` if none is waiting.
 pub(crate) fn accept(listener: &impl AsFd) -> io::Result<(Stream, PeerAddr)> {
@@ -52,45 +60,61 @@ pub(crate) fn accept(listener: &impl AsFd) -> io::Result<(Stream, PeerAddr)> {
 
 impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
     fn new(socket: Socket, addr: &PeerAddr) -> io::Result<Self> {
-        // Connections of a Unix socket do not inherit this.
-        if *addr == PeerAddr::Unix {
-            socket.set_send_buffer_size(SEND_BUFFER)?;
-        }
+        let write_max = match addr {
+            PeerAddr::Tcp(_) => usize::MAX,
+            PeerAddr::Unix => {
+                // Its connections do not inherit this.
+                socket.set_send_buffer_size(SEND_BUFFER)?;
+                UNIX_WRITE_MAX
+            }
+        };
         // On Linux, an accepted socket is blocking. On other systems it inherits the mode of the listener.
         if IS_NON_BLOCKING {
             socket.set_nonblocking(true)?;
         }
         #[cfg(target_vendor = "apple")]
         rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
-        Ok(Self(socket))
+        Ok(Self { socket, write_max })
     }
 
     /// Reads without blocking. `WouldBlock` if nothing has arrived.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (read, _) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        let (read, _) = recv(&self.socket, buffer, RecvFlags::DONTWAIT)?;
         Ok(read)
     }
 
     /// Writes some of `bytes` without blocking. `WouldBlock` if the kernel accepts none now.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(&self.0, bytes, SendFlags::DONTWAIT | NO_SIGNAL)?)
+        let mut sent = 0;
+        for piece in bytes.chunks(self.write_max) {
+            match send(&self.socket, piece, SendFlags::DONTWAIT | NO_SIGNAL) {
+                Ok(count) => sent += count,
+                Err(error) if sent == 0 => return Err(error.into()),
+                // The next write reports it.
+                Err(_) => break,
+            }
+            if !sent.is_multiple_of(self.write_max) {
+                break;
+            }
+        }
+        Ok(sent)
     }
 
     /// Sets how long a read may block.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0
+        self.socket
             .set_read_timeout(timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT)))
     }
 
     /// Sets how long a write may block.
     pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0
+        self.socket
             .set_write_timeout(timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT)))
     }
 
     /// Shuts down one or both directions. A thread that is blocked in that direction returns.
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.0.shutdown(how)
+        self.socket.shutdown(how)
     }
 }
 
@@ -98,8 +122,10 @@ impl<const IS_NON_BLOCKING: bool> Read for &Stream<IS_NON_BLOCKING> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             // Not `TcpStream::read`: it is a cancellation point of C threads, which costs time.
-            match recv(&self.0, &mut *buffer, RecvFlags::empty()) {
-                Err(Errno::AGAIN) if IS_NON_BLOCKING => wait(poll::readable(&self.0), self.0.read_timeout()?)?,
+            match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::AGAIN) if IS_NON_BLOCKING => {
+                    wait(poll::readable(&self.socket), self.socket.read_timeout()?)?
+                }
                 read => return Ok(read?.0),
             }
         }
@@ -109,8 +135,11 @@ impl<const IS_NON_BLOCKING: bool> Read for &Stream<IS_NON_BLOCKING> {
 impl<const IS_NON_BLOCKING: bool> Write for &Stream<IS_NON_BLOCKING> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match send(&self.0, bytes, NO_SIGNAL) {
-                Err(Errno::AGAIN) if IS_NON_BLOCKING => wait(poll::writable(&self.0), self.0.write_timeout()?)?,
+            let bytes = &bytes[..bytes.len().min(self.write_max)];
+            match send(&self.socket, bytes, NO_SIGNAL) {
+                Err(Errno::AGAIN) if IS_NON_BLOCKING => {
+                    wait(poll::writable(&self.socket), self.socket.write_timeout()?)?
+                }
                 written => return Ok(written?),
             }
         }
@@ -131,7 +160,7 @@ fn wait(fd: PollFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
 
 impl<const IS_NON_BLOCKING: bool> AsFd for Stream<IS_NON_BLOCKING> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Unix sockets: sessions, the address of clients, and the file.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     net::TcpStream,
     os::{
         fd::OwnedFd,
@@ -15,10 +16,7 @@ use std::{
 
 use rustix::process::Signal;
 use sigver_server::{ListenAddr, Server};
-use sigver_transcripts::{
-    Seen,
-    socket::{Client, Opcode, Piece, frame},
-};
+use sigver_transcripts::{Seen, socket::Client};
 
 use crate::support::{
     Running, eventually,
@@ -47,10 +45,7 @@ fn start(path: &str, arguments: &[&str]) -> Program {
 
 /// Opens a key with the first client, joins it with the second, and exchanges messages.
 fn exchange(mut opener: Client, mut joiner: Client) -> io::Result<()> {
-    opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
-    opener.sync();
-    joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
-    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
+    pair(&mut opener, &mut joiner)?;
     for length in [1, 200, 60_000] {
         let payload = "x".repeat(length);
         joiner.send_text(&format!(r#"{{"x":"{payload}"}}"#))?;
@@ -112,7 +107,7 @@ fn limits_per_source_count_clients_of_a_socket_as_one() -> io::Result<()> {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let mut second = UnixStream::connect(path.path())?;
     let mut head = String::new();
-    io::Read::read_to_string(&mut second, &mut head)?;
+    second.read_to_string(&mut head)?;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     Ok(())
 }
@@ -178,44 +173,70 @@ fn library_serves_on_a_unix_socket_alone() -> Result<(), Box<dyn std::error::Err
     Ok(())
 }
 
-/// The kernel counts the bytes of a Unix socket in another way than those of a TCP connection.
-#[test]
-fn slow_reader_is_closed_and_one_that_reads_gets_everything() -> io::Result<()> {
-    const MESSAGE: usize = 60_000;
-    let path = TempFile::unused("unix-slow");
+/// Starts a server on a free port and on this Unix socket, without a limit on bytes per second.
+fn start_in_process(path: &str, close_timeout: Option<Duration>) -> Running {
     let mut config = test_config();
-    config.listen.push(ListenAddr::Unix(path.path().into()));
+    config.listen.push(ListenAddr::Unix(path.into()));
     config.endpoint.bytes_per_second = None;
-    config.endpoint.close_timeout = Duration::from_millis(200);
-    let server = Running::start(config);
-    let (mut opener, mut joiner) = (client(path.path()), server.client());
+    config.endpoint.close_timeout = close_timeout.unwrap_or(config.endpoint.close_timeout);
+    Running::start(config)
+}
+
+/// Gives `opener` and `joiner` their roles.
+fn pair(opener: &mut Client, joiner: &mut Client) -> io::Result<()> {
     opener.send_text(r#"{"type":"open","key":"tea"}"#)?;
     opener.sync();
     joiner.send_text(r#"{"type":"join","key":"tea"}"#)?;
     assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
-    let message = frame(
-        Opcode::Text,
-        Piece::Last,
-        format!(r#"{{"x":"{}"}}"#, "x".repeat(MESSAGE)).as_bytes(),
-    );
+    Ok(())
+}
+
+#[test]
+fn client_that_reads_late_gets_everything() -> io::Result<()> {
+    const LENGTH: usize = 60_000;
+    let path = TempFile::unused("unix-late");
+    let server = start_in_process(path.path(), None);
+    let (mut opener, mut joiner) = (client(path.path()), server.client());
+    pair(&mut opener, &mut joiner)?;
+    // More than the kernel has room for.
     for _ in 0..8 {
-        joiner.send_raw(&message)?;
+        joiner.send_text(&format!(r#"{{"x":"{}"}}"#, "x".repeat(LENGTH)))?;
     }
     for _ in 0..8 {
-        assert!(matches!(opener.receive(), Seen::Text(text) if text.len() > MESSAGE));
+        assert!(matches!(opener.receive(), Seen::Text(text) if text.len() > LENGTH));
     }
-    // The joiner of an opener that reads nothing is not read either. An opener that sends to a joiner that reads nothing loses it.
+    Ok(())
+}
+
+#[test]
+fn joiner_that_reads_nothing_is_closed() -> io::Result<()> {
+    let path = TempFile::unused("unix-slow");
+    let server = start_in_process(path.path(), Some(Duration::from_millis(200)));
     let (mut opener, mut joiner) = (server.client(), client(path.path()));
-    opener.send_text(r#"{"type":"open","key":"slow"}"#)?;
-    opener.sync();
-    joiner.send_text(r#"{"type":"join","key":"slow"}"#)?;
-    assert_eq!(opener.receive(), Seen::Text(r#"{"type":"join"}"#.into()));
-    let message = format!(r#"{{"index":0,"x":"{}"}}"#, "x".repeat(MESSAGE));
-    let message = frame(Opcode::Text, Piece::Last, message.as_bytes());
+    pair(&mut opener, &mut joiner)?;
+    let message = format!(r#"{{"index":0,"x":"{}"}}"#, "x".repeat(60_000));
     for _ in 0..40 {
-        opener.send_raw(&message)?;
+        opener.send_text(&message)?;
     }
-    eventually("the slow reader is gone", || server.handle.connection_count() == 3);
-    drop(joiner);
+    eventually("the joiner is gone", || server.handle.connection_count() == 1);
+    Ok(())
+}
+
+/// The kernel of a Unix socket counts the bytes of a write as undelivered until all are read.
+#[test]
+fn opener_that_reads_slowly_is_not_closed() -> io::Result<()> {
+    let path = TempFile::unused("unix-progress");
+    let server = start_in_process(path.path(), Some(Duration::from_secs(2)));
+    let (mut opener, mut joiner) = (client(path.path()), server.client());
+    pair(&mut opener, &mut joiner)?;
+    for _ in 0..8 {
+        joiner.send_text(&format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000)))?;
+    }
+    // Reading a message takes longer than the close time-out.
+    for _ in 0..20 {
+        opener.stream().read_exact(&mut [0; 1_400])?;
+        std::thread::sleep(Duration::from_millis(120));
+    }
+    assert_eq!(server.handle.stats().keys, 1, "the opener has made progress");
     Ok(())
 }
