@@ -194,13 +194,16 @@ fn opened_with_joiner(key: &str) -> Seen {
 }
 
 fn moves(scene: &mut Scene<'_>) -> Result<(), Mismatch> {
+    // A key may be taken over 30 times at once (PROTOCOL.md, "Takeover").
+    const MOVES: usize = 25;
+
     let key = scene.key();
     let (mut opener, mut token) = opener(scene, &key)?;
     let mut joiner = scene.joiner(&key, 0)?;
     scene.expect(&mut opener, &scene.dialect.peer_joined(0))?;
     let mut next = scene.client()?;
     let mut tokens = vec![token.clone()];
-    for number in 0..40 {
+    for number in 0..MOVES {
         // The joiner receives `reopened` before what the next opener sends in the same write.
         let data = format!(r#"{{"n":{number}}}"#);
         next.send_text(&with_token("open", &key, &token))?;
