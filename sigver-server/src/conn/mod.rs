@@ -291,11 +291,10 @@ impl Conn<'_> {
         Ok(())
     }
 
-    /// Waits until the relay has handled the handshake. If the client's source is over its rate, the connection is paused from then on.
+    /// Waits until the relay has handled the handshake, or is gone. If the client's source is over its rate, the connection is paused from then
+    /// on.
     fn wait_until_registered(&self) {
-        while !self.peer.has_id() && !self.peer.is_aborted() {
-            self.peer.credits.wait_idle(DRAIN_WAIT);
-        }
+        while !self.peer.credits.wait_idle(DRAIN_WAIT) && !self.peer.is_aborted() {}
     }
 
     /// Waits while the client's opener reads more slowly than the client sends. Fails if the client has gone: what it has sent and nobody has

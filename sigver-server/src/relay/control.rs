@@ -42,7 +42,7 @@ impl Relay {
         Some(ConnectionId::new(peer.serial))
     }
 
-    /// Carries out a request. Whoever has asked waits for the answer.
+    /// Carries out a request. The thread that has asked waits for the answer.
     pub(super) fn control(&mut self, request: Control, now: Time) {
         let (outputs, answer) = match request {
             Control::Close { id, answer } => {

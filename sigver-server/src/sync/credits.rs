@@ -49,12 +49,16 @@ impl Credits {
         }
     }
 
-    /// Waits until every credit is released, at most for `timeout`. It polls, so that a release stays cheap.
-    pub(crate) fn wait_idle(&self, timeout: Duration) {
+    /// Waits until every credit is released, at most for `timeout`. Returns whether that is so. It polls, so that a release stays cheap.
+    pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        while self.used.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        while self.used.load(Ordering::Acquire) > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
             std::thread::sleep(POLL_INTERVAL);
         }
+        true
     }
 
     /// Releases one credit.

@@ -87,13 +87,14 @@ impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         for piece in bytes.chunks(self.write_max) {
-            match send(&self.socket, piece, SendFlags::DONTWAIT | NO_SIGNAL) {
-                Ok(count) => sent += count,
+            let count = match send(&self.socket, piece, SendFlags::DONTWAIT | NO_SIGNAL) {
+                Ok(count) => count,
                 Err(error) if sent == 0 => return Err(error.into()),
                 // The next write reports it.
                 Err(_) => break,
-            }
-            if !sent.is_multiple_of(self.write_max) {
+            };
+            sent += count;
+            if count < piece.len() {
                 break;
             }
         }
