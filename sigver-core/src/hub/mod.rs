@@ -552,7 +552,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Closes a connection. `lost` is the current time if its key is to be reserved.
+    /// Closes a connection. `lost` is the current time if the hub reserves its key.
     fn end(&mut self, conn: ConnId, reason: CloseReason, lost: Option<Time>, outputs: &mut Outputs<P>) {
         if let Some(Conn { state, .. }) = self.conns.remove(conn) {
             self.counters.closed += 1;
@@ -561,7 +561,7 @@ impl<P> Hub<P> {
         }
     }
 
-    /// Notifies the peers of a connection whose role has ended. `lost` is the current time if its key is to be reserved.
+    /// Notifies the peers of a connection whose role has ended. `lost` is the current time if the hub reserves its key.
     fn retire(&mut self, conn: ConnId, state: State, lost: Option<Time>, outputs: &mut Outputs<P>) {
         match state {
             State::Idle { deadline } => self.cancel_deadline(conn, deadline),

@@ -169,7 +169,7 @@ fn library_serves_on_a_unix_socket_alone() -> Result<(), Box<dyn std::error::Err
     exchange(client(path.path()), client(path.path()))?;
     handle.shutdown_now();
     running.join().expect("it does not panic")?;
-    assert!(fs::exists(path.path())?, "it belongs to whoever made it");
+    assert!(fs::exists(path.path())?, "the program that made it removes it");
     Ok(())
 }
 

@@ -63,7 +63,7 @@ fn join_that_waits_is_one_attempt_whatever_its_result() {
     let mut server = server();
     let [opener, joiner] = [V1; 2].map(|dialect| server.connect(dialect));
     let is_throttled = |server: &mut Server, text| server.text(joiner, text).of(joiner)[0].contains("too-many");
-    // In vain, left, and joined.
+    // One wait ends without an opener, one with a leave, one with a join.
     assert!(!is_throttled(&mut server, WAIT));
     server.run_until(5_000);
     assert!(!is_throttled(&mut server, WAIT));

@@ -50,7 +50,7 @@ fn meeting_uses_the_same_keys_as_open_and_join() {
 }
 
 #[test]
-fn waiters_join_whoever_meets_first() {
+fn waiters_join_the_first_client_that_meets() {
     let mut fixture = Fixture::of_idle_clients(&['A', 'B']);
     let _ = fixture.send('A', r#"{"type":"join","key":"pot","wait":9}"#);
     let received = fixture.send('B', MEET);
