@@ -61,6 +61,12 @@ export interface Options {
    * If you set it, use another one after each reload of the page, because its connections are gone then.
    */
   id?: string;
+  /**
+   * The `takeoverToken` of a `Signaling` that had the key open before, for example before a reload of the page. If the server does not know yet that
+   * its connection is lost, `open` and `meet` take the key over, instead of being refused with `key-taken`. Whoever has the token can do so:
+   * keep it in `sessionStorage`, and show it to nobody. Not in plain.
+   */
+  takeoverToken?: string | null;
   /** The only dialect to use. Default: v1 if the server supports it, else plain. */
   dialect?: Dialect;
   /** Maximum number of consecutive retries before `closed`. 0 disables retries. Default: 8 before the first success, then no limit. */
@@ -131,6 +137,8 @@ export interface Signaling extends Emits<SignalingEvents> {
   readonly key: string | undefined;
   /** The name by which peers recognize this side. */
   readonly id: string;
+  /** For the option of this name. `undefined` if this side is not the opener, and in plain. Changes with each `opened`. */
+  readonly takeoverToken: string | undefined;
   /** `undefined` until the first connection is open. */
   readonly dialect: Dialect | undefined;
   /** The peers that have joined and not left, also those that are away. Empty when `closed`. */

@@ -267,7 +267,7 @@ class Signaling {
   /** When each cause of failures began. @type {Map<string, number>} */ #troubles = new Map();
   #hadRole = false;
   #hasWaited = false;
-  /** Takes the key over from a lost connection. @type {string | undefined} */ #token;
+  /** @type {string | undefined} */ #takeoverToken;
 
   /** The present peers: the joiners of an opener by index, the opener of a joiner by `undefined`. @type {Map<number | undefined, Entry>} */
   #present = new Map();
@@ -290,9 +290,10 @@ class Signaling {
    * @param {JoinOptions} [options]
    */
   constructor(ask, url, key, options = {}) {
-    const { dialect, id = randomHex(), wait = 0, secret, signal, WebSocket = globalThis.WebSocket } = options;
+    const { dialect, id = randomHex(), takeoverToken, wait = 0, secret, signal, WebSocket = globalThis.WebSocket } = options;
     if (key !== undefined && (typeof key !== "string" || key === "")) throw new TypeError("key must be a non-empty string");
     if (typeof id !== "string" || id === "") throw new TypeError("id must be a non-empty string");
+    if (takeoverToken != null && typeof takeoverToken !== "string") throw new TypeError("takeoverToken must be a string");
     if (!isIndex(wait)) throw new TypeError("wait must be a non-negative integer");
     if (!WebSocket) throw new TypeError("no global WebSocket: pass a class as the option WebSocket");
     this.id = id;
@@ -302,6 +303,7 @@ class Signaling {
     this.#ask = ask;
     this.#options = { ...options, url };
     this.#key = key;
+    this.#takeoverToken = takeoverToken ?? undefined;
     this.#subprotocols = subprotocols(ask, dialect);
     this.#WebSocket = WebSocket;
     this.#secret = secret === undefined ? undefined : importSecret(secret);
@@ -323,6 +325,10 @@ class Signaling {
 
   get key() {
     return this.#key;
+  }
+
+  get takeoverToken() {
+    return this.#role === "opener" ? this.#takeoverToken : undefined;
   }
 
   get peers() {
@@ -416,7 +422,7 @@ class Signaling {
       this.#send({ type: "join", key, wait, id });
     } else {
       if (isPlain) this.#key ??= randomHex();
-      this.#send({ type: this.#ask, key: /** @type {string} */ (this.#key), token: this.#token, id });
+      this.#send({ type: this.#ask, key: /** @type {string} */ (this.#key), token: this.#takeoverToken, id });
     }
   }
 
@@ -504,7 +510,7 @@ class Signaling {
   /** @param {Extract<ServerMessage, { type: "opened" }>} message */
   #opened({ key, token, joiners = [] }) {
     this.#key = key;
-    this.#token = token;
+    this.#takeoverToken = token;
     this.#accepted("opener");
     this.#events.emit({ type: "opened", key });
     // The joiners of a connection that the server did not know to be lost.
@@ -515,7 +521,7 @@ class Signaling {
   /** @param {Extract<ServerMessage, { type: "joined" }>} message */
   #joined(message) {
     this.#accepted("joiner");
-    this.#token = undefined;
+    this.#takeoverToken = undefined;
     this.#events.emit({ type: "joined", key: /** @type {string} */ (this.#key) });
     // The key has one opener. Peers that have met may change their roles.
     const others = this.#away().filter(({ id }) => id === undefined || id !== message.id);
@@ -538,9 +544,9 @@ class Signaling {
     if (this.#state === "open") return RACES.has(code) || this.#events.emit(message);
     // Messages of the previous role may have crossed its end.
     if (SEND_ERRORS.has(code)) return;
-    if (code === "key-taken" && this.#ask === "meet" && this.#token !== undefined) {
+    if (code === "key-taken" && this.#ask === "meet" && this.#takeoverToken !== undefined) {
       // Another peer is the opener now.
-      this.#token = undefined;
+      this.#takeoverToken = undefined;
       return this.#requestRole();
     }
     this.#end({ code: REFUSALS.has(code) ? /** @type {EndCode} */ (code) : "refused", reason: message.message }, true);

@@ -104,17 +104,15 @@ function begin(key, server, rtc) {
   const { host } = new URL(server);
   const dialect = query.get("dialect") ?? undefined;
   const signaling = isOpener
-    ? sigver.open(server, key || undefined, { dialect, WebSocket: ResumingSocket })
+    ? sigver.open(server, key || undefined, { dialect, takeoverToken: sessionStorage.getItem(tokenName(key)) })
     // The opener may be reloading its page.
     : sigver.join(server, key, { dialect, wait: 5 });
   const self = { signaling, peers: [], host, rtc, count: 0, last: undefined, problem: undefined };
 
-  signaling.on("message", ({ direction, text }) => {
-    const message = parsed(text);
-    if (direction === "in" && signaling.dialect === "v1" && message.type === "opened") sessionStorage.setItem(tokenName(message.key), message.token);
-    showMessage(direction, text, message);
-  });
+  signaling.on("message", ({ direction, text }) => showMessage(direction, text, parsed(text)));
   signaling.on("opened", ({ key }) => {
+    // After a reload, this tab takes its key over, which no other page can.
+    if (signaling.takeoverToken) sessionStorage.setItem(tokenName(key), signaling.takeoverToken);
     connectForm.elements.key.value = key;
     byId("link").value = byId("try").href = linkTo(key);
     history.replaceState(null, "", `#${new URLSearchParams({ open: key })}`);
@@ -139,15 +137,6 @@ function begin(key, server, rtc) {
     });
   }
   return self;
-}
-
-/** Shows the takeover token of this tab, which sigver.js does not keep over a reload. */
-class ResumingSocket extends WebSocket {
-  send(text) {
-    const message = parsed(text);
-    const token = message.type === "open" && this.protocol === "sigver.v1" && sessionStorage.getItem(tokenName(message.key));
-    super.send(token ? JSON.stringify({ token, ...message }) : text);
-  }
 }
 
 /** Returns the kind of the state, and the state in one line. */

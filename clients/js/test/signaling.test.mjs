@@ -76,7 +76,7 @@ test("invalid arguments throw", () => {
   assert.throws(() => sigver.join(url, "", options), TypeError);
   assert.throws(() => sigver.open(url, 5, options), TypeError);
   assert.throws(() => sigver.open(url, "tea", { WebSocket: null }), /option WebSocket/);
-  for (const wrong of [{ dialect: "v2" }, { id: "" }, { id: 5 }, { wait: -1 }, { wait: 1.5 }, { secret: "too short" }, { secret: 5 }]) {
+  for (const wrong of [{ dialect: "v2" }, { id: "" }, { id: 5 }, { wait: -1 }, { wait: 1.5 }, { secret: "too short" }, { secret: 5 }, { takeoverToken: 5 }]) {
     assert.throws(() => sigver.join(url, "tea", { ...options, ...wrong }), TypeError, JSON.stringify(wrong));
   }
   assert.throws(() => sigver.meet(url, "tea", { ...options, dialect: "plain" }), TypeError);
@@ -627,6 +627,35 @@ virtualTest("meet opens or joins, and takes the other role when the opener has l
   assert.deepEqual(received(meeter, "join"), [], "the former opener has joined: it is the same peer");
   assert.deepEqual(received(peer, "back").length, 1);
   assert.deepEqual([peer.polite, peer.away], [false, false]);
+});
+
+virtualTest("page takes its key over after a reload, with the token of the page before", () => {
+  for (const ask of ["open", "meet"]) {
+    const before = start(ask);
+    assert.equal(before.takeoverToken, undefined);
+    accept();
+    assert.equal(before.takeoverToken, "t");
+    const after = start(ask, { takeoverToken: before.takeoverToken });
+    assert.equal(after.takeoverToken, undefined, "not opened yet");
+    accept({ ...opened, token: "t2", joiners: [{ index: 4, id: "friend" }] });
+    assert.deepEqual(FakeSocket.last.sent, [{ type: ask, key: "tea", token: "t", id: "me" }]);
+    assert.equal(after.takeoverToken, "t2");
+    assert.deepEqual(received(after, "join").map(({ peer }) => peer.id), ["friend"]);
+  }
+});
+
+virtualTest("takeover token may be absent, and is neither sent by joiners nor in plain", () => {
+  start("open", { takeoverToken: null });
+  accept();
+  assert.deepEqual(lastSent(), { type: "open", key: "tea", id: "me" });
+  const joiner = start("join", { takeoverToken: "t" });
+  accept(joined);
+  assert.deepEqual(lastSent(), { type: "join", key: "tea", id: "me" });
+  assert.equal(joiner.takeoverToken, undefined);
+  const plain = start("open", { takeoverToken: "t" });
+  accept(undefined, "sigver.plain");
+  assert.deepEqual(lastSent(), { type: "open", key: "tea" });
+  assert.equal(plain.takeoverToken, undefined);
 });
 
 virtualTest("meet whose token is refused meets again without it", () => {
