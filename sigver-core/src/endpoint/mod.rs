@@ -247,8 +247,10 @@ impl Endpoint {
         if self.drain.as_ref().is_some_and(|drain| !drain.accepts(now)) {
             return Err(ConnectError::ShuttingDown);
         }
-        let id = self.hub.connect(now, dialect.profile())?;
         let source = client.into();
+        let paused_until = self.source_rates.ready_at(source, now).unwrap_or(now);
+        // The role deadline begins when the client may send.
+        let id = self.hub.connect(paused_until, dialect.profile())?;
         let conn = Conn {
             dialect,
             source,
@@ -259,7 +261,7 @@ impl Endpoint {
             blocked: None,
             messages: RateLimiter::new(now),
             bytes: RateLimiter::new(now),
-            paused_until: self.source_rates.ready_at(source, now).unwrap_or(now),
+            paused_until,
             attempts: AttemptBudget::new(now),
             takeovers: AttemptBudget::new(now),
             pairing: None,

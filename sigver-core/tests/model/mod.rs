@@ -121,7 +121,7 @@ impl Model {
             return self.refuse(who, "unknown-key", Detail::Key(key));
         }
         match step {
-            Step::Connect { who, profile } => self.connect(who, profile),
+            Step::Connect { who, profile } => self.connect(who, profile, Duration::ZERO),
             Step::Open { who, key, id, tokens } => self.open(who, key, id, tokens, true),
             Step::Join { who, key, id, wait } => self.join(who, key, id, wait),
             Step::NotAllowed { who, key } => {
@@ -296,7 +296,8 @@ impl Model {
         (clients, reservations, self.shut_down)
     }
 
-    fn connect(&mut self, name: usize, profile: Profile) -> Vec<(usize, Sent)> {
+    /// Connects a client that may send only after a pause.
+    pub(crate) fn connect(&mut self, name: usize, profile: Profile, pause: Duration) -> Vec<(usize, Sent)> {
         if self.shut_down {
             return vec![(name, Sent::Rejected(ConnectError::ShuttingDown))];
         }
@@ -305,7 +306,7 @@ impl Model {
             return vec![(name, Sent::Rejected(ConnectError::TooManyConnections))];
         }
         let allowed = self.limits.role_deadline;
-        let until = allowed.and_then(|allowed| self.now.checked_add(allowed));
+        let until = allowed.and_then(|allowed| (self.now + pause).checked_add(allowed));
         self.clients.push(Client {
             name,
             reusable: profile.role_lifetime == RoleLifetime::Reusable,

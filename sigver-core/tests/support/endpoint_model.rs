@@ -227,16 +227,16 @@ impl EndpointModel {
         if self.is_closed || self.drain.as_ref().is_some_and(is_late) {
             return Err(ConnectError::ShuttingDown);
         }
-        let profile = dialect.profile();
-        if let [(_, Sent::Rejected(error))] = self.hub.play(model::Step::Connect { who, profile })[..] {
+        let (now, of_source) = (self.now, self.messages.get_mut(&source));
+        let pause = of_source.map_or(Duration::ZERO, |bucket| bucket.excess(now, SECOND));
+        let paused_until = now + pause;
+        if let [(_, Sent::Rejected(error))] = self.hub.connect(who, dialect.profile(), pause)[..] {
             return Err(error);
         }
         let bucket = Bucket {
             level: Duration::ZERO,
             updated: self.now,
         };
-        let (now, of_source) = (self.now, self.messages.get_mut(&source));
-        let paused_until = now + of_source.map_or(Duration::ZERO, |bucket| bucket.excess(now, SECOND));
         let client = Client {
             dialect,
             source,

@@ -208,3 +208,19 @@ fn takeover_counts_as_the_messages_that_it_causes() {
     // A notice for each joiner and opener; 100 messages are free.
     assert_eq!(outputs.of(next).last(), Some(&"pause until 1.02s"));
 }
+
+#[test]
+fn role_deadline_begins_when_the_pause_of_the_source_ends() {
+    let mut server = Server::new(|config| {
+        config.messages_per_second_per_source = NonZeroU32::new(10);
+        config.limits.role_deadline = Some(Duration::from_millis(300));
+    });
+    let a = server.connect(V1);
+    for _ in 0..15 {
+        server.input(a, Input::Pong);
+    }
+    let again = server.connect(V1);
+    assert_eq!(server.endpoint.paused_until(server.now, again), Some(at(500)));
+    assert_eq!(server.run_until(300), [(300, a, "close 1008 NoRoleInTime")]);
+    assert_eq!(server.run_until(800), [(800, again, "close 1008 NoRoleInTime")]);
+}
