@@ -35,15 +35,17 @@ impl Listener {
     /// Listens on `addr`. The unspecified IPv6 address accepts IPv4 as well; without IPv6, it becomes the unspecified IPv4 address. The file of
     /// a Unix socket gets the permissions `socket_mode`.
     pub(crate) fn bind(addr: &ListenAddr, socket_mode: u32) -> io::Result<Self> {
-        let (socket, file) = match addr {
-            ListenAddr::Tcp(addr) => (bind_tcp(*addr)?, None),
-            ListenAddr::Unix(path) => {
-                let (socket, file) = SocketFile::bind(path, socket_mode)?;
-                (socket, Some(file))
+        match addr {
+            ListenAddr::Tcp(addr) => {
+                let socket = bind_tcp(*addr)?;
+                socket.listen(BACKLOG)?;
+                Self::new(socket, None)
             }
-        };
-        socket.listen(BACKLOG)?;
-        Self::new(socket, file)
+            ListenAddr::Unix(path) => {
+                let (socket, file) = SocketFile::listen(path, socket_mode, BACKLOG)?;
+                Self::new(socket, Some(file))
+            }
+        }
     }
 
     /// Uses a socket that already listens.
