@@ -58,7 +58,7 @@ fn exchange_writes_json_of_its_table() {
 
 #[test]
 fn sessions_complete_both_close_handshakes() {
-    let table = load_successfully(&["sessions", "--concurrency", "2", "--seconds", "0.5"]);
+    let table = load_successfully(&["sessions", "--at-once", "2", "--seconds", "0.5"]);
     for counter in ["failed sessions", "unanswered close frames"] {
         let line = table.lines().find(|line| line.contains(counter));
         let figures = line.map(|line| line.replace(counter, ""));
@@ -100,15 +100,7 @@ fn sessions_fail_if_server_accepts_no_handshake() {
     // The kernel accepts connections.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("ws://{}", listener.local_addr().expect("an address"));
-    let output = load(&[
-        "sessions",
-        "--concurrency",
-        "2",
-        "--seconds",
-        "0.5",
-        "--against-url",
-        &url,
-    ]);
+    let output = load(&["sessions", "--at-once", "2", "--seconds", "0.5", "--against-url", &url]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{errors}");
     assert!(errors.contains("no session completed in 0.5 s"), "{errors}");

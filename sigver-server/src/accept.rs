@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, mpsc::Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -51,7 +51,7 @@ pub(crate) struct Context {
 
 /// Accepts until every connection was sent a close frame. While the server drains, a client still gets an HTTP response, unless another
 /// server accepts from the same listeners.
-pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, events: &SyncSender<Event>) {
+pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, events: &Sender<Event>) {
     let Context {
         config,
         lifecycle,
@@ -63,7 +63,7 @@ pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, 
         conn,
         admin: admin_context,
     } = context;
-    let pool = WorkerPool::new(move |accepted| conn::run(accepted, &conn));
+    let pool = WorkerPool::new(connections as usize, move |accepted| conn::run(accepted, &conn));
     let mut acceptor = Acceptor {
         overflow: Overflow::new(&config, &counters, &lifecycle),
         config,
@@ -86,8 +86,7 @@ pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, 
         acceptor.wait(listeners, admin);
         let before = mem::replace(&mut stage, acceptor.lifecycle.stage());
         if stage != before {
-            // A full channel keeps the relay awake as well.
-            let _ = events.try_send(Event::Wake);
+            let _ = events.send(Event::Wake);
         }
         for listener in listeners {
             acceptor.accept_all(listener);
@@ -109,7 +108,7 @@ struct Acceptor<'a> {
     admissions: Arc<Admissions<Peer>>,
     connections: u32,
     admin: Arc<admin::Context>,
-    events: &'a SyncSender<Event>,
+    events: &'a Sender<Event>,
     pool: &'a Arc<WorkerPool<Accepted>>,
     serial: u64,
     /// Has one more reference for each request for metrics in progress.

@@ -7,8 +7,8 @@ use sigver_core::PeerId;
 use crate::{
     config::Config,
     conn::peer::Peer,
-    sys::{system_memory::SystemMemory, worker_pool::MAX_IDLE_THREADS},
-    tuning::{EVENT_CHANNEL, EVENTS_PER_CONNECTION, MAX_OVERFLOW, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER},
+    sys::{system_memory::SystemMemory, worker_pool::SPARE_THREADS},
+    tuning::{CREDIT_BYTES, CREDITS, MAX_OVERFLOW, READ_BUFFER, RECEIVE_BUFFER, SEND_BUFFER},
     write::chunk_queue::CHUNK_BYTES,
 };
 
@@ -131,7 +131,8 @@ impl MemoryBound {
         let input = (GROWTH * head + head).max(GROWTH * (message + READ_BUFFER as u64) + GROWTH * message);
         // A decoded message, or the response to a handshake.
         let event = message.max(head) + ENVELOPE;
-        let events = (EVENT_CHANNEL as u64).min(u64::from(EVENTS_PER_CONNECTION) * u64::from(connections));
+        // What waits for the relay: one large event, or several small ones.
+        let events = event.max(u64::from(CREDITS) * (CREDIT_BYTES as u64 + ENVELOPE));
         // The kernel doubles the configured sizes.
         let socket = KERNEL_SOCKET + 2 * (SEND_BUFFER + RECEIVE_BUFFER) as u64;
         let overflow = MAX_OVERFLOW as u64 * (size_of::<Peer>() as u64 + GROWTH * head + socket);
@@ -154,17 +155,17 @@ impl MemoryBound {
                     + QUEUES
                     + tables * SOURCE_TABLE
                     + overflow
-                    + events * event
                     // The relay's text and frame.
                     + GROWTH * 2 * outgoing
-                    + MAX_IDLE_THREADS as u64 * (thread + KERNEL_THREAD)
+                    + SPARE_THREADS as u64 * (thread + KERNEL_THREAD)
                     + backlogs.get() / CHUNK_BYTES as u64 * CHUNK_ENTRY,
             ),
             process: thread
                 + size_of::<Peer>() as u64
                 + input
-                // Is decoded, or waits for the channel.
+                // Is decoded, and waits for credits.
                 + event
+                + events
                 // The rest of the frame that is partly sent when the backlog is discarded.
                 + outgoing.max(ESCAPED * key + ENVELOPE)
                 + PARTIAL_CHUNKS * CHUNK_BYTES as u64
@@ -317,7 +318,7 @@ mod tests {
     #[test]
     fn threads_that_wait_for_a_connection_are_counted() {
         let without_connections = MemoryBound::of(&Config::default(), 0).fixed;
-        assert!(without_connections > MAX_IDLE_THREADS as u64 * TOUCHED_STACK + PROGRAM + QUEUES);
+        assert!(without_connections > SPARE_THREADS as u64 * TOUCHED_STACK + PROGRAM + QUEUES);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Sender, SyncSender, channel},
     },
     thread,
     time::{Duration, SystemTime},
@@ -35,7 +35,6 @@ use crate::{
     memory::MemoryBound,
     relay::{self, Relay},
     sys::{clock::Clock, connection_limit::ConnectionLimit, listener::Listener, pipe::Pipe},
-    tuning::EVENT_CHANNEL,
     write::{
         flusher::{self, FlushQueue},
         outbox::Flushed,
@@ -243,7 +242,7 @@ impl Server {
         }
         let clock = Clock::new();
         let flush_queue = Arc::new(FlushQueue::new(Pipe::new()?));
-        let (events, inbox) = sync_channel(EVENT_CHANNEL);
+        let (events, inbox) = channel();
         let Handle {
             lifecycle, registry, ..
         } = self.handle();
@@ -329,13 +328,12 @@ impl Server {
 }
 
 /// Returns what the flusher does with a connection: it flushes the backlog and reports the written bytes to the relay.
-fn flush_and_report(events: SyncSender<Event>) -> impl Fn(&Arc<Peer>) -> Flushed {
+fn flush_and_report(events: Sender<Event>) -> impl Fn(&Arc<Peer>) -> Flushed {
     move |peer| {
         let flushed = peer.flush();
-        if flushed.cost > 0 {
-            let (id, cost) = (peer.id(), flushed.cost);
+        if flushed.cost > 0 && peer.record_written(flushed.cost) {
             // Without a relay the server is ending, and nothing is counted.
-            let _ = events.send(Event::Written { id, cost });
+            let _ = events.send(Event::Written(Arc::clone(peer)));
         }
         flushed
     }

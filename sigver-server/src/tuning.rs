@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// Events that the channel to the relay holds. Each connection may have [`EVENTS_PER_CONNECTION`] of them in flight.
-pub(crate) const EVENT_CHANNEL: usize = 1024;
+/// The credits of a connection. An event that waits for the relay takes at least one. Two events keep the relay busy while the connection's
+/// thread decodes; more only lengthen the queue of every other connection.
+pub(crate) const CREDITS: u32 = if cfg!(loom) { 2 } else { 4 };
 
-/// Events of one connection that may wait for the relay. Two keep the relay busy while the connection's thread decodes; more only lengthen
-/// the queue of every other connection.
-pub(crate) const EVENTS_PER_CONNECTION: u32 = if cfg!(loom) { 2 } else { 4 };
+/// The bytes of an event for which it takes one more credit, up to all. Most signaling messages take one.
+pub(crate) const CREDIT_BYTES: usize = 4 * 1024;
 
 /// The most connections over a limit that wait for their response without a thread. The connection limit leaves descriptors for them.
 pub(crate) const MAX_OVERFLOW: usize = 32;

@@ -2,18 +2,18 @@
 
 use std::sync::{
     Mutex, PoisonError,
-    mpsc::{SyncSender, sync_channel},
+    mpsc::{Sender, SyncSender, sync_channel},
 };
 
 use crate::conn::event::{Control, Event};
 
 /// The way to the relay, while there is one.
 #[derive(Default)]
-pub(crate) struct Controller(Mutex<Option<SyncSender<Event>>>);
+pub(crate) struct Controller(Mutex<Option<Sender<Event>>>);
 
 impl Controller {
     /// Begins or, with `None`, ends to accept requests.
-    pub(crate) fn set_channel(&self, events: Option<SyncSender<Event>>) {
+    pub(crate) fn set_channel(&self, events: Option<Sender<Event>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = events;
     }
 

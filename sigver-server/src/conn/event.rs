@@ -1,19 +1,24 @@
-//! The items of the channel to the relay.
+//! The items of the channel to the relay. The channel itself has no limit: connections have credits for their events, and the flusher one event
+//! for each connection.
 
-use std::{sync::mpsc::SyncSender, time::Instant};
+use std::{
+    sync::{Arc, mpsc::SyncSender},
+    time::Instant,
+};
 
 use sigver_core::{CloseReason, ConnId, Dialect, InboundMessage, Time};
 
-use crate::{conn::peer::Credit, events::ConnectionInfo};
+use crate::{
+    conn::peer::{Credit, Peer},
+    events::ConnectionInfo,
+};
 
 /// An item of the channel to the relay.
 pub(crate) enum Event {
     /// Something happened on a connection. Sent by the connection's thread.
     Conn { peer: Credit, event: ConnEvent },
-    /// The flusher wrote some of a connection's backlog.
-    Written { id: ConnId, cost: usize },
-    /// The client of a closing connection has read something. Sent by the connection's thread.
-    Progress { id: ConnId },
+    /// The flusher wrote some of a connection's backlog ([`Peer::take_written`]).
+    Written(Arc<Peer>),
     /// Another thread asks the relay to do something.
     Control(Box<Control>),
     /// The server's stage may have changed, or a handshake failed.
@@ -46,8 +51,22 @@ pub(crate) enum ConnEvent {
     CloseFrame {
         code: Option<u16>,
     },
+    /// The client of a closing connection has read something.
+    Progress,
     /// Its thread ends. The last event of a connection.
     Disconnected,
+}
+
+impl ConnEvent {
+    /// Returns the size of what the client has sent, for its credits.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Upgraded { response, .. } => response.len(),
+            Self::Message { text_bytes, .. } => *text_bytes,
+            Self::Ping(payload) => payload.len(),
+            Self::Pong | Self::Violation(_) | Self::CloseFrame { .. } | Self::Progress | Self::Disconnected => 0,
+        }
+    }
 }
 
 /// A request to the relay. It answers each.

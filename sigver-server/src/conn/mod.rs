@@ -13,7 +13,7 @@ pub(crate) mod registry;
 pub(crate) mod request_line;
 
 use std::{
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, mpsc::Sender},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -55,7 +55,7 @@ pub(crate) struct Context {
 /// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) peer: Arc<Peer>,
-    pub(crate) events: SyncSender<Event>,
+    pub(crate) events: Sender<Event>,
     pub(crate) entry: Entry,
     /// Its part of the limits of its source. `None` if there are none, or if the source is a proxy.
     pub(crate) permit: Option<per_ip::Permit>,
@@ -145,7 +145,7 @@ fn acquire_permit(context: &Context, peer: &Peer, permit: &mut Option<per_ip::Pe
 fn serve(
     peer: &Arc<Peer>,
     context: &Context,
-    events: SyncSender<Event>,
+    events: Sender<Event>,
     upgrade: Upgrade,
     rest: Vec<u8>,
     started: Instant,
@@ -206,7 +206,7 @@ struct Conn<'a> {
 /// Sends a connection's events to the relay. The last one, [`ConnEvent::Disconnected`], is sent on drop.
 struct EventSender<'a> {
     peer: &'a Arc<Peer>,
-    events: SyncSender<Event>,
+    events: Sender<Event>,
 }
 
 impl Conn<'_> {
@@ -237,7 +237,7 @@ impl Conn<'_> {
                 return end;
             }
         }
-        linger::linger(self.peer, || self.events.report_progress());
+        linger::linger(self.peer, || self.events.send(ConnEvent::Progress));
         end
     }
 
@@ -246,11 +246,6 @@ impl Conn<'_> {
     fn read(&mut self, rest: Vec<u8>, dialect: Dialect) -> End {
         let decoder = Decoder::new(dialect, &self.context.config.endpoint.limits);
         let mut reader = Reader::new(&self.peer.stream, rest, &self.context.config.endpoint.limits);
-        // The handshake had a read timeout. From here on the endpoint's keep-alive detects dead clients: setting a timer for every read is
-        // a measurable part of an exchange. If the timeout cannot be cleared, the socket is dead.
-        if self.peer.stream.set_read_timeout(None).is_err() {
-            return End::Lost;
-        }
         if self.context.config.endpoint.messages_per_second_per_source.is_some() {
             self.wait_until_registered();
         }
@@ -261,6 +256,7 @@ impl Conn<'_> {
             if self.wait_while_paused().is_err() {
                 return End::Lost;
             }
+            // Without a timeout: the endpoint's keep-alive detects dead clients.
             let received = reader.read();
             if self.peer.is_closing() {
                 return End::Closed;
@@ -332,20 +328,14 @@ impl Conn<'_> {
 }
 
 impl EventSender<'_> {
-    /// Sends an event, after waiting for a credit.
+    /// Sends an event, after waiting for its credits.
     fn send(&self, event: ConnEvent) {
         let event = Event::Conn {
-            peer: Credit::acquire(self.peer),
+            peer: Credit::acquire(self.peer, event.bytes()),
             event,
         };
         // Without a relay the server is ending, and the socket is about to be closed.
         let _ = self.events.send(event);
-    }
-
-    /// Reports that the client of a closing connection reads.
-    fn report_progress(&self) {
-        let id = self.peer.id();
-        let _ = self.events.send(Event::Progress { id });
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     http::response::Response,
     sync::credits::Credits,
     sys::{socket, stream::Stream},
+    tuning::{CREDIT_BYTES, CREDITS},
     write::outbox::{Backlog, Flushed, Outbox, SendOutcome, Wire},
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     is_stopped: AtomicBool,
     /// What the client had not received at the last probe.
     undelivered_at_probe: AtomicUsize,
+    /// What the flusher has written and the relay has not taken.
+    written: AtomicUsize,
 }
 
 /// What is known about a client after its handshake.
@@ -84,6 +87,7 @@ impl Peer {
             paused_until: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
             undelivered_at_probe: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
         }
     }
 
@@ -111,6 +115,16 @@ impl Peer {
     /// Returns as whom the client was admitted, and when.
     pub(crate) fn admitted(&self) -> Option<&Admitted> {
         self.admitted.get()
+    }
+
+    /// Records what the flusher has written. Returns whether the relay took what was recorded before: then it needs a new event.
+    pub(crate) fn record_written(&self, cost: usize) -> bool {
+        self.written.fetch_add(cost, Ordering::Relaxed) == 0
+    }
+
+    /// Takes what the flusher has written since the last call, as [`Frame::cost`](sigver_core::Frame::cost) counts it.
+    pub(crate) fn take_written(&self) -> usize {
+        self.written.swap(0, Ordering::Relaxed)
     }
 
     /// Pauses reading. Called by the relay.
@@ -343,13 +357,20 @@ impl ConnStats {
 }
 
 /// A peer with one of its credits, as part of an event. The credit is released on drop: when the event was handled, or could not be sent.
-pub(crate) struct Credit(Arc<Peer>);
+pub(crate) struct Credit {
+    peer: Arc<Peer>,
+    count: u32,
+}
 
 impl Credit {
-    /// Acquires one of the peer's credits, after waiting for it. Called by the connection's thread.
-    pub(crate) fn acquire(peer: &Arc<Peer>) -> Self {
-        peer.credits.acquire();
-        Self(Arc::clone(peer))
+    /// Acquires the peer's credits for an event with so many bytes, after waiting for them. Called by the connection's thread.
+    pub(crate) fn acquire(peer: &Arc<Peer>, bytes: usize) -> Self {
+        let count = u32::try_from(1 + bytes / CREDIT_BYTES).map_or(CREDITS, |count| count.min(CREDITS));
+        peer.credits.acquire(count);
+        Self {
+            peer: Arc::clone(peer),
+            count,
+        }
     }
 }
 
@@ -357,13 +378,13 @@ impl Deref for Credit {
     type Target = Arc<Peer>;
 
     fn deref(&self) -> &Arc<Peer> {
-        &self.0
+        &self.peer
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.0.credits.release();
+        self.peer.credits.release(self.count);
     }
 }
 

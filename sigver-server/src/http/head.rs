@@ -1,7 +1,7 @@
 //! Reads one request head within a limit of bytes and time.
 
 use std::{
-    io::{self, Read},
+    io,
     time::{Duration, Instant},
 };
 
@@ -95,7 +95,7 @@ pub(crate) fn parse<T>(
 ///
 /// The client has closed the connection, or the socket fails.
 pub(crate) fn read<T>(
-    mut stream: &Stream,
+    stream: &Stream,
     limits: HeadLimits,
     handle: impl Fn(&Head<'_>) -> Result<T, Response>,
 ) -> io::Result<Result<(T, Vec<u8>), Response>> {
@@ -107,10 +107,7 @@ pub(crate) fn read<T>(
         bytes.resize((known + 1024).min(limit.max(1)), 0);
         let timeout = remaining(started, limits.timeout);
         let read = match timeout {
-            Some(timeout) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.read(&mut bytes[known..])
-            }
+            Some(timeout) => stream.read_within(&mut bytes[known..], timeout),
             None => stream.try_read(&mut bytes[known..]),
         };
         let read = match read {
@@ -149,10 +146,7 @@ pub(crate) fn parse_arrived<T>(
 }
 
 fn has_timed_out(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(all(test, not(loom)))]

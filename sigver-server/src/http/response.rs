@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, Read, Write},
+    io::{self, Write},
     net::Shutdown,
     sync::Arc,
     time::{Duration, Instant},
@@ -235,8 +235,7 @@ impl Response {
         let mut left = LINGER_BYTES;
         let mut sink = [0; 1024];
         while let Some(timeout) = remaining(started, LINGER) {
-            stream.set_read_timeout(Some(timeout))?;
-            match stream.read(&mut sink)? {
+            match stream.read_within(&mut sink, timeout)? {
                 0 => break,
                 read => match left.checked_sub(read) {
                     Some(rest) => left = rest,

@@ -34,7 +34,7 @@ use crate::{
         heap::{self, HeapTrim},
         random, sched,
     },
-    tuning::EVENT_CHANNEL,
+    tuning::CREDITS,
     write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
 
@@ -175,11 +175,16 @@ impl Relay {
         self.publish();
     }
 
-    /// Returns how many events are handled before the clock is read again. If a timeout is due, all that are in the channel: a deadline must
-    /// not close a client whose request is there.
+    /// Returns how many events are handled before the clock is read again. If a timeout is due, as many as can be in the channel: a deadline
+    /// must not close a client whose request is there.
     fn batch(&self, now: Time) -> usize {
         let is_due = self.endpoint.poll_timeout().is_some_and(|due| due <= now);
-        if is_due { EVENT_CHANNEL } else { BATCH }
+        if is_due {
+            // Beside its credits, a connection has one event of the flusher. A connection that the endpoint does not know yet has one.
+            (CREDITS as usize + 1) * self.endpoint.sockets() + self.context.connections as usize
+        } else {
+            BATCH
+        }
     }
 
     fn publish(&mut self) {
@@ -227,11 +232,10 @@ impl Relay {
     fn handle(&mut self, event: Event, now: Time) {
         let (peer, event) = match event {
             Event::Conn { peer, event } => (peer, event),
-            Event::Written { id, cost } => {
-                let outputs = self.endpoint.written(now, id, cost);
+            Event::Written(peer) => {
+                let outputs = self.endpoint.written(now, peer.id(), peer.take_written());
                 return self.carry_out(None, outputs);
             }
-            Event::Progress { id } => return self.endpoint.record_progress(id),
             Event::Control(request) => return self.control(*request, now),
             Event::Wake | Event::End => return,
         };
@@ -278,6 +282,7 @@ impl Relay {
             ConnEvent::Pong => self.endpoint.handle(now, id, Input::Pong),
             ConnEvent::Violation(reason) => self.endpoint.handle(now, id, Input::Violation(reason)),
             ConnEvent::CloseFrame { code } => self.endpoint.handle(now, id, Input::Close(code)),
+            ConnEvent::Progress => return self.endpoint.record_progress(id),
             ConnEvent::Disconnected => {
                 let outputs = self.endpoint.handle(now, id, Input::Disconnected);
                 self.carry_out(None, outputs);
@@ -499,7 +504,7 @@ mod tests {
     use std::{
         io::{self, Read},
         net::{Ipv4Addr, TcpListener, TcpStream},
-        sync::mpsc::sync_channel,
+        sync::mpsc::channel,
         thread,
     };
 
@@ -588,7 +593,7 @@ mod tests {
 
     impl Conn {
         fn event(&self, event: ConnEvent) -> Event {
-            let peer = Credit::acquire(&self.peer);
+            let peer = Credit::acquire(&self.peer, event.bytes());
             Event::Conn { peer, event }
         }
 
@@ -715,7 +720,7 @@ mod tests {
     fn deferred_outputs_do_not_wait_for_an_event() -> io::Result<()> {
         let mut setup = Setup::new()?;
         let (opener, mut joiners) = setup.open(Dialect::V1, "k", SLICE + JOINERS)?;
-        let (events, inbox) = sync_channel(EVENT_CHANNEL);
+        let (events, inbox) = channel();
         let relay = thread::spawn(move || setup.relay.run(&inbox));
         let _ = events.send(opener.event(opener.message(r#"{"type":"close"}"#)));
         for joiner in &mut joiners {
@@ -730,7 +735,7 @@ mod tests {
     fn deferred_outputs_are_carried_out_before_the_end() -> io::Result<()> {
         let mut setup = Setup::new()?;
         let (opener, mut joiners) = setup.open(Dialect::V1, "k", SLICE + JOINERS)?;
-        let (events, inbox) = sync_channel(EVENT_CHANNEL);
+        let (events, inbox) = channel();
         let _ = events.send(opener.event(opener.message(r#"{"type":"close"}"#)));
         let _ = events.send(Event::End);
         setup.relay.run(&inbox);

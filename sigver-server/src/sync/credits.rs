@@ -1,4 +1,4 @@
-//! Limits how many events of one connection wait for the relay, so that one flooding client does not add to the latency of others.
+//! Limits what waits of one connection for the relay: no flooding client adds to the latency of others, and the channel is bounded.
 //! Model-checked in `write/loom_models.rs`.
 
 use std::{
@@ -7,15 +7,16 @@ use std::{
 };
 
 use crate::{
-    sync::{AtomicU32, Ordering, Thread, current, park},
-    tuning::EVENTS_PER_CONNECTION,
+    sync::{AtomicU32, Ordering, Thread, current, park, park_timeout},
+    tuning::CREDITS,
 };
 
-/// How often [`Credits::wait_idle`] checks.
-const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// The flag in `used` that the owner waits.
+const WAITING: u32 = 1 << 31;
 
 /// One connection's credits. Its thread acquires them, the relay releases them.
 pub(crate) struct Credits {
+    /// The acquired credits, and [`WAITING`].
     used: AtomicU32,
     /// The connection's thread.
     owner: OnceLock<Thread>,
@@ -34,12 +35,16 @@ impl Credits {
         let _ = self.owner.set(current());
     }
 
-    /// Acquires one credit, after waiting for it if all are used.
-    pub(crate) fn acquire(&self) {
-        while self.used.load(Ordering::Acquire) == EVENTS_PER_CONNECTION {
-            park();
+    /// Acquires so many credits, at most [`CREDITS`], after waiting for them.
+    pub(crate) fn acquire(&self, count: u32) {
+        let is_free = |used: u32| (used & !WAITING) + count <= CREDITS;
+        if !is_free(self.used.load(Ordering::Acquire)) {
+            while !is_free(self.used.fetch_or(WAITING, Ordering::AcqRel)) {
+                park();
+            }
+            self.used.fetch_and(!WAITING, Ordering::Relaxed);
         }
-        self.used.fetch_add(1, Ordering::Relaxed);
+        self.used.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Makes the owner return from `park`, whatever it waits for.
@@ -49,25 +54,25 @@ impl Credits {
         }
     }
 
-    /// Waits until every credit is released, at most for `timeout`. Returns whether that is so. It polls, so that a release stays cheap.
+    /// Waits until every credit is released, at most for `timeout`. Returns whether that is so. Called by the owner.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
+        let is_idle = |used: u32| used & !WAITING == 0;
         let deadline = Instant::now() + timeout;
-        while self.used.load(Ordering::Acquire) > 0 {
-            if Instant::now() >= deadline {
-                return false;
+        let mut left = timeout;
+        while !is_idle(self.used.load(Ordering::Acquire)) && !left.is_zero() {
+            if !is_idle(self.used.fetch_or(WAITING, Ordering::AcqRel)) {
+                park_timeout(left);
+                left = deadline.saturating_duration_since(Instant::now());
             }
-            std::thread::sleep(POLL_INTERVAL);
         }
-        true
+        is_idle(self.used.fetch_and(!WAITING, Ordering::AcqRel))
     }
 
-    /// Releases one credit.
-    pub(crate) fn release(&self) {
-        // The owner waits only if all credits are used, so only the first release after that wakes it.
-        if self.used.fetch_sub(1, Ordering::Release) == EVENTS_PER_CONNECTION {
-            if let Some(owner) = self.owner.get() {
-                owner.unpark();
-            }
+    /// Releases credits.
+    pub(crate) fn release(&self, count: u32) {
+        if self.used.fetch_sub(count, Ordering::Release) & WAITING != 0 {
+            self.used.fetch_and(!WAITING, Ordering::Relaxed);
+            self.wake_owner();
         }
     }
 }

@@ -12,13 +12,20 @@ pub(crate) use loom::{
     },
     thread::{Thread, current, park},
 };
+
+/// loom has no time: nothing waits for it.
+#[cfg(loom)]
+pub(crate) fn park_timeout(_: std::time::Duration) {
+    loom::thread::yield_now();
+}
+
 #[cfg(not(loom))]
 pub(crate) use std::{
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    thread::{Thread, current, park},
+    thread::{Thread, current, park, park_timeout},
 };
 
 /// Locks `mutex`, also if it is poisoned: no code of this crate panics with data half changed under a lock.

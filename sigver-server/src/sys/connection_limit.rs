@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     config::Config,
-    sys::{cgroup, worker_pool::MAX_IDLE_THREADS},
+    sys::{cgroup, worker_pool::SPARE_THREADS},
 };
 
 /// The most connections at the same time: [`Limits::connections`](sigver_core::Limits::connections), or less if the system can carry less.
@@ -43,10 +43,11 @@ const MAPS_PER_LARGE_READ: u64 = 2;
 /// The memory maps of malloc for each core, on a 64-bit system: up to eight arenas, of two maps each.
 const MAPS_PER_CORE: u64 = 16;
 
-/// The maps, threads and descriptors of the rest of the process, rounded up: permanent threads, and those that wait for a connection. A process at its limit of maps aborts when it starts a thread, so
-/// the headroom of maps is large: it covers the arenas of a machine whose cores the process does not see, and 32 GB in heaps of malloc.
-const OTHER_MAPS: u64 = 3072 + MAX_IDLE_THREADS as u64 * MAPS_PER_THREAD;
-const OTHER_THREADS: u64 = 64 + MAX_IDLE_THREADS as u64;
+/// The maps, threads and descriptors of the rest of the process, rounded up: permanent threads, and the spare ones of connections. A process at its
+/// limit of maps aborts when it starts a thread, so the headroom of maps is large: it covers the arenas of a machine whose cores the process does
+/// not see, and 32 GB in heaps of malloc.
+const OTHER_MAPS: u64 = 3072 + SPARE_THREADS as u64 * MAPS_PER_THREAD;
+const OTHER_THREADS: u64 = 64 + SPARE_THREADS as u64;
 const OTHER_FILES: u64 = 64;
 
 /// `OPEN_MAX` of macOS, which rejects an infinite soft limit on open files although the hard limit is infinite; see its setrlimit(2).

@@ -32,14 +32,16 @@ pub(crate) fn reset_on_close(stream: &impl AsFd) {
 pub(crate) fn undelivered(stream: &impl AsFd) -> usize {
     use std::os::fd::AsRawFd;
 
-    // The number stays the same when the connection is reset.
-    if rustix::net::getpeername(stream).is_err() {
-        return 0;
-    }
     let mut bytes: libc::c_int = 0;
     // SAFETY: the call writes one `c_int` to the pointer, which is valid.
     let result = unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result == 0 { bytes.try_into().unwrap_or(0) } else { 0 }
+    let bytes = if result == 0 { bytes.try_into().unwrap_or(0) } else { 0 };
+    // The number stays the same when the connection is reset.
+    if bytes > 0 && rustix::net::getpeername(stream).is_ok() {
+        bytes
+    } else {
+        0
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

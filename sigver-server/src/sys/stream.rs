@@ -35,7 +35,7 @@ const NO_SIGNAL: SendFlags = {
 /// The shortest timeout of a socket: zero is none.
 const SHORTEST_TIMEOUT: Duration = Duration::from_micros(1);
 
-/// A connection. [`Read`] and [`Write`] block, at most as long as the timeouts allow; [`try_read`](Self::try_read) and
+/// A connection. [`Read`] and [`Write`] block, a write at most as long as its timeout; [`try_read`](Self::try_read) and
 /// [`try_write`](Self::try_write) do not.
 ///
 /// The parameter is for tests.
@@ -101,10 +101,15 @@ impl<const IS_NON_BLOCKING: bool> Stream<IS_NON_BLOCKING> {
         Ok(sent)
     }
 
-    /// Sets how long a read may block.
-    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.socket
-            .set_read_timeout(timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT)))
+    /// Reads, and blocks at most this long. `WouldBlock` after that.
+    pub(crate) fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        match self.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(poll::readable(&self.socket), Some(timeout))?;
+                self.try_read(buffer)
+            }
+            read => read,
+        }
     }
 
     /// Sets how long a write may block.
@@ -124,9 +129,7 @@ impl<const IS_NON_BLOCKING: bool> Read for &Stream<IS_NON_BLOCKING> {
         loop {
             // Not `TcpStream::read`: it is a cancellation point of C threads, which costs time.
             match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Err(Errno::AGAIN) if IS_NON_BLOCKING => {
-                    wait(poll::readable(&self.socket), self.socket.read_timeout()?)?
-                }
+                Err(Errno::AGAIN) if IS_NON_BLOCKING => wait(poll::readable(&self.socket), None)?,
                 read => return Ok(read?.0),
             }
         }
@@ -197,9 +200,7 @@ mod tests {
         let would_block = |done: io::Result<usize>| done.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         let mut bytes = [0; 8];
         assert!(would_block(stream.try_read(&mut bytes)));
-        stream.set_read_timeout(Some(SHORT))?;
-        assert!(would_block((&stream).read(&mut bytes)));
-        stream.set_read_timeout(None)?;
+        assert!(would_block(stream.read_within(&mut bytes, SHORT)));
         let read = thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut bytes = [0; 8];
@@ -210,6 +211,17 @@ mod tests {
             reader.join().expect("no panic")
         })?;
         assert_eq!(read, b"hello");
+        let read = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut bytes = [0; 8];
+                let read = stream.read_within(&mut bytes, Duration::from_secs(3_600));
+                read.map(|read| bytes[..read].to_vec())
+            });
+            thread::sleep(SHORT);
+            client.write_all(b"again")?;
+            reader.join().expect("no panic")
+        })?;
+        assert_eq!(read, b"again");
 
         // The client does not read.
         let full = [0; 65_536];

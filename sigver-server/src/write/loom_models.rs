@@ -7,7 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a poisoned lock of a model is the model's failure")]
 
-use std::io;
+use std::{io, time::Duration};
 
 use loom::{
     model::Builder,
@@ -18,6 +18,7 @@ use loom::{
 use crate::{
     sync::credits::Credits,
     sync::waker::Notify,
+    tuning::CREDITS,
     write::flusher::FlushQueue,
     write::outbox::{Backlog, Outbox, SendOutcome, Wire},
 };
@@ -247,9 +248,11 @@ fn nothing_is_sent_after_an_abort() {
     });
 }
 
-/// A connection's thread never has more events in flight than credits, and is woken when one is released.
+/// A connection's thread never has more in flight than its credits, and is woken when enough are released.
 #[test]
 fn credits_limit_the_events_in_flight() {
+    const COUNTS: [u32; 4] = [1, 1, 2, 1];
+
     explore(3, || {
         let credits = Arc::new(Credits::new());
         let in_flight = Arc::new(AtomicU32::new(0));
@@ -258,18 +261,19 @@ fn credits_limit_the_events_in_flight() {
             let (credits, in_flight) = (Arc::clone(&credits), Arc::clone(&in_flight));
             thread::spawn(move || {
                 credits.bind();
-                for event in 0..4 {
-                    credits.acquire();
-                    assert!(in_flight.fetch_add(1, Ordering::SeqCst) < 2, "more events than credits");
-                    events.send(event).unwrap();
+                for count in COUNTS {
+                    credits.acquire(count);
+                    assert!(in_flight.fetch_add(count, Ordering::SeqCst) + count <= CREDITS);
+                    events.send(count).unwrap();
                 }
             })
         };
-        for event in 0..4 {
-            assert_eq!(inbox.recv().unwrap(), event);
-            in_flight.fetch_sub(1, Ordering::SeqCst);
-            credits.release();
+        for count in COUNTS {
+            assert_eq!(inbox.recv().unwrap(), count);
+            in_flight.fetch_sub(count, Ordering::SeqCst);
+            credits.release(count);
         }
+        assert!(credits.wait_idle(Duration::ZERO));
         owner.join().unwrap();
     });
 }

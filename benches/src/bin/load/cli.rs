@@ -27,9 +27,9 @@ pub(crate) enum Mode {
     },
     /// Measure whole sessions: connect, open, join, offer, answer, 8 candidates each way, close
     Sessions {
-        /// Number of concurrent sessions (a list is measured in sequence)
-        #[arg(long, value_delimiter = ',', default_value = "8")]
-        concurrency: Vec<usize>,
+        /// Number of sessions at the same time (a list is measured in sequence)
+        #[arg(long, value_delimiter = ',', default_value = "8,64,256,1000")]
+        at_once: Vec<usize>,
         #[command(flatten)]
         common: CommonOptions,
     },

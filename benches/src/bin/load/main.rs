@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn run(mode: Mode) -> Result<(), Error> {
     match mode {
         Mode::Exchange { pairs, common } => exchange::run(&pairs, common),
-        Mode::Sessions { concurrency, common } => sessions::run(&concurrency, common),
+        Mode::Sessions { at_once, common } => sessions::run(&at_once, common),
         Mode::Idle {
             connections,
             openers,

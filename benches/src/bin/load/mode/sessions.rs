@@ -40,18 +40,18 @@ use crate::{
     },
 };
 
-pub(crate) fn run(concurrency: &[usize], common: CommonOptions) -> Result<(), Error> {
+pub(crate) fn run(at_once: &[usize], common: CommonOptions) -> Result<(), Error> {
     let bench = Bench::new(common)?;
-    let settings = Setting::counts(concurrency, "concurrent");
-    bench.run("sessions", &settings, |&concurrency, server| {
-        measure(&bench, server, concurrency)
+    let settings = Setting::counts(at_once, "at once");
+    bench.run("sessions", &settings, |&at_once, server| {
+        measure(&bench, server, at_once)
     })?;
     Ok(())
 }
 
-fn measure(bench: &Bench, server: &Server, concurrency: usize) -> Result<Sample, Error> {
+fn measure(bench: &Bench, server: &Server, at_once: usize) -> Result<Sample, Error> {
     let mut engine = bench.engine(server)?;
-    let mut sessions = Sessions::start(&mut engine, concurrency)?;
+    let mut sessions = Sessions::start(&mut engine, at_once)?;
     let run = |engine: &mut Engine, sessions: &mut Sessions, time| {
         drive(engine, sessions, time, |sessions, conns| {
             sessions.check_timeouts(conns);
@@ -136,13 +136,13 @@ struct Frames {
 }
 
 impl Sessions {
-    fn start(engine: &mut Engine, concurrency: usize) -> Result<Self, Error> {
+    fn start(engine: &mut Engine, at_once: usize) -> Result<Self, Error> {
         let candidates = |index| {
             let candidate = |number| frame::client_text(&payload::candidate(number, index));
             (0..CANDIDATES).map(candidate).collect()
         };
         let mut sessions = Self {
-            slots: Vec::with_capacity(concurrency),
+            slots: Vec::with_capacity(at_once),
             prefix: clients::unique_prefix(),
             started: 0,
             lingering: VecDeque::new(),
@@ -156,7 +156,7 @@ impl Sessions {
             latency: LatencyHistogram::new()?,
             error: None,
         };
-        for slot in 0..concurrency {
+        for slot in 0..at_once {
             let session = sessions.connect(engine.conns(), slot)?;
             sessions.slots.push(session);
         }
