@@ -31,6 +31,12 @@ export function negotiate(pc: PeerConnection, peer: Channel, options?: Negotiate
 export interface NegotiateOptions {
   /** Called if `pc` rejects a description or candidate, or if a description is too large to send. Default: `console.error`. */
   onerror?: (error: any) => void;
+  /**
+   * Called once when the connection will not come back. Close it, and forget the peer: if it returns, it is another `Peer`. Either the
+   * connection has failed for ten seconds while the peer is away, or it is down and the peer emits `leave`, or the peer has another connection
+   * now, as after a reload; then `join` follows. Not called for a connection that this side closes.
+   */
+  onend?: () => void;
 }
 
 export interface Negotiation {
@@ -165,10 +171,12 @@ export interface Channel {
   /** If offers collide, the polite side rolls back its own. Exactly one side must be polite. */
   readonly polite: boolean;
   readonly iceServers?: readonly IceServer[];
+  /** True if the other side cannot be reached at the moment. */
+  readonly away?: boolean;
   /** May lose data if the other side is away, and must emit `back` later. */
   send(data: object): unknown;
-  /** Returns a function that removes the listener. */
-  on(type: "data" | "back", listener: (event: any) => unknown): unknown;
+  /** Returns a function that removes the listener. A channel may emit `data` and `back` only. */
+  on(type: "data" | "back" | "away" | "leave", listener: (event: any) => unknown): unknown;
 }
 
 /** The other side: a joiner for its opener, the opener for a joiner. In v1, it is the same object after a reconnect of either side. */
@@ -177,7 +185,7 @@ export interface Peer extends Emits<PeerEvents> {
   readonly id: string | undefined;
   /** The joiner's index, on both sides. May change when the peer is back. `undefined` for a plain joiner, which does not receive its index. */
   readonly index: number | undefined;
-  /** True for joiners. */
+  /** Whether this side is the polite one. Joiners are. */
   readonly polite: boolean;
   /** True if the peer cannot be reached through the server at the moment. */
   readonly away: boolean;
@@ -207,8 +215,9 @@ export interface IceServer {
 export interface PeerConnection {
   readonly signalingState: string;
   readonly iceConnectionState: string;
+  readonly connectionState?: string;
   readonly localDescription: { readonly type: string; toJSON(): any } | null;
-  readonly remoteDescription: object | null;
+  readonly remoteDescription: { readonly sdp: string } | null;
   setLocalDescription(): Promise<void>;
   setRemoteDescription(description: any): Promise<void>;
   addIceCandidate(candidate?: any): Promise<void>;
@@ -249,8 +258,8 @@ export interface BackEvent {
 }
 
 /**
- * The peer has been away for two minutes, while this side was connected; or it was away and has no `id`. No event follows: if it returns, it
- * is another `Peer`. An `RTCPeerConnection` to it is not affected.
+ * The peer has been away for two minutes, while this side was connected; or it was away and has no `id`; or `negotiate` has ended. No event
+ * follows: if it returns, it is another `Peer`. An `RTCPeerConnection` to it is not affected.
  */
 export interface LeaveEvent {
   type: "leave";

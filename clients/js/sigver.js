@@ -31,7 +31,7 @@ export function meet(url, key, options) {
 
 // Variables are named as in the WebRTC specification, section "Perfect negotiation example".
 /** @type {typeof import("./sigver.js").negotiate} */
-export function negotiate(connection, firstPeer, { onerror = console.error } = {}) {
+export function negotiate(connection, firstPeer, { onerror = console.error, onend } = {}) {
   const pc = /** @type {RTCPeerConnection} */ (connection);
   let makingOffer = false;
   let ignoreOffer = false;
@@ -45,6 +45,11 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
   let channel;
   /** @type {unknown[]} */
   let unsubscribe = [];
+  /** Where everything goes that is received after the peer has started over. @type {((data: unknown) => void) | undefined} */
+  let successor;
+  let hasLeft = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let givingUp;
   const ownIceServers = iceServersOf(pc);
   const firstCandidate = new Promise((resolve) => pc.addEventListener("icecandidate", resolve, { once: true }));
 
@@ -53,6 +58,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
     ["negotiationneeded", guarded(offer)],
     ["icecandidate", guarded(({ candidate }) => void channel.send({ candidate: candidate && candidate.toJSON() }))],
     ["iceconnectionstatechange", restartFailedIce],
+    ["connectionstatechange", considerEnd],
   ];
   for (const [type, listener] of listeners) pc.addEventListener(type, listener);
   listenTo(firstPeer);
@@ -73,21 +79,64 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
   /** @param {Channel} peer */
   function listenTo(peer) {
     channel = peer;
+    hasLeft = false;
     unsubscribe = [
       channel.on("back", resume),
+      channel.on("back", considerEnd),
+      channel.on("away", considerEnd),
+      channel.on("leave", () => {
+        hasLeft = true;
+        considerEnd();
+      }),
       channel.on("data", ({ data }) => {
         const receivedIn = round;
         return enqueue(() => {
+          if (successor) return successor(data);
           if (!isObject(data)) return;
           const description = isObject(data.sdp) ? data.sdp : data;
-          if ("sdp" in description) return applyDescription(/** @type {any} */ (description), receivedIn);
+          if ("sdp" in description) return isOfAnother(description) ? startOver(data) : applyDescription(/** @type {any} */ (description), receivedIn);
           if ("candidate" in data) return addCandidate(candidateIn(data));
         });
       }),
     ];
   }
 
+  /** Ends a negotiation that cannot succeed any more: the connection is down, and the peer is gone. */
+  function considerEnd() {
+    const isDown = pc.connectionState === "failed" || (hasLeft && !["connected", "disconnected"].includes(pc.connectionState));
+    const isGone = hasLeft || channel.away || handles.get(channel)?.isLasting() === false;
+    clearTimeout(givingUp);
+    if (isDown && isGone) givingUp = setTimeout(giveUp, hasLeft ? 0 : GIVE_UP_AFTER);
+  }
+
+  function giveUp() {
+    end();
+    // A peer that returns later finds no connection, so it is another one.
+    if (channel.away && !hasLeft) handles.get(channel)?.forget();
+  }
+
+  function end() {
+    stop();
+    onend?.();
+  }
+
+  /** Whether a description is of another connection than those before: every connection has its own certificate. @param {{ sdp?: unknown }} description */
+  function isOfAnother(description) {
+    const before = fingerprintsIn(pc.remoteDescription?.sdp);
+    const now = fingerprintsIn(description.sdp);
+    return handles.has(channel) && before.length > 0 && now.length > 0 && !now.some((fingerprint) => before.includes(fingerprint));
+  }
+
+  /** The peer has another connection, which needs another one on this side. @param {unknown} data */
+  function startOver(data) {
+    const { replace } = /** @type {PeerHandle} */ (handles.get(channel));
+    end();
+    successor = replace();
+    successor(data);
+  }
+
   function ignore() {
+    clearTimeout(givingUp);
     for (const off of unsubscribe) if (typeof off === "function") off();
   }
 
@@ -96,7 +145,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
     round += 1;
     ignoreOffer = false;
     return enqueue(() => {
-      if (makingOffer) return;
+      if (makingOffer || successor) return;
       if (pc.signalingState === "have-local-offer") return sendDescription();
       const isConnected = ["connected", "completed"].includes(pc.iceConnectionState);
       if (channel.polite && pc.signalingState === "stable" && pc.localDescription && !isConnected) return offer();
@@ -105,7 +154,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
 
   /** @param {() => Promise<void> | void} step */
   function enqueue(step) {
-    return (queue = queue.then(guarded(() => (pc.signalingState === "closed" ? undefined : step()))));
+    return (queue = queue.then(guarded(() => (pc.signalingState === "closed" && !successor ? undefined : step()))));
   }
 
   /**
@@ -193,6 +242,13 @@ export function negotiate(connection, firstPeer, { onerror = console.error } = {
 
 /** Timeout for the first candidate, in milliseconds. */
 const GATHERING_TIMEOUT = 500;
+/** A connection that has failed for so many milliseconds is given up if the peer is away. */
+const GIVE_UP_AFTER = 10_000;
+
+/** @param {unknown} sdp @returns {string[]} */
+function fingerprintsIn(sdp) {
+  return String(sdp ?? "").match(/^a=fingerprint:.*$/gm) ?? [];
+}
 
 /** @param {number} milliseconds */
 function wait(milliseconds) {
@@ -574,7 +630,7 @@ class Signaling {
    * @param {Entry} [known]
    */
   #arrive(place, { index, id, ice }, known = id === undefined ? undefined : this.#byId.get(id)) {
-    const entry = known ?? peerEntry(id, (entry, data) => this.#sendTo(entry, data));
+    const entry = known ?? this.#newEntry(id);
     // The server may not have noticed yet that the previous connection of this peer is lost.
     if (this.#present.get(entry.place) === entry) this.#present.delete(entry.place);
     clearTimeout(entry.timer);
@@ -586,6 +642,36 @@ class Signaling {
     if (this.#secret) this.#seal(entry, this.#secret);
     if (known) entry.emit({ type: "back" });
     else this.#events.emit({ type: "join", peer: entry.peer });
+  }
+
+  /** @param {string | undefined} id */
+  #newEntry(id) {
+    const entry = peerEntry(id, this.#sendTo);
+    this.#handOut(entry);
+    return entry;
+  }
+
+  /** @param {Entry} entry */
+  #handOut(entry) {
+    const { peer } = entry;
+    const isCurrent = () => entry.peer === peer && this.#peers.has(entry);
+    handles.set(peer, {
+      isLasting: () => entry.id !== undefined,
+      forget: () => isCurrent() && this.#forget(entry),
+      replace: () => {
+        if (isCurrent()) this.#replace(entry);
+        return (data) => entry.emit({ type: "data", data });
+      },
+    });
+  }
+
+  /** The client behind a peer has started over. @param {Entry} entry */
+  #replace(entry) {
+    const { emit } = entry;
+    Object.assign(entry, peerOf(() => entry, entry.id, this.#sendTo));
+    this.#handOut(entry);
+    emit({ type: "leave" });
+    this.#events.emit({ type: "join", peer: entry.peer });
   }
 
   /**
@@ -637,7 +723,7 @@ class Signaling {
    * @param {Entry} entry
    * @param {unknown} data
    */
-  #sendTo(entry, data) {
+  #sendTo = (entry, data) => {
     const json = JSON.stringify(data);
     if (json === undefined) throw new TypeError("data cannot be serialized as JSON");
     /** @type {ClientMessage} */
@@ -647,7 +733,7 @@ class Signaling {
     if (!entry.seal) return this.#send(message);
     entry.seal.send(json);
     return true;
-  }
+  };
 
   /**
    * @param {Entry | undefined} entry
@@ -818,36 +904,59 @@ class Signaling {
  */
 
 /**
+ * What `negotiate` may do with a peer. `isLasting`: whether the peer is the same after a reconnect. `replace` returns a function that passes data to
+ * the new peer.
+ * @typedef {{ isLasting: () => boolean, forget: () => void, replace: () => (data: unknown) => void }} PeerHandle
+ */
+
+/** @type {WeakMap<object, PeerHandle>} */
+const handles = new WeakMap();
+
+/**
  * A peer and what only `Signaling` may know and change.
  * @param {string | undefined} id
  * @param {(entry: Entry, data: unknown) => boolean} send
  */
 function peerEntry(id, send) {
-  /** @type {Emitter<PeerEvents>} */
-  const { on, once, emit } = emitter();
   /** @type {Entry} */
   const entry = {
-    id, emit, place: undefined, index: undefined, isAway: false, isPolite: false, iceServers: [], seal: undefined, timer: undefined,
-    peer: Object.freeze({
-      id,
-      get index() {
-        return entry.index;
-      },
-      get polite() {
-        return entry.isPolite;
-      },
-      get away() {
-        return entry.isAway;
-      },
-      get iceServers() {
-        return entry.iceServers;
-      },
-      on,
-      once,
-      send: (/** @type {unknown} */ data) => send(entry, data),
-    }),
+    id, place: undefined, index: undefined, isAway: false, isPolite: false, iceServers: [], seal: undefined, timer: undefined,
+    ...peerOf(() => entry, id, send),
   };
   return entry;
+}
+
+/**
+ * @param {() => Entry} entry
+ * @param {string | undefined} id
+ * @param {(entry: Entry, data: unknown) => boolean} send
+ * @returns {Pick<Entry, "peer" | "emit">}
+ */
+function peerOf(entry, id, send) {
+  /** @type {Emitter<PeerEvents>} */
+  const { on, once, emit } = emitter();
+  /** @returns {boolean} */
+  const isReplaced = () => entry().peer !== peer;
+  /** @type {Peer} */
+  const peer = Object.freeze({
+    id,
+    get index() {
+      return entry().index;
+    },
+    get polite() {
+      return entry().isPolite;
+    },
+    get away() {
+      return entry().isAway || isReplaced();
+    },
+    get iceServers() {
+      return entry().iceServers;
+    },
+    on,
+    once,
+    send: (/** @type {unknown} */ data) => !isReplaced() && send(entry(), data),
+  });
+  return { peer, emit };
 }
 
 /** @type {Record<string, EndCode>} By close code, or by code and text if the code is ambiguous. */

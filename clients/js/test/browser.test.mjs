@@ -59,6 +59,49 @@ browserTest("example that ends a connection works", async (newPage) => {
   await opener.logged(/^ended$/);
 });
 
+browserTest("example of a room works for three, also after its opener has left", async (newPage) => {
+  const then = "globalThis.say = say; globalThis.channels = channels; globalThis.room = room;";
+  const people = [];
+  for (let count = 0; count < 3; count += 1) people.push(await runSnippet(newPage, ofPackage.room, { then }));
+  const isComplete = async (people) => {
+    const opener = people.find(({ role }) => role === "opener");
+    return opener?.open === people.length - 1 && people.every(({ open }) => open > 0);
+  };
+  const state = ({ page }) => page.evaluate(() => ({ role: room.state === "open" ? room.role : undefined, open: [...channels.keys()].filter(({ away }) => !away).length }));
+  const complete = async (people) => {
+    while (!(await isComplete(await Promise.all(people.map(state))))) await new Promise((resolve) => setTimeout(resolve, 50));
+  };
+  const talk = async (people, round) => {
+    for (const [number, { page }] of people.entries()) await page.evaluate((text) => say(text), `${round} ${number}`);
+    for (const { logged } of people) for (const number of people.keys()) await logged(new RegExp(`^${round} ${number}$`));
+  };
+  await complete(people);
+  await talk(people, "first");
+  const states = await Promise.all(people.map(state));
+  const [opener] = people.splice(states.findIndex(({ role }) => role === "opener"), 1);
+  await opener.page.close();
+  await complete(people);
+  await talk(people, "second");
+});
+
+browserTest("peer with a new connection and the same id is connected again", async (newPage) => {
+  const then = (ask) => `
+    const signaling = sigver.${ask}("${server.url}", "again", { id: "${ask}" });
+    signaling.on("join", ({ peer }) => {
+      connect(peer, () => console.log("ended")).createDataChannel("chat", { negotiated: true, id: 0 }).onopen = () => console.log("channel " + ++count);
+    });
+    let count = 0;`;
+  const opener = await runSnippet(newPage, ofPackage.end, { then: then("open") });
+  const joiner = await runSnippet(newPage, ofPackage.end, { then: then("join") });
+  await joiner.logged(/^channel 1$/);
+  await opener.logged(/^channel 1$/);
+  await joiner.page.close();
+  const again = await runSnippet(newPage, ofPackage.end, { then: then("join") });
+  await opener.logged(/^ended$/);
+  await opener.logged(/^channel 2$/);
+  await again.logged(/^channel \d$/);
+});
+
 browserTest("example that seals signaling works", async (newPage) => {
   const then = "signaling.on('join', ({ peer }) => peer.on('data', ({ data }) => console.log(JSON.stringify(data)))); globalThis.signaling = signaling;";
   const opener = await runSnippet(newPage, ofPackage.seal, { then });

@@ -2,12 +2,17 @@
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
-import { negotiate } from "../sigver.js";
+import * as sigver from "../sigver.js";
+import { received } from "./events.mjs";
+import { FakeSocket, settled, tick, virtualTest } from "./fake-socket.mjs";
+
+const { negotiate } = sigver;
 
 /** The part of RTCPeerConnection that `negotiate` uses. Calls are pending until `settle`. */
 class FakeConnection extends EventTarget {
   signalingState = "stable";
   iceConnectionState = "new";
+  connectionState = "new";
   remoteDescription = null;
   localDescription = null;
   configuration = { iceServers: [{ urls: "stun:own" }], bundlePolicy: "balanced" };
@@ -51,7 +56,7 @@ class FakeConnection extends EventTarget {
 
 class FakePeer {
   iceServers = [];
-  listeners = { data: new Set(), back: new Set() };
+  listeners = { data: new Set(), back: new Set(), away: new Set(), leave: new Set() };
   messages = [];
   isAway = false;
 
@@ -364,4 +369,141 @@ negotiationTest("new servers of the peer are used when failed ICE is restarted",
   pc.iceConnectionState = "failed";
   await pc.emit("iceconnectionstatechange");
   assert.deepEqual([pc.configuration.iceServers, pc.restarts], [[{ urls: "stun:own" }, turn("second")], 1]);
+});
+
+// ---- The end ----
+
+/** An opener whose joiner `friend` is negotiated with. */
+function beginWithFriend() {
+  const opener = sigver.open("ws://fake", "tea", { WebSocket: FakeSocket, id: "me" });
+  FakeSocket.last.open();
+  FakeSocket.last.receive({ type: "opened", key: "tea", token: "t" });
+  FakeSocket.last.receive({ type: "join", index: 0, id: "friend" });
+  const [{ peer }] = received(opener, "join");
+  const pc = new FakeConnection();
+  const events = [];
+  const negotiation = negotiate(pc, peer, { onend: () => events.push("end") });
+  peer.on("leave", () => events.push("leave"));
+  const become = async (connectionState) => {
+    pc.connectionState = connectionState;
+    pc.dispatchEvent(new Event("connectionstatechange"));
+    await settled();
+  };
+  return { opener, peer, pc, events, negotiation, become };
+}
+
+const serverSends = (message) => FakeSocket.last.receive(message);
+const withFingerprint = (type, fingerprint) => ({ type, sdp: `v=0\r\na=fingerprint:sha-256 ${fingerprint}\r\n` });
+
+virtualTest("connection that has failed for ten seconds ends if its peer is away, which is another one when it returns", async () => {
+  const { opener, peer, events, become } = beginWithFriend();
+  await become("failed");
+  tick(60_000);
+  assert.deepEqual(events, [], "the peer is here: ICE is restarted");
+  serverSends({ type: "leave", index: 0 });
+  tick(9_999);
+  assert.deepEqual(events, []);
+  tick(1);
+  assert.deepEqual(events, ["end", "leave"]);
+  serverSends({ type: "join", index: 1, id: "friend" });
+  const [joined] = received(opener, "join");
+  assert.equal(joined.peer.id, "friend");
+  assert.notEqual(joined.peer, peer);
+  assert.deepEqual([peer.away, joined.peer.away], [true, false]);
+  tick(600_000);
+  assert.deepEqual(events, ["end", "leave"]);
+});
+
+virtualTest("connection does not end if it or its peer is back in time", async () => {
+  const { opener, events, become } = beginWithFriend();
+  serverSends({ type: "leave", index: 0 });
+  await become("failed");
+  tick(9_000);
+  await become("connected");
+  tick(9_000);
+  await become("failed");
+  tick(9_000);
+  serverSends({ type: "join", index: 1, id: "friend" });
+  tick(60_000);
+  assert.deepEqual(events, []);
+  assert.deepEqual(received(opener, "join"), []);
+});
+
+virtualTest("connection of a peer that has left ends when it is down", async () => {
+  const { events, become } = beginWithFriend();
+  await become("connected");
+  serverSends({ type: "leave", index: 0 });
+  tick(120_000);
+  assert.deepEqual(events, ["leave"]);
+  await become("disconnected");
+  tick(60_000);
+  assert.deepEqual(events, ["leave"]);
+  await become("failed");
+  tick(0);
+  assert.deepEqual(events, ["leave", "end"]);
+});
+
+virtualTest("stopped negotiation does not end", async () => {
+  const { events, negotiation, become } = beginWithFriend();
+  serverSends({ type: "leave", index: 0 });
+  await become("failed");
+  negotiation.stop();
+  tick(120_000);
+  assert.deepEqual(events, ["leave"]);
+});
+
+virtualTest("failed connection to a plain peer, whose end nobody reports, ends", async () => {
+  const opener = sigver.open("ws://fake", "tea", { WebSocket: FakeSocket });
+  FakeSocket.last.open("sigver.plain");
+  FakeSocket.last.receive({ type: "join" });
+  const pc = Object.assign(new FakeConnection(), { connectionState: "failed" });
+  let ends = 0;
+  negotiate(pc, received(opener, "join")[0].peer, { onend: () => (ends += 1) });
+  pc.dispatchEvent(new Event("connectionstatechange"));
+  tick(9_999);
+  assert.equal(ends, 0);
+  tick(1);
+  assert.equal(ends, 1);
+});
+
+for (const type of ["offer", "answer"]) {
+  virtualTest(`peer whose ${type} is of another connection is another peer, which gets what follows`, async () => {
+    const { opener, peer, pc, events } = beginWithFriend();
+    Object.assign(pc, { signalingState: type === "offer" ? "stable" : "have-local-offer", remoteDescription: withFingerprint("answer", "AA") });
+    const description = withFingerprint(type, "BB");
+    serverSends({ type: "data", index: 0, data: description });
+    serverSends({ type: "data", index: 0, data: { candidate: CANDIDATE } });
+    await settled();
+    assert.deepEqual(events, ["end", "leave"]);
+    assert.deepEqual(pc.calls, [], "the old connection is left alone");
+    const [joined] = received(opener, "join");
+    assert.notEqual(joined.peer, peer);
+    assert.equal(joined.peer.id, "friend");
+    assert.deepEqual(opener.peers, [joined.peer]);
+    pc.signalingState = "closed";
+    serverSends({ type: "data", index: 0, data: "more" });
+    assert.deepEqual(received(joined.peer, "data").map(({ data }) => data), [description, { candidate: CANDIDATE }, "more"]);
+    const sent = FakeSocket.last.sent.length;
+    assert.deepEqual([peer.send("lost"), joined.peer.send("hi")], [false, true]);
+    assert.deepEqual(FakeSocket.last.sent.slice(sent), [{ type: "send", index: 0, data: "hi" }]);
+    serverSends({ type: "leave", index: 0 });
+    serverSends({ type: "join", index: 1, id: "friend" });
+    assert.equal(received(joined.peer, "back").length, 1);
+    assert.deepEqual([received(peer, "back"), received(opener, "join")], [[], []]);
+  });
+}
+
+virtualTest("peer that negotiates again on the same connection stays the same", async () => {
+  const { opener, pc, events } = beginWithFriend();
+  pc.remoteDescription = withFingerprint("answer", "AA");
+  serverSends({ type: "data", index: 0, data: withFingerprint("offer", "AA") });
+  await settled();
+  assert.deepEqual(pc.pending, ["setRemoteDescription"]);
+  assert.deepEqual([events, received(opener, "join")], [[], []]);
+});
+
+negotiationTest("channel of the application decides itself what another connection means", async (begin) => {
+  const { pc, peer } = begin(true, { remoteDescription: withFingerprint("answer", "AA") });
+  await peer.receive(withFingerprint("offer", "BB"));
+  assert.deepEqual(pc.pending, ["setRemoteDescription"]);
 });
