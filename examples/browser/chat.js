@@ -206,6 +206,7 @@ class Peer {
     this.#connection.ondatachannel = ({ channel }) => this.#adopt(channel);
     sigver.negotiate(this.#connection, peer, {
       onerror: (error) => showNote(`Invalid signaling data from ${this.#label}: ${error.message}`),
+      onend: () => this.leave(this.#wasOpen && "left"),
     });
     peer.on("away", () => this.#update());
     peer.on("back", () => this.#update());
@@ -268,14 +269,12 @@ class Peer {
   }
 
   #failed() {
-    const { signaling } = this.#session;
-    // `negotiate` restarts ICE, which succeeds only if the other browser is still there.
-    if (this.#wasOpen && signaling.dialect === "v1" && !this.#peer.away) return;
-    if (this.#wasOpen) return this.leave("left");
+    // `negotiate` restarts ICE, or calls `onend`.
+    if (this.#wasOpen) return;
     this.leave("cannot be reached. Browsers on different networks need a STUN or TURN server.");
     if (isOpener) return;
     this.#session.problem = "The opener cannot be reached. Browsers on different networks need a STUN or TURN server.";
-    signaling.close();
+    this.#session.signaling.close();
   }
 }
 
