@@ -94,7 +94,10 @@ export function negotiate(connection, firstPeer, { onerror = console.error, onen
           if (successor) return successor(data);
           if (!isObject(data)) return;
           const description = isObject(data.sdp) ? data.sdp : data;
-          if ("sdp" in description) return isOfAnother(description) ? startOver(data) : applyDescription(/** @type {any} */ (description), receivedIn);
+          const isDescription = "sdp" in description;
+          if (isDescription && isOfAnother(description)) return startOver(data);
+          if (pc.signalingState === "closed") return;
+          if (isDescription) return applyDescription(/** @type {any} */ (description), receivedIn);
           if ("candidate" in data) return addCandidate(candidateIn(data));
         });
       }),
@@ -117,7 +120,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error, onen
 
   function end() {
     stop();
-    onend?.();
+    if (pc.signalingState !== "closed") onend?.();
   }
 
   /** Whether a description is of another connection than those before: every connection has its own certificate. @param {{ sdp?: unknown }} description */
@@ -145,7 +148,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error, onen
     round += 1;
     ignoreOffer = false;
     return enqueue(() => {
-      if (makingOffer || successor) return;
+      if (makingOffer || successor || pc.signalingState === "closed") return;
       if (pc.signalingState === "have-local-offer") return sendDescription();
       const isConnected = ["connected", "completed"].includes(pc.iceConnectionState);
       if (channel.polite && pc.signalingState === "stable" && pc.localDescription && !isConnected) return offer();
@@ -154,7 +157,7 @@ export function negotiate(connection, firstPeer, { onerror = console.error, onen
 
   /** @param {() => Promise<void> | void} step */
   function enqueue(step) {
-    return (queue = queue.then(guarded(() => (pc.signalingState === "closed" && !successor ? undefined : step()))));
+    return (queue = queue.then(guarded(step)));
   }
 
   /**

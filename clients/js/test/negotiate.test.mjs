@@ -493,6 +493,21 @@ for (const type of ["offer", "answer"]) {
   });
 }
 
+virtualTest("peer that connects again after this side has closed the connection is another peer", async () => {
+  const { opener, peer, pc, events } = beginWithFriend();
+  Object.assign(pc, { signalingState: "closed", remoteDescription: withFingerprint("answer", "AA") });
+  serverSends({ type: "data", index: 0, data: withFingerprint("offer", "AA") });
+  serverSends({ type: "data", index: 0, data: { candidate: CANDIDATE } });
+  await settled();
+  assert.deepEqual([events, received(opener, "join")], [[], []], "that is about the closed connection");
+  serverSends({ type: "data", index: 0, data: withFingerprint("offer", "BB") });
+  await settled();
+  assert.deepEqual(events, ["leave"]);
+  const [joined] = received(opener, "join");
+  assert.notEqual(joined.peer, peer);
+  assert.deepEqual(received(joined.peer, "data").map(({ data }) => data), [withFingerprint("offer", "BB")]);
+});
+
 virtualTest("peer that negotiates again on the same connection stays the same", async () => {
   const { opener, pc, events } = beginWithFriend();
   pc.remoteDescription = withFingerprint("answer", "AA");
