@@ -24,6 +24,21 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Repeats a call that was interrupted. On Linux, waits with a timeout are, if the process is stopped and continues, as on a suspended virtual
+/// machine.
+///
+/// # Errors
+///
+/// Those of the call, except `Interrupted`.
+pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Sends `bytes` and returns what the server sends until it closes the connection. A reset counts as a close.
 ///
 /// # Errors

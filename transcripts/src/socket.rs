@@ -13,7 +13,7 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use crate::{Frame, Seen, Stage, Wait};
+use crate::{Frame, Seen, Stage, Wait, kit::retry};
 
 /// The timeout of each wait, unless the client has a deadline.
 const TIMEOUT: Duration = crate::kit::DEADLINE;
@@ -298,7 +298,7 @@ impl Client {
             if let Some(until) = self.until {
                 self.stream.set_read_timeout(Some(time_left(until)?))?;
             }
-            match self.stream.read(&mut sink) {
+            match retry(|| self.stream.read(&mut sink)) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if is_late(&error) => {
@@ -321,7 +321,7 @@ impl Client {
                 self.stream.set_read_timeout(Some(time_left(until)?))?;
             }
             match self.reader.read(&mut self.stream) {
-                // On Linux, a read with a timeout fails if the process is stopped and continues, as a suspended virtual machine does.
+                // See `retry`.
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }
@@ -400,7 +400,7 @@ fn read_head(stream: &mut TcpStream, until: Option<Instant>) -> io::Result<Strin
         if let Some(until) = until {
             stream.set_read_timeout(Some(time_left(until)?))?;
         }
-        let peeked = stream.peek(&mut ahead)?;
+        let peeked = retry(|| stream.peek(&mut ahead))?;
         if peeked == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,

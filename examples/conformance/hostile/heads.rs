@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sigver_transcripts::socket::{Client, Opcode, Piece, Target, frame};
+use sigver_transcripts::{
+    kit::retry,
+    socket::{Client, Opcode, Piece, Target, frame},
+};
 use socket2::SockRef;
 
 use super::{Hostile, Runs, Scene, pause};
@@ -135,7 +138,7 @@ fn status(stream: &mut TcpStream, until: Instant) -> Result<Option<u16>, Mismatc
     let mut bytes = [0; 64];
     while !line.contains(&b'\n') && line.len() < 1_024 {
         stream.set_read_timeout(Some(left(until)))?;
-        match stream.read(&mut bytes) {
+        match retry(|| stream.read(&mut bytes)) {
             Ok(0) => break,
             Ok(read) => line.extend(&bytes[..read]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

@@ -113,7 +113,7 @@ pub(crate) fn read<T>(
         let read = match read {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
-            Err(error) if has_timed_out(&error) => match timeout {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match timeout {
                 Some(_) => 0,
                 None => return Ok(Err(Response::HEAD_TOO_SLOW)),
             },
@@ -143,10 +143,6 @@ pub(crate) fn parse_arrived<T>(
         return None;
     }
     parse(&bytes[..bytes.len().min(limit)], handle).or(is_full.then_some(Err(Response::HEAD_TOO_LARGE)))
-}
-
-fn has_timed_out(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -154,11 +154,16 @@ impl<const IS_NON_BLOCKING: bool> Write for &Stream<IS_NON_BLOCKING> {
     }
 }
 
-/// Waits until `fd` is ready. `WouldBlock` after the timeout.
+/// Waits until `fd` is ready. `WouldBlock` after the timeout, which begins again if a signal arrives.
 fn wait(fd: PollFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    match poll::wait(&mut [fd], timeout)? {
-        0 => Err(io::ErrorKind::WouldBlock.into()),
-        _ => Ok(()),
+    let mut fds = [fd];
+    loop {
+        match poll::wait(&mut fds, timeout) {
+            Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use sigver_core::Role;
 use sigver_server::{Admission, AnyOf, Denied, Handshake, Origins, Permission, Permit, Tokens};
 use sigver_transcripts::Seen;
 
-use crate::support::{Running, connect_from, eventually, file::TempFile, handshake, test_config};
+use crate::support::{Running, connect_from, eventually, file::TempFile, handshake, retry, test_config};
 
 /// Sends a handshake and returns the complete response, without frames.
 fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
@@ -23,7 +23,7 @@ fn answer(server: &Running, target: &str, headers: &str) -> io::Result<String> {
     )?;
     let mut head = Vec::new();
     let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+    while !head.ends_with(b"\r\n\r\n") && retry(|| stream.read(&mut byte))? == 1 {
         head.push(byte[0]);
     }
     if !head.starts_with(b"HTTP/1.1 101 ") {
@@ -297,7 +297,7 @@ fn end_with_blocked_admissions(shut_down: impl FnOnce(&Running)) -> io::Result<(
     let handle = server.handle.clone();
     server.stop().expect("the server shuts down without an error");
     assert_eq!(handle.connection_count(), 2, "the admissions still block");
-    assert_eq!(waiting.read(&mut [0])?, 0, "the client is disconnected");
+    assert_eq!(retry(|| waiting.read(&mut [0]))?, 0, "the client is disconnected");
     blocks.release();
     eventually("their threads have ended", || handle.connection_count() == 0);
     assert_eq!(handle.stats().connections, 0, "none was let in");

@@ -15,7 +15,7 @@ use sigver_transcripts::{
     socket::{Client, Opcode, Piece, frame},
 };
 
-use crate::support::{Running, test_config};
+use crate::support::{Running, retry, test_config};
 
 /// Timeout of a response, long enough for a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -551,7 +551,7 @@ fn answer(addr: SocketAddr, request: &str, surplus: usize) -> io::Result<(String
     let (first, later) = surplus.split_at(surplus.len() / 2);
     let mut stream = connect(addr)?;
     stream.write_all(&[request.as_bytes(), first].concat())?;
-    stream.peek(&mut [0])?;
+    retry(|| stream.peek(&mut [0]))?;
     // One of these writes fails if the connection is reset.
     for chunk in later.chunks(1000) {
         stream.write_all(chunk)?;

@@ -21,6 +21,7 @@ use std::{
 };
 
 use sigver_core::{Dialect, Frame, Limits};
+use sigver_transcripts::kit::retry;
 
 pub(crate) use defect::Defect;
 use frame::{Reader, Received};
@@ -133,7 +134,7 @@ impl Shared {
                 }
             }
             bytes.drain(..handled);
-            match stream.read(&mut buffer)? {
+            match retry(|| stream.read(&mut buffer))? {
                 0 => return Ok(()),
                 // After a close frame, input is discarded. Unread input would reset the connection before the client receives the frame.
                 read if self.world().is_open(socket) => bytes.extend(&buffer[..read]),
@@ -178,7 +179,7 @@ impl Shared {
                 stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
             }
             known = bytes.len();
-            match stream.read(&mut buffer) {
+            match retry(|| stream.read(&mut buffer)) {
                 Ok(0) => return Ok(None),
                 Ok(read) => bytes.extend(&buffer[..read]),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -191,7 +192,7 @@ impl Shared {
         stream.shutdown(Shutdown::Write)?;
         // Closing a socket with unread bytes resets the connection, and the client may lose the response.
         stream.set_read_timeout(Some(HEAD_DEADLINE))?;
-        while stream.read(&mut buffer)? > 0 {}
+        while retry(|| stream.read(&mut buffer))? > 0 {}
         Ok(None)
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use sigver_server::{Config, Handle, RunError, Server};
 use sigver_transcripts::kit::DEADLINE;
-pub(crate) use sigver_transcripts::kit::{eventually, exchange, get};
+pub(crate) use sigver_transcripts::kit::{eventually, exchange, get, retry};
 use sigver_transcripts::{Seen, socket::Client};
 use socket2::{Domain, Socket, Type};
 
