@@ -35,6 +35,8 @@ pub(super) struct Conn {
     pub(super) paused: bool,
     /// Bytes that may still be read. Unlimited if `None`.
     pub(super) allowance: Option<usize>,
+    /// Its own upgrade request, until it is sent.
+    pub(super) request: Option<Vec<u8>>,
     close_sent: bool,
     /// The start of an incomplete frame or response.
     partial: Vec<u8>,
@@ -91,6 +93,7 @@ impl Conn {
             state: ConnState::Connecting,
             paused: false,
             allowance: None,
+            request: None,
             close_sent: false,
             partial: Vec::new(),
             fragments: Vec::new(),

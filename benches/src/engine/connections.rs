@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::engine::{
     conn::{Conn, ConnState, Incoming},
     event::{ConnId, DisconnectReason, Event},
+    handshake,
 };
 
 /// Handles events.
@@ -55,6 +56,16 @@ impl Connections {
             serial: self.last_serial,
         };
         entry.insert(Conn::connect(&self.registry, id, self.addr, self.receive_buffer, tag)?);
+        Ok(id)
+    }
+
+    /// Like [`connect`](Self::connect), with another request path than that of the engine.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    pub fn connect_to(&mut self, tag: u64, path: &str) -> io::Result<ConnId> {
+        let id = self.connect(tag)?;
+        self.slots[id.slot].request = Some(handshake::request(self.addr, path));
         Ok(id)
     }
 
@@ -141,7 +152,8 @@ impl Connections {
             return;
         };
         if conn.state == ConnState::Connecting && conn.on_connected() {
-            conn.send(&self.request);
+            let own = conn.request.take();
+            conn.send(own.as_deref().unwrap_or(&self.request));
         }
         if conn.flush() {
             let tag = conn.tag;

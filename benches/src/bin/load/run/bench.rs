@@ -23,7 +23,7 @@ use crate::{
     run::{
         affinity::Cores,
         options::CommonOptions,
-        servers::{self, Server, Target},
+        servers::{self, Protocol, Server, Target},
         signals,
     },
 };
@@ -100,6 +100,14 @@ impl Bench {
     }
 
     pub(crate) fn engine(&self, server: &Server) -> Result<Engine, Error> {
+        if server.protocol != Protocol::Plain {
+            return Err(Error::new("only `sessions` measures servers of other protocols"));
+        }
+        self.engine_of_any(server)
+    }
+
+    /// Creates an engine for a server of any protocol.
+    pub(crate) fn engine_of_any(&self, server: &Server) -> Result<Engine, Error> {
         Engine::new(&server.endpoint, Arc::clone(&self.stop)).context("cannot create client engine")
     }
 

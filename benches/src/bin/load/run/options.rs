@@ -14,12 +14,13 @@ pub(crate) struct CommonOptions {
     /// Command that starts another server to compare with (repeatable)
     #[arg(long, value_name = "CMD")]
     pub(crate) against: Vec<String>,
-    /// WebSocket URL of a running server to compare with
+    /// WebSocket URL of a running server to compare with (repeatable). `sessions` also measures servers of other protocols, with the schemes
+    /// matchbox+ws and peerjs+ws
     #[arg(long, value_name = "URL")]
-    pub(crate) against_url: Option<String>,
-    /// Process ID of that server, to read its CPU time and memory
+    pub(crate) against_url: Vec<String>,
+    /// Process ID of that server, to read its CPU time and memory (one for each URL, in the same order)
     #[arg(long, value_name = "PID", requires = "against_url")]
-    pub(crate) against_pid: Option<u32>,
+    pub(crate) against_pid: Vec<u32>,
     /// Number of measurements of each server, alternating with the others
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,

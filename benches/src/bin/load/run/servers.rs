@@ -18,11 +18,33 @@ use sigver_benches::{
 
 use crate::{run::affinity::Cores, run::options::CommonOptions};
 
+/// The signaling protocol of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Plain,
+    /// `matchbox_server` (crates.io).
+    Matchbox,
+    /// `peer` (npm), the PeerJS server.
+    PeerJs,
+}
+
+impl Protocol {
+    /// Returns the protocol in the scheme of a URL, and the WebSocket URL.
+    fn of_url(url: &str) -> (Self, &str) {
+        match url.split_once('+') {
+            Some(("matchbox", url)) => (Self::Matchbox, url),
+            Some(("peerjs", url)) => (Self::PeerJs, url),
+            _ => (Self::Plain, url),
+        }
+    }
+}
+
 /// A server to measure.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) name: String,
     is_yardstick: bool,
+    protocol: Protocol,
     source: Source,
 }
 
@@ -42,6 +64,7 @@ pub(crate) struct Server {
     pub(crate) pid: Option<u32>,
     /// Whether the other servers are compared with this one.
     pub(crate) is_yardstick: bool,
+    pub(crate) protocol: Protocol,
     child: Option<Child>,
 }
 
@@ -74,13 +97,23 @@ fn with_others(mut targets: Vec<Target>, common: &CommonOptions) -> Result<Vec<T
     for command in &common.against {
         targets.push(Target::command(command)?);
     }
-    if let Some(url) = &common.against_url {
+    let (urls, pids) = (&common.against_url, &common.against_pid);
+    if !pids.is_empty() && pids.len() != urls.len() {
+        return Err(Error::new(format!(
+            "{} --against-pid for {} --against-url",
+            pids.len(),
+            urls.len()
+        )));
+    }
+    for (number, url) in urls.iter().enumerate() {
+        let (protocol, websocket_url) = Protocol::of_url(url);
         targets.push(Target {
             name: url.clone(),
             is_yardstick: false,
+            protocol,
             source: Source::Running {
-                endpoint: parse_url(url)?,
-                pid: common.against_pid,
+                endpoint: parse_url(websocket_url)?,
+                pid: pids.get(number).copied(),
             },
         });
     }
@@ -112,6 +145,7 @@ impl Target {
         Ok(Self {
             name,
             is_yardstick: false,
+            protocol: Protocol::Plain,
             source: Source::Command(words),
         })
     }
@@ -123,6 +157,7 @@ impl Target {
                 endpoint: endpoint.clone(),
                 pid: *pid,
                 is_yardstick: false,
+                protocol: self.protocol,
                 child: None,
             }),
             Source::Command(words) => {
@@ -164,6 +199,7 @@ impl Server {
             },
             pid: cfg!(target_os = "linux").then(|| child.id()),
             is_yardstick: false,
+            protocol: Protocol::Plain,
             child: Some(child),
         };
         let output = output.ok_or_else(|| Error::new("server has no standard output"))?;
@@ -252,5 +288,7 @@ mod tests {
         assert_eq!(parse_url("ws://127.0.0.1:80").expect("URL").path, "/");
         parse_url("http://127.0.0.1:80").expect_err("not a WebSocket URL");
         parse_url("ws://127.0.0.1").expect_err("no port");
+        assert_eq!(Protocol::of_url("peerjs+ws://h:1/p"), (Protocol::PeerJs, "ws://h:1/p"));
+        assert_eq!(Protocol::of_url("ws://h:1/a+b"), (Protocol::Plain, "ws://h:1/a+b"));
     }
 }

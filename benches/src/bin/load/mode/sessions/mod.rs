@@ -9,6 +9,8 @@
 //! connection can overtake the open. The joiner closes first, since the server closes it with 4001 if its opener leaves.
 //! If the server does not answer a close frame within [`CLOSE_TIMEOUT`], this is counted and the session continues.
 
+mod script;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -21,10 +23,9 @@ use sigver_benches::{
         event::{ConnId, Event},
     },
     error::Error,
-    frame::{self, Opcode},
-    payload,
 };
 
+use self::script::{End, Script};
 use crate::{
     measure::{
         latency::LatencyHistogram,
@@ -50,8 +51,9 @@ pub(crate) fn run(at_once: &[usize], common: CommonOptions) -> Result<(), Error>
 }
 
 fn measure(bench: &Bench, server: &Server, at_once: usize) -> Result<Sample, Error> {
-    let mut engine = bench.engine(server)?;
-    let mut sessions = Sessions::start(&mut engine, at_once)?;
+    let mut engine = bench.engine_of_any(server)?;
+    let script = Script::new(server.protocol, &server.endpoint.path);
+    let mut sessions = Sessions::start(&mut engine, script, at_once)?;
     let run = |engine: &mut Engine, sessions: &mut Sessions, time| {
         drive(engine, sessions, time, |sessions, conns| {
             sessions.check_timeouts(conns);
@@ -101,7 +103,7 @@ struct Sessions {
     started: u64,
     /// Connections after the close handshake, which the server should disconnect.
     lingering: VecDeque<(Instant, ConnId)>,
-    frames: Frames,
+    script: Script,
     counts: Counts,
     latency: LatencyHistogram,
     error: Option<Error>,
@@ -127,31 +129,14 @@ enum Step {
     ClosingOpener,
 }
 
-#[derive(Debug)]
-struct Frames {
-    offer: Vec<u8>,
-    answer: Vec<u8>,
-    opener_candidates: Vec<Vec<u8>>,
-    joiner_candidates: Vec<Vec<u8>>,
-}
-
 impl Sessions {
-    fn start(engine: &mut Engine, at_once: usize) -> Result<Self, Error> {
-        let candidates = |index| {
-            let candidate = |number| frame::client_text(&payload::candidate(number, index));
-            (0..CANDIDATES).map(candidate).collect()
-        };
+    fn start(engine: &mut Engine, script: Script, at_once: usize) -> Result<Self, Error> {
         let mut sessions = Self {
             slots: Vec::with_capacity(at_once),
             prefix: clients::unique_prefix(),
             started: 0,
             lingering: VecDeque::new(),
-            frames: Frames {
-                offer: frame::client_text(&payload::offer()),
-                answer: frame::client_text(&payload::answer(0)),
-                opener_candidates: candidates(Some(0)),
-                joiner_candidates: candidates(None),
-            },
+            script,
             counts: Counts::default(),
             latency: LatencyHistogram::new()?,
             error: None,
@@ -166,16 +151,25 @@ impl Sessions {
     fn connect(&mut self, conns: &mut Connections, slot: usize) -> Result<Session, Error> {
         self.started += 1;
         let now = Instant::now();
+        let key = format!("{}-{}", self.prefix, self.started);
+        let opener = self.connect_end(conns, End::Opener, &key, tag(self.started, slot, OPENER))?;
         Ok(Session {
             number: self.started,
-            key: format!("{}-{}", self.prefix, self.started),
+            key,
             began: now,
             step_began: now,
             step: Step::Exchanging,
-            opener: conns.connect(tag(self.started, slot, OPENER))?,
+            opener,
             joiner: None,
             opener_received: 0,
             joiner_received: 0,
+        })
+    }
+
+    fn connect_end(&self, conns: &mut Connections, end: End, key: &str, tag: u64) -> Result<ConnId, Error> {
+        Ok(match self.script.path(end, key) {
+            Some(path) => conns.connect_to(tag, &path)?,
+            None => conns.connect(tag)?,
         })
     }
 
@@ -223,37 +217,22 @@ impl Sessions {
     }
 
     fn on_upgraded(&mut self, conns: &mut Connections, id: ConnId, slot: usize, role: u64) {
-        let key = &self.slots[slot].key;
-        if role == OPENER {
-            let mut frames = frame::client_text(&payload::open(key));
-            frame::push_client_frame(&mut frames, Opcode::Ping, b"");
-            conns.send(id, &frames);
-        } else {
-            conns.send(id, &frame::client_text(&payload::join(key)));
-            conns.send(id, &self.frames.offer);
-        }
+        let frames = self.script.begin(end(role), &self.slots[slot].key);
+        conns.send(id, &frames);
     }
 
-    fn on_message(&mut self, conns: &mut Connections, id: ConnId, slot: usize, role: u64) {
+    fn on_message(&mut self, conns: &mut Connections, id: ConnId, slot: usize, role: u64, message: &[u8]) {
         let session = &mut self.slots[slot];
-        if role == OPENER {
-            session.opener_received += 1;
-            // The first message is the join notice, the second the offer.
-            if session.opener_received == 2 {
-                conns.send(id, &self.frames.answer);
-                for candidate in &self.frames.opener_candidates {
-                    conns.send(id, candidate);
-                }
-            }
-        } else {
-            session.joiner_received += 1;
-            if session.joiner_received == 1 {
-                for candidate in &self.frames.joiner_candidates {
-                    conns.send(id, candidate);
-                }
-            }
+        let received = match end(role) {
+            End::Opener => &mut session.opener_received,
+            End::Joiner => &mut session.joiner_received,
+        };
+        *received += 1;
+        if let Some(frames) = self.script.react(end(role), &session.key, *received, message) {
+            conns.send(id, &frames);
         }
-        let all = session.opener_received == 2 + CANDIDATES && session.joiner_received == 1 + CANDIDATES;
+        let all = session.opener_received == self.script.messages(End::Opener)
+            && session.joiner_received == self.script.messages(End::Joiner);
         if let (true, Some(joiner)) = (all, session.joiner) {
             session.step = Step::ClosingJoiner;
             session.step_began = Instant::now();
@@ -295,11 +274,14 @@ impl Handler for Sessions {
         };
         match event {
             Event::Upgraded => self.on_upgraded(conns, id, slot, role),
-            Event::Pong(_) => match conns.connect(self::tag(session.number, slot, JOINER)) {
-                Ok(joiner) => session.joiner = Some(joiner),
-                Err(error) => self.error = Some(error.into()),
-            },
-            Event::Message(_) => self.on_message(conns, id, slot, role),
+            Event::Pong(_) => {
+                let (key, tag) = (session.key.clone(), self::tag(session.number, slot, JOINER));
+                match self.connect_end(conns, End::Joiner, &key, tag) {
+                    Ok(joiner) => self.slots[slot].joiner = Some(joiner),
+                    Err(error) => self.error = Some(error),
+                }
+            }
+            Event::Message(message) => self.on_message(conns, id, slot, role, message),
             Event::Close(_) if closing => self.after_close(conns, slot),
             Event::Disconnected(_) if closing => {
                 self.counts.unanswered += 1;
@@ -321,9 +303,12 @@ fn tag(number: u64, slot: usize, role: u64) -> u64 {
     number << 17 | (slot as u64 & 0xffff) << 1 | role
 }
 
+const fn end(role: u64) -> End {
+    if role == OPENER { End::Opener } else { End::Joiner }
+}
+
 const OPENER: u64 = 0;
 const JOINER: u64 = 1;
-const CANDIDATES: u32 = 8;
 const NORMAL_CLOSURE: u16 = 1000;
 
 /// Number of failures that ends the run.
