@@ -164,6 +164,8 @@ fn serve(
     // The relay handles the end first: logging may block, and the key of an opener must be free.
     drop(conn);
     report(peer, dialect, received, &end, started);
+    // Until then, it has its place under every limit: what waits for the relay is bounded by the connections.
+    while !peer.credits.wait_idle(DRAIN_WAIT) {}
 }
 
 /// Logs the end of a connection. Not inlined, as all that runs once: the stack that a connection has touched stays in memory while it lives.

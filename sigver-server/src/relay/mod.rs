@@ -34,12 +34,14 @@ use crate::{
         heap::{self, HeapTrim},
         random, sched,
     },
-    tuning::CREDITS,
     write::{flusher::FlushQueue, frame, outbox::SendOutcome},
 };
 
 /// Events that are handled before the clock and the server's stage are looked at again.
 const BATCH: usize = 64;
+
+/// The same if a timeout is due: some ten milliseconds. If the relay is late by more than a second, the endpoint restarts deadlines anyway.
+const LONG_BATCH: usize = 1024;
 
 /// Deferred outputs that are carried out after a batch of events. Each may be a system call: together they take about half a millisecond.
 const SLICE: usize = 64;
@@ -175,16 +177,11 @@ impl Relay {
         self.publish();
     }
 
-    /// Returns how many events are handled before the clock is read again. If a timeout is due, as many as can be in the channel: a deadline
-    /// must not close a client whose request is there.
+    /// Returns how many events are handled before the clock is read again. More if a timeout is due: a deadline must not close a client whose
+    /// request is there.
     fn batch(&self, now: Time) -> usize {
         let is_due = self.endpoint.poll_timeout().is_some_and(|due| due <= now);
-        if is_due {
-            // Beside its credits, a connection has one event of the flusher. A connection that the endpoint does not know yet has one.
-            (CREDITS as usize + 1) * self.endpoint.sockets() + self.context.connections as usize
-        } else {
-            BATCH
-        }
+        if is_due { LONG_BATCH } else { BATCH }
     }
 
     fn publish(&mut self) {

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a Unix socket. Dropping this removes it, unless another server has replaced it.
@@ -61,14 +64,16 @@ impl Drop for SocketFile {
 }
 
 /// Excludes other servers from replacing and removing sockets of the folder, until the returned file is dropped. Servers hold the lock for
-/// microseconds. Returns `None` if somebody holds it for a second: everyone who may read the folder can, and must not stop the server.
+/// microseconds. Returns `None` if somebody holds it longer: everyone who may read the folder can, and must not stop the server.
 fn lock_folder(path: &Path) -> Option<File> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
-    for _ in 0..100 {
+    for _ in 0..10 {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(folder),
-            Err(_) => thread::sleep(Duration::from_millis(10)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(Duration::from_millis(10)),
+            // Some file systems have no locks.
+            Err(_) => return None,
         }
     }
     None

@@ -129,6 +129,9 @@ impl<J> Worker<J> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             thread::park_timeout(left);
+            if let Some(job) = lock(&slot.job).take() {
+                return Some(job);
+            }
             let mut threads = lock(&pool.threads);
             // Those that time out are the first ones.
             match threads.idle.iter().position(|other| Arc::ptr_eq(other, slot)) {

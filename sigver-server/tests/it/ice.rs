@@ -1,20 +1,26 @@
 //! ICE servers: the flags, the secret's file, and what clients get.
 
 use std::{
+    io::{self, Write},
     net::{SocketAddr, TcpStream},
+    num::NonZeroU32,
     process::Output,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sigver_core::{IceServer, IceServers};
 use sigver_server::IceProvider;
-use sigver_transcripts::Seen;
+use sigver_transcripts::{Seen, socket::Target};
 
 use crate::support::{
-    Running,
+    Running, eventually,
     file::TempFile,
     handshake,
     program::{Program, sigver_server},
@@ -151,4 +157,59 @@ fn embedder_hands_out_servers_of_its_own() {
     let expected =
         json!({"servers": [{"urls": ["turns:hosted.example"], "username": "name", "credential": "password"}]});
     assert_eq!(ice(server.addr), [expected.clone(), expected]);
+}
+
+/// Blocks the relay until it is released.
+#[derive(Debug, Default)]
+struct Blocking {
+    calls: AtomicUsize,
+    may_return: Mutex<bool>,
+    released: Condvar,
+}
+
+impl IceProvider for Blocking {
+    fn ice_servers(&self) -> Option<IceServers> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let may_return = self.may_return.lock().expect("not poisoned");
+        drop(self.released.wait_while(may_return, |may_return| !*may_return));
+        None
+    }
+}
+
+/// Releases the relay on drop, so that the server can end.
+struct Release(Arc<Blocking>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        *self.0.may_return.lock().expect("not poisoned") = true;
+        self.0.released.notify_all();
+    }
+}
+
+/// What a client has sent waits for the relay after the client has gone. If its place were free by then, nothing would limit how much waits.
+#[test]
+fn client_has_its_place_until_the_relay_has_handled_its_end() -> io::Result<()> {
+    let provider = Arc::new(Blocking::default());
+    let mut config = test_config();
+    config.endpoint.limits.connections = NonZeroU32::new(4);
+    config.ice = Some(Arc::clone(&provider) as Arc<dyn IceProvider>);
+    let server = Running::start(config);
+    let release = Release(Arc::clone(&provider));
+    let v1 = |stream| handshake(stream, "/", "Sec-WebSocket-Protocol: sigver.v1\r\n");
+    let (mut opener, _) = v1(TcpStream::connect(server.addr)?)?;
+    let (mut joiner, _) = v1(TcpStream::connect(server.addr)?)?;
+    opener.send_text(r#"{"type":"open","key":"k"}"#)?;
+    assert!(matches!(opener.receive(), Seen::Text(_)));
+    joiner.send_text(r#"{"type":"join","key":"k"}"#)?;
+    eventually("the relay blocks", || provider.calls.load(Ordering::SeqCst) > 0);
+    for _ in 0..2 {
+        let mut gone = TcpStream::connect(server.addr)?;
+        gone.write_all(Target::at(server.addr).request("").as_bytes())?;
+    }
+    eventually("they have their places", || server.handle.connection_count() == 4);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.handle.connection_count(), 4);
+    drop(release);
+    eventually("their places are free", || server.handle.connection_count() == 2);
+    Ok(())
 }
