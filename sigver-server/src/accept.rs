@@ -63,7 +63,7 @@ pub(crate) fn run(listeners: &[Listener], admin: &[Listener], context: Context, 
         conn,
         admin: admin_context,
     } = context;
-    let pool = WorkerPool::new(connections as usize, move |accepted| conn::run(accepted, &conn));
+    let pool = WorkerPool::new(move |accepted| conn::run(accepted, &conn));
     let mut acceptor = Acceptor {
         overflow: Overflow::new(&config, &counters, &lifecycle),
         config,

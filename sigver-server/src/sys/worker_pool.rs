@@ -14,23 +14,19 @@ use crate::{sys::sched, tuning::STACK};
 /// How long a thread waits for its next job.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Threads that may wait although every other thread may be busy: the pool has at most this many more threads than jobs at the same time.
+/// More threads than jobs at the same time: those between a job, which has counted as ended, and the next. A thread starts only if none is idle.
 pub(crate) const SPARE_THREADS: usize = 64;
 
 /// Threads that run one job of type `J` after the other.
 pub(crate) struct WorkerPool<J> {
     run: Box<dyn Fn(J) + Send + Sync>,
-    /// The most jobs at the same time.
-    jobs: usize,
     idle_timeout: Duration,
-    threads: Mutex<Threads<J>>,
+    idle: Mutex<Idle<J>>,
 }
 
-struct Threads<J> {
-    /// The idle ones, in the order in which they became idle. The last one gets the next job, so that surplus threads end.
-    idle: VecDeque<Arc<Slot<J>>>,
-    /// The number of all, idle or not.
-    count: usize,
+struct Idle<J> {
+    /// In the order in which they became idle. The last one gets the next job, so that surplus threads end.
+    slots: VecDeque<Arc<Slot<J>>>,
     is_shut_down: bool,
 }
 
@@ -41,19 +37,16 @@ struct Slot<J> {
 }
 
 impl<J: Send + 'static> WorkerPool<J> {
-    /// Returns a pool for at most `jobs` jobs at the same time.
-    pub(crate) fn new(jobs: usize, run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
-        Self::with_idle_timeout(jobs, IDLE_TIMEOUT, run)
+    pub(crate) fn new(run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
+        Self::with_idle_timeout(IDLE_TIMEOUT, run)
     }
 
-    fn with_idle_timeout(jobs: usize, idle_timeout: Duration, run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
+    fn with_idle_timeout(idle_timeout: Duration, run: impl Fn(J) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             run: Box::new(run),
-            jobs,
             idle_timeout,
-            threads: Mutex::new(Threads {
-                idle: VecDeque::new(),
-                count: 0,
+            idle: Mutex::new(Idle {
+                slots: VecDeque::new(),
                 is_shut_down: false,
             }),
         })
@@ -65,42 +58,29 @@ impl<J: Send + 'static> WorkerPool<J> {
     ///
     /// No thread is idle, and none can be started.
     pub(crate) fn execute(self: &Arc<Self>, job: J) -> io::Result<()> {
-        let mut threads = lock(&self.threads);
-        if let Some(slot) = threads.idle.pop_back() {
+        let mut idle = lock(&self.idle);
+        if let Some(slot) = idle.slots.pop_back() {
             // Under the lock, so that the thread cannot time out in between.
             *lock(&slot.job) = Some(job);
-            drop(threads);
+            drop(idle);
             slot.thread.unpark();
             return Ok(());
         }
-        threads.count += 1;
-        drop(threads);
-        let worker = Worker(Arc::clone(self));
+        drop(idle);
+        let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("sigver-conn".into()).stack_size(STACK);
-        // On an error, the worker is dropped.
-        thread.spawn(move || worker.work(job)).map(drop)
+        thread.spawn(move || pool.work(job)).map(drop)
     }
 
     /// Ends idle threads now, and others after their job.
     pub(crate) fn shut_down(&self) {
-        let mut threads = lock(&self.threads);
-        threads.is_shut_down = true;
-        for slot in mem::take(&mut threads.idle) {
+        let mut idle = lock(&self.idle);
+        idle.is_shut_down = true;
+        for slot in mem::take(&mut idle.slots) {
             slot.thread.unpark();
         }
     }
-}
 
-/// A thread of the pool. Dropping this removes it from the count.
-struct Worker<J>(Arc<WorkerPool<J>>);
-
-impl<J> Drop for Worker<J> {
-    fn drop(&mut self) {
-        lock(&self.0.threads).count -= 1;
-    }
-}
-
-impl<J> Worker<J> {
     /// Runs jobs until none comes in time. A panic in a job ends the thread and nothing else.
     fn work(&self, first: J) {
         sched::run_as_batch();
@@ -110,35 +90,33 @@ impl<J> Worker<J> {
         });
         let mut next = Some(first);
         while let Some(job) = next {
-            (self.0.run)(job);
+            (self.run)(job);
             next = self.wait(&slot);
         }
     }
 
-    /// Waits for the next job. `None` after the time-out, or if the thread is not needed.
+    /// Waits for the next job. `None` after the time-out, and after the shutdown.
     fn wait(&self, slot: &Arc<Slot<J>>) -> Option<J> {
-        let pool = &self.0;
-        let mut threads = lock(&pool.threads);
-        let is_surplus = threads.idle.len() >= SPARE_THREADS && threads.count > pool.jobs;
-        if threads.is_shut_down || is_surplus {
+        let mut idle = lock(&self.idle);
+        if idle.is_shut_down {
             return None;
         }
-        threads.idle.push_back(Arc::clone(slot));
-        drop(threads);
-        let deadline = Instant::now() + pool.idle_timeout;
+        idle.slots.push_back(Arc::clone(slot));
+        drop(idle);
+        let deadline = Instant::now() + self.idle_timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             thread::park_timeout(left);
             if let Some(job) = lock(&slot.job).take() {
                 return Some(job);
             }
-            let mut threads = lock(&pool.threads);
+            let mut idle = lock(&self.idle);
             // Those that time out are the first ones.
-            match threads.idle.iter().position(|other| Arc::ptr_eq(other, slot)) {
+            match idle.slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
                 // The slot was taken, and a job put into it, unless the pool was shut down.
                 None => return lock(&slot.job).take(),
                 Some(index) if left.is_zero() => {
-                    threads.idle.remove(index);
+                    idle.slots.remove(index);
                     return None;
                 }
                 Some(_) => {}
@@ -167,7 +145,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(10);
 
     fn reporting(idle_timeout: Duration) -> Arc<WorkerPool<Report>> {
-        WorkerPool::with_idle_timeout(8, idle_timeout, |report: Report| {
+        WorkerPool::with_idle_timeout(idle_timeout, |report: Report| {
             let _ = report.send(thread::current().id());
         })
     }
@@ -175,7 +153,7 @@ mod tests {
     /// Waits until this many threads are idle.
     fn wait_for_idle<J>(pool: &WorkerPool<J>, count: usize) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while lock(&pool.threads).idle.len() != count {
+        while lock(&pool.idle).slots.len() != count {
             assert!(Instant::now() < deadline, "there are not {count} idle threads");
             thread::sleep(Duration::from_millis(1));
         }
@@ -216,7 +194,7 @@ mod tests {
     fn job_gets_a_new_thread_when_all_are_busy() -> io::Result<()> {
         let (done, (report, reports)) = (Arc::new(std::sync::Barrier::new(9)), channel());
         let barrier = Arc::clone(&done);
-        let pool = WorkerPool::new(8, move |report: Report| {
+        let pool = WorkerPool::new(move |report: Report| {
             let _ = report.send(thread::current().id());
             barrier.wait();
         });
@@ -229,36 +207,36 @@ mod tests {
         Ok(())
     }
 
-    /// All threads of a burst wait for the next one. Beyond the number of jobs at the same time, only some do.
+    /// All threads of a burst wait, and run the next burst.
     #[test]
-    fn threads_wait_as_long_as_they_do_not_exceed_the_jobs() -> io::Result<()> {
-        for (jobs, waiting) in [(100, 100), (10, SPARE_THREADS)] {
-            let barrier = Arc::new(std::sync::Barrier::new(101));
-            let inside = Arc::clone(&barrier);
-            let pool = WorkerPool::with_idle_timeout(jobs, LONG, move |()| {
-                inside.wait();
-            });
-            for _ in 0..100 {
-                pool.execute(())?;
+    fn second_burst_starts_no_thread() -> io::Result<()> {
+        const BURST: usize = 100;
+
+        let (report, reports) = channel();
+        let barrier = Arc::new(std::sync::Barrier::new(BURST + 1));
+        let inside = Arc::clone(&barrier);
+        let pool = WorkerPool::with_idle_timeout(LONG, move |report: Report| {
+            let _ = report.send(thread::current().id());
+            inside.wait();
+        });
+        for _ in 0..2 {
+            for _ in 0..BURST {
+                pool.execute(report.clone())?;
             }
             barrier.wait();
-            wait_for_idle(&pool, waiting);
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while lock(&pool.threads).count != waiting {
-                assert!(Instant::now() < deadline, "more than {waiting} threads are left");
-                thread::sleep(Duration::from_millis(1));
-            }
-            pool.shut_down();
-            wait_for_end(&pool);
-            assert_eq!(lock(&pool.threads).count, 0);
+            wait_for_idle(&pool, BURST);
         }
+        drop(report);
+        assert_eq!(reports.iter().collect::<HashSet<_>>().len(), BURST);
+        pool.shut_down();
+        wait_for_end(&pool);
         Ok(())
     }
 
     #[test]
     fn panic_ends_only_its_thread() -> io::Result<()> {
         let (report, reports) = channel();
-        let pool = WorkerPool::with_idle_timeout(8, LONG, |(report, is_bad): (Sender<u8>, bool)| {
+        let pool = WorkerPool::with_idle_timeout(LONG, |(report, is_bad): (Sender<u8>, bool)| {
             assert!(!is_bad, "a job that panics, as the test wants it");
             let _ = report.send(1);
         });
