@@ -649,14 +649,15 @@ class Signaling {
 
   /** @param {string | undefined} id */
   #newEntry(id) {
-    const entry = peerEntry(id, this.#sendTo);
-    this.#handOut(entry);
-    return entry;
+    /** @type {any} */
+    const entry = { id, place: undefined, index: undefined, isAway: false, isPolite: false, iceServers: [], seal: undefined, timer: undefined };
+    this.#givePeer(entry);
+    return /** @type {Entry} */ (entry);
   }
 
-  /** @param {Entry} entry */
-  #handOut(entry) {
-    const { peer } = entry;
+  /** Gives an entry a new peer. @param {Entry} entry */
+  #givePeer(entry) {
+    const { peer } = Object.assign(entry, peerOf(entry, (data) => this.#sendTo(entry, data)));
     const isCurrent = () => entry.peer === peer && this.#peers.has(entry);
     handles.set(peer, {
       isLasting: () => entry.id !== undefined,
@@ -671,8 +672,7 @@ class Signaling {
   /** The client behind a peer has started over. @param {Entry} entry */
   #replace(entry) {
     const { emit } = entry;
-    Object.assign(entry, peerOf(() => entry, entry.id, this.#sendTo));
-    this.#handOut(entry);
+    this.#givePeer(entry);
     emit({ type: "leave" });
     this.#events.emit({ type: "join", peer: entry.peer });
   }
@@ -726,7 +726,7 @@ class Signaling {
    * @param {Entry} entry
    * @param {unknown} data
    */
-  #sendTo = (entry, data) => {
+  #sendTo(entry, data) {
     const json = JSON.stringify(data);
     if (json === undefined) throw new TypeError("data cannot be serialized as JSON");
     /** @type {ClientMessage} */
@@ -736,7 +736,7 @@ class Signaling {
     if (!entry.seal) return this.#send(message);
     entry.seal.send(json);
     return true;
-  };
+  }
 
   /**
    * @param {Entry | undefined} entry
@@ -916,48 +916,33 @@ class Signaling {
 const handles = new WeakMap();
 
 /**
- * A peer and what only `Signaling` may know and change.
- * @param {string | undefined} id
- * @param {(entry: Entry, data: unknown) => boolean} send
- */
-function peerEntry(id, send) {
-  /** @type {Entry} */
-  const entry = {
-    id, place: undefined, index: undefined, isAway: false, isPolite: false, iceServers: [], seal: undefined, timer: undefined,
-    ...peerOf(() => entry, id, send),
-  };
-  return entry;
-}
-
-/**
- * @param {() => Entry} entry
- * @param {string | undefined} id
- * @param {(entry: Entry, data: unknown) => boolean} send
+ * @param {Entry} entry
+ * @param {(data: unknown) => boolean} send
  * @returns {Pick<Entry, "peer" | "emit">}
  */
-function peerOf(entry, id, send) {
+function peerOf(entry, send) {
   /** @type {Emitter<PeerEvents>} */
   const { on, once, emit } = emitter();
   /** @returns {boolean} */
-  const isReplaced = () => entry().peer !== peer;
+  const isReplaced = () => entry.peer !== peer;
   /** @type {Peer} */
   const peer = Object.freeze({
-    id,
+    id: entry.id,
     get index() {
-      return entry().index;
+      return entry.index;
     },
     get polite() {
-      return entry().isPolite;
+      return entry.isPolite;
     },
     get away() {
-      return entry().isAway || isReplaced();
+      return entry.isAway || isReplaced();
     },
     get iceServers() {
-      return entry().iceServers;
+      return entry.iceServers;
     },
     on,
     once,
-    send: (/** @type {unknown} */ data) => !isReplaced() && send(entry(), data),
+    send: (/** @type {unknown} */ data) => !isReplaced() && send(data),
   });
   return { peer, emit };
 }
