@@ -64,3 +64,20 @@ pub fn exchange(addr: SocketAddr, bytes: &[u8]) -> io::Result<String> {
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
     exchange(addr, format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupted_calls_are_repeated_and_others_are_not() {
+        let mut outcomes = [Err(io::ErrorKind::Interrupted), Err(io::ErrorKind::Interrupted), Ok(7)].into_iter();
+        let mut next = || outcomes.next().expect("an outcome").map_err(io::Error::from);
+        assert_eq!(retry(&mut next).ok(), Some(7));
+        let refused = retry(|| Err::<(), _>(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(
+            refused.map_err(|error| error.kind()),
+            Err(io::ErrorKind::ConnectionRefused)
+        );
+    }
+}

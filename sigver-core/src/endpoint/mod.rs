@@ -226,7 +226,7 @@ impl Endpoint {
 
     /// Returns until when not to read a connection. Ask after [`connect`](Self::connect) if
     /// [`messages_per_second_per_source`](EndpointConfig::messages_per_second_per_source) is set: a client that is over the rate must not be
-    /// read because it has connected again. Later, [`Output::PauseReading`] tells.
+    /// read because it has connected again. Its role deadline begins then. Later, [`Output::PauseReading`] tells.
     pub fn paused_until(&self, now: Time, id: ConnId) -> Option<Time> {
         let paused_until = self.conns.get(id)?.paused_until;
         (paused_until > now).then_some(paused_until)
@@ -249,7 +249,7 @@ impl Endpoint {
         }
         let source = client.into();
         let paused_until = self.source_rates.ready_at(source, now).unwrap_or(now);
-        // The role deadline begins when the client may send.
+        // The client cannot request a role before.
         let id = self.hub.connect(paused_until, dialect.profile())?;
         let conn = Conn {
             dialect,

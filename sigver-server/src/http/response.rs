@@ -247,7 +247,7 @@ impl Response {
     }
 }
 
-/// Returns what is left of `time` since `started`. `None` if nothing is left: a socket does not accept a timeout of zero.
+/// Returns what is left of `time` since `started`. `None` if nothing is left.
 pub(crate) fn remaining(started: Instant, time: Duration) -> Option<Duration> {
     time.checked_sub(started.elapsed()).filter(|left| !left.is_zero())
 }

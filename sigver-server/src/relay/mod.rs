@@ -64,7 +64,6 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) flush_queue: Arc<FlushQueue<Arc<Peer>>>,
-    /// The channel to the embedder.
     pub(crate) clock: Clock,
 }
 

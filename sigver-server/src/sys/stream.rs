@@ -206,27 +206,22 @@ mod tests {
         let mut bytes = [0; 8];
         assert!(would_block(stream.try_read(&mut bytes)));
         assert!(would_block(stream.read_within(&mut bytes, SHORT)));
-        let read = thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut bytes = [0; 8];
-                (&stream).read(&mut bytes).map(|read| bytes[..read].to_vec())
-            });
-            thread::sleep(SHORT);
-            client.write_all(b"hello")?;
-            reader.join().expect("no panic")
-        })?;
-        assert_eq!(read, b"hello");
-        let read = thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut bytes = [0; 8];
-                let read = stream.read_within(&mut bytes, Duration::from_secs(3_600));
-                read.map(|read| bytes[..read].to_vec())
-            });
-            thread::sleep(SHORT);
-            client.write_all(b"again")?;
-            reader.join().expect("no panic")
-        })?;
-        assert_eq!(read, b"again");
+        for timeout in [None, Some(Duration::from_secs(3_600))] {
+            let read = thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    let mut bytes = [0; 8];
+                    let read = match timeout {
+                        None => (&stream).read(&mut bytes),
+                        Some(timeout) => stream.read_within(&mut bytes, timeout),
+                    };
+                    read.map(|read| bytes[..read].to_vec())
+                });
+                thread::sleep(SHORT);
+                client.write_all(b"hello")?;
+                reader.join().expect("no panic")
+            })?;
+            assert_eq!(read, b"hello");
+        }
 
         // The client does not read.
         let full = [0; 65_536];

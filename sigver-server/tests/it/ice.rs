@@ -207,6 +207,7 @@ fn client_has_its_place_until_the_relay_has_handled_its_end() -> io::Result<()> 
         gone.write_all(Target::at(server.addr).request("").as_bytes())?;
     }
     eventually("they have their places", || server.handle.connection_count() == 4);
+    // Longer than their threads wait for the relay before they log the end. No event tells that a place is not freed.
     thread::sleep(Duration::from_millis(300));
     assert_eq!(server.handle.connection_count(), 4);
     drop(release);
